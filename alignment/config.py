@@ -1,0 +1,375 @@
+"""The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ValidationError as PydanticError
+
+from alignment.errors import ConfigError
+
+Loss = Literal["sigmoid", "hinge", "ipo", "robust"]
+Strategy = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "best_vs_random"]
+Precision = Literal["fp32", "bf16"]
+
+MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to train one here from `data`"
+
+
+class Group(BaseModel):
+    """A group of fields: frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+G = TypeVar("G", bound=Group)
+
+
+def _at_most(group: G, name: str, low: str, high: str) -> G:
+    if getattr(group, low) > getattr(group, high):
+        raise ValueError(f"{name}.{low} = {getattr(group, low)} exceeds {name}.{high} = {getattr(group, high)}")
+    return group
+
+
+def _multiple(group: G, name: str, product: str, factor: str) -> G:
+    whole, part = getattr(group, product), getattr(group, factor)
+    if whole % part:
+        raise ValueError(f"{name}.{product} = {whole} is not a multiple of {name}.{factor} = {part}")
+    return group
+
+
+class DataConfig(Group):
+    """Labelled text: trains the base and reward model where asked to, and gives the prompts."""
+
+    path: str = Field(
+        "grammar",
+        min_length=1,
+        description="`grammar` (built in), a .parquet/.csv/.jsonl file, or a dataset's name on the hub",
+    )
+    split: str = Field("train", min_length=1, description="Split to read, for a dataset from the hub")
+    text_column: str = Field("text", min_length=1, description="Column that holds the text")
+    label_column: str = Field(
+        "label", description="Column that holds the class; empty where there is none and no reward model is trained"
+    )
+    positive_label: str = Field(
+        "1",
+        min_length=1,
+        coerce_numbers_to_str=True,
+        description="Value of the label column that counts as positive",
+    )
+    rows: int = Field(12_000, ge=0, le=10_000_000, description="Rows to use, drawn with the seed; 0 uses all")
+    min_chars: int = Field(1, ge=1, le=1_000_000, description="Shorter texts are dropped, and counted")
+    max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Longer texts are dropped, and counted")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        return _at_most(self, "data", "min_chars", "max_chars")
+
+
+class BaseConfig(Group):
+    """The policy's starting point, which is also DPO's reference."""
+
+    model: str = Field("train", min_length=1, description=f"Base model: {MODEL_SOURCE}")
+    revision: str = Field("main", min_length=1, description="Branch, tag or commit, for a model from the hub")
+    vocab_size: int = Field(1_024, ge=300, le=200_000, description="Byte-level BPE vocabulary, when trained here")
+    layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
+    width: int = Field(128, ge=8, le=16_384, description="Embedding width, when trained here")
+    heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
+    context: int = Field(64, ge=8, le=131_072, description="Longest sequence in tokens, when trained here")
+    steps: int = Field(450, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Sequences a step, when trained here")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate, when trained here")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        return _multiple(self, "base", "width", "heads")
+
+
+class RewardConfig(Group):
+    """The reward model: a sequence classifier whose raw logit of the positive class labels the pairs."""
+
+    model: str = Field("train", min_length=1, description=f"Reward model: {MODEL_SOURCE}")
+    revision: str = Field("main", min_length=1, description="Branch, tag or commit, for a model from the hub")
+    positive_class: str = Field(
+        "auto",
+        min_length=1,
+        coerce_numbers_to_str=True,
+        description="Name or index of the class to reward; `auto` takes POSITIVE, or a scalar head",
+    )
+    layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
+    width: int = Field(64, ge=8, le=16_384, description="Embedding width, when trained here")
+    heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
+    context: int = Field(64, ge=8, le=131_072, description="Longest text in tokens, when trained here")
+    steps: int = Field(300, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Texts a step, when trained here, and while scoring x 8")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate, when trained here")
+    min_opening: int = Field(
+        24, ge=1, le=131_072, description="Training texts are cut at random to at least this many tokens"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        return _multiple(self, "reward", "width", "heads")
+
+
+class PromptsConfig(Group):
+    """How texts become prompts, and which of them are held out."""
+
+    mode: Literal["first_tokens", "empty"] = Field(
+        "first_tokens", description="`first_tokens` of each text, or the `empty` prompt (BOS alone)"
+    )
+    tokens_min: int = Field(8, ge=1, le=65_536, description="Shortest prompt in tokens")
+    tokens_max: int = Field(
+        8, ge=1, le=65_536, description="Longest prompt in tokens; the length is drawn from the range"
+    )
+    min_chars: int = Field(1, ge=1, le=1_000_000, description="Texts shorter than this give no prompt")
+    max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Texts longer than this give no prompt")
+    count: int = Field(512, ge=1, le=10_000_000, description="Prompts to train on, at most")
+    eval_count: int = Field(256, ge=2, le=1_000_000, description="Prompts held out for the evaluation, at most")
+    eval_fraction: float = Field(
+        0.25, gt=0, lt=1, description="Part of all prompts held out, chosen by the hash of their token ids"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        return _at_most(_at_most(self, "prompts", "tokens_min", "tokens_max"), "prompts", "min_chars", "max_chars")
+
+
+class SamplingConfig(Group):
+    """How the policy writes: the same settings make the pairs and the evaluation's texts."""
+
+    samples_per_prompt: int = Field(4, ge=2, le=1_024, description="Samples a prompt, from which pairs are made")
+    total_tokens: int = Field(64, ge=2, le=131_072, description="Longest prompt and completion together, in tokens")
+    new_tokens_min: int = Field(
+        0,
+        ge=0,
+        le=131_072,
+        description="With new_tokens_max: draw each sample's length from this range; 0 switches it off",
+    )
+    new_tokens_max: int = Field(0, ge=0, le=131_072, description="Upper end of that range; 0 switches it off")
+    temperature: float = Field(1.0, gt=0, le=10, description="Softmax temperature")
+    top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
+    shard_prompts: int = Field(
+        128, ge=1, le=1_000_000, description="Prompts a shard; a finished shard survives a crash"
+    )
+    precision: Precision = Field("fp32", description="Precision of the forward pass")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if (self.new_tokens_min == 0) != (self.new_tokens_max == 0):
+            raise ValueError("sampling.new_tokens_min and new_tokens_max go together: set both, or neither")
+        return _at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
+
+
+class PairsConfig(Group):
+    """How scored samples of one prompt become chosen and rejected."""
+
+    strategy: Strategy = Field("best_vs_worst", description="Which samples of a prompt are paired")
+    max_pairs: int = Field(0, ge=0, le=100_000_000, description="Pairs to keep, drawn with the seed; 0 keeps all")
+
+
+class ValidationConfig(Group):
+    """Bounds that the pairs must keep: rows outside are quarantined, sets outside stop the run."""
+
+    min_gap: float = Field(0.05, ge=0, le=1_000, description="Row: chosen score minus rejected score, at least")
+    min_tokens: int = Field(2, ge=1, le=131_072, description="Row: shortest completion in tokens")
+    max_tokens: int = Field(4_096, ge=1, le=131_072, description="Row: longest completion in tokens")
+    min_chars: int = Field(8, ge=1, le=1_000_000, description="Row: shortest text in characters, prompt included")
+    max_chars: int = Field(20_000, ge=1, le=10_000_000, description="Row: longest text in characters, prompt included")
+    max_length_ratio: float = Field(
+        4.0, ge=1, le=1_000, description="Row: longer completion over shorter one, in tokens, at most"
+    )
+    min_pairs: int = Field(64, ge=1, le=100_000_000, description="Set: accepted pairs, at least")
+    max_quarantined: float = Field(0.3, ge=0, le=1, description="Set: fraction of pairs quarantined, at most")
+    max_duplicates: float = Field(0.05, ge=0, le=1, description="Set: fraction of pairs that repeat another, at most")
+    chosen_longer_min: float = Field(0.2, ge=0, le=1, description="Set: P(chosen is longer), at least")
+    chosen_longer_max: float = Field(0.8, ge=0, le=1, description="Set: P(chosen is longer), at most")
+    max_length_correlation: float = Field(
+        0.6, ge=0, le=1, description="Set: absolute correlation of score and length, at most"
+    )
+    min_distinct_prompts: int = Field(32, ge=1, le=10_000_000, description="Set: distinct prompts, at least")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for low, high in (
+            ("min_tokens", "max_tokens"),
+            ("min_chars", "max_chars"),
+            ("chosen_longer_min", "chosen_longer_max"),
+        ):
+            _at_most(self, "validation", low, high)
+        return self
+
+
+class DPOConfig(Group):
+    """Direct preference optimisation of the policy against the frozen reference."""
+
+    loss: Loss = Field("hinge", description="Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels)")
+    beta: float = Field(0.5, gt=0, le=10, description="Strength of the pull towards the reference")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Chance that a pair is labelled the wrong way round")
+    nll_weight: float = Field(
+        0.0, ge=0, le=100, description="Weight of the added NLL of the chosen tokens (RPO); 0 is off"
+    )
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Learning rate after the warm-up")
+    optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="Optimiser")
+    warmup_steps: int = Field(15, ge=0, le=1_000_000, description="Steps of linear warm-up")
+    steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
+    batch_size: int = Field(8, ge=1, le=65_536, description="Pairs a step and device, before accumulation")
+    accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, le=1_000, description="Gradient norm is clipped to this; 0 switches it off")
+    stop_chosen_drop: float = Field(
+        4.0, ge=0, le=1_000, description="Stop once the chosen log-prob fell by this many nats; 0 switches it off"
+    )
+    log_every: int = Field(5, ge=1, le=100_000, description="Steps between logged metrics")
+    checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints")
+    precision: Precision = Field("fp32", description="Precision of the forward pass; log-probs are always fp32")
+
+
+class EvaluationConfig(Group):
+    """How the base and the aligned model are compared on held-out prompts."""
+
+    samples_per_prompt: int = Field(2, ge=1, le=1_024, description="Fresh samples a held-out prompt and model")
+    bootstrap: int = Field(2_000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals")
+    judge: Literal["none", "grammar"] = Field(
+        "none", description="`grammar` also measures the fraction of sentences that the built-in grammar parses"
+    )
+    table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
+
+
+class GatesConfig(Group):
+    """Bounds that the evaluation must keep before the model is registered."""
+
+    min_gain: float = Field(
+        0.0, ge=-100, le=100, description="Lower end of the reward gain's confidence interval must exceed this"
+    )
+    min_win_rate: float = Field(
+        0.55, ge=0, le=1, description="Prompts on which the aligned model scores higher, at least"
+    )
+    min_perplexity_ratio: float = Field(
+        0.7, ge=0, le=1, description="Perplexity under the base, aligned over base samples, at least"
+    )
+    max_perplexity_ratio: float = Field(
+        1.25, ge=1, le=1_000, description="Perplexity under the base, aligned over base samples, at most"
+    )
+    max_kl_per_token: float = Field(0.20, gt=0, le=100, description="KL(policy || reference) in nats a token, at most")
+    min_reward_sd_ratio: float = Field(0.35, ge=0, le=10, description="Reward SD, aligned over base, at least")
+    max_entropy_change: float = Field(0.20, gt=0, le=10, description="Relative move of the token entropy, at most")
+    max_grammar_drop: float = Field(
+        0.10, ge=0, le=1, description="Drop of the fraction of grammatical sentences, at most, where it is judged"
+    )
+
+
+class RegistryConfig(Group):
+    """Where MLflow keeps the run and the model."""
+
+    experiment: str = Field("plumbline", min_length=1, max_length=200, description="MLflow experiment of the run")
+    model_name: str = Field(
+        "plumbline-quickstart",
+        min_length=1,
+        max_length=200,
+        description="Name under which a passing model is registered",
+    )
+    alias: str = Field("challenger", min_length=1, max_length=100, description="Alias that a passing model gets")
+
+
+class AlignConfig(Group):
+    """Everything that decides what a run computes."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random draw")
+    data: DataConfig = DataConfig()
+    base: BaseConfig = BaseConfig()
+    reward: RewardConfig = RewardConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    pairs: PairsConfig = PairsConfig()
+    validation: ValidationConfig = ValidationConfig()
+    dpo: DPOConfig = DPOConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = GatesConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _room_for_a_completion(self) -> Self:
+        longest = 1 if self.prompts.mode == "empty" else self.prompts.tokens_max
+        if longest >= self.sampling.total_tokens:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} leaves no room after prompts of {longest} tokens"
+                ": raise it, or lower prompts.tokens_max"
+            )
+        if self.base.model == "train" and self.sampling.total_tokens > self.base.context:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
+                "raise base.context, or ask for shorter samples"
+            )
+        return self
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
+    """Read a YAML file and lay `overrides` (nested as the YAML is) over it.
+
+    Raises ConfigError if the file is missing, is not YAML, or holds an unknown field or a value out of bounds.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror or error}; give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not readable as YAML ({_one_line(error)})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path}: holds a {type(values).__name__}, expected groups of fields such as `dpo:`")
+    return build_config(merge(values, overrides or {}), source=str(path))
+
+
+def build_config(values: Mapping[str, Any], source: str = "config") -> AlignConfig:
+    """Validate nested values; raises ConfigError with one line that names each bad field, its value and its bound."""
+    try:
+        return AlignConfig.model_validate(dict(values))
+    except PydanticError as error:
+        raise ConfigError(f"{source}: {'; '.join(_explain(item) for item in error.errors())}") from error
+
+
+def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested `overrides` over `values`, group by group."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def flatten(config: AlignConfig) -> dict[str, Any]:
+    """Every field under its dotted name (`dpo.beta`), as MLflow's params and the flags spell it."""
+    flat: dict[str, Any] = {"seed": config.seed}
+    for group, fields in config.model_dump(exclude={"seed"}).items():
+        flat.update({f"{group}.{field}": value for field, value in fields.items()})
+    return flat
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown field `{where}`{_did_you_mean(item['loc'])}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return message
+    return f"{where} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _did_you_mean(location: tuple[Any, ...]) -> str:
+    from difflib import get_close_matches
+
+    known: list[str] = list(AlignConfig.model_fields)
+    if len(location) > 1 and location[0] in AlignConfig.model_fields:
+        group = AlignConfig.model_fields[str(location[0])].annotation
+        known = list(getattr(group, "model_fields", {}))
+    close = get_close_matches(str(location[-1]), known, n=1)
+    return f", did you mean `{'.'.join([*map(str, location[:-1]), close[0]])}`?" if close else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

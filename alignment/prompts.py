@@ -1,0 +1,98 @@
+"""From texts to prompts: the first tokens of each, without repeats, split so that none is on both sides."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from alignment.config import PromptsConfig
+from alignment.errors import DataError
+
+Split = Literal["train", "eval"]
+Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+
+ENCODE_BATCH = 1_024
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: its token ids, the side it is on, and an id that is the hash of its content."""
+
+    id: str
+    ids: tuple[int, ...]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of both sides, and what became of each text: kept, or dropped and why; `counts` sums to the texts."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    counts: dict[str, int]
+
+
+def first_tokens(texts: Sequence[str], encode: Encode, config: PromptsConfig, seed: int) -> Prompts:
+    """Cut prompts from the openings of texts, in order, until both sides are full; `encode` gives token ids.
+
+    Where the length is drawn from a range, the draw belongs to the text, so the order of the texts does not matter.
+    Raises DataError if either side stays empty.
+    """
+    counts: Counter[str] = Counter()
+    sides: dict[Split, list[Prompt]] = {"train": [], "eval": []}
+    room: dict[Split, int] = {"train": config.count, "eval": config.eval_count}
+    seen: set[str] = set()
+    for start in range(0, len(texts), ENCODE_BATCH):
+        batch = texts[start : start + ENCODE_BATCH]
+        if all(len(sides[side]) >= room[side] for side in sides):
+            counts["not_needed"] += len(batch)
+            continue
+        for text, ids in zip(batch, encode(batch), strict=True):
+            draw = random.Random(f"{seed}:{hash_ids(ids[: config.tokens_max])}")  # noqa: S311 - reproducible, not secret
+            wanted = draw.randint(config.tokens_min, config.tokens_max)
+            prompt_id = hash_ids(ids[:wanted])
+            side = split(prompt_id, config.eval_fraction)
+            if not config.min_chars <= len(text) <= config.max_chars:
+                counts["outside_char_bounds"] += 1
+            elif len(ids) < wanted:
+                counts["too_few_tokens"] += 1
+            elif prompt_id in seen:
+                counts["repeats"] += 1
+            elif len(sides[side]) >= room[side]:
+                counts["not_needed"] += 1
+            else:
+                seen.add(prompt_id)
+                sides[side].append(Prompt(prompt_id, tuple(ids[:wanted]), side))
+                counts[side] += 1
+    for side, prompts in sides.items():
+        if not prompts:
+            raise DataError(
+                f"prompts: none left for the {side} side of {len(texts)} texts ({_told(counts)}); "
+                f"ask for fewer tokens than prompts.tokens_min = {config.tokens_min}, widen the character bounds, "
+                "or give more texts"
+            )
+    return Prompts(sides["train"], sides["eval"], dict(counts))
+
+
+def empty(bos_id: int, config: PromptsConfig) -> Prompts:
+    """`count` + `eval_count` copies of the empty prompt, BOS alone; each has its own id, for its random numbers."""
+    train = [Prompt(hash_ids([bos_id], f"train:{i}"), (bos_id,), "train") for i in range(config.count)]
+    held_out = [Prompt(hash_ids([bos_id], f"eval:{i}"), (bos_id,), "eval") for i in range(config.eval_count)]
+    return Prompts(train, held_out, {"train": len(train), "eval": len(held_out)})
+
+
+def hash_ids(ids: Sequence[int], salt: str = "") -> str:
+    """The id of a prompt: a hash of its token ids."""
+    return hashlib.sha256(f"{salt}:{','.join(map(str, ids))}".encode()).hexdigest()[:16]
+
+
+def split(prompt_id: str, eval_fraction: float) -> Split:
+    """The side of a prompt, decided by its id alone."""
+    place = int(hashlib.sha256(f"split:{prompt_id}".encode()).hexdigest()[:8], 16) / 16**8
+    return "eval" if place < eval_fraction else "train"
+
+
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items())) or "no text at all"

@@ -1,0 +1,180 @@
+"""Sampling from a causal model: one prefill a prompt, a cached step a token, and random numbers that belong to the sample."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignment.config import SamplingConfig
+from alignment.logprobs import Tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to draw: its prompt, the uniforms in [0, 1) that decide each token, and so the most tokens it may have."""
+
+    prompt: Tokens
+    uniforms: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One drawn completion: token ids (EOS included where it ended), and log-prob under the model, sum in nats.
+
+    The log-prob is that of the model itself, at temperature 1 and unfiltered, whatever the sampling settings were.
+    """
+
+    ids: list[int]
+    finished: bool
+    logprob: float
+
+
+def request(prompt: Tokens, config: SamplingConfig, *, seed: int, purpose: str, prompt_id: str, index: int) -> Request:
+    """The request for sample `index` of a prompt; its random numbers depend on the arguments alone.
+
+    So a sample is the same in every batch and shard, and two models asked the same way get common random numbers.
+    """
+    key = hashlib.sha256(f"{seed}:{purpose}:{prompt_id}:{index}".encode()).digest()
+    draws = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+    room = config.total_tokens - len(prompt)
+    if config.new_tokens_max:
+        room = min(room, int(draws.integers(config.new_tokens_min, config.new_tokens_max + 1)))
+    return Request(prompt, draws.random(room, dtype=np.float64).tolist())
+
+
+def generate(
+    model: Any,
+    requests: Sequence[Request],
+    config: SamplingConfig,
+    *,
+    eos_id: int,
+    pad_id: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """Draw every request, in batches of prompts with like lengths; returned in the given order."""
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), len(requests[i].uniforms)))
+    found: dict[int, Completion] = {}
+    for start in range(0, len(order), config.batch_size):
+        chunk = order[start : start + config.batch_size]
+        drawn = _generate_batch(model, [requests[i] for i in chunk], config, eos_id=eos_id, pad_id=pad_id)
+        found.update(zip(chunk, drawn, strict=True))
+        if progress is not None:
+            progress(len(found), len(requests))
+    return [found[i] for i in range(len(requests))]
+
+
+@torch.inference_mode()
+def _generate_batch(
+    model: Any, requests: Sequence[Request], config: SamplingConfig, *, eos_id: int, pad_id: int
+) -> list[Completion]:
+    device = next(model.parameters()).device
+    prompts, of_request = _distinct([request.prompt for request in requests])
+    ids, mask = _pad_left(prompts, pad_id)
+    ids, mask, of_request = ids.to(device), mask.to(device), of_request.to(device)
+    room = torch.tensor([len(request.uniforms) for request in requests], device=device)
+    uniforms = _rectangle([request.uniforms for request in requests]).to(device)
+
+    step = _Stepper(model, mask)
+    logits = step.prefill(ids, of_request)
+    steps = int(room.max())
+    tokens = torch.full((len(requests), steps), pad_id, dtype=torch.long, device=device)
+    logprobs = torch.zeros((len(requests), steps), dtype=torch.float32, device=device)
+    lengths = torch.zeros(len(requests), dtype=torch.long, device=device)
+    alive = torch.ones(len(requests), dtype=torch.bool, device=device)
+    finished = ~alive
+    for position in range(steps):
+        alive = alive & (position < room)
+        token = choose(logits, uniforms[:, position], config)
+        tokens[:, position] = torch.where(alive, token, pad_id)
+        logprobs[:, position] = torch.gather(logits.log_softmax(-1), 1, token[:, None])[:, 0] * alive
+        lengths += alive
+        finished = finished | (alive & (token == eos_id))
+        alive = alive & (token != eos_id)
+        if position + 1 == steps or not bool(alive.any()):
+            break
+        logits = step.advance(tokens[:, position], alive)
+    sums = logprobs.double().sum(1).tolist()
+    return [
+        Completion(row[:length], done, logprob)
+        for row, length, done, logprob in zip(
+            tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True
+        )
+    ]
+
+
+def choose(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
+    """Invert the distribution function of each row: logits [B, V] and uniforms [B] in [0, 1) -> token ids [B].
+
+    Temperature, then top-k, then top-p (Holtzman et al. 2020), as in every common sampler.
+    """
+    scaled = logits / config.temperature
+    if config.top_k and config.top_k < scaled.shape[-1]:
+        scaled = scaled.masked_fill(scaled < scaled.topk(config.top_k).values[:, -1:], -torch.inf)
+    probabilities = scaled.softmax(-1)
+    if config.top_p < 1:
+        ranked, order = probabilities.sort(descending=True)
+        beyond = ranked.cumsum(-1) - ranked >= config.top_p
+        probabilities = probabilities.masked_fill(beyond.gather(-1, order.argsort(-1)), 0)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    at = (uniforms.double() * cumulative[:, -1])[:, None]
+    return torch.searchsorted(cumulative, at, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+
+
+class _Stepper:
+    """Runs a model over left-padded prompts and then token by token, keeping its cache, mask and positions in step."""
+
+    def __init__(self, model: Any, mask: Tensor) -> None:
+        self.model = model
+        self.mask = mask
+        self.padded = not bool(mask.all())
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.cache: Any = None
+
+    def prefill(self, ids: Tensor, repeats: Tensor) -> Tensor:
+        """Run P distinct prompts once and spread their cache over the N requests: -> logits [N, V], fp32."""
+        positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
+        logits = self._forward(ids, positions)
+        self.cache.batch_select_indices(repeats)
+        self.mask = self.mask[repeats]
+        return logits[repeats]
+
+    def advance(self, token: Tensor, alive: Tensor) -> Tensor:
+        """Append one token [N] to every sequence: -> logits of the next [N, V], fp32.
+
+        Sequences that are no longer alive stay at their last position: a further one could lie beyond the model's context.
+        """
+        self.mask = torch.cat([self.mask, alive[:, None]], 1)
+        positions = self.mask.long().sum(1, keepdim=True) - 1
+        return self._forward(token[:, None], positions)
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        extra: dict[str, Any] = {"attention_mask": self.mask.long()} if self.padded else {}
+        if self.takes_positions:
+            extra["position_ids"] = positions
+        out = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1, **extra)
+        self.cache = out.past_key_values
+        return out.logits[:, -1].float()
+
+
+def _distinct(prompts: Sequence[Tokens]) -> tuple[list[Tokens], Tensor]:
+    """The distinct prompts, and for each request the row of its prompt."""
+    rows: dict[tuple[int, ...], int] = {}
+    of_request = [rows.setdefault(tuple(prompt), len(rows)) for prompt in prompts]
+    return list(rows), torch.tensor(of_request)
+
+
+def _pad_left(prompts: Sequence[Tokens], pad_id: int) -> tuple[Tensor, Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+def _rectangle(rows: Sequence[Sequence[float]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *([0.0] * (width - len(row)))] for row in rows], dtype=torch.float64)

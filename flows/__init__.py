@@ -1,0 +1,1 @@
+"""Prefect flows, their configurations, and the command line."""

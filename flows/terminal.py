@@ -1,0 +1,94 @@
+"""What a run looks like in a terminal: a line a stage, a bar for the one at work, and the result."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from alignment.card import result_rows
+from flows.align import AlignResult
+from tasks import running
+from tasks.running import Event
+
+
+class StageLines(logging.Handler):
+    """Prints each finished stage, shows the working one as a bar, and passes the library's warnings on between them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.bar: TaskID | None = None
+
+    def hear(self, event: Event) -> None:
+        """Take one event of a stage."""
+        if event.kind == "started":
+            self.bar = self.bars.add_task(event.stage, total=None)
+        elif event.kind == "progress" and self.bar is not None:
+            self.bars.update(self.bar, completed=event.done, total=event.total)
+        elif event.ref is not None:
+            if self.bar is not None:
+                self.bars.remove_task(self.bar)
+                self.bar = None
+            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in event.ref.counts.items() if count)
+            mark = "[dim]cached[/dim]" if event.kind == "cached" else f"{event.ref.seconds:5.1f}s"
+            self.console.print(f"  {mark:>6}  {event.stage:<20} [dim]{counts}[/dim]", highlight=False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning of the library."""
+        self.console.print(f"          [yellow]{record.getMessage()}[/yellow]", highlight=False)
+
+
+@contextmanager
+def stage_lines(console: Console) -> Iterator[None]:
+    """Listen to the stages of a run while it lasts."""
+    lines = StageLines(console)
+    running.LISTENERS.append(lines.hear)
+    logging.getLogger("alignment").addHandler(lines)
+    try:
+        with lines.bars:
+            yield
+    finally:
+        logging.getLogger("alignment").removeHandler(lines)
+        running.LISTENERS.remove(lines.hear)
+
+
+def result_table(result: AlignResult) -> Table:
+    """The evaluation: each figure before, after, and the change."""
+    table = Table(title=f"{result.report.prompts} held-out prompts", title_justify="left", title_style="bold")
+    for heading in ("", "base", "aligned", "change"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in result_rows(result.report):
+        table.add_row(*row)
+    return table
+
+
+def gates_table(result: AlignResult) -> Table:
+    """Each gate with its value, bound and verdict."""
+    table = Table(title="Gates", title_justify="left", title_style="bold")
+    for heading in ("gate", "value", "bound", ""):
+        table.add_column(heading, justify="left" if heading == "gate" else "right")
+    for gate in result.judgement.gates:
+        verdict = "[green]passed[/green]" if gate.passed else "[red]refused[/red]"
+        table.add_row(gate.name, f"{gate.value:.3f}", gate.bound, verdict)
+    return table

@@ -1,0 +1,1 @@
+"""Thin Prefect tasks, one a stage: they pass references between stages and never data."""

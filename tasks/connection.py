@@ -1,0 +1,228 @@
+"""Where MLflow is and how to talk to it: quiet, quick to fail, and every refusal turned into one TrackingError."""
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies
+
+from alignment.errors import TrackingError
+from tasks.home import home, tracking_uri
+
+CONNECT_SECONDS = 5.0
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # about 15 s in all, against the 4 minutes that MLflow would take
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds without an answer
+}
+NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "mlflow.tracking.fluent")
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+START_IT = "start it, or unset MLFLOW_TRACKING_URI to use the local database"
+REASONS = {  # what the message of a failed request holds, and what that means
+    r"Connection refused|ConnectionRefusedError": f"connection refused; {START_IT}",
+    r"NameResolution|getaddrinfo|Name or service not known|Failed to resolve|gaierror": f"no such host; {START_IT}",
+    r"timed? ?out": f"no answer in time; {START_IT}",
+    r"\b401\b|UNAUTHENTICATED": "not signed in; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    r"\b403\b|PERMISSION_DENIED": "not allowed; ask for access, or add this host to the server's --allowed-hosts",
+    r"database is locked": "another process holds the database; wait for it, or run an MLflow server for both",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """An MLflow server or a database, and the folder for artifacts where no server keeps them."""
+
+    uri: str
+    artifacts: Path | None
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server answers, which then keeps the artifacts itself."""
+        return urlsplit(self.uri).scheme in {"http", "https"}
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        parts = urlsplit(self.uri)
+        if parts.password is None:
+            return self.uri
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a SQLite database, else None."""
+        if not self.uri.startswith("sqlite:///"):
+            return None
+        return Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+_place: Place | None = None
+_global_state = RLock()
+
+
+def configure(uri: str, artifacts: Path | None = None) -> None:
+    """Use the MLflow at `uri` in this process; nothing is opened yet.
+
+    `artifacts` is where files go when `uri` is a database; without it, beside a SQLite file.
+    """
+    global _place
+    _place = Place(uri, artifacts)
+
+
+def place() -> Place:
+    """What `configure` set, else what the environment says, as in a worker process that only runs a task."""
+    return _place or Place(tracking_uri(), home() / "artifacts")
+
+
+def client() -> Any:
+    """A client of this place's MLflow; the first one imports MLflow (seconds) and may create the database."""
+    with guard():
+        return _client(place().uri)
+
+
+def check() -> None:
+    """Fail fast, before any GPU time is spent. Raises TrackingError where MLflow cannot be reached or written to."""
+    here = place()
+    scheme = urlsplit(here.uri).scheme.partition("+")[0]
+    if scheme not in SCHEMES:
+        raise TrackingError(
+            f"MLflow at {here.shown}: not an address that works; give http(s)://host:port or sqlite:////folder/mlflow.db"
+        )
+    with guard():
+        if here.database is not None:
+            _try_database(here.database)
+        elif here.remote and not getproxies().get(scheme):
+            parts = urlsplit(here.uri)
+            port = parts.port or (443 if scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+        client().search_experiments(max_results=1)
+
+
+def experiment(name: str) -> str:
+    """The id of the experiment, made where it is missing. Raises TrackingError where somebody deleted it."""
+    from mlflow.exceptions import MlflowException
+
+    found = client().get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client().create_experiment(name, artifact_location=_artifact_location()))
+        except MlflowException as error:
+            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client().get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"MLflow at {place().shown}: experiment {name!r} was deleted; restore it there, or set another "
+            "registry.experiment"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Turn what MLflow, its database or its network raises into one TrackingError that names the address."""
+    try:
+        yield
+    except Exception as error:
+        if not _from_mlflow(error):
+            raise
+        raise TrackingError(f"MLflow at {place().shown}: {_reason(error)}") from error
+
+
+@contextmanager
+def fluent() -> Iterator[None]:
+    """Point MLflow's global state here for the calls that take no client, one thread at a time, and put it back."""
+    import mlflow
+
+    with _global_state:
+        before = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(place().uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Drop what MLflow says about its own code, and its advice about parameters that our signature declares."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "params provided to the `predict` method" not in record.getMessage()
+
+    logger = logging.getLogger("mlflow.transformers")
+    logger.addFilter(wanted)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+            warnings.filterwarnings("ignore", "The ``noload`` loader strategy is deprecated", DeprecationWarning)
+            yield
+    finally:
+        logger.removeFilter(wanted)
+
+
+def error_code(error: Exception) -> str:
+    """MLflow's name for an error, such as RESOURCE_DOES_NOT_EXIST; empty where it has none."""
+    return str(getattr(error, "error_code", ""))
+
+
+def _artifact_location() -> str | None:
+    here = place()
+    if here.remote:
+        return None
+    folder = here.artifacts or (here.database.parent / "artifacts" if here.database else None)
+    return folder.absolute().as_uri() if folder else None
+
+
+@lru_cache(maxsize=4)
+def _client(uri: str) -> Any:
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if (database := Place(uri, None).database) is not None:
+        _try_database(database)
+    from mlflow import MlflowClient
+
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with without_advice():
+        return MlflowClient(tracking_uri=uri)
+
+
+def _try_database(file: Path) -> None:
+    """Open a SQLite file for writing: MLflow itself would try a broken one for minutes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file, timeout=CONNECT_SECONDS)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("SELECT count(*) FROM sqlite_master")
+        connection.rollback()
+
+
+def _from_mlflow(error: Exception) -> bool:
+    if isinstance(error, OSError | sqlite3.Error):
+        return True
+    with suppress(ImportError):
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        return isinstance(error, MlflowException | SQLAlchemyError)
+    return False
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    for pattern, meaning in REASONS.items():
+        if re.search(pattern, text, re.IGNORECASE):
+            return meaning
+    line = str(error).strip().partition("\n")[0].strip() or type(error).__name__
+    return line if len(line) <= 300 else f"{line[:299]}…"

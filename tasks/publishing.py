@@ -1,0 +1,118 @@
+"""Tasks that show a run to people: its record in MLflow, its model in the registry, its result in Prefect."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from alignment.card import gates_table, model_card, result_table, samples_table
+from alignment.config import AlignConfig
+from alignment.report import Judgement, SampleRow
+from alignment.stages import read_rows
+from alignment.store import StageRef
+from tasks import registry, tracking
+from tasks.evaluation import read_report
+from tasks.running import RETRIES, Refs
+
+
+@task(name="record run", **RETRIES)
+def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> None:
+    """Datasets, metrics, plots, sample texts, checks, config and lineage on the MLflow run."""
+    from alignment import plots
+
+    report = read_report(refs["report"])
+    samples = _samples(refs["report"])
+    accepted = read_rows(refs["validation"].path / "accepted.parquet", ["gap"])
+    rewards = {
+        side: [row["reward"] for row in read_rows(refs[side].path / "samples.parquet", ["reward"])]
+        for side in ("before", "after")
+    }
+    tracking.log_dataset(run_id, refs["prompts"].path / "prompts.parquet", "prompts", "prompts", refs["prompts"].digest)
+    tracking.log_dataset(
+        run_id, refs["validation"].path / "accepted.parquet", "pairs", "training", refs["validation"].digest
+    )
+    tracking.log_evaluation(run_id, report, judgement)
+    tracking.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
+    tracking.log_figures(
+        run_id,
+        {
+            "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
+            "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
+            "training": plots.training_curves(_json(refs["policy"].path / "history.json")),
+            "gates": plots.gates_chart(judgement),
+        },
+    )
+    tracking.log_samples_table(run_id, samples)
+    tracking.log_file(run_id, refs["validation"].path / "checks.json", "validation")
+    tracking.log_file(run_id, refs["validation"].path / "quarantined.parquet", "validation")
+    tracking.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    tracking.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
+    tracking.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
+
+
+@task(name="log model", **RETRIES)
+def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> dict[str, Any] | None:
+    """Keep the model on its run; register it and set the alias only where every gate passed.
+
+    The same aligned model is registered once: a later run that finds it in the registry points there.
+    """
+    key = refs["policy"].digest
+    name = config.registry.model_name
+    passed = judgement.verdict == "pass"
+    card = model_card(config, read_report(refs["report"]), judgement, _samples(refs["report"]), _lineage(refs))
+    uri = tracking.find_logged_model(config.registry.experiment, key)
+    if uri is None:
+        example = _samples(refs["report"])[0].prompt
+        uri = tracking.log_model(run_id, refs["policy"].path / "model", config, example)
+    tracking.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
+    if not passed:
+        return None
+    tags = {f"gate.{gate.name}": "passed" if gate.passed else "failed" for gate in judgement.gates}
+    version = registry.register(
+        run_id,
+        uri,
+        name,
+        config.registry.alias,
+        description=card,
+        tags=tags | {"plumbline.verdict": judgement.verdict},
+        key=key,
+    )
+    tracking.tag(run_id, {"plumbline.registered": f"{version.name} v{version.version}"})
+    return {"name": version.name, "version": version.version, "uri": version.uri, "aliases": list(version.aliases)}
+
+
+@task(name="show result")
+def show_result(refs: Refs, judgement: Judgement, where: str) -> None:
+    """The result table, the gates and sample texts as a Markdown artifact of the flow run."""
+    report = read_report(refs["report"])
+    create_markdown_artifact(
+        key="result",
+        markdown="\n\n".join(
+            (
+                f"# {'Passed' if judgement.verdict == 'pass' else 'Refused'}",
+                judgement.sentence,
+                result_table(report),
+                "## Gates",
+                gates_table(judgement),
+                "## Samples",
+                samples_table(_samples(refs["report"]), 5),
+                f"MLflow: {where}",
+            )
+        ),
+        description=judgement.sentence,
+    )
+
+
+def _samples(report: StageRef) -> list[SampleRow]:
+    return [SampleRow.model_validate(row) for row in _json(report.path / "samples.json")]
+
+
+def _lineage(refs: Refs) -> dict[str, str]:
+    return {name: ref.digest for name, ref in refs.items()}
+
+
+def _json(path: Path) -> StageRef:
+    return json.loads(path.read_text(encoding="utf-8"))

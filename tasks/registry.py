@@ -1,0 +1,216 @@
+"""The model registry: versions found by their policy's hash, aliases, and models brought back as ordinary folders."""
+
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.config import AlignConfig
+from alignment.errors import ModelError
+from tasks.connection import client, error_code, fluent, guard, place
+
+KEY = "plumbline.key"
+MAX_DESCRIPTION = 5_000  # characters, the column's width in MLflow's database
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+LOGGED = re.compile(r"models:/m-[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model, and the aliases that point at it."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """The address that stays this version's for good."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(
+    run_id: str,
+    model_uri: str,
+    name: str,
+    alias: str,
+    *,
+    key: str,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> RegisteredVersion:
+    """Register a model under `name` and point `alias` at it; a version that carries `key` already is used again.
+
+    `description` is Markdown, cut to MLflow's 5,000 characters. The tags are part of the same request, so no version
+    exists without them. Raises TrackingError where MLflow cannot be reached or refuses the name.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        found = find_version(name, key)
+        if found is None:
+            try:
+                client().create_registered_model(name)
+            except MlflowException as error:
+                if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            with fluent():
+                made = client().create_model_version(
+                    name,
+                    source=model_uri,
+                    run_id=run_id,
+                    model_id=model_uri.removeprefix("models:/") if LOGGED.fullmatch(model_uri) else None,
+                    description=_fit(description),
+                    tags={**(tags or {}), KEY: key},
+                )
+            found = get_version(name, str(made.version))
+        if alias not in found.aliases:
+            set_alias(name, alias, found.version)
+        return get_version(name, found.version)
+
+
+def find_version(name: str, key: str) -> RegisteredVersion | None:
+    """The newest version of `name` that carries `key`, or None."""
+    with guard():
+        found = client().search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+        newest = max((int(item.version) for item in found), default=None)
+        return None if newest is None else get_version(name, str(newest))
+
+
+def find_alias(name: str, alias: str) -> RegisteredVersion | None:
+    """The version that `alias` points at, or None where the model or the alias does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            found = client().get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error_code(error) in NOT_THERE:
+                return None
+            raise
+        return get_version(name, str(found.version))
+
+
+def get_version(name: str, version: str) -> RegisteredVersion:
+    """One version with its aliases. Raises TrackingError where there is none."""
+    with guard():
+        item = client().get_model_version(name, version)
+        return RegisteredVersion(
+            name=str(item.name),
+            version=str(item.version),
+            aliases=tuple(sorted(item.aliases)),
+            run_id=str(item.run_id or ""),
+            tags=dict(item.tags),
+        )
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Point `alias` at a version; it leaves the one that it pointed at."""
+    with guard():
+        client().set_registered_model_alias(name, alias, version)
+
+
+def drop_alias(name: str, alias: str) -> None:
+    """Remove `alias`; nothing happens where it does not exist."""
+    with guard():
+        client().delete_registered_model_alias(name, alias)
+
+
+def resolve_model_uri(uri: str) -> str:
+    """`models:/name@alias` -> `models:/name/3`, which a later promotion does not move.
+
+    Raises ModelError where the address is malformed, or the model, the version or the alias does not exist.
+    """
+    return uri if LOGGED.fullmatch(uri) else _resolve(uri).uri
+
+
+def export_model(uri: str, folder: Path) -> None:
+    """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
+
+    Raises ModelError where the model does not exist, is not a transformers model, or its weights are not safetensors.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    resolved = resolve_model_uri(uri)
+    with tempfile.TemporaryDirectory() as temporary:
+        with guard(), fluent():
+            root = Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
+        parts = [root / "model", *sorted((root / "components").glob("*"))]
+        files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
+        if not any(file.suffix == ".safetensors" for file in files):
+            raise ModelError(
+                f"{uri}: no safetensors weights in it; log it with mlflow.transformers from a `save_pretrained` folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            for file in (file for file in files if file.is_relative_to(part)):
+                target = folder / file.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def with_local_models(config: AlignConfig, folder: Path) -> AlignConfig:
+    """The config with each `models:/…` model brought into `folder/<name>/<version>` and named by that path."""
+    changed: dict[str, Any] = {}
+    for field, group in (("base", config.base), ("reward", config.reward)):
+        if group.model.startswith("models:/"):
+            changed[field] = group.model_copy(update={"model": str(_local(group.model, folder))})
+    return config.model_copy(update=changed)
+
+
+def _local(uri: str, folder: Path) -> Path:
+    resolved = resolve_model_uri(uri)
+    target = folder / resolved.removeprefix("models:/")
+    if not target.exists():
+        draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            export_model(resolved, draft)
+            try:
+                draft.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _resolve(uri: str) -> RegisteredVersion:
+    from mlflow.exceptions import MlflowException
+
+    match = REGISTERED.fullmatch(uri)
+    if match is None:
+        raise ModelError(f"{uri}: not a model's address; expected models:/name@alias or models:/name/3")
+    name = match["name"]
+    with guard():
+        try:
+            if match["version"]:
+                return get_version(name, str(int(client().get_model_version(name, match["version"]).version)))
+            found = find_alias(name, match["alias"])
+        except MlflowException as error:
+            if error_code(error) not in NOT_THERE:
+                raise
+            found = None
+        if found is not None:
+            return found
+        raise ModelError(f"{uri}: no such model in MLflow at {place().shown}; {_what_there_is(name)}")
+
+
+def _what_there_is(name: str) -> str:
+    models = [item for item in client().search_registered_models() if item.name == name]
+    if not models:
+        return f"no model is registered as {name!r}"
+    aliases = ", ".join(f"{alias} -> version {version}" for alias, version in sorted(models[0].aliases.items()))
+    return f"its aliases are: {aliases}" if aliases else "it has no alias"
+
+
+def _fit(text: str) -> str:
+    ending = "\n\n… cut here; the run's artifact model_card.md holds the whole of it."
+    return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(ending)] + ending

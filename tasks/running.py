@@ -1,0 +1,150 @@
+"""Runs one stage: out of the store where it is there, else under a GPU slot, with progress told to whoever listens."""
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import MissingContextError
+
+from alignment.config import AlignConfig
+from alignment.errors import PlumblineError
+from alignment.pipeline import STAGES, lineage
+from alignment.stages import Job
+from alignment.store import StageRef
+from tasks.home import store
+
+GPU_SLOT = "gpu"
+LEASE_SECONDS = 60
+ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
+TELL_EVERY = 0.2  # seconds between updates of the terminal
+
+Refs = Mapping[str, StageRef]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened to a stage: it started, moved on, was found in the store, or was computed."""
+
+    stage: str
+    kind: Literal["started", "progress", "cached", "computed"]
+    done: int = 0
+    total: int = 0
+    ref: StageRef | None = None
+
+
+LISTENERS: list[Callable[[Event], None]] = []
+
+RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [2, 10],
+    "retry_condition_fn": lambda _task, _run, state: can_pass(state),
+}
+
+
+def can_pass(state: State[Any]) -> bool:
+    """Whether a failure may pass by itself: the network's or the storage's, never bad data or a full disk."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, OSError | TimeoutError) and not isinstance(error, PlumblineError)
+
+
+def run_stage(
+    name: str,
+    config: AlignConfig,
+    keys: Mapping[str, str],
+    refs: Refs,
+    *,
+    part: str = "",
+    fill: str = "",
+    options: Mapping[str, Any] | None = None,
+    on_row: Callable[[dict[str, float]], None] | None = None,
+) -> StageRef:
+    """Compute a stage, or one `part` of it by its own `fill`, unless the store has it; returns the reference.
+
+    `refs` are the finished stages so far, of which the stage reads those it needs.
+    """
+    stage = STAGES[name]
+    folder, key = (f"{name}-parts", f"{keys[name]}-{part}") if part else (name, keys[name])
+    label = f"{name} {part}" if part else name
+    found = store().find(folder, key)
+    if found is not None:
+        tell(Event(label, "cached", ref=found))
+        return found
+    tell(Event(label, "started"))
+    module, _, function = (fill or stage.fill).partition(":")
+    inputs = {need: refs[need].path for need in stage.needs if need in refs}
+    with gpu_slot() if stage.gpu else nullcontext(), reported_progress(label) as progress:
+        work = store().work(folder, key)
+
+        def write(out: Path) -> Mapping[str, int]:
+            job = Job(config, inputs, out, work, progress, on_row, options or {})
+            counts: Mapping[str, int] = getattr(importlib.import_module(module), function)(job)
+            return counts
+
+        ref = store().write(folder, key, write, inputs=lineage(stage, config, dict(keys)))
+    store().clear_work(folder, key)
+    tell(Event(label, "computed", ref=ref))
+    return ref
+
+
+def tell(event: Event) -> None:
+    """Pass an event to the listeners, or to the run's log where nobody listens."""
+    for listener in LISTENERS:
+        listener(event)
+    if not LISTENERS and event.kind != "progress":
+        counts = f": {event.ref.counts}, {event.ref.seconds:.1f} s" if event.ref else ""
+        run_logger().info("%s %s%s", event.stage, event.kind, counts)
+
+
+def run_logger() -> Any:
+    """The logger of the current run, or an ordinary one outside of any."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("plumbline")
+
+
+@contextmanager
+def gpu_slot() -> Iterator[None]:
+    """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for."""
+    with concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS):
+        yield
+
+
+@contextmanager
+def reported_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress function `(done, total)` that feeds the listeners and, for long work, a Prefect progress artifact."""
+    started = time.monotonic()
+    last_told = last_artifact = started
+    artifact: Any = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last_told, last_artifact, artifact
+        now = time.monotonic()
+        if now - last_told >= TELL_EVERY or done == total:
+            last_told = now
+            tell(Event(label, "progress", done, total))
+        if now - last_artifact >= ARTIFACT_EVERY:
+            last_artifact = now
+            percent = 100.0 * done / max(total, 1)
+            artifact = _progress_artifact(artifact, label, percent)
+
+    yield progress
+    if artifact is not None:
+        _progress_artifact(artifact, label, 100.0)
+
+
+def _progress_artifact(artifact: Any, label: str, percent: float) -> Any:
+    if artifact is None:
+        key = "".join(char if char.isalnum() else "-" for char in label.lower())
+        return create_progress_artifact(progress=percent, key=f"progress-{key}", description=f"Progress of {label}")
+    update_progress_artifact(artifact, progress=percent)
+    return artifact

@@ -1,0 +1,34 @@
+"""Tasks that draw samples, a shard each, and score them."""
+
+from prefect import task
+
+from alignment.config import AlignConfig
+from alignment.store import StageRef
+from tasks.running import GPU_SLOT, RETRIES, Refs, run_stage
+
+
+def shards(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
+    """The ranges of train prompts, first to last (excluded), that are sampled together."""
+    prompts, size = refs["prompts"].counts["train"], config.sampling.shard_prompts
+    return [(first, min(first + size, prompts)) for first in range(0, prompts, size)]
+
+
+@task(name="sample shard", tags=[GPU_SLOT], task_run_name="sample shard {shard}", **RETRIES)
+def sample_shard(shard: tuple[int, int], config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
+    """Samples of one range of prompts; once finished it survives a crash of the others."""
+    first, last = shard
+    options = {"first": first, "last": last}
+    fill = "alignment.stages:sample_shard"
+    return run_stage("samples", config, keys, refs, part=f"{first}-{last}", fill=fill, options=options)
+
+
+@task(name="merge samples")
+def merge_samples(parts: list[StageRef], config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
+    """All shards as one stage."""
+    return run_stage("samples", config, keys, refs, options={"shards": [str(part.path) for part in parts]})
+
+
+@task(name="score samples", tags=[GPU_SLOT], **RETRIES)
+def score_samples(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
+    """The reward of every sample."""
+    return run_stage("scores", config, keys, refs)

@@ -1,0 +1,289 @@
+"""Runs in MLflow: parameters, metrics, datasets, plots, texts and the model, each under an explicit run id."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignment.config import AlignConfig, flatten
+from alignment.errors import ModelError
+from alignment.models import check_folder
+from alignment.report import EvalReport, Judgement, SampleRow
+from tasks.connection import check, client, configure, error_code, experiment, fluent, guard, place, without_advice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["check", "configure"]  # re-exported, so that flows need no second module
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+MAX_PARAM = 6_000  # characters of a parameter's value, MLflow's limit
+MAX_TAG = 8_000  # characters of a tag's value
+MAX_DIGEST = 36  # characters of a dataset's digest
+PARAMS_A_CALL = 100
+METRICS_A_CALL = 1_000
+REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
+
+
+def start_run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> str:
+    """Start a run in the config's experiment with every field as a parameter; returns its id.
+
+    `tags` link it elsewhere, as `prefect.flow_run_id` does; empty ones are left out. `note` is Markdown for people.
+    Raises TrackingError, as every function here does where MLflow cannot be reached or refuses.
+    """
+    from mlflow.entities import Param
+
+    all_tags = {"mlflow.source.name": "plumbline", "mlflow.source.type": "JOB", "mlflow.note.content": note} | dict(
+        tags or {}
+    )
+    params = [Param(name, _cut(str(value), MAX_PARAM)) for name, value in flatten(config).items()]
+    with guard():
+        run = client().create_run(experiment(config.registry.experiment), run_name=run_name, tags=_tags(all_tags))
+        run_id = str(run.info.run_id)
+        for start in range(0, len(params), PARAMS_A_CALL):
+            client().log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
+    return run_id
+
+
+def finish(run_id: str, status: Status) -> None:
+    """End the run."""
+    with guard():
+        client().set_terminated(run_id, status)
+
+
+def tag(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags on the run."""
+    from mlflow.entities import RunTag
+
+    with guard():
+        client().log_batch(run_id, tags=[RunTag(name, value) for name, value in _tags(tags).items()])
+
+
+def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
+    """Metrics by step: each row holds `step` and any number of metrics. One request for up to 1,000 values.
+
+    A value that is not finite is stored as NaN, which leaves a hole in the plot, and is named with its step in the
+    tag `plumbline.not_finite.<metric>`, because MLflow stores infinities as 1.8e308.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1_000)
+    values = ((key, float(value), int(row["step"])) for row in rows for key, value in row.items() if key != "step")
+    with guard():
+        while chunk := list(islice(values, METRICS_A_CALL)):
+            broken = {key: f"{value} at step {step}" for key, value, step in chunk if not math.isfinite(value)}
+            client().log_batch(
+                run_id,
+                metrics=[
+                    Metric(key, value if math.isfinite(value) else math.nan, now, step) for key, value, step in chunk
+                ],
+                tags=[
+                    RunTag(f"plumbline.not_finite.{key}", text) for key, text in list(broken.items())[:PARAMS_A_CALL]
+                ],
+            )
+
+
+def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
+    """The final metrics under `base/`, `aligned/`, `delta/` and `evaluation/`, and each gate as 1 or 0.
+
+    What was not judged (None) is left out. The verdict and its sentence become tags.
+    """
+    values: dict[str, float] = {
+        "evaluation/prompts": report.prompts,
+        "evaluation/samples_per_prompt": report.samples_per_prompt,
+        "evaluation/winners_mean": report.winners_mean,
+    }
+    for side, record in (("base", report.base), ("aligned", report.aligned), ("delta", report.delta)):
+        for name, value in record.model_dump().items():
+            if isinstance(value, tuple):
+                stem = f"{side}/{name.removesuffix('_ci')}"
+                values |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+            elif value is not None:
+                values[f"{side}/{name}"] = value
+    values |= {f"gate/{gate.name}": float(gate.passed) for gate in judgement.gates}
+    log_history(run_id, [{"step": 0, **values}])
+    tag(run_id, {"plumbline.verdict": judgement.verdict, "plumbline.reason": judgement.sentence})
+
+
+def log_counts(run_id: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """What each stage kept and dropped, as metrics `counts/<stage>/<name>`."""
+    log_history(
+        run_id,
+        [
+            {"step": 0}
+            | {f"counts/{stage}/{name}": float(n) for stage, found in counts.items() for name, n in found.items()}
+        ],
+    )
+
+
+def log_dataset(run_id: str, path: Path, name: str, context: str, digest: str) -> None:
+    """A Parquet file as an input of the run: its schema, size, place and digest; its rows stay where they are.
+
+    MLflow shows the digest's first 36 characters; the whole one is the tag `digest` of the input.
+    """
+    import pyarrow.parquet as parquet
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    with parquet.ParquetFile(path) as file:
+        columns = [
+            {"name": field.name, "type": str(field.type), "required": not field.nullable} for field in file.schema_arrow
+        ]
+        profile = {"num_rows": file.metadata.num_rows, "num_bytes": path.stat().st_size}
+    dataset = Dataset(
+        name=name,
+        digest=digest[:MAX_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": str(path.absolute())}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(profile),
+    )
+    tags = [InputTag("mlflow.data.context", context), InputTag("digest", digest)]
+    with guard():
+        client().log_inputs(run_id, [DatasetInput(dataset, tags)])
+
+
+def log_figures(run_id: str, figures: Mapping[str, "Figure"]) -> None:
+    """Figures as `plots/<name>.png`."""
+    with guard():
+        for name, figure in figures.items():
+            client().log_figure(run_id, figure, f"plots/{name}.png")
+
+
+def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
+    """Sample texts before and after as the table `samples.json`, which MLflow shows side by side."""
+    import pandas
+
+    with guard():
+        client().log_table(run_id, pandas.DataFrame([row.model_dump() for row in rows], dtype=object), "samples.json")
+
+
+def log_text(run_id: str, name: str, text: str) -> None:
+    """A text as the artifact `name`."""
+    with guard():
+        client().log_text(run_id, text, name)
+
+
+def log_json(run_id: str, name: str, value: Any) -> None:
+    """A JSON value as the artifact `name`."""
+    log_text(run_id, name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
+    """A file as an artifact, below `folder`."""
+    with guard():
+        client().log_artifact(run_id, str(path), folder)
+
+
+def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card: str = "") -> str:
+    """Keep a `save_pretrained` folder on the run as a servable text-generation model.
+
+    Returns its address, `models:/m-…`. MLflow loads what it wrote and continues `prompt` (BOS where that is empty),
+    and warns where that fails. `card` becomes its README. Raises ModelError where the folder lacks a part.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.transformers import log_model as log_transformers
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_folder(folder, "base")
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder.absolute()), **local)
+        model = AutoModelForCausalLM.from_pretrained(str(folder.absolute()), use_safetensors=True, **local)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model folder {folder}: cannot be loaded ({' '.join(str(error).split())[:240]})") from error
+    types = {bool: "boolean", int: "long", float: "double"}
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema([ColSpec("string")]),
+        params=ParamSchema(
+            [ParamSpec(name, types[type(value)], value) for name, value in serving_defaults(config).items()]
+        ),
+    )
+    with guard(), fluent(), without_advice():
+        where = client().get_run(run_id).info.experiment_id
+        logged = client().create_logged_model(where, name="model", source_run_id=run_id, model_type="dpo")
+        log_transformers(
+            {"model": model, "tokenizer": tokenizer},
+            model_id=logged.model_id,
+            run_id=run_id,
+            task="text-generation",
+            signature=signature,
+            input_example=([prompt or tokenizer.bos_token or tokenizer.eos_token], {"max_new_tokens": 4}),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+            model_card=_readme(card),
+        )
+    return f"models:/{logged.model_id}"
+
+
+def serving_defaults(config: AlignConfig) -> dict[str, bool | int | float]:
+    """How the served model writes where a request does not say: as it wrote in training."""
+    sampling = config.sampling
+    room = sampling.total_tokens - (1 if config.prompts.mode == "empty" else config.prompts.tokens_max)
+    return {
+        "max_new_tokens": sampling.new_tokens_max or max(1, room),
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+    }
+
+
+def find_logged_model(experiment_name: str, policy: str) -> str | None:
+    """The address of the model that an earlier run of the experiment kept of this policy (its digest), or None."""
+    with guard():
+        found = client().get_experiment_by_name(experiment_name)
+        if found is None:
+            return None
+        for run in client().search_runs([found.experiment_id], f"tags.`plumbline.policy` = '{policy}'"):
+            uri = run.data.tags.get("plumbline.model_uri", "")
+            if uri and _is_ready(uri):
+                return str(uri)
+    return None
+
+
+def run_url(run_id: str) -> str:
+    """Where a person sees the run: a link, or the command that opens the local database."""
+    here = place()
+    with guard():
+        where = client().get_run(run_id).info.experiment_id
+    path = f"#/experiments/{where}/runs/{run_id}"
+    if here.remote:
+        return f"{here.shown.rstrip('/')}/{path}"
+    return f"mlflow ui --backend-store-uri {here.shown}, then http://127.0.0.1:5000/{path}"
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _is_ready(uri: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client().get_logged_model(uri.removeprefix("models:/")).status) == "READY"
+    except MlflowException as error:
+        if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+            return False
+        raise
+
+
+def _readme(card: str) -> Any:
+    from huggingface_hub import ModelCard
+
+    text = card or "Aligned by Plumbline; the run's model_card.md says how."
+    return ModelCard(f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n{text}")
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: _cut(value, MAX_TAG) for name, value in tags.items() if value}
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,63 @@
+"""Whole models of a few thousand random weights, in memory and in folders; no test changes one of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONTEXT = 16
+
+
+@pytest.fixture(scope="session")
+def base(tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any) -> Any:
+    """A random GPT-2 that sees 16 tokens, and its tokenizer."""
+    from alignment.models import Loaded
+
+    return Loaded(tiny_gpt2(vocab_size=len(tiny_tokenizer), width=8, context=CONTEXT), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def reward(tiny_tokenizer: Any) -> Any:
+    """A random DistilBERT that sees 16 tokens, with the classes NEGATIVE and POSITIVE."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    from alignment.models import Loaded
+
+    config = DistilBertConfig(
+        vocab_size=len(tiny_tokenizer),
+        max_position_embeddings=CONTEXT,
+        dim=8,
+        hidden_dim=32,
+        n_layers=1,
+        n_heads=2,
+        initializer_range=0.2,
+        pad_token_id=0,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DistilBertForSequenceClassification(config)
+    return Loaded(model.eval(), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def base_folder(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random GPT-2 in the `save_pretrained` layout."""
+    from alignment import models
+
+    folder = tmp_path_factory.mktemp("base")
+    models.save(base, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reward_folder(reward: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random DistilBERT in the `save_pretrained` layout."""
+    from alignment import models
+
+    folder = tmp_path_factory.mktemp("reward")
+    models.save(reward, folder)
+    return folder

@@ -1,0 +1,316 @@
+"""The configuration: what the shipped files hold, what is refused and in which words, and its shape."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from pydantic import ValidationError as PydanticError
+
+from alignment.config import AlignConfig, Group, Loss, build_config, flatten, load_config, merge
+from alignment.errors import ConfigError, InputError
+from flows.flags import Flags, overrides
+
+CONFIGS = sorted((Path(__file__).parents[2] / "flows" / "configs").glob("*.yaml"))
+GROUPS: dict[str, Any] = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
+FIELDS = [
+    *((f"{group}.{name}", info) for group, model in GROUPS.items() for name, info in model.model_fields.items()),
+    ("seed", AlignConfig.model_fields["seed"]),
+]
+SCHEMAS = [
+    (f"{group}.{name}", schema)
+    for group, model in GROUPS.items()
+    for name, schema in model.model_json_schema()["properties"].items()
+]
+
+
+def refusal(values: Any) -> str:
+    with pytest.raises(ConfigError) as raised:
+        build_config(values)
+    return str(raised.value)
+
+
+# What is shipped
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_file_parses(path):
+    assert load_config(path).registry.model_name.startswith("plumbline")
+
+
+def test_the_shipped_files_are_the_ones_the_project_names():
+    assert [path.stem for path in CONFIGS] == [
+        "imdb",
+        "imdb_scratch",
+        "notebook_hinge",
+        "notebook_no_prompts",
+        "notebook_sigmoid",
+        "quickstart",
+    ]
+
+
+def test_the_notebooks_two_files_differ_in_the_loss_and_the_name_alone():
+    hinge, sigmoid = (
+        flatten(load_config(path)) for path in CONFIGS if path.stem in {"notebook_hinge", "notebook_sigmoid"}
+    )
+    assert {name for name in hinge if hinge[name] != sigmoid[name]} == {"dpo.loss", "registry.model_name"}
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_config(tmp_path / "empty.yaml") == AlignConfig()
+
+
+# What is refused, and in which words
+
+REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
+    "unknown field": ({"dpo": {"betta": 1}}, "config: unknown field `dpo.betta`, did you mean `dpo.beta`?"),
+    "unknown group": ({"dop": {}}, "config: unknown field `dop`, did you mean `dpo`?"),
+    "unknown and unlike any": ({"dpo": {"zzz": 1}}, "config: unknown field `dpo.zzz`"),
+    "below": ({"dpo": {"beta": 0}}, "config: dpo.beta = 0: input should be greater than 0"),
+    "above": ({"seed": 2**31}, "config: seed = 2147483648: input should be less than or equal to 2147483647"),
+    "nan": ({"dpo": {"beta": float("nan")}}, "config: dpo.beta = nan: input should be less than or equal to 10"),
+    "infinite": (
+        {"gates": {"min_gain": float("inf")}},
+        "config: gates.min_gain = inf: input should be less than or equal to 100",
+    ),
+    "not a number": (
+        {"dpo": {"beta": "strong"}},
+        "config: dpo.beta = 'strong': input should be a valid number, unable to parse string as a number",
+    ),
+    "not whole": (
+        {"dpo": {"steps": 2.5}},
+        "config: dpo.steps = 2.5: input should be a valid integer, got a number with a fractional part",
+    ),
+    "not a choice": (
+        {"dpo": {"loss": "dpo"}},
+        "config: dpo.loss = 'dpo': input should be 'sigmoid', 'hinge', 'ipo' or 'robust'",
+    ),
+    "empty": ({"data": {"path": ""}}, "config: data.path = '': string should have at least 1 character"),
+    "not a group": ({"dpo": 3}, "config: dpo = 3: input should be a valid dictionary or instance of DPOConfig"),
+    "a name that is a number": ({1: 2}, "config: 1 = 1: keys should be strings"),
+    "two at once": (
+        {"dpo": {"beta": 0, "label_smoothing": 0.5}},
+        "config: dpo.beta = 0: input should be greater than 0; "
+        "dpo.label_smoothing = 0.5: input should be less than 0.5",
+    ),
+}
+
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "data": ({"data": {"min_chars": 9, "max_chars": 8}}, "config: data.min_chars = 9 exceeds data.max_chars = 8"),
+    "prompt tokens": ({"prompts": {"tokens_min": 9}}, "config: prompts.tokens_min = 9 exceeds prompts.tokens_max = 8"),
+    "prompt chars": (
+        {"prompts": {"min_chars": 9, "max_chars": 8}},
+        "config: prompts.min_chars = 9 exceeds prompts.max_chars = 8",
+    ),
+    "half a range": (
+        {"sampling": {"new_tokens_max": 4}},
+        "config: sampling.new_tokens_min and new_tokens_max go together: set both, or neither",
+    ),
+    "a range upside down": (
+        {"sampling": {"new_tokens_min": 5, "new_tokens_max": 4}},
+        "config: sampling.new_tokens_min = 5 exceeds sampling.new_tokens_max = 4",
+    ),
+    "validation tokens": (
+        {"validation": {"min_tokens": 9, "max_tokens": 8}},
+        "config: validation.min_tokens = 9 exceeds validation.max_tokens = 8",
+    ),
+    "validation chars": (
+        {"validation": {"min_chars": 9, "max_chars": 8}},
+        "config: validation.min_chars = 9 exceeds validation.max_chars = 8",
+    ),
+    "validation longer": (
+        {"validation": {"chosen_longer_min": 0.9}},
+        "config: validation.chosen_longer_min = 0.9 exceeds validation.chosen_longer_max = 0.8",
+    ),
+    "base heads": ({"base": {"width": 130}}, "config: base.width = 130 is not a multiple of base.heads = 4"),
+    "reward heads": ({"reward": {"heads": 3}}, "config: reward.width = 64 is not a multiple of reward.heads = 3"),
+    "no room after the prompt": (
+        {"prompts": {"tokens_max": 64}},
+        "config: sampling.total_tokens = 64 leaves no room after prompts of 64 tokens: "
+        "raise it, or lower prompts.tokens_max",
+    ),
+    "longer than the base sees": (
+        {"sampling": {"total_tokens": 65}},
+        "config: sampling.total_tokens = 65 exceeds base.context = 64: raise base.context, or ask for shorter samples",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_field_is_refused_with_its_name_its_value_and_its_bound(values, message):
+    assert refusal(values) == message
+
+
+@pytest.mark.parametrize(("values", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_fields_that_contradict_each_other_are_refused(values, message):
+    assert refusal(values) == message
+
+
+def test_a_refusal_is_the_users_to_mend():
+    assert issubclass(ConfigError, InputError)
+    assert ConfigError.exit_code == 2
+
+
+def test_the_empty_prompt_is_one_token_long_whatever_the_bounds_on_texts_say():
+    config = build_config({"prompts": {"mode": "empty", "tokens_max": 64}, "sampling": {"total_tokens": 2}})
+    assert config.sampling.total_tokens == 2
+
+
+def test_a_base_that_is_given_brings_its_own_context():
+    config = build_config({"base": {"model": "some/hub-model"}, "sampling": {"total_tokens": 1_000}})
+    assert config.sampling.total_tokens == 1_000
+
+
+@pytest.mark.parametrize(("value", "text"), [(1, "1"), ("pos", "pos")])
+def test_a_class_may_be_written_as_a_number(value, text):
+    config = build_config({"data": {"positive_label": value}, "reward": {"positive_class": value}})
+    assert (config.data.positive_label, config.reward.positive_class) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- dpo\n", "holds a list, expected groups of fields such as `dpo:`"),
+        ("dpo: {beta: 1\n", "not readable as YAML (while parsing a flow mapping"),
+        ("dpo: {betta: 1}\n", "unknown field `dpo.betta`, did you mean `dpo.beta`?"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config(path)
+    assert message in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not readable as YAML"):
+        load_config(tmp_path / "mine.yaml")
+
+
+def test_a_file_that_is_missing_is_refused(tmp_path):
+    path = tmp_path / "none.yaml"
+    with pytest.raises(ConfigError) as raised:
+        load_config(path)
+    assert str(raised.value) == f"config {path}: No such file or directory; give the path of a YAML file"
+
+
+@pytest.mark.parametrize("model", [AlignConfig, *GROUPS.values()], ids=lambda model: model.__name__)
+def test_a_configuration_is_frozen(model):
+    config = model()
+    name = next(iter(model.model_fields))
+    with pytest.raises(PydanticError, match="Instance is frozen"):
+        setattr(config, name, getattr(config, name))
+
+
+# Flags over the file
+
+
+def flags(**groups: Any) -> Any:
+    return TypeAdapter(Flags).validate_python(groups)
+
+
+def test_a_flag_wins_over_the_file_and_leaves_its_neighbours_alone(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\ndpo: {beta: 0.3, steps: 9}\n")
+    config = load_config(path, overrides(flags(seed=7, dpo={"beta": 0.7})))
+    assert (config.seed, config.dpo.beta, config.dpo.steps) == (7, 0.7, 9)
+
+
+def test_no_flags_change_nothing(tmp_path):
+    assert overrides(None) == {}
+    assert overrides(flags()) == {}
+
+
+def test_a_flag_out_of_bounds_is_refused_where_the_file_is(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("")
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, overrides(flags(dpo={"beta": 11.0})))
+    assert str(raised.value) == f"{path}: dpo.beta = 11.0: input should be less than or equal to 10"
+
+
+def test_there_is_a_flag_for_every_field():
+    [model] = [item for item in get_args(get_args(Flags)[0]) if item is not type(None)]
+    groups = {
+        name: next(item for item in get_args(info.annotation) if item is not type(None))
+        for name, info in model.model_fields.items()
+        if name != "seed"
+    }
+    found = {f"{group}.{name}" for group, item in groups.items() for name in item.model_fields} | {"seed"}
+    assert found == set(flatten(AlignConfig()))
+
+
+NESTED = st.recursive(
+    st.integers(), lambda below: st.dictionaries(st.sampled_from("abc"), below, max_size=3), max_leaves=6
+).filter(lambda value: isinstance(value, dict))
+
+
+@given(values=NESTED)
+def test_merging_nothing_changes_nothing(values):
+    assert merge(values, {}) == values
+    assert merge({}, values) == values
+
+
+@given(values=NESTED, over=NESTED)
+def test_after_a_merge_every_override_holds(values, over):
+    merged = merge(values, over)
+    assert merge(merged, over) == merged
+    assert set(merged) == set(values) | set(over)
+
+
+# Its shape
+
+
+def test_flatten_spells_every_field_by_its_dotted_name():
+    flat = flatten(AlignConfig())
+    assert set(flat) == {name for name, _ in FIELDS}
+    assert flat["dpo.beta"] == 0.5
+
+
+def test_what_flatten_spells_builds_the_same_configuration():
+    config = build_config({"seed": 5, "dpo": {"beta": 0.1, "loss": "ipo"}, "data": {"label_column": ""}})
+    values: dict[str, Any] = {}
+    for name, value in flatten(config).items():
+        group, _, field = name.rpartition(".")
+        values = merge(values, {group: {field: value}} if group else {field: value})
+    assert build_config(values) == config
+
+
+@pytest.mark.parametrize(("name", "info"), FIELDS, ids=[name for name, _ in FIELDS])
+def test_every_field_has_a_one_line_description_and_a_literal_default(name, info):
+    assert info.description
+    assert "\n" not in info.description
+    assert info.default_factory is None
+    assert isinstance(info.default, str | int | float)
+
+
+def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices():
+    unbounded = [
+        name
+        for name, schema in [*SCHEMAS, ("seed", AlignConfig.model_json_schema()["properties"]["seed"])]
+        if schema["type"] in {"integer", "number"}
+        and not (schema.keys() & {"minimum", "exclusiveMinimum"} and schema.keys() & {"maximum", "exclusiveMaximum"})
+    ]
+    free = [
+        name for name, schema in SCHEMAS if schema["type"] == "string" and not schema.keys() & {"minLength", "enum"}
+    ]
+    assert unbounded == []
+    assert free == ["data.label_column"]  # empty: there is none
+
+
+def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
+    assert all(schema["type"] in {"integer", "number", "string"} for _, schema in SCHEMAS)
+    assert all(issubclass(model, Group) for model in GROUPS.values())
+
+
+def test_the_losses_are_those_of_the_choice():
+    from alignment.losses import LOSSES
+
+    assert set(LOSSES) == set(get_args(Loss))

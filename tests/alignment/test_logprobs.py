@@ -1,0 +1,163 @@
+"""Scores of completions against the plain computation: one sequence, all logits, one log-softmax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.logprobs import completion_logits, pad_right, score_completions, sum_logprobs
+
+EOS = 0  # which is also the padding
+
+Ids = list[list[int]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_gpt2: Callable[..., Any]) -> Any:
+    return tiny_gpt2(0)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Ids:
+    draws = np.random.default_rng(0)
+    return [draws.integers(1, 50, length).tolist() for length in (3, 11, 1, 7, 3, 2)]
+
+
+@pytest.fixture(scope="module")
+def completions() -> Ids:
+    """Unlike lengths; the first and third end in EOS, the fourth is EOS alone."""
+    draws = np.random.default_rng(1)
+    return [draws.integers(1, 50, n).tolist() + end for n, end in ((4, [0]), (1, []), (9, [0]), (0, [0]), (6, []), (2, []))]
+
+
+def plain(model: Any, prompt: list[int], completion: list[int]) -> float:
+    """Σ_t log p(y_t | x, y_<t) from the logits of every position of one unpadded sequence, in float64."""
+    with torch.no_grad():
+        logprobs = model(torch.tensor([[*prompt, *completion]])).logits[0].double().log_softmax(-1)
+    return sum(logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion))
+
+
+class TestPadRight:
+    def test_by_hand(self) -> None:
+        """Two sequences of 3 and 4 tokens: EOS = padding = 0 is inside the mask only where it was drawn."""
+        batch = pad_right([[5, 6], [7]], [[EOS], [8, EOS, 9]], pad_id=EOS)
+        assert batch.ids.tolist() == [[5, 6, 0, 0], [7, 8, 0, 9]]
+        assert batch.completion.int().tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+
+    def test_an_empty_prompt_is_refused_by_row(self) -> None:
+        with pytest.raises(ValueError, match="sequence 1 has no prompt token"):
+            pad_right([[5], []], [[6], [7]], pad_id=EOS)
+
+    def test_prompts_without_a_completion_each_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            pad_right([[5], [6]], [[7]], pad_id=EOS)
+
+
+class TestSumLogprobs:
+    def test_by_hand(self) -> None:
+        """Two tokens of row 1 at p = 1/4 and p = 3/4, one of row 0 at p = 1/4, and none of row 2."""
+        logits = torch.tensor([[0.0, np.log(3)]]).repeat(3, 1)
+        found = sum_logprobs(logits, torch.tensor([0, 1, 0]), torch.tensor([1, 1, 0]), 3)
+        assert found.tolist() == pytest.approx([np.log(1 / 4), np.log(3 / 16), 0])
+
+
+class TestScoreCompletions:
+    @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 100])
+    def test_agrees_with_the_plain_computation_in_the_given_order(
+        self, model: Any, prompts: Ids, completions: Ids, batch_size: int
+    ) -> None:
+        found = score_completions(model, prompts, completions, pad_id=EOS, batch_size=batch_size)
+        expected = [plain(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_batched_is_single(self, model: Any, prompts: Ids, completions: Ids) -> None:
+        together = score_completions(model, prompts, completions, pad_id=EOS, batch_size=6)
+        alone = score_completions(model, prompts, completions, pad_id=EOS, batch_size=1)
+        assert together == pytest.approx(alone, abs=2e-5)
+
+    def test_the_order_of_the_sequences_does_not_matter(self, model: Any, prompts: Ids, completions: Ids) -> None:
+        forwards = score_completions(model, prompts, completions, pad_id=EOS, batch_size=2)
+        backwards = score_completions(model, prompts[::-1], completions[::-1], pad_id=EOS, batch_size=2)
+        assert backwards[::-1] == pytest.approx(forwards, abs=2e-5)
+
+    def test_eos_counts_where_the_sample_ended(self, model: Any) -> None:
+        """log p(7 8 EOS) − log p(7 8) = log p(EOS | 7 8), and padding after either adds nothing."""
+        prompts, completions = [[5, 6]] * 3, [[7, 8, EOS], [7, 8], [7, 8, 9, 10, 11]]
+        ended, cut, _ = score_completions(model, prompts, completions, pad_id=EOS, batch_size=3)
+        assert ended - cut == pytest.approx(plain(model, [5, 6, 7, 8], [EOS]), abs=1e-4)
+
+    @pytest.mark.parametrize("pad_id", [EOS, 17])
+    def test_the_padding_token_does_not_matter(self, model: Any, prompts: Ids, completions: Ids, pad_id: int) -> None:
+        """Not even where prompts or completions hold that very token."""
+        prompts, completions = [*prompts, [17, 5]], [*completions, [17, 17]]
+        found = score_completions(model, prompts, completions, pad_id=pad_id, batch_size=7)
+        expected = [plain(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        assert found == pytest.approx(expected, abs=1e-4)
+
+    def test_the_chain_rule_holds(self, model: Any) -> None:
+        """log p(y₁y₂y₃ | x) = log p(y₁ | x) + log p(y₂y₃ | x y₁)."""
+        whole, first, rest = score_completions(
+            model, [[5, 6], [5, 6], [5, 6, 7]], [[7, 8, 9], [7], [8, 9]], pad_id=EOS, batch_size=3
+        )
+        assert whole == pytest.approx(first + rest, abs=1e-5)
+
+    def test_all_completions_of_one_token_share_the_probability_of_1(self, model: Any) -> None:
+        found = score_completions(model, [[5, 6]] * 50, [[token] for token in range(50)], pad_id=EOS, batch_size=16)
+        assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
+
+    def test_an_empty_prompt_is_refused(self, model: Any) -> None:
+        with pytest.raises(ValueError, match="no prompt token"):
+            score_completions(model, [[]], [[5]], pad_id=EOS, batch_size=1)
+
+    def test_nothing_to_score(self, model: Any) -> None:
+        assert score_completions(model, [], [], pad_id=EOS, batch_size=4).shape == (0,)
+
+    def test_reports_progress(self, model: Any, prompts: Ids, completions: Ids) -> None:
+        reports: list[tuple[int, int]] = []
+        score_completions(
+            model, prompts, completions, pad_id=EOS, batch_size=4, progress=lambda *report: reports.append(report)
+        )
+        assert reports == [(4, 6), (6, 6)]
+
+
+class TestHeads:
+    """Architectures that do more between the last state and the logits than one matrix product."""
+
+    SIZE = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "pad_token_id": 0,
+    }
+
+    @pytest.mark.parametrize(
+        ("architecture", "settings"),
+        [
+            ("Llama", {}),
+            ("Gemma2", {"final_logit_softcapping": 0.05}),
+            ("Cohere", {"logit_scale": 0.1}),
+            ("Granite", {"logits_scaling": 0.1}),
+            ("MiniCPM3", {"q_lora_rank": 8, "kv_lora_rank": 8, "num_key_value_heads": 2}),
+            ("ModernBertDecoder", {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0}),
+            ("RecurrentGemma", {"logits_soft_cap": 0.05, "lru_width": 16, "attention_window_size": 8}),
+        ],
+    )
+    def test_completion_logits_are_those_of_the_model(self, architecture: str, settings: dict[str, Any]) -> None:
+        import transformers
+
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{architecture}Config")(**self.SIZE | settings)
+        model = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
+        batch = pad_right([[5, 6], [7, 8, 9]], [[10, 11, 12], [13]], pad_id=0)
+        with torch.no_grad():
+            logits, targets, rows = completion_logits(model, batch)
+            whole = model(input_ids=batch.ids, use_cache=False).logits
+        assert targets.tolist() == [10, 11, 12, 13]
+        assert rows.tolist() == [0, 0, 0, 1]
+        torch.testing.assert_close(logits, torch.cat([whole[0, 1:4], whole[1, 2:3]]))

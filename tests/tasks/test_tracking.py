@@ -1,0 +1,427 @@
+"""Runs, models and the registry, on a real MLflow with a database of its own and a tiny random GPT-2."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, flatten
+from alignment.errors import ModelError, TrackingError
+from alignment.plots import gap_histogram
+from alignment.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+from tasks import connection, registry, tracking
+
+CONFIG = AlignConfig()
+METRICS: dict[str, Any] = {
+    "reward_mean": -0.3,
+    "reward_sd": 1.2,
+    "entropy": 5.0,
+    "perplexity": 12.0,
+    "distinct_1": 0.1,
+    "distinct_2": 0.4,
+    "distinct_3": 0.7,
+    "repetition": 0.02,
+    "length": 40.0,
+    "finished": 0.5,
+}
+REPORT = EvalReport(
+    prompts=256,
+    samples_per_prompt=2,
+    base=ModelMetrics(**METRICS),
+    aligned=ModelMetrics(**(METRICS | {"reward_mean": 1.2})),
+    delta=Delta(
+        reward_gain=1.5,
+        reward_gain_ci=(1.4, 1.6),
+        reward_gain_in_sd=1.25,
+        reward_sd_ratio=0.9,
+        win_rate=0.93,
+        win_rate_ci=(0.9, 0.96),
+        win_rate_length_matched=None,
+        perplexity_ratio=1.08,
+        kl=2.5,
+        kl_per_token=0.31,
+        entropy_change=-0.1,
+        length_change=3.0,
+    ),
+    winners_mean=0.66,
+)
+JUDGEMENT = Judgement(
+    verdict="fail",
+    sentence="Refused: KL per token 0.31 exceeds 0.2.",
+    gates=(
+        GateResult(name="win_rate", value=0.93, low=0.55, high=None, passed=True, why="x"),
+        GateResult(name="kl_per_token", value=0.31, low=None, high=0.2, passed=False, why="y"),
+    ),
+)
+SAMPLE = SampleRow(prompt="the film", base=" was bad", base_reward=-1.0, aligned=" was good", aligned_reward=1.2)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow home")
+
+
+@pytest.fixture(autouse=True)
+def local(home: Path) -> Iterator[None]:
+    """Every test writes to one database: making it takes seconds."""
+    before = connection._place
+    tracking.configure(f"sqlite:///{home}/mlflow.db", home / "artifacts")
+    yield
+    connection._place = before
+
+
+@pytest.fixture
+def run_id() -> str:
+    return tracking.start_run(CONFIG, "a run")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2 of one layer and a byte-level BPE, as `save_pretrained` writes them."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(["the film was good", "the film was bad"] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<eos>", eos_token="<eos>")
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0))
+    path = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def logged(home: Path, folder: Path) -> tuple[str, str]:
+    """A run and the address of the model on it: logging one takes a second."""
+    before = connection._place
+    tracking.configure(f"sqlite:///{home}/mlflow.db", home / "artifacts")
+    run = tracking.start_run(CONFIG, "with a model")
+    tracking.log_evaluation(run, REPORT, JUDGEMENT)
+    uri = tracking.log_model(run, folder, CONFIG, "the film", card="# A card")
+    connection._place = before
+    return run, uri
+
+
+def run_of(run_id: str) -> Any:
+    return connection.client().get_run(run_id)
+
+
+def artifact(run_id: str, name: str) -> Path:
+    return Path(connection.client().download_artifacts(run_id, name))
+
+
+# Runs
+
+
+def test_a_run_holds_every_field_of_the_config_and_links_to_prefect(home: Path) -> None:
+    tags = {"prefect.flow_run_id": "abc", "prefect.flow_run_url": ""}
+    run = run_of(tracking.start_run(CONFIG, "calm-owl", tags, note="**why**"))
+    assert run.data.params == {name: str(value) for name, value in flatten(CONFIG).items()}
+    assert run.info.run_name == "calm-owl"
+    assert run.info.artifact_uri.startswith((home / "artifacts").as_uri())
+    assert run.data.tags["prefect.flow_run_id"] == "abc"
+    assert "prefect.flow_run_url" not in run.data.tags
+    assert run.data.tags["mlflow.note.content"] == "**why**"
+
+
+def test_a_value_longer_than_mlflow_takes_is_cut_visibly() -> None:
+    config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"path": "x" * 7_000})})
+    value = run_of(tracking.start_run(config, "long")).data.params["data.path"]
+    assert len(value) == 6_000
+    assert value.endswith("…")
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_a_run_ends_as_it_ended(run_id: str, status: tracking.Status) -> None:
+    tracking.finish(run_id, status)
+    assert run_of(run_id).info.status == status
+    assert run_of(run_id).info.end_time is not None
+
+
+def test_history_keeps_its_steps_across_batches(run_id: str) -> None:
+    tracking.log_history(run_id, [{"step": step, "loss": 1 / (step + 1), "lr": 0.1} for step in range(700)])
+    tracking.log_history(run_id, [{"step": 700, "loss": 0.0}])
+    history = connection.client().get_metric_history(run_id, "loss")
+    assert sorted(item.step for item in history) == list(range(701))
+    assert {item.step: item.value for item in history}[1] == 0.5
+
+
+def test_values_that_are_not_finite_are_kept_as_holes_and_named(run_id: str) -> None:
+    tracking.log_history(run_id, [{"step": 1, "loss": math.inf, "lr": 0.1}, {"step": 2, "loss": math.nan}])
+    values = [item.value for item in connection.client().get_metric_history(run_id, "loss")]
+    assert len(values) == 2
+    assert all(math.isnan(value) for value in values)
+    assert run_of(run_id).data.tags["plumbline.not_finite.loss"] == "nan at step 2"
+    assert "plumbline.not_finite.lr" not in run_of(run_id).data.tags
+
+
+def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> None:
+    tracking.log_evaluation(run_id, REPORT, JUDGEMENT)
+    tracking.log_counts(run_id, {"pairs": {"built": 512}})
+    data = run_of(run_id).data
+    wanted = {
+        "base/reward_mean": -0.3,
+        "aligned/reward_mean": 1.2,
+        "delta/reward_gain_low": 1.4,
+        "delta/reward_gain_high": 1.6,
+        "evaluation/winners_mean": 0.66,
+        "gate/win_rate": 1.0,
+        "gate/kl_per_token": 0.0,
+        "counts/pairs/built": 512.0,
+    }
+    assert wanted.items() <= data.metrics.items()
+    assert "delta/win_rate_length_matched" not in data.metrics
+    assert data.tags["plumbline.verdict"] == "fail"
+    assert data.tags["plumbline.reason"] == JUDGEMENT.sentence
+
+
+def test_a_dataset_is_an_input_with_its_digest_schema_and_place(run_id: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path, digest = tmp_path / "pairs.parquet", "0123456789abcdef" * 4
+    parquet.write_table(pa.table({"chosen": ["a", "b"], "gap": [0.5, 1.5]}), path)
+    tracking.log_dataset(run_id, path, "pairs", "training", digest)
+    (found,) = run_of(run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("pairs", digest[:36])
+    assert {item.key: item.value for item in found.tags} == {"mlflow.data.context": "training", "digest": digest}
+    assert json.loads(found.dataset.source) == {"uri": str(path)}
+    assert json.loads(found.dataset.profile)["num_rows"] == 2
+    assert [column["name"] for column in json.loads(found.dataset.schema)["mlflow_colspec"]] == ["chosen", "gap"]
+
+
+def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) -> None:
+    tracking.log_figures(run_id, {"gaps": gap_histogram([0.5, 1.0], 0.1)})
+    tracking.log_text(run_id, "model_card.md", "# Card — ✓")
+    tracking.log_json(run_id, "lineage.json", {"pairs": Path("a")})
+    tracking.log_samples_table(run_id, [SAMPLE])
+    (tmp_path / "checks.json").write_text("{}")
+    tracking.log_file(run_id, tmp_path / "checks.json", "validation")
+    assert artifact(run_id, "plots/gaps.png").read_bytes().startswith(b"\x89PNG")
+    assert artifact(run_id, "model_card.md").read_text(encoding="utf-8") == "# Card — ✓"
+    assert tracking.read_json(artifact(run_id, "lineage.json")) == {"pairs": "a"}
+    table = tracking.read_json(artifact(run_id, "samples.json"))
+    assert dict(zip(table["columns"], table["data"][0], strict=True)) == SAMPLE.model_dump()
+    assert artifact(run_id, "validation/checks.json").read_text() == "{}"
+
+
+def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> None:
+    assert tracking.run_url(run_id).startswith(
+        f"mlflow ui --backend-store-uri sqlite:///{home}/mlflow.db, then http://"
+    )
+    assert run_id in tracking.run_url(run_id)
+
+
+def test_mlflow_s_global_state_is_left_alone(run_id: str, logged: tuple[str, str]) -> None:
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+# Models and the registry
+
+
+def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tuple[str, str], folder: Path) -> None:
+    import mlflow
+
+    run, uri = logged
+    tags = {"gate.win_rate": "passed", "plumbline.verdict": "pass"}
+    version = registry.register(run, uri, "tiny", "challenger", key="k1", description="# Card\n" * 2_000, tags=tags)
+    assert (version.uri, version.aliases, version.run_id) == ("models:/tiny/1", ("challenger",), run)
+    assert version.tags == tags | {"plumbline.key": "k1"}
+    item = connection.client().get_model_version("tiny", "1")
+    assert len(item.description) == 5_000
+    assert item.description.endswith("model_card.md holds the whole of it.")
+    with connection.fluent():
+        model = mlflow.pyfunc.load_model("models:/tiny@challenger")
+    (text,) = model.predict(["the film"], params={"max_new_tokens": 4, "do_sample": False})
+    assert text.startswith("the film")
+    assert len(text) > len("the film")
+    assert model.metadata.get_params_schema().to_dict()[0]["default"] == 56
+
+
+def test_the_model_on_its_run_carries_its_metrics_pins_and_card(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    model = connection.client().get_logged_model(uri.removeprefix("models:/"))
+    assert (model.source_run_id, model.status) == (run, "READY")
+    assert {item.key: item.value for item in model.metrics}["delta/win_rate"] == 0.93
+    root = Path(model.artifact_location.removeprefix("file://").replace("%20", " "))
+    requirements = (root / "requirements.txt").read_text().split()
+    assert all("==" in line and "+" not in line for line in requirements)
+    assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers"}
+    assert "# A card" in (root / "model_card.md").read_text()
+    assert not [file for file in root.rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_registering_the_same_policy_again_uses_its_version(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    first = registry.register(run, uri, "again", "challenger", key="k1")
+    other = registry.register(run, uri, "again", "challenger", key="k2")
+    assert (first.version, other.version) == ("1", "2")
+    back = registry.register(run, uri, "again", "challenger", key="k1")
+    assert (back.version, back.aliases) == ("1", ("challenger",))
+    assert registry.find_version("again", "k2") == registry.get_version("again", "2")
+    assert registry.get_version("again", "2").aliases == ()
+    assert registry.find_version("again", "k3") is None
+    assert registry.find_version("never registered", "k1") is None
+
+
+def test_aliases_move_and_go(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    for key in ("k1", "k2"):
+        registry.register(run, uri, "moving", "challenger", key=key)
+    registry.set_alias("moving", "champion", "1")
+    registry.set_alias("moving", "champion", "2")
+    champion = registry.find_alias("moving", "champion")
+    assert champion is not None
+    assert (champion.version, champion.aliases) == ("2", ("challenger", "champion"))
+    registry.drop_alias("moving", "champion")
+    registry.drop_alias("moving", "champion")
+    assert registry.find_alias("moving", "champion") is None
+    assert registry.find_alias("never registered", "champion") is None
+
+
+def test_an_exported_model_has_the_same_logits(logged: tuple[str, str], folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, uri = logged
+    registry.register(run, uri, "exported", "challenger", key="k1")
+    assert registry.resolve_model_uri("models:/exported@challenger") == "models:/exported/1"
+    assert registry.resolve_model_uri("models:/exported/1") == "models:/exported/1"
+    registry.export_model("models:/exported@challenger", tmp_path / "out")
+    logits = []
+    for source in (folder, tmp_path / "out"):
+        ids = AutoTokenizer.from_pretrained(source)("the film was", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits.append(AutoModelForCausalLM.from_pretrained(source, use_safetensors=True)(ids).logits)
+    assert torch.equal(*logits)
+    assert {file.stat().st_mode & 0o044 for file in (tmp_path / "out").iterdir()} == {0o044}
+
+
+def test_a_config_that_names_registered_models_gets_local_folders(logged: tuple[str, str], tmp_path: Path) -> None:
+    run, uri = logged
+    registry.register(run, uri, "based", "champion", key="k1")
+    config = CONFIG.model_copy(update={"base": CONFIG.base.model_copy(update={"model": "models:/based@champion"})})
+    for _ in range(2):
+        local_config = registry.with_local_models(config, tmp_path)
+    assert local_config.base.model == str(tmp_path / "based" / "1")
+    assert local_config.reward == CONFIG.reward
+    assert (tmp_path / "based" / "1" / "model.safetensors").exists()
+    assert [path.name for path in (tmp_path / "based").iterdir()] == ["1"]
+    assert registry.with_local_models(CONFIG, tmp_path) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("models:/known@nobody", "its aliases are: challenger -> version 1"),
+        ("models:/known/99", "its aliases are: challenger -> version 1"),
+        ("models:/unknown@champion", "no model is registered as 'unknown'"),
+        ("models:/unknown/1", "no model is registered as 'unknown'"),
+        ("models:/known", "expected models:/name@alias or models:/name/3"),
+        ("runs:/1/model", "expected models:/name@alias or models:/name/3"),
+    ],
+)
+def test_an_address_that_leads_nowhere_says_what_there_is(logged: tuple[str, str], uri: str, message: str) -> None:
+    registry.register(*logged, "known", "challenger", key="k1")
+    with pytest.raises(ModelError, match=message):
+        registry.resolve_model_uri(uri)
+
+
+def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    name = CONFIG.registry.experiment
+    tracking.tag(run, {"plumbline.policy": "d1", "plumbline.model_uri": uri})
+    assert tracking.find_logged_model(name, "d1") == uri
+    assert tracking.find_logged_model(name, "d2") is None
+    assert tracking.find_logged_model("no such experiment", "d1") is None
+    tracking.tag(run, {"plumbline.policy": "gone", "plumbline.model_uri": "models:/m-" + "0" * 32})
+    assert tracking.find_logged_model(name, "gone") is None
+
+
+def test_a_folder_without_weights_is_refused(run_id: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no weights"):
+        tracking.log_model(run_id, tmp_path, CONFIG, "the film")
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        (
+            "http://127.0.0.1:9",
+            "MLflow at http://127.0.0.1:9: connection refused; start it, or unset MLFLOW_TRACKING_URI",
+        ),
+        ("http://me:secret@127.0.0.1:9", "MLflow at http://127.0.0.1:9: connection refused"),
+        ("http://host.invalid", "MLflow at http://host.invalid: no such host"),
+        ("./mlruns", "not an address that works"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_fails_fast(uri: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    tracking.configure(uri)
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as raised:
+        tracking.check()
+    assert str(raised.value).startswith("MLflow at ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_went_away_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracking.configure("http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: connection refused; [^\n]*$"):
+        tracking.start_run(CONFIG, "lost")
+
+
+def test_a_file_that_is_no_database_fails_fast(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database" * 100)
+    tracking.configure(f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(TrackingError, match="file is not a database"):
+        tracking.check()
+
+
+def test_a_reachable_database_passes_the_check() -> None:
+    tracking.check()
+
+
+def test_a_deleted_experiment_says_the_way_out() -> None:
+    config = CONFIG.model_copy(update={"registry": CONFIG.registry.model_copy(update={"experiment": "doomed"})})
+    run = run_of(tracking.start_run(config, "first"))
+    connection.client().delete_experiment(run.info.experiment_id)
+    with pytest.raises(TrackingError, match="experiment 'doomed' was deleted; restore it there, or set another"):
+        tracking.start_run(config, "second")
+
+
+def test_a_refusal_of_mlflow_s_is_one_line(run_id: str) -> None:
+    with pytest.raises(TrackingError, match=r"^MLflow at sqlite:[^\n]*$"):
+        tracking.log_history(run_id, [{"step": 0, "a metric: with a colon?": 1.0}])
+
+
+def test_a_task_in_another_process_finds_the_place_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_place", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert connection.place().uri == "http://mlflow:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("PLUMBLINE_HOME", "/somewhere")
+    assert connection.place() == connection.Place("sqlite:////somewhere/mlflow.db", Path("/somewhere/artifacts"))
