@@ -65,14 +65,13 @@ class DPOTrainer(SafeTrainer):
     """`transformers.Trainer` on the DPO objective; it logs what the objective moves, not only the loss."""
 
     def __init__(self, config: DPOConfig, **kwargs: Any) -> None:
+        """Keyword arguments beside the config are `Trainer`'s own."""
         super().__init__(**kwargs)
         self.config = config
         self.model_accepts_loss_kwargs = False  # the loss is a mean over pairs: accumulation averages it
         self._window: dict[str, list[Tensor]] = defaultdict(list)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """The objective on one batch; its parts are remembered for the next log line."""
         pairs, logits = pair_logps(model, inputs)
         loss = objective(pairs, self.config)
@@ -99,7 +98,8 @@ class DPOTrainer(SafeTrainer):
             "logps/rejected": pairs.rejected,
             "chosen_drop": -pairs.chosen_logratio,
         }
-        if (self.state.global_step + 1) % self.args.logging_steps == 0:
+        step = self.state.global_step + 1
+        if step % self.args.logging_steps == 0 or step == self.state.max_steps:
             logprobs = logits.log_softmax(-1)
             values["entropy"] = -(logprobs.exp() * logprobs).sum(-1)
         for name, value in values.items():
@@ -107,15 +107,16 @@ class DPOTrainer(SafeTrainer):
 
 
 class WatchLogs(TrainerCallback):
-    """Passes each row of metrics on, warns of a margin that runs away, and stops when the chosen log-prob fell too far."""
+    """Passes each row of metrics on, warns of a runaway margin, and stops when the chosen log-prob fell too far."""
 
     def __init__(self, config: DPOConfig, on_row: Callable[[Row], None] | None) -> None:
+        """`on_row` hears of each row as it is logged."""
         self.config = config
         self.on_row = on_row
         self._last_margin = 0.0
         self._warned = False
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Look at one row of metrics, the means over the last `dpo.log_every` steps."""
         if not logs or "chosen_drop" not in logs:
             return
@@ -134,7 +135,7 @@ class WatchLogs(TrainerCallback):
         if 0 < self.config.stop_chosen_drop < logs["chosen_drop"]:
             control.should_training_stop = True
             logger.warning(
-                "step %d: the chosen log-prob fell by %.2f nats, more than dpo.stop_chosen_drop = %g; training stops here",
+                "step %d: the chosen log-prob fell by %.2f nats, over dpo.stop_chosen_drop = %g; training stops here",
                 state.global_step,
                 logs["chosen_drop"],
                 self.config.stop_chosen_drop,
@@ -157,9 +158,9 @@ def train(
     progress: Progress | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> TrainingOutcome:
-    """Optimise `model` in place on pairs with keys prompt_ids, chosen_ids, rejected_ids, reference_chosen, reference_rejected.
+    """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
 
-    Checkpoints go to `work`; a run that finds one there continues from it and ends with the weights of an undisturbed run.
+    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
     Raises TrainingError if the loss stops being finite.
     """
     trainer = DPOTrainer(

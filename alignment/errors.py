@@ -1,17 +1,17 @@
 """The one tree of errors that Plumbline raises on purpose; each message names the thing, the value and the way out.
 
-    PlumblineError                 exit code 1
-    ├── InputError                 exit code 2: what the user gave cannot be used
-    │   ├── ConfigError            a field is unknown, out of bounds, or contradicts another
-    │   ├── DataError              a dataset is missing, empty, or lacks a column or a class
-    │   └── ModelError             a model folder lacks a part, is unsafe, or does not fit the request
-    ├── StageError                 exit code 1: a stage ran and cannot go on
-    │   ├── ScoreError             the reward model gave values that are not finite
-    │   ├── PairsError             the scores give no pair to learn from
-    │   ├── ValidationError        the pairs failed a critical expectation about the whole set
-    │   └── TrainingError          the loss stopped being finite
-    ├── StoreError                 exit code 1: the stage store could not be read or written
-    └── TrackingError              exit code 1: MLflow could not be reached or refused
+PlumblineError                 exit code 1
+├── InputError                 exit code 2: what the user gave cannot be used
+│   ├── ConfigError            a field is unknown, out of bounds, or contradicts another
+│   ├── DataError              a dataset is missing, empty, or lacks a column or a class
+│   └── ModelError             a model folder lacks a part, is unsafe, or does not fit the request
+├── StageError                 exit code 1: a stage ran and cannot go on
+│   ├── ScoreError             the reward model gave values that are not finite
+│   ├── PairsError             the scores give no pair to learn from
+│   ├── ValidationError        the pairs failed a critical expectation about the whole set
+│   └── TrainingError          the loss stopped being finite
+├── StoreError                 exit code 1: the stage store could not be read or written
+└── TrackingError              exit code 1: MLflow could not be reached or refused
 """
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Completion log-probabilities of B pairs, each a tensor of shape [B]: sums over tokens, in nats, and token counts."""
+    """Completion log-probabilities of B pairs, each of shape [B]: sums over tokens, in nats, and token counts."""
 
     chosen: Tensor
     rejected: Tensor
@@ -52,7 +52,7 @@ def loss(name: str) -> Callable[[LossFunction], LossFunction]:
 
 @loss("sigmoid")
 def sigmoid(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """−(1−ε) log σ(βh) − ε log σ(−βh): Rafailov et al. 2023, eq. 7; with ε > 0 the conservative form of Mitchell 2023."""
+    """−(1−ε) log σ(βh) − ε log σ(−βh): Rafailov et al. 2023, eq. 7; with ε > 0 conservative, Mitchell 2023."""
     margin = beta * pairs.logratio_gap
     return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
 
@@ -77,7 +77,7 @@ def ipo(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
 @loss("robust")
 def robust(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """(−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε): Chowdhury et al. 2024, eq. 9, unbiased where labels flip at rate ε."""
+    """(−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε): Chowdhury et al. 2024, eq. 9, unbiased if labels flip at rate ε."""
     margin = beta * pairs.logratio_gap
     kept = -(1 - label_smoothing) * F.logsigmoid(margin)
     flipped = -label_smoothing * F.logsigmoid(-margin)
@@ -85,5 +85,5 @@ def robust(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
 
 def chosen_nll(pairs: PairLogps) -> Tensor:
-    """Negative log-likelihood of the chosen tokens, mean over tokens, in nats; a scalar (Pang et al. 2024, RPO, eq. 1)."""
+    """Negative log-likelihood a chosen token, mean over the batch's tokens; a scalar: RPO, Pang et al. 2024, eq. 1."""
     return -pairs.chosen.sum() / pairs.chosen_tokens.sum()

@@ -1,4 +1,4 @@
-"""Sampling from a causal model: one prefill a prompt, a cached step a token, and random numbers that belong to the sample."""
+"""Sampling from a causal model: one prefill a prompt, a cached step a token, and each sample's own random numbers."""
 
 import hashlib
 import inspect
@@ -16,7 +16,7 @@ from alignment.logprobs import Tokens
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to draw: its prompt, the uniforms in [0, 1) that decide each token, and so the most tokens it may have."""
+    """One sample to draw: its prompt, the uniforms in [0, 1) that decide each token, and so the most it may have."""
 
     prompt: Tokens
     uniforms: Sequence[float]
@@ -101,9 +101,7 @@ def _generate_batch(
     sums = logprobs.double().sum(1).tolist()
     return [
         Completion(row[:length], done, logprob)
-        for row, length, done, logprob in zip(
-            tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True
-        )
+        for row, length, done, logprob in zip(tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True)
     ]
 
 
@@ -146,7 +144,7 @@ class _Stepper:
     def advance(self, token: Tensor, alive: Tensor) -> Tensor:
         """Append one token [N] to every sequence: -> logits of the next [N, V], fp32.
 
-        Sequences that are no longer alive stay at their last position: a further one could lie beyond the model's context.
+        Sequences that are no longer alive stay at their last position: a next one could lie beyond the model's context.
         """
         self.mask = torch.cat([self.mask, alive[:, None]], 1)
         positions = self.mask.long().sum(1, keepdim=True) - 1
@@ -158,7 +156,8 @@ class _Stepper:
             extra["position_ids"] = positions
         out = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1, **extra)
         self.cache = out.past_key_values
-        return out.logits[:, -1].float()
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
 
 
 def _distinct(prompts: Sequence[Tokens]) -> tuple[list[Tokens], Tensor]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from alignment.errors import TrainingError
 from alignment.store import write_json
@@ -19,8 +18,13 @@ Progress = Callable[[int, int], None]
 class SafeTrainer(Trainer):
     """A `transformers.Trainer` whose checkpoints are safetensors and JSON only.
 
-    Random state is not kept: dropout is off or its draws need not repeat, and the order of the data comes from the seed.
+    Random state is not kept: dropout is off or its draws need not repeat, and the data's order comes from the seed.
+    The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more.
     """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not self.control.should_training_stop:
+            super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
         pass
@@ -63,20 +67,20 @@ class ReportProgress(TrainerCallback):
     """Reports each step, and stops a training whose loss is no longer finite."""
 
     def __init__(self, progress: Progress | None) -> None:
+        """`progress` hears of each step as it ends."""
         self.progress = progress
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Report `(steps done, steps in all)`."""
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report `(steps done, steps in all)`, and have the last step logged whatever the interval."""
+        control.should_log |= state.global_step == state.max_steps
         if self.progress is not None:
             self.progress(state.global_step, state.max_steps)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Raise TrainingError where the logged loss is NaN or infinite."""
         loss = (logs or {}).get("loss", 0.0)
         if not torch.isfinite(torch.tensor(loss)):
-            raise TrainingError(
-                f"training diverged: loss {loss} at step {state.global_step}; lower the learning rate or the batch's gap"
-            )
+            raise TrainingError(f"training diverged: loss {loss} at step {state.global_step}; lower the learning rate")
 
 
 def arguments(
@@ -93,7 +97,7 @@ def arguments(
 ) -> TrainingArguments:
     """Training arguments with everything that talks to the outside switched off.
 
-    Checkpoints fall on logging steps (the interval is rounded up), so that a resumed run logs what an undisturbed one does.
+    Checkpoints fall on logging steps (the interval is rounded up), so a resumed run logs what an undisturbed one does.
     """
     interval = -(-checkpoint_every // log_every) * log_every
     return TrainingArguments(
@@ -105,9 +109,11 @@ def arguments(
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
         logging_steps=log_every,
+        logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
         save_strategy="steps" if interval < steps else "no",
         save_steps=interval,
         save_total_limit=1,
+        use_cpu=not torch.cuda.is_available(),
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -117,6 +123,6 @@ def arguments(
 
 
 def resume_point(work: Path) -> str | None:
-    """The last whole checkpoint below a work folder, or None."""
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
-    return last if last and (Path(last) / "trainer_state.json").exists() else None
+    """The last whole checkpoint below a work folder, or None; its state is the file that `Trainer` writes last."""
+    whole = [state.parent for state in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None

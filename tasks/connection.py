@@ -23,6 +23,7 @@ CONNECT_SECONDS = 5.0
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which belongs to --json
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # about 15 s in all, against the 4 minutes that MLflow would take
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds without an answer
 }
@@ -151,7 +152,9 @@ def fluent() -> Iterator[None]:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(None)
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextmanager

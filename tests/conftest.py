@@ -1,4 +1,4 @@
-"""Nothing outside `tmp_path` is written, nothing outside this machine is asked, and models are tiny."""
+"""Nothing outside `tmp_path` is written, the network is not used, and models are tiny."""
 
 import os
 

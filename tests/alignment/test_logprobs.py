@@ -29,7 +29,9 @@ def prompts() -> Ids:
 def completions() -> Ids:
     """Unlike lengths; the first and third end in EOS, the fourth is EOS alone."""
     draws = np.random.default_rng(1)
-    return [draws.integers(1, 50, n).tolist() + end for n, end in ((4, [0]), (1, []), (9, [0]), (0, [0]), (6, []), (2, []))]
+    return [
+        draws.integers(1, 50, n).tolist() + end for n, end in ((4, [0]), (1, []), (9, [0]), (0, [0]), (6, []), (2, []))
+    ]
 
 
 def plain(model: Any, prompt: list[int], completion: list[int]) -> float:
@@ -122,19 +124,20 @@ class TestScoreCompletions:
         assert reports == [(4, 6), (6, 6)]
 
 
+SIZE = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+
+
 class TestHeads:
     """Architectures that do more between the last state and the logits than one matrix product."""
-
-    SIZE = {
-        "vocab_size": 50,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "pad_token_id": 0,
-    }
 
     @pytest.mark.parametrize(
         ("architecture", "settings"),
@@ -152,7 +155,7 @@ class TestHeads:
         import transformers
 
         torch.manual_seed(0)
-        config = getattr(transformers, f"{architecture}Config")(**self.SIZE | settings)
+        config = getattr(transformers, f"{architecture}Config")(**SIZE | settings)
         model = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
         batch = pad_right([[5, 6], [7, 8, 9]], [[10, 11, 12], [13]], pad_id=0)
         with torch.no_grad():

@@ -25,7 +25,9 @@ def make_pairs(
     chosen: float = -10, rejected: float = -9, reference_chosen: float = -12, reference_rejected: float = -8
 ) -> PairLogps:
     logps = (chosen, rejected, reference_chosen, reference_rejected)
-    return PairLogps(*(torch.tensor([value], dtype=torch.float64) for value in logps), torch.tensor([4]), torch.tensor([2]))
+    return PairLogps(
+        *(torch.tensor([value], dtype=torch.float64) for value in logps), torch.tensor([4]), torch.tensor([2])
+    )
 
 
 def with_gap(h: float) -> PairLogps:
@@ -57,7 +59,7 @@ class TestSigmoid:
         assert value("sigmoid", with_gap(0), beta, label_smoothing) == pytest.approx(math.log(2))
 
     def test_label_smoothing_by_hand(self) -> None:
-        """−log σ(−m) = m − log σ(m), so with ε = 0.1 the loss is 0.9 · 0.2014 + 0.1 · (1.5 + 0.2014) = 0.2014 + 0.15."""
+        """−log σ(−m) = m − log σ(m), so with ε = 0.1 it is 0.9 · 0.2014 + 0.1 · (1.5 + 0.2014) = 0.2014 + 0.15."""
         assert value("sigmoid", make_pairs(), label_smoothing=0.1) == pytest.approx(SOFTPLUS + 0.15)
 
     def test_label_smoothing_has_its_minimum_at_the_log_odds(self) -> None:

@@ -30,7 +30,7 @@ def written(prompt: Prompt) -> str:
 
 
 NUMBERED = [f"{number:03d} and so on" for number in range(200)]
-TEXTS = st.lists(st.text("ab", min_size=1, max_size=6), max_size=60)
+TEXTS = st.lists(st.text("abc", min_size=1, max_size=6), min_size=8, max_size=60)
 CONFIGS = st.builds(
     lambda tokens, counts, fraction, chars: {
         "tokens_min": min(tokens),
@@ -43,8 +43,8 @@ CONFIGS = st.builds(
     },
     st.tuples(st.integers(1, 5), st.integers(1, 5)),
     st.tuples(st.integers(1, 20), st.integers(2, 20)),
-    st.sampled_from([0.25, 0.5]),
-    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.sampled_from([0.4, 0.6]),
+    st.tuples(st.integers(1, 2), st.integers(3, 6)),
 )
 
 
@@ -69,7 +69,7 @@ def test_whatever_the_texts_the_prompts_keep_their_promises(texts, config, seed)
 
 
 @settings(deadline=None)
-@given(texts=TEXTS, fraction=st.sampled_from([0.25, 0.5, 0.75]))
+@given(texts=TEXTS, fraction=st.sampled_from([0.4, 0.6]))
 def test_a_prompt_stays_on_its_side_whatever_comes_with_it(texts, fraction):
     """The side belongs to the token ids: more texts, in another order, move nothing."""
     config = {"tokens_min": 3, "tokens_max": 3, "eval_fraction": fraction}

@@ -16,9 +16,9 @@ from alignment.models import positive_class
 from alignment.reward import _Openings, score_texts, train_reward
 
 CONFIG = RewardConfig(
-    layers=1, width=16, heads=2, context=16, steps=12, batch_size=8, learning_rate=1e-2, min_opening=4
+    layers=1, width=16, heads=2, context=16, steps=30, batch_size=8, learning_rate=1e-2, min_opening=4
 )
-TEXTS = ["a fine film, fine and fine", "a dull film, dull and dull"] * 20
+TEXTS = ["fine fine fine film", "dull dull dull film"] * 20
 LABELS = [1, 0] * 20
 SOME = ["a fine film", "", "dull", "the plot was fine and the acting was dull", "猫", "fine"]
 
@@ -141,10 +141,10 @@ def test_the_limit_is_the_tighter_of_the_models_and_the_tokenizers(monkeypatch, 
         asked.append(max_length)
         return {"input_ids": [[1] for _ in texts]}
 
-    tokenizer.model_max_length = longest  # type: ignore[attr-defined]
+    tokenizer.model_max_length = longest
     model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
     monkeypatch.setattr(module, "_logits", lambda *_: np.zeros((1, 1)))
-    score_texts(SimpleNamespace(model=model, tokenizer=tokenizer), ["a"], column=0, batch_size=1)  # type: ignore[arg-type]
+    score_texts(SimpleNamespace(model=model, tokenizer=tokenizer), ["a"], column=0, batch_size=1)
     assert asked == [limit]
 
 

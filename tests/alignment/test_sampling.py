@@ -104,9 +104,7 @@ class TestGenerate:
         scored = score_completions(model, prompts, [c.ids for c in found], pad_id=EOS, batch_size=4)
         assert [c.logprob for c in found] == pytest.approx(scored.tolist(), abs=1e-4)
 
-    def test_finished_is_where_eos_was_drawn_and_nothing_follows_it(
-        self, model: Any, prompts: list[list[int]]
-    ) -> None:
+    def test_finished_is_where_eos_was_drawn_and_nothing_follows_it(self, model: Any, prompts: list[list[int]]) -> None:
         """Of many draws some end and some are cut; EOS is the last token of those that end and in no other."""
         config = make_config()
         found = [c for index in range(8) for c in draw(model, make_requests(prompts, config, index=index), config)]
@@ -193,7 +191,8 @@ class TestChoose:
         """The part of [0, 1) that leads to each token."""
         steps = 10_000
         return [
-            n / steps for n in np.bincount(self.chosen((np.arange(steps) + 0.5) / steps, **changes), minlength=4).tolist()
+            n / steps
+            for n in np.bincount(self.chosen((np.arange(steps) + 0.5) / steps, **changes), minlength=4).tolist()
         ]
 
     def test_by_hand(self) -> None:
@@ -226,7 +225,7 @@ class TestChoose:
         assert self.shares(top_p=p) == pytest.approx(expected, abs=2e-4)
 
     def test_filters_follow_each_other(self) -> None:
-        """T = 1/2: 16, 9, 4, 1 of 30. Top 3: 16, 9, 4 of 29. The sums 0.55 and 0.86 reach 0.8 with two: 16 and 9 of 25."""
+        """T = 1/2: 16, 9, 4, 1 of 30. Top 3: 16, 9, 4 of 29. The sums 0.55, 0.86 reach 0.8 with two: 16, 9 of 25."""
         assert self.shares(temperature=0.5, top_k=3, top_p=0.8) == pytest.approx([16 / 25, 0, 9 / 25, 0], abs=2e-4)
 
     @pytest.mark.parametrize("changes", [{}, {"top_k": 2}, {"top_p": 0.75}])

@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tiny_tokeni
         train(tiny_tokenizer, tmp_path / str(number), 2, seed=seed)[0].model.state_dict()
         for number, seed in enumerate((0, 0, 1))
     ]
-    first, same, other = ([tensor for tensor in state.values()] for state in found)
+    first, same, other = (list(state.values()) for state in found)
     assert all(torch.equal(one, two) for one, two in zip(first, same, strict=True))
     assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
 

@@ -227,8 +227,18 @@ def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> Non
     assert run_id in tracking.run_url(run_id)
 
 
-def test_mlflow_s_global_state_is_left_alone(run_id: str, logged: tuple[str, str]) -> None:
-    assert "MLFLOW_TRACKING_URI" not in os.environ
+@pytest.mark.parametrize("before", [None, "http://mlflow:5000"])
+def test_mlflow_s_global_state_is_put_back(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if before:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    with connection.fluent():
+        assert mlflow.get_tracking_uri() == connection.place().uri
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://another:5000")
+    assert mlflow.get_tracking_uri() == "http://another:5000"
 
 
 # Models and the registry

@@ -1,0 +1,321 @@
+"""Training: where it starts, that it learns, that it resumes, and that it stops where it should."""
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignment import dpo
+from alignment.config import DPOConfig
+from alignment.errors import TrainingError
+from alignment.logprobs import score_completions
+
+PAD = 0
+
+Pair = dict[str, Any]
+
+
+class Interrupted(Exception):
+    """What a crash looks like from within."""
+
+
+@pytest.fixture
+def model(tiny_gpt2: Callable[..., Any]) -> Any:
+    return tiny_gpt2(0, width=16)
+
+
+@pytest.fixture
+def pairs(model: Any) -> list[Pair]:
+    return make_pairs(model, 10)
+
+
+def make_pairs(model: Any, count: int) -> list[Pair]:
+    """Pairs with something to learn, chosen texts hold low ids and rejected ones high; the reference is `model`."""
+    draws = np.random.default_rng(0)
+    pairs: list[Pair] = [
+        {
+            "prompt_ids": draws.integers(1, 50, draws.integers(1, 6)).tolist(),
+            "chosen_ids": draws.integers(1, 25, draws.integers(2, 8)).tolist(),
+            "rejected_ids": draws.integers(25, 50, draws.integers(2, 8)).tolist(),
+        }
+        for _ in range(count)
+    ]
+    for side in ("chosen", "rejected"):
+        scores = score_completions(
+            model,
+            [pair["prompt_ids"] for pair in pairs],
+            [pair[f"{side}_ids"] for pair in pairs],
+            pad_id=PAD,
+            batch_size=4,
+        )
+        for pair, score in zip(pairs, scores, strict=True):
+            pair[f"reference_{side}"] = float(score)
+    return pairs
+
+
+def make_config(**changes: Any) -> DPOConfig:
+    """Ten pairs in batches of four are three steps an epoch, the last of them half full."""
+    settings = {
+        "loss": "sigmoid",
+        "steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "log_every": 2,
+        "checkpoint_every": 4,
+    }
+    return DPOConfig(**settings | {"stop_chosen_drop": 0.0} | changes)
+
+
+def train(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, **others: Any) -> dpo.TrainingOutcome:
+    return dpo.train(model, pairs, config, seed=3, pad_id=PAD, work=work, **others)
+
+
+def gaps(model: Any, pairs: list[Pair]) -> torch.Tensor:
+    with torch.no_grad():
+        return dpo.pair_logps(model, dpo.collate(pairs, PAD))[0].logratio_gap
+
+
+def assert_same_weights(found: Any, expected: Any) -> None:
+    """To the bit."""
+    for (name, weight), other in zip(found.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+
+
+class TestStart:
+    """Policy and reference are the same model, so every log-ratio is 0."""
+
+    def test_collate_by_hand(self) -> None:
+        pair = {
+            "prompt_ids": [5],
+            "chosen_ids": [6, 7],
+            "rejected_ids": [8],
+            "reference_chosen": -3,
+            "reference_rejected": -4,
+        }
+        batch = dpo.collate([pair], pad_id=PAD)
+        assert batch["ids"].tolist() == [[5, 6, 7], [5, 8, PAD]]
+        assert batch["completion"].int().tolist() == [[0, 1, 1], [0, 1, 0]]
+        assert batch["reference"].tolist() == [-3, -4]
+
+    @pytest.mark.parametrize(
+        ("loss", "expected"),
+        [("sigmoid", math.log(2)), ("hinge", 1.0), ("ipo", 25.0), ("robust", math.log(2))],
+    )
+    def test_objective_by_hand(self, model: Any, pairs: list[Pair], loss: str, expected: float) -> None:
+        """β = 0.1: ln 2, 1, (0 − 5)² and (0.9 − 0.1) ln 2 / 0.8."""
+        config = make_config(loss=loss, beta=0.1, label_smoothing=0.1)
+        found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
+        assert dpo.objective(found, config).item() == pytest.approx(expected, abs=1e-4)
+
+    def test_nll_by_hand(self, model: Any, pairs: list[Pair]) -> None:
+        """ln 2 plus w times the mean NLL a chosen token, which the references' own log-probs give."""
+        nll = -sum(pair["reference_chosen"] for pair in pairs) / sum(len(pair["chosen_ids"]) for pair in pairs)
+        found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
+        assert dpo.objective(found, make_config(nll_weight=0.5)).item() == pytest.approx(
+            math.log(2) + 0.5 * nll, abs=1e-5
+        )
+
+    @pytest.mark.parametrize("accumulation", [1, 2])
+    def test_the_first_row_of_the_history_is_that_of_the_reference(
+        self, model: Any, pairs: list[Pair], tmp_path: Path, accumulation: int
+    ) -> None:
+        """The first step is measured before it is taken."""
+        config = make_config(steps=1, log_every=1, accumulation=accumulation)
+        first = train(model, pairs, config, tmp_path).history[0]
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+        for name in ("rewards/margin", "rewards/chosen", "rewards/rejected", "chosen_drop"):
+            assert first[name] == pytest.approx(0, abs=1e-5)
+
+    def test_dropout_is_off(self, tiny_gpt2: Callable[..., Any]) -> None:
+        """In training mode too, so that policy and reference give one sequence one probability."""
+        model = tiny_gpt2(0, width=16, dropout=0.5)
+        arguments = ([[5, 6], [7]], [[8, 9, 10], [11]])
+        expected = score_completions(model, *arguments, pad_id=PAD, batch_size=2)
+        model.train()
+        assert score_completions(model, *arguments, pad_id=PAD, batch_size=2) != pytest.approx(expected, abs=0.1)
+        dpo.without_dropout(model)
+        assert (score_completions(model, *arguments, pad_id=PAD, batch_size=2) == expected).all()
+
+
+class TestTraining:
+    @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust"])
+    def test_raises_the_margin(self, model: Any, pairs: list[Pair], tmp_path: Path, loss: str) -> None:
+        reference = copy.deepcopy(model)
+        outcome = train(model, pairs, make_config(loss=loss, label_smoothing=0.1, learning_rate=3e-3), tmp_path)
+        margins = [row["rewards/margin"] for row in outcome.history]
+        assert margins[-1] > margins[0] + 0.1
+        assert (gaps(model, pairs) > gaps(reference, pairs)).all()
+
+    def test_history(self, model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+        """A row every `log_every` steps and one at the end; `on_row` and `progress` hear of each."""
+        rows: list[dpo.Row] = []
+        reports: list[tuple[int, int]] = []
+        outcome = train(
+            model,
+            pairs,
+            make_config(steps=5),
+            tmp_path,
+            on_row=rows.append,
+            progress=lambda *report: reports.append(report),
+        )
+        assert outcome.history == rows
+        assert [row["step"] for row in rows] == [2, 4, 5]
+        assert reports == [(step, 5) for step in range(1, 6)]
+        assert (outcome.steps, outcome.stopped_early) == (5, False)
+        for row in rows:
+            assert row["rewards/margin"] == pytest.approx(row["rewards/chosen"] - row["rewards/rejected"], abs=1e-5)
+            assert row["rewards/chosen"] == pytest.approx(-0.5 * row["chosen_drop"], abs=1e-5)
+            assert 0 <= row["rewards/accuracy"] <= 1
+            assert 0 < row["entropy"] < math.log(50)
+
+    def test_one_batch_of_eight_is_two_batches_of_four(
+        self, model: Any, tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """The seed alone gives the order of 24 pairs, so step by step both see the same eight.
+
+        Weights are compared by what they predict: the keys' biases have no gradient but rounding, which AdamW scales.
+        """
+        pairs = make_pairs(model, 24)
+        accumulated = tiny_gpt2(0, width=16)
+        settings = {"steps": 6, "log_every": 1}
+        whole = train(model, pairs, make_config(batch_size=8, **settings), tmp_path / "whole")
+        halves = train(accumulated, pairs, make_config(batch_size=4, accumulation=2, **settings), tmp_path / "halves")
+        for row, other in zip(halves.history, whole.history, strict=True):
+            assert row == pytest.approx(other, abs=1e-4)
+        torch.testing.assert_close(gaps(accumulated, pairs), gaps(model, pairs), atol=1e-3, rtol=0)
+
+    def test_bf16_stays_near_fp32(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """The forward pass is rounded to 8 bits, and so differs; weights and log-probs are fp32."""
+        rounded = tiny_gpt2(0, width=16)
+        fine = train(model, pairs, make_config(), tmp_path / "fp32").history[-1]
+        coarse = train(rounded, pairs, make_config(precision="bf16"), tmp_path / "bf16").history[-1]
+        assert coarse["loss"] != pytest.approx(fine["loss"], abs=1e-6)
+        assert coarse["loss"] == pytest.approx(fine["loss"], abs=0.1)
+        assert {weight.dtype for weight in rounded.parameters()} == {torch.float32}
+
+
+class TestStopping:
+    def test_stops_where_the_chosen_logprob_falls_too_far(
+        self, model: Any, pairs: list[Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A wild learning rate drives the chosen texts down by more than a nat."""
+        config = make_config(learning_rate=0.1, stop_chosen_drop=1.0, steps=40)
+        outcome = train(model, pairs, config, tmp_path)
+        assert outcome.stopped_early
+        assert outcome.steps == outcome.history[-1]["step"] < 40
+        assert [row["chosen_drop"] > 1 for row in outcome.history] == [*[False] * (len(outcome.history) - 1), True]
+        assert f"step {outcome.steps}: the chosen log-prob fell by" in caplog.text
+        assert "dpo.stop_chosen_drop = 1;" in caplog.text
+
+    def test_a_margin_that_runs_away_is_told_once(
+        self, model: Any, pairs: list[Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "alignment.dpo"):
+            outcome = train(model, pairs, make_config(learning_rate=0.01, steps=24), tmp_path)
+        assert outcome.history[-1]["rewards/accuracy"] > 0.98
+        assert caplog.text.count("the margin (") == 1
+
+    @pytest.mark.parametrize("steps", [4, 5], ids=["on a logging step", "after the last logging step"])
+    def test_a_loss_that_is_not_a_number_raises(
+        self, model: Any, pairs: list[Pair], tmp_path: Path, steps: int
+    ) -> None:
+        """The reference of one pair is NaN: the first epoch meets it once, and then every weight is NaN too."""
+        pairs[0]["reference_chosen"] = math.nan
+        with pytest.raises(TrainingError, match="loss nan at step"):
+            train(model, pairs[:4], make_config(steps=steps, log_every=4), tmp_path)
+
+
+class TestResuming:
+    """A run that was interrupted ends as if it had not been."""
+
+    @pytest.mark.parametrize(
+        ("optimizer", "accumulation", "interrupted_at"),
+        [("adamw", 1, 5), ("adamw", 1, 11), ("adamw", 2, 7), ("rmsprop", 1, 7), ("rmsprop", 2, 9)],
+    )
+    def test_ends_with_the_weights_and_history_of_an_undisturbed_run(
+        self,
+        model: Any,
+        pairs: list[Pair],
+        tiny_gpt2: Callable[..., Any],
+        tmp_path: Path,
+        optimizer: str,
+        accumulation: int,
+        interrupted_at: int,
+    ) -> None:
+        """To the bit. Checkpoints come at steps 4 and 8: within an epoch of three steps, at the end of one of two."""
+        config = make_config(optimizer=optimizer, accumulation=accumulation, nll_weight=0.1, weight_decay=0.01)
+        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
+
+        interrupt(tiny_gpt2(0, width=16), pairs, config, tmp_path / "work", interrupted_at)
+        assert [path.name for path in checkpoints(tmp_path / "work")] == [f"checkpoint-{interrupted_at // 4 * 4}"]
+        resumed_model = tiny_gpt2(0, width=16)
+        steps: list[int] = []
+        resumed = train(resumed_model, pairs, config, tmp_path / "work", progress=lambda done, _: steps.append(done))
+
+        assert steps[0] == interrupted_at // 4 * 4 + 1
+        assert resumed == undisturbed
+        assert_same_weights(resumed_model, model)
+
+    def test_a_finished_run_asked_again_ends_the_same(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """What was lost is the result, not the work folder; 8 steps end within an epoch of three."""
+        config = make_config(steps=8)
+        first = train(model, pairs, config, tmp_path)
+        again = tiny_gpt2(0, width=16)
+        assert train(again, pairs, config, tmp_path) == first
+        assert_same_weights(again, model)
+
+    def test_a_run_that_stopped_early_asked_again_ends_the_same(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """Where it stopped is a step at which checkpoints are written."""
+        config = make_config(learning_rate=0.1, stop_chosen_drop=1.0, checkpoint_every=2, steps=40)
+        first = train(model, pairs, config, tmp_path)
+        again = tiny_gpt2(0, width=16)
+        assert first.stopped_early
+        assert train(again, pairs, config, tmp_path) == first
+        assert_same_weights(again, model)
+
+    def test_a_half_written_checkpoint_is_passed_over(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """It lacks the file that is written last; the whole one before it serves."""
+        interrupt(model, pairs, make_config(), tmp_path, 7)
+        (tmp_path / "checkpoint-10").mkdir()
+        steps: list[int] = []
+        train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
+        assert steps[0] == 5
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+    def test_a_checkpoint_holds_no_pickle(self, model: Any, pairs: list[Pair], tmp_path: Path, optimizer: str) -> None:
+        interrupt(model, pairs, make_config(optimizer=optimizer), tmp_path, 5)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {path.suffix for path in files} == {".safetensors", ".json"}
+        for path in files:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+
+
+def interrupt(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, step: int) -> None:
+    """Train until the given step, and crash there."""
+
+    def crash(done: int, _: int) -> None:
+        if done == step:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(model, pairs, config, work, progress=crash)
+
+
+def checkpoints(work: Path) -> list[Path]:
+    return sorted(work.glob("checkpoint-*"))

@@ -1,0 +1,297 @@
+"""Stage keys: a field moves the keys of the stages that read it and of all that follow, and of no other."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment import pipeline
+from alignment.config import AlignConfig, build_config, flatten
+from alignment.pipeline import STAGES, code_version, imports, keys, lineage, plan
+from alignment.store import Store
+
+DOWNSTREAM = {
+    "texts": set(STAGES),
+    "base": set(STAGES) - {"texts", "reward"},
+    "reward": {"reward", "scores", "pairs", "validation", "reference", "policy", "before", "after", "report"},
+    "prompts": set(STAGES) - {"texts", "base", "reward"},
+    "samples": {"samples", "scores", "pairs", "validation", "reference", "policy", "after", "report"},
+    "scores": {"scores", "pairs", "validation", "reference", "policy", "after", "report"},
+    "pairs": {"pairs", "validation", "reference", "policy", "after", "report"},
+    "validation": {"validation", "reference", "policy", "after", "report"},
+    "policy": {"policy", "after", "report"},
+    "evaluation": {"before", "after", "report"},
+    "report": {"report"},
+}
+
+
+def moved(one: Any, two: Any) -> set[str]:
+    """The stages whose key differs between two configurations."""
+    before, after = (keys(item if isinstance(item, AlignConfig) else build_config(item)) for item in (one, two))
+    return {name for name in STAGES if before[name] != after[name]}
+
+
+# The order
+
+
+def test_a_stage_needs_only_what_comes_before_it():
+    before: set[str] = set()
+    for name, stage in STAGES.items():
+        assert stage.name == name
+        assert set(stage.needs) <= before
+        before.add(name)
+
+
+def test_the_stages_are_the_datums_way():
+    assert list(STAGES) == [
+        "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
+        "before", "after", "report",
+    ]  # fmt: skip
+
+
+def test_every_stage_says_what_it_makes_and_what_fills_it():
+    import importlib
+
+    for stage in STAGES.values():
+        module, _, function = stage.fill.partition(":")
+        if module != "expectations.stage":  # Great Expectations takes seconds to import; its own tests do
+            assert callable(getattr(importlib.import_module(module), function))
+        assert stage.makes(AlignConfig())
+
+
+def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
+    """The table above, derived a second time from `needs`."""
+    follows = {name: {name} for name in STAGES}
+    for name, stage in STAGES.items():
+        for earlier in follows.values():
+            if earlier & set(stage.needs):
+                earlier.add(name)
+    assert {name: follows[name] for name in DOWNSTREAM if name in STAGES} == {
+        name: found for name, found in DOWNSTREAM.items() if name in STAGES
+    }
+
+
+# What moves which key
+
+FIELD_MOVES: list[tuple[str, Any, str]] = [
+    ("data.path", "reviews.csv", "texts"),
+    ("data.rows", 11, "texts"),
+    ("data.positive_label", "pos", "texts"),
+    ("seed", 1, "texts"),
+    ("base.steps", 11, "base"),
+    ("base.width", 64, "base"),
+    ("base.learning_rate", 0.5, "base"),
+    ("base.batch_size", 5, "base"),
+    ("reward.steps", 11, "reward"),
+    ("reward.min_opening", 3, "reward"),
+    ("prompts.count", 11, "prompts"),
+    ("prompts.eval_count", 11, "prompts"),
+    ("prompts.tokens_min", 7, "prompts"),
+    ("sampling.samples_per_prompt", 3, "samples"),
+    ("pairs.strategy", "all_pairs", "pairs"),
+    ("pairs.max_pairs", 9, "pairs"),
+    ("validation.min_gap", 0.5, "validation"),
+    ("validation.min_pairs", 1, "validation"),
+    ("dpo.beta", 0.1, "policy"),
+    ("dpo.steps", 11, "policy"),
+    ("dpo.log_every", 1, "policy"),
+    ("dpo.precision", "bf16", "policy"),
+    ("evaluation.samples_per_prompt", 1, "evaluation"),
+    ("evaluation.judge", "grammar", "evaluation"),
+    ("evaluation.bootstrap", 100, "report"),
+    ("evaluation.confidence", 0.9, "report"),
+    ("evaluation.table_rows", 9, "report"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "stage"), FIELD_MOVES, ids=[field for field, _, _ in FIELD_MOVES])
+def test_a_field_moves_the_keys_from_its_stage_on(field, value, stage):
+    group, _, name = field.rpartition(".")
+    assert moved({}, {group: {name: value}} if group else {name: value}) == DOWNSTREAM[stage]
+
+
+@pytest.mark.parametrize(
+    ("group", "fields"),
+    [
+        ("dpo", {"checkpoint_every": 7}),
+        ("sampling", {"shard_prompts": 3}),
+        ("sampling", {"batch_size": 3}),
+        ("gates", {"min_win_rate": 0.9}),
+        ("registry", {"model_name": "another", "experiment": "another", "alias": "another"}),
+    ],
+)
+def test_what_does_not_change_a_result_moves_no_key(group, fields):
+    assert moved({}, {group: fields}) == set()
+
+
+@pytest.mark.parametrize(
+    ("fields"),
+    [{"temperature": 0.5}, {"top_k": 5}, {"top_p": 0.5}, {"total_tokens": 32}, {"precision": "bf16"}],
+    ids=str,
+)
+def test_how_the_policy_writes_moves_the_pairs_and_the_evaluation(fields):
+    assert moved({}, {"sampling": fields}) == DOWNSTREAM["samples"] | DOWNSTREAM["evaluation"]
+
+
+def test_the_class_to_reward_moves_the_scores_and_not_the_reward_model():
+    assert moved({}, {"reward": {"positive_class": "0"}}) == DOWNSTREAM["scores"] | DOWNSTREAM["evaluation"]
+
+
+def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
+    assert moved({}, {"base": {"vocab_size": 512}}) == DOWNSTREAM["base"] | DOWNSTREAM["reward"]
+
+
+def test_every_field_moves_a_key_unless_it_is_known_not_to():
+    """A new field that no key sees would give old results for new settings."""
+    unseen = {
+        "base.revision", "reward.revision",  # of a model from the hub
+        "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_size",
+    }  # fmt: skip
+    config = AlignConfig()
+    for name, value in flatten(config).items():
+        group, _, field = name.rpartition(".")
+        if group in {"gates", "registry"}:
+            continue
+        other = f"{value}!" if isinstance(value, str) else value + 1
+        part = getattr(config, group).model_copy(update={field: other}) if group else None
+        changed = config.model_copy(update={group: part} if group else {field: other})
+        assert bool(moved(config, changed)) == (name not in unseen), name
+
+
+# Models that are given
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("weights")
+    return tmp_path / "model"
+
+
+def test_a_given_base_does_not_depend_on_the_texts(folder):
+    one = {"base": {"model": str(folder)}}
+    two = one | {"data": {"rows": 11}}
+    assert moved(one, two) == DOWNSTREAM["texts"] - {"base"}
+
+
+def test_with_both_models_given_the_texts_still_lead_to_the_prompts(folder):
+    one = {"base": {"model": str(folder)}, "reward": {"model": str(folder)}}
+    assert moved(one, one | {"data": {"rows": 11}}) == DOWNSTREAM["texts"] - {"base", "reward"}
+
+
+def test_the_recipe_of_a_model_that_is_given_does_not_count(folder):
+    one = {"base": {"model": str(folder)}}
+    two = {"base": {"model": str(folder), "steps": 9, "width": 64, "revision": "v2"}}
+    assert moved(one, two) == set()
+
+
+def test_the_content_of_a_local_model_counts_and_its_place_does_not(folder, tmp_path):
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(folder, copied)
+    here, there = ({"base": {"model": str(place)}} for place in (folder, copied))
+    assert moved(here, there) == set()
+    before = keys(build_config(here))
+    (folder / "model.safetensors").write_text("other weights")
+    after = keys(build_config(here))
+    assert {name for name in STAGES if before[name] != after[name]} == DOWNSTREAM["base"]
+
+
+def test_the_revision_of_a_model_from_the_hub_counts():
+    one, two = ({"reward": {"model": "some/model", "revision": revision}} for revision in ("main", "v2"))
+    assert moved(one, two) == DOWNSTREAM["reward"]
+
+
+def test_the_content_of_a_data_file_counts(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,1\n")
+    config = build_config({"data": {"path": str(path)}})
+    before = keys(config)
+    path.write_text("text,label\nb,1\n")
+    after = keys(config)
+    assert {name for name in STAGES if before[name] != after[name]} == DOWNSTREAM["texts"]
+
+
+# Code
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of four modules: `lab.a` imports `lab.b`, which imports `lab.c` inside a function; nobody `lab.d`."""
+    sources = {
+        "a": "import json\nfrom lab import b\n",
+        "b": "def late():\n    from lab.c import VALUE\n",
+        "c": "VALUE = 1\n",
+        "d": "VALUE = 2\n",
+    }
+    (tmp_path / "lab").mkdir()
+    for name, source in {"__init__": "", **sources}.items():
+        (tmp_path / "lab" / f"{name}.py").write_text(source)
+    monkeypatch.setattr(pipeline, "PROJECT", tmp_path)
+    monkeypatch.setattr(pipeline, "ROOMS", ("lab",))
+    code_version.cache_clear()
+    yield tmp_path / "lab"
+    code_version.cache_clear()
+
+
+@pytest.mark.parametrize(("module", "counts"), [("a", True), ("b", True), ("c", True), ("d", False)])
+def test_the_version_of_a_module_is_that_of_all_it_imports(rooms, module, counts):
+    before = code_version("lab.a")
+    code_version.cache_clear()
+    (rooms / f"{module}.py").write_text((rooms / f"{module}.py").read_text() + "# changed\n")
+    assert (code_version("lab.a") != before) == counts
+
+
+def test_the_versions_of_the_libraries_count(rooms, monkeypatch):
+    before = code_version("lab.a")
+    code_version.cache_clear()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99" if name == "torch" else "1")
+    assert code_version("lab.a") != before
+
+
+def test_the_version_of_the_stages_follows_imports_of_imports():
+    found = pipeline._closure("alignment.stages")
+    assert {"alignment.dpo", "alignment.losses", "alignment.grammar", "alignment.errors"} <= found
+    assert "alignment.pipeline" not in found
+    assert "alignment.stages" in pipeline._closure("expectations.stage")
+    assert {"expectations.suites", "alignment.config"} <= pipeline._closure("expectations.stage")
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = "import os\nimport a.b as c\n\nclass D:\n    def e(self):\n        from f.g import h, i\n"
+    assert imports(source) == {"os", "a.b", "f.g", "f.g.h", "f.g.i"}
+
+
+# Plan and lineage
+
+
+def test_a_plan_finds_what_the_store_has(tmp_path):
+    store = Store(tmp_path)
+    config = AlignConfig()
+    found = keys(config)
+    store.write("texts", found["texts"], lambda folder: {"kept": 3})
+    store.write("base", "another key", lambda folder: {"texts": 3})
+    planned = {item.stage.name: item for item in plan(config, store)}
+    assert list(planned) == list(STAGES)
+    assert {name: item.key for name, item in planned.items()} == found
+    assert {name for name, item in planned.items() if item.found is not None} == {"texts"}
+    assert planned["texts"].found is not None
+    assert planned["texts"].found.counts == {"kept": 3}
+
+
+def test_keys_are_short_hexadecimal_and_all_different():
+    found = keys(AlignConfig())
+    assert len(set(found.values())) == len(STAGES)
+    assert all(len(key) == 20 and int(key, 16) >= 0 for key in found.values())
+
+
+def test_the_lineage_names_config_parents_and_code():
+    config = AlignConfig()
+    found = keys(config)
+    assert lineage(STAGES["pairs"], config, found) == {
+        "stage": "pairs",
+        "config": {"pairs": {"strategy": "best_vs_worst", "max_pairs": 0}, "seed": 0},
+        "parents": {"prompts": found["prompts"], "scores": found["scores"]},
+        "code": code_version("alignment.stages"),
+    }

@@ -1,0 +1,178 @@
+"""The whole flow on a shrunken default: what it leaves in Prefect, in MLflow and in the store, however it ends."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, build_config, merge
+from alignment.errors import ValidationError
+from flows.align import AlignResult, align
+from tasks import running
+from tasks.running import Event
+from tests.flows.small import OPEN_GATES, SMALL
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+
+def config(**overrides: Any) -> AlignConfig:
+    return build_config(merge(SMALL, overrides))
+
+
+def run(wanted: AlignConfig) -> AlignResult:
+    return align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
+
+
+@pytest.fixture
+def events() -> Iterator[list[Event]]:
+    heard: list[Event] = []
+    running.LISTENERS.append(heard.append)
+    yield heard
+    running.LISTENERS.remove(heard.append)
+
+
+@pytest.fixture
+def mlflow_client(at_home: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{at_home / 'mlflow.db'}")
+
+
+def artifacts(client: Any, run_id: str, folder: str = "") -> set[str]:
+    return {item.path for item in client.list_artifacts(run_id, folder or None)}
+
+
+def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_client: Any) -> None:
+    result = run(config(gates=OPEN_GATES))
+
+    assert result.judgement.verdict == "pass"
+    assert result.model is not None
+    assert result.model["aliases"] == ["challenger"]
+    version = mlflow_client.get_model_version_by_alias("small", "challenger")
+    assert version.run_id == result.run_id
+    assert version.tags["gate.perplexity_ratio"] == "passed"
+    assert "KL" in version.description
+    record = mlflow_client.get_run(result.run_id)
+    assert record.info.status == "FINISHED"
+    assert record.data.params["dpo.beta"] == "0.5"
+    assert record.data.tags["prefect.flow_run_id"]
+    assert record.data.metrics["delta/perplexity_ratio"] == pytest.approx(result.report.delta.perplexity_ratio)
+    assert {item.dataset.name for item in record.inputs.dataset_inputs} == {"prompts", "pairs"}
+    assert [point.step for point in mlflow_client.get_metric_history(result.run_id, "rewards/margin")] == [2, 4, 6, 8]
+    assert {"config.yaml", "lineage.json", "model_card.md", "validation"} <= artifacts(mlflow_client, result.run_id)
+
+
+def test_the_registered_model_loads_and_continues_a_text(at_home: Path) -> None:
+    run(config(gates=OPEN_GATES))
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{at_home / 'mlflow.db'}")
+    loaded = mlflow.transformers.load_model("models:/small@challenger")
+    [[written]] = [loaded("we saw this film", max_new_tokens=4)]
+    assert written["generated_text"].startswith("we saw this film")
+
+
+def test_counts_sum_along_the_way(at_home: Path) -> None:
+    result = run(config())
+
+    def counts(stage: str) -> dict[str, int]:
+        [manifest] = (at_home / "store" / stage).glob("*/manifest.json")
+        found: dict[str, int] = json.loads(manifest.read_text(encoding="utf-8"))["counts"]
+        return found
+
+    assert sum(counts("prompts").values()) == counts("texts")["kept"]
+    assert counts("samples")["samples"] == 4 * counts("prompts")["train"]
+    assert counts("pairs")["candidates"] == result.pairs["built"] + counts("pairs")["ties"]
+    assert result.pairs["accepted"] + result.pairs["quarantined"] == result.pairs["built"]
+
+
+def test_a_second_run_computes_nothing_and_registers_nothing_new(events: list[Event], mlflow_client: Any) -> None:
+    first = run(config(gates=OPEN_GATES))
+    events.clear()
+    second = run(config(gates=OPEN_GATES))
+
+    assert {event.kind for event in events} == {"cached"}
+    assert second.run_id != first.run_id
+    assert second.report == first.report
+    assert second.model is not None
+    assert first.model is not None
+    assert second.model["version"] == first.model["version"]
+    assert len(mlflow_client.search_model_versions("name = 'small'")) == 1
+
+
+def test_a_model_that_a_gate_refuses_is_kept_on_its_run_and_never_registered(mlflow_client: Any) -> None:
+    result = run(config(gates=OPEN_GATES | {"min_win_rate": 1.0}, registry={"model_name": "refused"}))
+
+    assert result.judgement.verdict == "fail"
+    assert result.model is None
+    assert [gate.name for gate in result.judgement.gates if not gate.passed] == ["win_rate"]
+    record = mlflow_client.get_run(result.run_id)
+    assert record.info.status == "FINISHED"
+    assert record.data.tags["plumbline.verdict"] == "fail"
+    assert record.data.tags["plumbline.model_uri"].startswith("models:/m-")
+    assert not mlflow_client.search_registered_models("name = 'refused'")
+
+
+def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_shown(mlflow_client: Any) -> None:
+    with pytest.raises(ValidationError, match=r"accepted pairs \d+, must be at least validation\.min_pairs = 5000"):
+        run(config(validation={"min_pairs": 5_000}, registry={"experiment": "stopped"}))
+
+    experiment = mlflow_client.get_experiment_by_name("stopped")
+    [record] = mlflow_client.search_runs([experiment.experiment_id])
+    assert record.info.status == "FAILED"
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        [table] = [item for item in client.read_artifacts() if item.key == "validation"][:1]
+    assert any(row["check"] == "accepted_pairs" for row in json.loads(table.data))
+
+
+def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(
+    at_home: Path, events: list[Event], mlflow_client: Any
+) -> None:
+    """Interrupted at step 5 of 8, after the checkpoint of step 4: the second run takes steps 5 to 8 and equals a whole one."""
+    wanted = config(dpo={"beta": 0.4}, registry={"experiment": "interrupted"})
+
+    def interrupt(event: Event) -> None:
+        if event.stage == "policy" and event.done == 5:
+            raise KeyboardInterrupt
+
+    running.LISTENERS.append(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(wanted)
+    finally:
+        running.LISTENERS.remove(interrupt)
+    experiment = mlflow_client.get_experiment_by_name("interrupted")
+    [record] = mlflow_client.search_runs([experiment.experiment_id])
+    assert record.info.status == "KILLED"
+    assert [path.name for path in (at_home / "store" / ".work").glob("policy-*/checkpoint-*")] == ["checkpoint-4"]
+
+    events.clear()
+    resumed = run(wanted)
+    steps = [event.done for event in events if event.stage == "policy" and event.kind == "progress"]
+    assert min(steps) == 5
+    [policy] = [event.ref for event in events if event.stage == "policy" and event.ref is not None]
+    weights = (policy.path / "model" / "model.safetensors").read_bytes()
+
+    import shutil
+
+    shutil.rmtree(policy.path)
+    events.clear()
+    undisturbed = run(wanted)
+    assert (policy.path / "model" / "model.safetensors").read_bytes() == weights
+    assert undisturbed.report == resumed.report
+
+
+def test_the_result_is_shown_in_prefect() -> None:
+    result = run(config(gates=OPEN_GATES))
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        shown = {item.key: item for item in client.read_artifacts()}
+    assert result.judgement.sentence in shown["result"].data
+    assert result.run_id in shown["result"].data
