@@ -62,8 +62,7 @@ def _row_frame(pairs: pd.DataFrame) -> pd.DataFrame:
     """
     frame = pairs.reset_index(drop=True)
     for name in TEXT:
-        if frame[name].dtype == object:
-            frame[name] = frame[name].map(_mark_surrogates)
+        frame[name] = frame[name].astype(object).map(_mark_surrogates)
     for side in ("chosen", "rejected"):
         texts = frame[side]
         frame[f"{side}_chars"] = [len(text) if isinstance(text, str) else np.nan for text in texts]

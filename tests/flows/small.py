@@ -4,7 +4,7 @@ from typing import Any
 
 SMALL: dict[str, Any] = {
     "data": {"rows": 1_200},
-    "base": {"steps": 60, "layers": 1, "width": 48, "vocab_size": 512, "batch_size": 16},
+    "base": {"steps": 120, "layers": 1, "width": 64, "vocab_size": 600, "batch_size": 16},
     "reward": {"steps": 40, "layers": 1, "width": 32},
     "prompts": {"count": 48, "eval_count": 24},
     "sampling": {"shard_prompts": 24, "total_tokens": 40},

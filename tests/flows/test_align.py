@@ -126,14 +126,15 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        [table] = [item for item in client.read_artifacts() if item.key == "validation"][:1]
+        [table] = [item for item in client.read_latest_artifacts() if item.key == "validation"]
     assert any(row["check"] == "accepted_pairs" for row in json.loads(table.data))
 
 
 def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(
-    at_home: Path, events: list[Event], mlflow_client: Any
+    at_home: Path, events: list[Event], mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted at step 5 of 8, after the checkpoint of step 4: the second run takes steps 5 to 8 and equals a whole one."""
+    monkeypatch.setattr(running, "TELL_EVERY", 0.0)
     wanted = config(dpo={"beta": 0.4}, registry={"experiment": "interrupted"})
 
     def interrupt(event: Event) -> None:
@@ -173,6 +174,6 @@ def test_the_result_is_shown_in_prefect() -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        shown = {item.key: item for item in client.read_artifacts()}
+        shown = {item.key: item for item in client.read_latest_artifacts()}
     assert result.judgement.sentence in shown["result"].data
     assert result.run_id in shown["result"].data
