@@ -122,7 +122,7 @@ def test_the_split_equals_a_mask_of_plain_pandas(frame, tight, rows):
     for side in ("chosen", "rejected"):
         text = pairs[side].astype("str").fillna("")
         good &= text.str.len().between(10, 40) & ~text.str.contains("[\x00\ufffd]")
-        good &= text.str.split(":").str[1].fillna("").str.strip().ne("")
+        good &= text.str.split(":").str[1].astype("str").fillna("").str.strip().ne("")
     good &= pairs["chosen"].ne(pairs["rejected"])
 
     found = validate(pairs, tight, ())
