@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # uv installs in a quarter of pip's time; it is told what pip would have known.
-UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_PYTHON=$(BIN)/python $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt
+UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL}" \
+	UV_INDEX="$${UV_INDEX:-$$PIP_EXTRA_INDEX_URL}" UV_PYTHON=$(BIN)/python \
+	$(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt
 
 .PHONY: run plan test test-full check format clean
 

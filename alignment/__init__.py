@@ -1,1 +1,1 @@
-"""Plumbline's pure library: sampling, scoring, pairs, DPO, evaluation and gates; it knows no scheduler and no tracker."""
+"""Plumbline's pure library: sampling, scoring, pairs, DPO, evaluation, gates; it knows no scheduler and no tracker."""

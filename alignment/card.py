@@ -15,8 +15,8 @@ NONE = "–"
 def result_rows(report: EvalReport) -> list[Row]:
     """Before and after, one row a metric: name with its unit, base, aligned, change.
 
-    "Base" is always the base model's own fresh samples on the same prompts. The last row is the biased baseline: the
-    mean score of the pairs' winners, which selection alone lifts above that.
+    "Base" is always the base model's own fresh samples on the same prompts. The biased baseline is the mean score of
+    the pairs' winners, which selection alone lifts above that. The last rows are of the models that were trained here.
     """
     base, aligned, delta = report.base, report.aligned, report.delta
     rows = [
@@ -70,6 +70,15 @@ def result_rows(report: EvalReport) -> list[Row]:
                 _points(aligned.grammatical - base.grammatical),
             )
         )
+    if base.gold_sentiment is not None and aligned.gold_sentiment is not None:
+        rows.append(
+            (
+                "gold sentiment (−1 to 1, by the grammar)",
+                _signed(base.gold_sentiment),
+                _signed(aligned.gold_sentiment),
+                _signed(aligned.gold_sentiment - base.gold_sentiment),
+            )
+        )
     rows.append(
         (
             "biased baseline: mean score of the winners (logits)",
@@ -78,6 +87,13 @@ def result_rows(report: EvalReport) -> list[Row]:
             _signed(aligned.reward_mean - report.winners_mean),
         )
     )
+    if report.base_validation_perplexity is not None:
+        rows.append(
+            ("base model's perplexity of held-out texts", _plain(report.base_validation_perplexity), NONE, NONE)
+        )
+    if report.reward_validation_accuracy is not None:
+        accuracy = _percent(report.reward_validation_accuracy)
+        rows.append(("reward model's accuracy on held-out texts", accuracy, accuracy, NONE))
     return rows
 
 
@@ -85,8 +101,8 @@ def result_table(report: EvalReport) -> str:
     """The result as a Markdown table, and a line that says what stands behind it."""
     note = (
         f"{report.prompts:,} held-out prompts, {report.samples_per_prompt} fresh samples each from both models; "
-        "intervals by bootstrap over prompts. The last row is for comparison only: winners are picked for their score, "
-        "so their mean is above that of the model which wrote them."
+        "intervals by bootstrap over prompts. The biased baseline is for comparison only: winners are picked for their "
+        "score, so their mean is above that of the model which wrote them."
     )
     return f"{_table(HEADINGS, result_rows(report))}\n\n{note}"
 
@@ -174,7 +190,7 @@ def _made_of(config: AlignConfig) -> str:
         (
             "Optimiser",
             f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
-            f"{dpo.warmup_steps} steps of warm-up",
+            f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
         ),
         ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs a device, {dpo.precision}"),
         ("Seed", str(config.seed)),
@@ -195,6 +211,11 @@ def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
         "Texts were sampled with the settings above; other temperatures, longer texts and other kinds of prompts "
         "were not tried."
     )
+    if not config.sampling.plain:
+        yield (
+            "Samples were drawn with a temperature, top-k or top-p that change the distribution, while log-probs are "
+            "the model's own: KL from the base is an estimate on shifted samples."
+        )
     if report.aligned.grammatical is None:
         yield "Whether the sentences are grammatical was not judged; perplexity and KL stand in for it."
     if report.delta.win_rate_length_matched is None:

@@ -40,6 +40,7 @@ class Measured:
     finished: npt.NDArray[np.bool_]
     texts: Sequence[str]
     grammatical: Array | None = None  # per text, the fraction of sentences that parse; None where not judged
+    gold: Array | None = None  # per text, the sentiment by the grammar, -1 to 1; None where not judged
 
     def __post_init__(self) -> None:
         """Raise ValueError for no samples at all, or for a field that has more or fewer of them than the others."""
@@ -74,6 +75,7 @@ def measure(measured: Measured, metrics: Metrics) -> ModelMetrics:
         length=float(measured.lengths.mean()),
         finished=float(np.mean(measured.finished)),
         grammatical=None if measured.grammatical is None else float(np.mean(measured.grammatical)),
+        gold_sentiment=None if measured.gold is None else float(np.mean(measured.gold)),
     )
 
 

@@ -1,5 +1,6 @@
 """The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -127,6 +128,9 @@ class PromptsConfig(Group):
     max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Texts longer than this give no prompt")
     count: int = Field(512, ge=1, le=10_000_000, description="Prompts to train on, at most")
     eval_count: int = Field(256, ge=2, le=1_000_000, description="Prompts held out for the evaluation, at most")
+    min_eval: int = Field(
+        16, ge=2, le=1_000_000, description="Prompts held out, at least, or else the run stops; eval_count where less"
+    )
     eval_fraction: float = Field(
         0.25, gt=0, lt=1, description="Part of all prompts held out, chosen by the hash of their token ids"
     )
@@ -148,9 +152,18 @@ class SamplingConfig(Group):
         description="With new_tokens_max: draw each sample's length from this range; 0 switches it off",
     )
     new_tokens_max: int = Field(0, ge=0, le=131_072, description="Upper end of that range; 0 switches it off")
-    temperature: float = Field(1.0, gt=0, le=10, description="Softmax temperature")
-    top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all")
-    top_p: float = Field(1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Softmax temperature; the KL figure is unbiased at 1 alone"
+    )
+    top_k: int = Field(
+        0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all, as an unbiased KL needs"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Keep the smallest set of tokens with this probability; 1 keeps all, as an unbiased KL needs",
+    )
     batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
     shard_prompts: int = Field(
         128, ge=1, le=1_000_000, description="Prompts a shard; a finished shard survives a crash"
@@ -162,6 +175,11 @@ class SamplingConfig(Group):
         if (self.new_tokens_min == 0) != (self.new_tokens_max == 0):
             raise ValueError("sampling.new_tokens_min and new_tokens_max go together: set both, or neither")
         return _at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
+
+    @property
+    def plain(self) -> bool:
+        """Whether samples come from the model's own distribution, under which their log-probs are taken."""
+        return self.temperature == 1 and self.top_k == 0 and self.top_p == 1
 
 
 class PairsConfig(Group):
@@ -208,14 +226,18 @@ class DPOConfig(Group):
 
     loss: Loss = Field("hinge", description="Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels)")
     beta: float = Field(0.5, gt=0, le=10, description="Strength of the pull towards the reference")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Chance that a pair is labelled the wrong way round")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Chance that a pair is labelled the wrong way round, for sigmoid and robust"
+    )
     nll_weight: float = Field(
         0.0, ge=0, le=100, description="Weight of the added NLL of the chosen tokens (RPO); 0 is off"
     )
     learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Learning rate after the warm-up")
     optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="Optimiser")
-    warmup_steps: int = Field(15, ge=0, le=1_000_000, description="Steps of linear warm-up")
+    warmup_steps: int = Field(
+        15, ge=0, le=1_000_000, description="Steps of linear warm-up; all steps where there are fewer"
+    )
     steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
     batch_size: int = Field(8, ge=1, le=65_536, description="Pairs a step and device, before accumulation")
     accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
@@ -226,7 +248,20 @@ class DPOConfig(Group):
     )
     log_every: int = Field(5, ge=1, le=100_000, description="Steps between logged metrics")
     checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints")
-    precision: Precision = Field("fp32", description="Precision of the forward pass; log-probs are always fp32")
+    precision: Precision = Field(
+        "fp32",
+        description="Precision of the policy's forward pass; the reference's log-probs are fp32, so with bf16 the "
+        "margin starts near 0, not at it",
+    )
+
+    @model_validator(mode="after")
+    def _smoothing_has_an_effect(self) -> Self:
+        if self.label_smoothing and self.loss in {"hinge", "ipo"}:
+            raise ValueError(
+                f"dpo.label_smoothing = {self.label_smoothing:g} has no effect on the {self.loss} loss: "
+                "set it to 0, or take the sigmoid or robust loss"
+            )
+        return self
 
 
 class EvaluationConfig(Group):
@@ -265,7 +300,7 @@ class GatesConfig(Group):
 
 
 class RegistryConfig(Group):
-    """Where MLflow keeps the run and the model."""
+    """Where MLflow keeps the run and the model; names that it would refuse at the end of a run are refused here."""
 
     experiment: str = Field("plumbline", min_length=1, max_length=200, description="MLflow experiment of the run")
     model_name: str = Field(
@@ -274,7 +309,31 @@ class RegistryConfig(Group):
         max_length=200,
         description="Name under which a passing model is registered",
     )
-    alias: str = Field("challenger", min_length=1, max_length=100, description="Alias that a passing model gets")
+    alias: str = Field(
+        "challenger",
+        min_length=1,
+        max_length=100,
+        description="Alias that a passing model gets; `champion` and `previous` belong to the promotion",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_mlflows(self) -> Self:
+        name, alias = self.model_name, self.alias
+        if not name.strip() or name in {".", ".."} or not name.isprintable() or set(name) & set("/:@\"'`"):
+            raise ValueError(
+                f"registry.model_name = {name!r}: MLflow needs a name that is not blank and has no '/', ':', '@', "
+                "quotes or control characters"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(
+                f"registry.alias = {alias!r}: MLflow needs an alias of letters, digits, '-' and '_' that is not "
+                "`latest` nor `v` and a number"
+            )
+        if alias in {"champion", "previous"}:
+            raise ValueError(
+                f"registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
+            )
+        return self
 
 
 class AlignConfig(Group):
@@ -305,6 +364,20 @@ class AlignConfig(Group):
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
                 "raise base.context, or ask for shorter samples"
+            )
+        if self.reward.model == "train" and self.sampling.total_tokens > self.reward.context:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
+                "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_knows_the_language(self) -> Self:
+        if self.evaluation.judge == "grammar" and self.data.path != "grammar":
+            raise ValueError(
+                f"evaluation.judge = grammar knows the built-in grammar alone, and data.path = {self.data.path} is not "
+                "it: pass --evaluation.judge none, or --config with a file that sets no judge"
             )
         return self
 

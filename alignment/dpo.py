@@ -172,7 +172,7 @@ def train(
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
-            warmup_steps=config.warmup_steps,
+            warmup_steps=min(config.warmup_steps, config.steps),
             log_every=config.log_every,
             checkpoint_every=config.checkpoint_every,
             gradient_accumulation_steps=config.accumulation,

@@ -5,7 +5,7 @@ PlumblineError                 exit code 1
 │   ├── ConfigError            a field is unknown, out of bounds, or contradicts another
 │   ├── DataError              a dataset is missing, empty, or lacks a column or a class
 │   └── ModelError             a model folder lacks a part, is unsafe, or does not fit the request
-├── StageError                 exit code 1: a stage ran and cannot go on
+├── StageError                 exit code 2: what a stage was given, or found, is not fit to go on with
 │   ├── ScoreError             the reward model gave values that are not finite
 │   ├── PairsError             the scores give no pair to learn from
 │   ├── ValidationError        the pairs failed a critical expectation about the whole set
@@ -19,6 +19,8 @@ class PlumblineError(Exception):
     """Root of the tree; its message is shown to the user as one line."""
 
     exit_code = 1
+    transient = False
+    """Whether the same request may succeed a little later; set where the network or a busy server is at fault."""
 
 
 class InputError(PlumblineError):
@@ -40,7 +42,9 @@ class ModelError(InputError):
 
 
 class StageError(PlumblineError):
-    """A stage ran and cannot go on."""
+    """What a stage was given, or found, is not fit to go on with; the config or the models have to change."""
+
+    exit_code = 2
 
 
 class ScoreError(StageError):

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment import texts
+from alignment import models, texts
 from alignment.config import AlignConfig
+from alignment.errors import DataError, ModelError
 from alignment.store import StageRef, Store, digest, digest_file, digest_folder
 
 PROJECT = Path(__file__).parent.parent
@@ -29,20 +30,34 @@ class Stage:
     gpu: bool = False
 
 
-def _model_source(config: AlignConfig, group: str) -> Any:
+def _model_source(config: AlignConfig, group: models.Kind) -> Any:
     """What decides a model: the recipe where it is trained here, the content where it is local, the name on the hub."""
     settings = config.base if group == "base" else config.reward
     if settings.model == "train":
         recipe = settings.model_dump(exclude={"model", "revision", "positive_class"})
         return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
-    if Path(settings.model).is_dir():
-        return {"folder": digest_folder(Path(settings.model))}
+    try:
+        folder = models.local_folder(settings.model, group)
+        if folder:
+            return {"folder": digest_folder(folder)}
+    except OSError as error:
+        raise ModelError(
+            f"{group}.model {settings.model}: cannot be read ({error.strerror or error}); "
+            "give a folder that you may read"
+        ) from error
     return {"hub": settings.model, "revision": settings.revision}
 
 
 def _data_source(config: AlignConfig) -> Any:
-    path = Path(config.data.path)
-    content = digest_file(path) if texts.is_file(config.data.path) and path.is_file() else None
+    content = None
+    try:
+        if config.data.path != "grammar" and texts.is_file(config.data.path):
+            texts.require_file(Path(config.data.path))
+            content = digest_file(Path(config.data.path))
+    except OSError as error:
+        raise DataError(
+            f"data.path {config.data.path}: cannot be read ({error.strerror or error}); give a file that you may read"
+        ) from error
     return {"data": config.data.model_dump(), "content": content, "seed": config.seed}
 
 
@@ -152,7 +167,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "report",
             "alignment.stages:report",
-            ("before", "after", "validation"),
+            ("base", "reward", "before", "after", "validation"),
             lambda c: {"evaluation": c.evaluation.model_dump(), "seed": c.seed},
             lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
         ),

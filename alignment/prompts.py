@@ -12,8 +12,10 @@ from alignment.errors import DataError
 
 Split = Literal["train", "eval"]
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+Decode = Callable[[Sequence[int]], str]
 
 ENCODE_BATCH = 1_024
+REPLACEMENT = "\ufffd"  # what decoders write for a part of a character
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Prompts:
     counts: dict[str, int]
 
 
-def first_tokens(texts: Sequence[str], encode: Encode, config: PromptsConfig, seed: int) -> Prompts:
+def first_tokens(texts: Sequence[str], encode: Encode, decode: Decode, config: PromptsConfig, seed: int) -> Prompts:
     """Cut prompts from the openings of texts, in order, until both sides are full; `encode` gives token ids.
 
     Where the length is drawn from a range, the draw belongs to the text, so the order of the texts does not matter.
-    Raises DataError if either side stays empty.
+    Raises DataError if there is none to train on, or too few are held out to evaluate on.
     """
     counts: Counter[str] = Counter()
     sides: dict[Split, list[Prompt]] = {"train": [], "eval": []}
@@ -62,15 +64,20 @@ def first_tokens(texts: Sequence[str], encode: Encode, config: PromptsConfig, se
                 counts["repeats"] += 1
             elif len(sides[side]) >= room[side]:
                 counts["not_needed"] += 1
+            elif REPLACEMENT in decode(ids[:wanted]) and REPLACEMENT not in text:
+                counts["cut_inside_a_character"] += 1
             else:
                 seen.add(prompt_id)
                 sides[side].append(Prompt(prompt_id, tuple(ids[:wanted]), side))
                 counts[side] += 1
+    needed: dict[Split, int] = {"train": 1, "eval": min(config.min_eval, config.eval_count)}
     for side, prompts in sides.items():
-        if not prompts:
+        if len(prompts) < needed[side]:
+            more = "lower" if side == "train" else f"lower prompts.min_eval = {config.min_eval}, raise"
             raise DataError(
-                f"prompts: none left for the {side} side of {len(texts)} texts ({_told(counts)}); "
-                f"ask for fewer tokens than prompts.tokens_min = {config.tokens_min}, widen the character bounds, "
+                f"prompts: {len(prompts) or 'none'} left for the {side} side of {len(texts)} texts ({_told(counts)}), "
+                f"which needs {needed[side]}; ask for fewer tokens than prompts.tokens_min = {config.tokens_min}, "
+                f"widen the character bounds, {more} prompts.eval_fraction = {config.eval_fraction:g}, "
                 "or give more texts"
             )
     return Prompts(sides["train"], sides["eval"], dict(counts))

@@ -25,6 +25,7 @@ class ModelMetrics(Record):
     length: float  # mean completion length in tokens, EOS included
     finished: float  # fraction that ended by EOS
     grammatical: float | None = None  # fraction of sentences the built-in grammar parses; None where not judged
+    gold_sentiment: float | None = None  # mean polarity of those sentences, -1 to 1, by a judge that labels nothing
 
 
 class Delta(Record):
@@ -57,6 +58,8 @@ class EvalReport(Record):
     aligned: ModelMetrics
     delta: Delta
     winners_mean: float  # mean score of the training pairs' chosen texts: the biased baseline, never the honest one
+    base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
+    reward_validation_accuracy: float | None = None  # on texts held out from its training; None where it was given
 
 
 class GateResult(Record):

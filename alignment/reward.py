@@ -11,7 +11,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification, 
 
 from alignment.config import RewardConfig
 from alignment.errors import DataError, ScoreError
-from alignment.models import Loaded, context_length, device
+from alignment.models import Loaded, context_length, place
 from alignment.training import Progress, ReportProgress, SafeTrainer, arguments, resume_point
 
 HELD_OUT_TEXTS = 1_000
@@ -57,7 +57,7 @@ def train_reward(
         )
     )
     trainer = SafeTrainer(
-        model=model,
+        model=place(model),
         args=arguments(
             work,
             seed=seed,
@@ -75,7 +75,7 @@ def train_reward(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume_point(work))
-    loaded = Loaded(model.to(device()).eval(), tokenizer)
+    loaded = Loaded(model.eval(), tokenizer)
     if not held_out:
         return loaded, {}
     logits = _logits(loaded, ids[:held_out], config.batch_size * 8, None)
@@ -90,8 +90,7 @@ def score_texts(
 
     Raises ScoreError, naming the first text, where a score is NaN or infinite.
     """
-    limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)  # RoBERTa's positions start at 2
-    ids = loaded.tokenizer(list(texts), truncation=True, max_length=min(filter(None, limits)))["input_ids"]
+    ids = loaded.tokenizer(list(texts), truncation=True, max_length=_longest(loaded))["input_ids"]
     scores = _logits(loaded, ids, batch_size, progress)[:, column]
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores))
@@ -100,6 +99,17 @@ def score_texts(
             "check the model's weights, or its precision"
         )
     return scores
+
+
+def count_truncated(loaded: Loaded, texts: Sequence[str]) -> int:
+    """How many of the texts are longer than the reward model reads, and so are scored by their opening."""
+    limit = _longest(loaded)
+    return sum(len(ids) > limit for ids in loaded.tokenizer(list(texts), verbose=False)["input_ids"])
+
+
+def _longest(loaded: Loaded) -> int:
+    limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)  # RoBERTa's positions start at 2
+    return int(min(filter(None, limits)))
 
 
 @torch.inference_mode()

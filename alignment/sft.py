@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback
 
 from alignment.config import BaseConfig
 from alignment.logprobs import score_completions
-from alignment.models import Loaded, device
+from alignment.models import Loaded, place
 from alignment.training import Progress, ReportProgress, SafeTrainer, arguments, resume_point
 
 HELD_OUT_SEQUENCES = 256
@@ -64,7 +64,7 @@ def train_base(
         )
     )
     trainer = SafeTrainer(
-        model=model,
+        model=place(model),
         args=arguments(
             work,
             seed=seed,
@@ -84,7 +84,7 @@ def train_base(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume_point(work))
-    loaded = Loaded(model.to(device()).eval(), tokenizer)
+    loaded = Loaded(model.eval(), tokenizer)
     return loaded, {"validation_perplexity": _perplexity(loaded, sequences[:held_out])} if held_out else {}
 
 

@@ -3,6 +3,7 @@
 A stage returns its counts. Functions of this file are the only ones of the library that touch files.
 """
 
+import json
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,10 @@ def prompts(job: Job) -> Counts:
 
     config = job.config.prompts
     loaded = _base(job.inputs["base"] / "model")
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     if config.mode == "empty":
         found = cutting.empty(loaded.bos_id, config)
     else:
@@ -113,16 +118,14 @@ def prompts(job: Job) -> Counts:
             ids: list[list[int]] = loaded.tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
             return ids
 
-        found = cutting.first_tokens([row["text"] for row in rows], encode, config, job.config.seed)
+        found = cutting.first_tokens([row["text"] for row in rows], encode, decode, config, job.config.seed)
     write_rows(
         job.out / "prompts.parquet",
         [
             {
                 "prompt_id": prompt.id,
                 "prompt_ids": list(prompt.ids),
-                "prompt": loaded.tokenizer.decode(
-                    prompt.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                ),
+                "prompt": decode(prompt.ids),
                 "split": prompt.split,
             }
             for prompt in [*found.train, *found.held_out]
@@ -152,12 +155,13 @@ def samples(job: Job) -> Counts:
 
 
 def scores(job: Job) -> Counts:
-    """Samples -> scores.parquet, with the reward of each text."""
+    """Samples -> scores.parquet, with the reward of each text; counts those that the reward model reads in part."""
     rows = read_rows(job.inputs["samples"] / "samples.parquet")
-    for row, score in zip(rows, _score(job, [row["text"] for row in rows]), strict=True):
+    found, truncated = _score(job, [row["text"] for row in rows])
+    for row, score in zip(rows, found, strict=True):
         row["reward"] = score
     write_rows(job.out / "scores.parquet", rows)
-    return {"scored": len(rows)}
+    return {"scored": len(rows), "truncated": truncated}
 
 
 def pairs(job: Job) -> Counts:
@@ -225,10 +229,14 @@ def reference(job: Job) -> Counts:
 
 
 def policy(job: Job) -> Counts:
-    """Pairs with reference log-probs -> the aligned model in model/, and history.json."""
+    """Pairs with reference log-probs -> the aligned model in model/, and history.json.
+
+    The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
+    step 0 is near 0 and not 0.
+    """
     from alignment import dpo, models
 
-    _base.cache_clear()
+    _kept_base.cache_clear()
     loaded = models.load_base(job.inputs["base"] / "model")
     columns = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
     rows = read_rows(job.inputs["reference"] / "pairs.parquet", columns)
@@ -273,6 +281,11 @@ def report(job: Job) -> Counts:
         winners_mean=float(winners.mean()),
         config=job.config.evaluation,
         seed=job.config.seed,
+    ).model_copy(
+        update={
+            "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
+            "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
+        }
     )
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
         : job.config.evaluation.table_rows
@@ -303,9 +316,25 @@ def write_rows(path: Path, rows: Rows) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-@lru_cache(maxsize=1)
+def _trained(job: Job, stage: str) -> dict[str, float]:
+    """What was measured when a model was trained here; nothing where it was brought in."""
+    path = job.inputs[stage] / "metrics.json"
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
 def _base(folder: Path, precision: str = "fp32") -> Any:
-    """The base model of the stages that only read it; one is kept, so that shards do not load it again and again."""
+    """The base model of the stages that only read it, placed anew: another model may have set the threads since."""
+    from alignment.models import place
+
+    loaded = _kept_base(folder, precision)
+    place(loaded.model)
+    return loaded
+
+
+@lru_cache(maxsize=1)
+def _kept_base(folder: Path, precision: str) -> Any:
+    """One base model is kept, so that shards do not load it again and again."""
     from alignment.models import load_base
 
     return load_base(folder, precision=precision)
@@ -354,7 +383,8 @@ def _draw(job: Job, loaded: Any, prompt_rows: Rows, count: int, purpose: str) ->
     ]
 
 
-def _score(job: Job, found: list[str]) -> list[float]:
+def _score(job: Job, found: list[str]) -> tuple[list[float], int]:
+    """The reward of each text, and how many texts are longer than the reward model reads."""
     from alignment import models
     from alignment import reward as rewards
 
@@ -364,11 +394,11 @@ def _score(job: Job, found: list[str]) -> list[float]:
     scored: list[float] = rewards.score_texts(
         loaded, found, column=column, batch_size=batch_size, progress=job.progress
     ).tolist()
-    return scored
+    return scored, rewards.count_truncated(loaded, found)
 
 
 def _evaluate(job: Job, writer: str) -> Counts:
-    """Fresh samples of one model, its and the base's log-probs of them, rewards and, if asked for, grammaticality."""
+    """Fresh samples of one model, its and the base's log-probs of them, rewards and, where asked for, judgements."""
     from alignment import grammar, models
     from alignment.logprobs import score_completions
 
@@ -392,12 +422,18 @@ def _evaluate(job: Job, writer: str) -> Counts:
     exact = precision == "fp32"
     own = [row["logprob"] for row in rows] if exact else logprobs(models.load_base(model_folder).model)
     of_base = own if is_base else logprobs(_base(job.inputs["base"] / "model").model)
-    for row, mine, bases, score in zip(rows, own, of_base, _score(job, [row["text"] for row in rows]), strict=True):
-        row.update(logprob=mine, base_logprob=bases, reward=score, grammatical=None)
-        if job.config.evaluation.judge == "grammar":
-            row["grammatical"] = grammar.grammatical_fraction(row["text"])
+    scored, truncated = _score(job, [row["text"] for row in rows])
+    judged = job.config.evaluation.judge == "grammar"
+    for row, mine, bases, score in zip(rows, own, of_base, scored, strict=True):
+        row.update(
+            logprob=mine,
+            base_logprob=bases,
+            reward=score,
+            grammatical=grammar.grammatical_fraction(row["text"]) if judged else None,
+            gold=grammar.sentiment(row["text"]) if judged else None,
+        )
     write_rows(job.out / "samples.parquet", rows)
-    return _finished(rows) | {"prompts": len(held_out)}
+    return _finished(rows) | {"prompts": len(held_out), "scored_in_part": truncated}
 
 
 def _measured(rows: Rows) -> Any:
@@ -415,6 +451,7 @@ def _measured(rows: Rows) -> Any:
         finished=np.array([row["finished"] for row in rows]),
         texts=[row["text"] for row in rows],
         grammatical=np.array([row["grammatical"] for row in rows]) if judged else None,
+        gold=np.array([row["gold"] for row in rows]) if judged else None,
     )
 
 

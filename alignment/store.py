@@ -1,23 +1,30 @@
 """The stage store: one folder a finished stage, found by its key, written whole or not at all."""
 
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from alignment.errors import PlumblineError, StoreError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
+LOCK_POLL = 0.2  # seconds between two looks at another process's lock
+FOREIGN_DRAFT_DAYS = 7.0  # after which the draft of another host is taken for dead; its processes cannot be asked
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -84,9 +91,10 @@ class Store:
         """
         started = time.monotonic()
         target = self._folder(stage, key)
-        draft = self.root / ".draft" / f"{stage}-{key}-{uuid.uuid4().hex[:8]}"
+        self._sweep_drafts()
+        draft = self._draft(f"{stage}-{key}")
         try:
-            with _disk_errors(target):
+            with disk_errors(target, self.root):
                 draft.mkdir(parents=True)
                 counts = dict(fill(draft))
                 seconds = time.monotonic() - started
@@ -120,13 +128,59 @@ class Store:
     def work(self, stage: str, key: str) -> Path:
         """A folder for what must survive a crash before the stage is finished, such as checkpoints."""
         folder = self.root / ".work" / f"{stage}-{key}"
-        with _disk_errors(folder):
+        with disk_errors(folder, self.root):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def clear_work(self, stage: str, key: str) -> None:
         """Delete the stage's work folder, once it is finished."""
         shutil.rmtree(self.root / ".work" / f"{stage}-{key}", ignore_errors=True)
+
+    def discard(self, stage: str, prefix: str) -> None:
+        """Delete the finished stages whose key starts with `prefix`; each is gone at once or there whole."""
+        for folder in (self.root / stage).glob(f"{prefix}*"):
+            draft = self._draft(f"{stage}-{folder.name}")
+            with suppress(FileNotFoundError):  # another process discards the same
+                draft.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(draft)
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Let one process, and one thread of it, compute a stage; others wait, and should look again afterwards.
+
+        The lock of a process that died is free.
+        """
+        path = self.root / ".work" / f"{stage}-{key}.lock"
+        waiting = False
+        while True:
+            with disk_errors(path, self.root):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = path.open("a")
+            with file:
+                if _acquire(file, path):
+                    try:
+                        yield
+                    finally:
+                        path.unlink(missing_ok=True)
+                    return
+            if not waiting:
+                logger.info("%s is being computed by another process; waiting for it", stage)
+                waiting = True
+            time.sleep(LOCK_POLL)
+
+    def _draft(self, name: str) -> Path:
+        """A new name below `.draft` that says whose it is."""
+        return self.root / ".draft" / f"{name}@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
+
+    def _sweep_drafts(self) -> None:
+        """Delete the drafts of processes that died."""
+        for draft in (self.root / ".draft").glob("*@*@*@*"):
+            _, host, pid, _ = draft.name.rsplit("@", 3)
+            with suppress(OSError):
+                old = time.time() - draft.stat().st_mtime > FOREIGN_DRAFT_DAYS * 86_400
+                if not is_alive(int(pid)) if host == socket.gethostname() else old:
+                    shutil.rmtree(draft, ignore_errors=True)
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / stage / key
@@ -163,13 +217,36 @@ def write_json(path: Path, value: Any) -> None:
         draft.unlink(missing_ok=True)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _acquire(file: IO[str], path: Path) -> bool:
+    """Lock the file, unless another holds it or its last holder has deleted it meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """Turn what a full or read-only disk raises, in whichever library notices it, into one StoreError."""
+def disk_errors(target: Path, root: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk raises, in whichever library notices it, into one StoreError.
+
+    A refused permission counts only below `root`: elsewhere it is a file that the user gave.
+    """
     try:
         yield
     except PlumblineError:
@@ -177,7 +254,8 @@ def _disk_errors(target: Path) -> Iterator[None]:
     except Exception as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno in _DISK_ERRORS else None
         reason = reason or next((os.strerror(code) for code in _DISK_ERRORS if os.strerror(code) in str(error)), None)
-        if reason is None:
+        elsewhere = reason == os.strerror(errno.EACCES) and str(root) not in str(error)
+        if reason is None or elsewhere:
             raise
         raise StoreError(
             f"stage store: cannot write {target}: {reason}; nothing half-written was kept. "

@@ -28,8 +28,19 @@ def load_texts(config: DataConfig, seed: int, cache: Path) -> tuple[list[dict[st
 
 
 def is_file(path: str) -> bool:
-    """Whether `data.path` means a file (by its ending, or because it exists) and not a dataset on the hub."""
-    return Path(path).suffix.lower() in FILE_KINDS or Path(path).exists()
+    """Whether `data.path` means a file (by its ending or beginning, or as it exists) and not a dataset on the hub."""
+    local = Path(path).is_absolute() or path.startswith((".", "~"))
+    return local or Path(path).suffix.lower() in FILE_KINDS or Path(path).exists()
+
+
+def require_file(path: Path) -> None:
+    """Raise DataError unless it is a file, not empty, of a kind that can be read."""
+    if not path.exists():
+        raise DataError(f"data.path {path}: no such file; give a .parquet, .csv or .jsonl file, or a hub name")
+    if path.suffix.lower() not in FILE_KINDS or not path.is_file():
+        raise DataError(f"data.path {path}: not a {', '.join(sorted(FILE_KINDS))} file")
+    if path.stat().st_size == 0:
+        raise DataError(f"data.path {path}: the file is empty; it needs a text and a label column")
 
 
 def _read(config: DataConfig, cache: Path) -> Any:
@@ -39,13 +50,8 @@ def _read(config: DataConfig, cache: Path) -> Any:
     datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is told once, by the error below
     if is_file(config.path):
         path = Path(config.path)
-        kind = FILE_KINDS.get(path.suffix.lower())
-        if not path.exists():
-            raise DataError(f"data.path {path}: no such file; give a .parquet, .csv or .jsonl file, or a hub name")
-        if kind is None or not path.is_file():
-            raise DataError(f"data.path {path}: not a {', '.join(sorted(FILE_KINDS))} file")
-        if path.stat().st_size == 0:
-            raise DataError(f"data.path {path}: the file is empty; it needs a text and a label column")
+        require_file(path)
+        kind = FILE_KINDS[path.suffix.lower()]
         source: dict[str, Any] = {"path": kind, "data_files": str(path), "split": "train"}
     else:
         source = {"path": config.path, "split": config.split}

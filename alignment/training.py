@@ -1,16 +1,21 @@
 """What the three trainers share: one set of arguments, progress, and checkpoints that hold no pickle."""
 
 import json
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alignment.errors import TrainingError
 from alignment.store import write_json
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -100,7 +105,7 @@ def arguments(
     Checkpoints fall on logging steps (the interval is rounded up), so a resumed run logs what an undisturbed one does.
     """
     interval = -(-checkpoint_every // log_every) * log_every
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(work),
         seed=seed,
         data_seed=seed,
@@ -120,9 +125,30 @@ def arguments(
         dataloader_pin_memory=torch.cuda.is_available(),
         **others,
     )
+    made._n_gpu = min(made.n_gpu, 1)  # where several GPUs are seen, `Trainer` would split each batch by nn.DataParallel
+    return made
 
 
 def resume_point(work: Path) -> str | None:
-    """The last whole checkpoint below a work folder, or None; its state is the file that `Trainer` writes last."""
-    whole = [state.parent for state in work.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
+    """The last whole checkpoint below a work folder, or None; those after it are torn, and deleted."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda found: int(found.name.rpartition("-")[2]), reverse=True):
+        if _is_whole(folder):
+            return str(folder)
+        logger.warning("%s is not whole and is deleted; training goes on from what came before it", folder)
+        shutil.rmtree(folder)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether every part is there and not cut off: a crash of the machine can leave files empty or missing."""
+    weights = list(checkpoint.glob("model*.safetensors"))
+    try:
+        for name in ("trainer_state.json", "optimizer.json", *(file.name for file in checkpoint.glob("*.index.json"))):
+            content = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+            weights += [checkpoint / shard for shard in content.get("weight_map", {}).values()]
+        for file in {checkpoint / "optimizer.safetensors", *weights}:
+            with safe_open(file, "pt"):  # its header names the length that the file must have
+                pass
+    except (OSError, ValueError, AttributeError, SafetensorError):
+        return False
+    return bool(weights)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, unmapped
-from prefect.exceptions import CancelledRun, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
@@ -52,7 +51,7 @@ class AlignResult(BaseModel):
     cached: list[str]
 
 
-@flow(name="align", flow_run_name="align-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="align", flow_run_name="align-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def align(
     seed: int = 0,
     data: DataConfig = DataConfig(),
@@ -100,30 +99,21 @@ def align(
 
 
 def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], AlignResult]) -> AlignResult:
-    """Run `body` under one MLflow run, which ends FINISHED, FAILED after an error, or KILLED after a cancellation."""
+    """Run `body` under one MLflow run, which ends FINISHED, FAILED after an error, or KILLED after a cancellation.
+
+    The run records the config as it was given; `body` gets it with registered models brought into local folders.
+    """
     prepare_environment()
     tracking.configure(tracking_uri(), home() / "artifacts")
     tracking.check()
-    config = model_registry.with_local_models(config, home() / "models")
-    run_id = tracking.start_run(
-        config,
-        run_name=flow_run.name or "align",
-        tags={
-            "prefect.flow_run_id": flow_run.id or "",
-            "prefect.flow_run_name": flow_run.name or "",
-            "prefect.flow_run_url": flow_run.ui_url or "",
-        },
-    )
-    try:
-        result = body(config, run_id)
-    except (CancelledRun, TerminationSignal, KeyboardInterrupt):
-        tracking.finish(run_id, "KILLED")
-        raise
-    except BaseException:
-        tracking.finish(run_id, "FAILED")
-        raise
-    tracking.finish(run_id, "FINISHED")
-    return result
+    local, lineage = model_registry.with_local_models(config, home() / "models")
+    prefect_run = {
+        "prefect.flow_run_id": flow_run.id or "",
+        "prefect.flow_run_name": flow_run.name or "",
+        "prefect.flow_run_url": flow_run.ui_url or "",
+    }
+    with tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run | lineage) as run_id:
+        return body(local, run_id)
 
 
 def run_stages(config: AlignConfig, run_id: str) -> AlignResult:
@@ -134,12 +124,12 @@ def run_stages(config: AlignConfig, run_id: str) -> AlignResult:
     refs["base"] = base_model(config, keys, refs)
     refs["reward"] = reward_model(config, keys, refs)
     refs["prompts"] = cut_prompts(config, keys, refs)
-    parts = sample_shard.map(shards(config, refs), unmapped(config), unmapped(keys), unmapped(dict(refs)))
+    parts = sample_shard.map(shards(config, keys, refs), unmapped(config), unmapped(keys), unmapped(dict(refs)))
     refs["samples"] = merge_samples(parts.result(), config, keys, refs)
     refs["scores"] = score_samples(config, keys, refs)
     refs["pairs"] = build_pairs(config, keys, refs)
     refs["validation"] = validate_pairs(config, keys, refs)
-    require_valid(refs["validation"])
+    require_valid(refs, run_id)
     refs["reference"] = reference_logprobs(config, keys, refs)
     refs["policy"] = train_policy(config, keys, refs, run_id)
     refs["before"] = sample_before(config, keys, refs)

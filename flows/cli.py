@@ -2,28 +2,38 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.markup import escape
 
-from alignment.config import load_config
+from alignment.config import AlignConfig, load_config
 from alignment.errors import InputError, PlumblineError
 from flows.flags import Flags, overrides
+from tasks.home import home, prepare_environment, store, tracking_uri
+
+if TYPE_CHECKING:
+    from flows.align import AlignResult
 
 REFUSED = 3
+INTERRUPTED = 130
+WIDTH = 110  # columns of the result where the output is not a terminal
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 
 app = App(
     name="plumbline",
     help="Aligns a causal language model to a reward model, judges the result, and registers it if it deserves it.",
-    version_flags=["--version"],
+    version=version("plumbline"),
 )
 
-ConfigPath = Annotated[Path, Parameter(help="YAML file with the configuration")]
+ConfigPath = Annotated[Path, Parameter(help="YAML file with the configuration [quickstart.yaml]", show_default=False)]
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
 
 
@@ -40,28 +50,17 @@ def run(
     if json is not None and not json.absolute().parent.is_dir():
         raise InputError(f"--json {json}: the folder {json.absolute().parent} does not exist; create it first")
     _quieten(debug)
-    console = Console()
-    console.print(f"[bold]plumbline[/bold] {config.stem}, seed {wanted.seed}\n", highlight=False)
+    console = _console()
+    console.print(f"[bold]plumbline[/bold] {escape(config.stem)}, seed {wanted.seed}\n", highlight=False)
+    from flows.server import start_local_server
 
-    from alignment.store import write_json
-    from flows import terminal
-    from flows.align import align
-
-    with terminal.stage_lines(console):
-        result = align(**{name: getattr(wanted, name) for name in type(wanted).model_fields})
+    result = _align(wanted, start_local_server(home()), console)
     if json is not None:
+        from alignment.store import write_json
+
         write_json(json, summary(result))
-    console.print()
-    console.print(terminal.result_table(result))
-    console.print(terminal.gates_table(result))
-    passed = result.judgement.verdict == "pass"
-    console.print(f"\n[bold {'green' if passed else 'red'}]{result.judgement.sentence}[/]\n", highlight=False)
-    if result.model is not None:
-        aliases = ", ".join(result.model["aliases"])
-        console.print(f"Registered  {result.model['name']} version {result.model['version']} ({aliases})", highlight=False)
-    console.print(f"Look at it  {result.where}", highlight=False, soft_wrap=True)
-    console.print(f"Next        {_next_command(result)}", highlight=False, soft_wrap=True)
-    return 0 if passed else REFUSED
+    _show(result, console)
+    return 0 if result.judgement.verdict == "pass" else REFUSED
 
 
 @app.command
@@ -70,27 +69,23 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     wanted = load_config(config, overrides(flags))
     _quieten(debug)
     from flows.planning import plan_table
-    from tasks.home import store
 
-    Console().print(plan_table(wanted, store()))
+    _console().print(plan_table(wanted, store()))
     return 0
 
 
-def summary(result: Any) -> dict[str, Any]:
-    """The result as `--json` writes it."""
-    delta = result.report.delta.model_dump(mode="json")
+def summary(result: "AlignResult") -> dict[str, Any]:
+    """The result as `--json` writes it; a figure that is not finite is a text, since JSON has no number for it."""
+    report, judged = result.report.model_dump(mode="json"), result.judgement.model_dump(mode="json")
     return {
         "run_id": result.run_id,
         "experiment": result.experiment,
         "model": result.model,
         "pairs": result.pairs,
-        "base": result.report.base.model_dump(mode="json"),
-        "aligned": result.report.aligned.model_dump(mode="json"),
-        "delta": delta,
-        "winners_mean": result.report.winners_mean,
+        **{name: report[name] for name in ("base", "aligned", "delta", "winners_mean")},
         "gates": [
-            {"name": gate.name, "value": gate.value, "bound": gate.bound, "passed": gate.passed}
-            for gate in result.judgement.gates
+            {"name": gate.name, "value": dumped["value"], "bound": gate.bound, "passed": gate.passed}
+            for gate, dumped in zip(result.judgement.gates, judged["gates"], strict=True)
         ],
         "verdict": result.judgement.verdict,
         "sentence": result.judgement.sentence,
@@ -99,36 +94,82 @@ def summary(result: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point: every intended error is one line, and its exit code says whose it is."""
-    from tasks.home import prepare_environment
-
-    debug = "--debug" in sys.argv
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         prepare_environment()
-        code = app(exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except PlumblineError as error:
         code = _complain(str(error), error.exit_code, debug)
     except CycloptsError as error:
         code = _complain(" ".join(str(error).split()), InputError.exit_code, debug)
     except KeyboardInterrupt:
-        code = _complain("interrupted; what is finished stays in the store, run again to go on", 130, debug=False)
+        code = _complain(
+            "interrupted; what is finished stays in the store, run again to go on", INTERRUPTED, debug=False
+        )
     except Exception as error:  # noqa: BLE001 - the last resort: one line, not a traceback
-        code = _complain(f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (--debug shows more)", 1, debug)
-    sys.exit(code or 0)
+        text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (--debug shows more)"
+        code = _complain(text, PlumblineError.exit_code, debug)
+    sys.exit(code)
+
+
+def _align(wanted: AlignConfig, server_is_ready: Callable[[], None], console: Console) -> "AlignResult":
+    """Run the flow; what is slow to import is imported while the server starts."""
+    from flows import terminal
+    from flows.align import align
+    from tasks import tracking
+
+    tracking.configure(tracking_uri(), home() / "artifacts")
+    tracking.check()
+    server_is_ready()
+    with terminal.stage_lines(console):
+        result: AlignResult = align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
+    return result
+
+
+def _show(result: "AlignResult", console: Console) -> None:
+    from flows import terminal
+
+    console.print()
+    console.print(terminal.result_table(result))
+    console.print(terminal.gates_table(result))
+    colour = "green" if result.judgement.verdict == "pass" else "red"
+    console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
+    lines = {"Look at it": result.where, "Next": _next_command(result)}
+    if result.model is not None:
+        aliases = ", ".join(result.model["aliases"])
+        lines = {"Registered": f"{result.model['name']} version {result.model['version']} ({aliases})"} | lines
+    for heading, text in lines.items():
+        console.print(f"{heading:<11} {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _next_command(result: "AlignResult") -> str:
+    if result.model is None:
+        return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
+    mlflow = Path(sys.executable).with_name("mlflow")
+    return (
+        f"MLFLOW_TRACKING_URI={tracking_uri()} {mlflow} models serve "
+        f"-m models:/{result.model['name']}@{result.model['aliases'][0]} --env-manager local --port 5001"
+    )
 
 
 def _complain(message: str, code: int, debug: bool) -> int:
     if debug:
         raise
-    Console(stderr=True).print(f"[bold red]plumbline:[/bold red] {message}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]plumbline:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
     return code
 
 
-def _next_command(result: Any) -> str:
-    if result.model is None:
-        return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
-    return f"mlflow models serve -m models:/{result.model['name']}@{result.model['aliases'][0]} --env-manager local"
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def _quieten(debug: bool) -> None:

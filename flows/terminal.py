@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +27,7 @@ class StageLines(logging.Handler):
     """Prints each finished stage, shows the working one as a bar, and passes the library's warnings on between them."""
 
     def __init__(self, console: Console) -> None:
+        """Print to `console`."""
         super().__init__(logging.WARNING)
         self.console = console
         self.bars = Progress(
@@ -50,13 +52,15 @@ class StageLines(logging.Handler):
             if self.bar is not None:
                 self.bars.remove_task(self.bar)
                 self.bar = None
-            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in event.ref.counts.items() if count)
+            found = event.ref.counts.items()
+            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found if count)
             mark = "[dim]cached[/dim]" if event.kind == "cached" else f"{event.ref.seconds:5.1f}s"
-            self.console.print(f"  {mark:>6}  {event.stage:<20} [dim]{counts}[/dim]", highlight=False)
+            line = f"  {mark:>6}  {event.stage:<20} [dim]{counts}[/dim]"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning of the library."""
-        self.console.print(f"          [yellow]{record.getMessage()}[/yellow]", highlight=False)
+        self.console.print(f"          [yellow]{escape(record.getMessage())}[/yellow]", highlight=False, soft_wrap=True)
 
 
 @contextmanager

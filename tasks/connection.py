@@ -18,6 +18,7 @@ from urllib.request import getproxies
 
 from alignment.errors import TrackingError
 from tasks.home import home, tracking_uri
+from tasks.transient import is_transient
 
 CONNECT_SECONDS = 5.0
 DEFAULTS = {
@@ -138,7 +139,9 @@ def guard() -> Iterator[None]:
     except Exception as error:
         if not _from_mlflow(error):
             raise
-        raise TrackingError(f"MLflow at {place().shown}: {_reason(error)}") from error
+        refusal = TrackingError(f"MLflow at {place().shown}: {_reason(error)}")
+        refusal.transient = is_transient(error)
+        raise refusal from error
 
 
 @contextmanager

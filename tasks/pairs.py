@@ -1,13 +1,12 @@
 """Tasks that build pairs and validate them; a set that must not be trained on stops the run here."""
 
-import json
-
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from alignment.config import AlignConfig
 from alignment.errors import ValidationError
 from alignment.store import StageRef
+from tasks import tracking
 from tasks.running import RETRIES, Refs, run_stage
 
 
@@ -23,10 +22,12 @@ def validate_pairs(config: AlignConfig, keys: dict[str, str], refs: Refs) -> Sta
     return run_stage("validation", config, keys, refs)
 
 
-@task(name="require valid pairs")
-def require_valid(ref: StageRef) -> None:
-    """Show the checks as a table, and raise ValidationError where a critical check of the whole set failed."""
-    found = json.loads((ref.path / "checks.json").read_text(encoding="utf-8"))
+@task(name="require valid pairs", **RETRIES)
+def require_valid(refs: Refs, run_id: str) -> None:
+    """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed."""
+    ref = refs["validation"]
+    quarantined = ref.path / "quarantined.parquet"
+    found = tracking.read_json(ref.path / "checks.json")
     create_table_artifact(
         key="validation",
         table=[
@@ -42,5 +43,8 @@ def require_valid(ref: StageRef) -> None:
         ],
         description=f"{ref.counts['accepted']} pairs accepted, {ref.counts['quarantined']} quarantined",
     )
+    tracking.log_file(run_id, ref.path / "checks.json", "validation")
+    tracking.log_file(run_id, quarantined, "validation")
     if found["problem"]:
-        raise ValidationError(found["problem"])
+        tracking.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
+        raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")

@@ -1,10 +1,7 @@
 """Tasks that show a run to people: its record in MLflow, its model in the registry, its result in Prefect."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
@@ -20,7 +17,7 @@ from tasks.running import RETRIES, Refs
 
 @task(name="record run", **RETRIES)
 def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> None:
-    """Datasets, metrics, plots, sample texts, checks, config and lineage on the MLflow run."""
+    """Datasets, metrics, plots, sample texts and lineage on the MLflow run."""
     from alignment import plots
 
     report = read_report(refs["report"])
@@ -41,14 +38,11 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
         {
             "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
             "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
-            "training": plots.training_curves(_json(refs["policy"].path / "history.json")),
+            "training": plots.training_curves(tracking.read_json(refs["policy"].path / "history.json")),
             "gates": plots.gates_chart(judgement),
         },
     )
     tracking.log_samples_table(run_id, samples)
-    tracking.log_file(run_id, refs["validation"].path / "checks.json", "validation")
-    tracking.log_file(run_id, refs["validation"].path / "quarantined.parquet", "validation")
-    tracking.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     tracking.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
     tracking.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
 
@@ -66,7 +60,7 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     uri = tracking.find_logged_model(config.registry.experiment, key)
     if uri is None:
         example = _samples(refs["report"])[0].prompt
-        uri = tracking.log_model(run_id, refs["policy"].path / "model", config, example)
+        uri = tracking.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
     tracking.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if not passed:
         return None
@@ -107,12 +101,8 @@ def show_result(refs: Refs, judgement: Judgement, where: str) -> None:
 
 
 def _samples(report: StageRef) -> list[SampleRow]:
-    return [SampleRow.model_validate(row) for row in _json(report.path / "samples.json")]
+    return [SampleRow.model_validate(row) for row in tracking.read_json(report.path / "samples.json")]
 
 
 def _lineage(refs: Refs) -> dict[str, str]:
     return {name: ref.digest for name, ref in refs.items()}
-
-
-def _json(path: Path) -> StageRef:
-    return json.loads(path.read_text(encoding="utf-8"))

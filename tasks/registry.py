@@ -11,6 +11,7 @@ from typing import Any
 
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
+from alignment.store import digest, disk_errors
 from tasks.connection import client, error_code, fluent, guard, place
 
 KEY = "plumbline.key"
@@ -29,6 +30,8 @@ class RegisteredVersion:
     aliases: tuple[str, ...]
     run_id: str
     tags: Mapping[str, str]
+    identity: str = ""
+    """A hash of what no other version has, not one of the same name and number in another registry either."""
 
     @property
     def uri(self) -> str:
@@ -49,7 +52,8 @@ def register(
     """Register a model under `name` and point `alias` at it; a version that carries `key` already is used again.
 
     `description` is Markdown, cut to MLflow's 5,000 characters. The tags are part of the same request, so no version
-    exists without them. Raises TrackingError where MLflow cannot be reached or refuses the name.
+    exists without them; a version used again gets both anew. Raises TrackingError where MLflow cannot be reached or
+    refuses the name.
     """
     from mlflow.exceptions import MlflowException
 
@@ -71,6 +75,10 @@ def register(
                     tags={**(tags or {}), KEY: key},
                 )
             found = get_version(name, str(made.version))
+        else:
+            client().update_model_version(name, found.version, _fit(description))
+            for tag, value in (tags or {}).items():
+                client().set_model_version_tag(name, found.version, tag, value)
         if alias not in found.aliases:
             set_alias(name, alias, found.version)
         return get_version(name, found.version)
@@ -108,6 +116,7 @@ def get_version(name: str, version: str) -> RegisteredVersion:
             aliases=tuple(sorted(item.aliases)),
             run_id=str(item.run_id or ""),
             tags=dict(item.tags),
+            identity=digest([item.run_id, item.model_id, item.source, item.creation_timestamp])[:12],
         )
 
 
@@ -134,40 +143,42 @@ def resolve_model_uri(uri: str) -> str:
 def export_model(uri: str, folder: Path) -> None:
     """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
 
-    Raises ModelError where the model does not exist, is not a transformers model, or its weights are not safetensors.
+    Raises ModelError where the model does not exist, is not a transformers model, or its weights are not safetensors,
+    and StoreError where the disk refuses.
     """
     from mlflow.artifacts import download_artifacts
 
     resolved = resolve_model_uri(uri)
-    with tempfile.TemporaryDirectory() as temporary:
-        with guard(), fluent():
-            root = Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
-        parts = [root / "model", *sorted((root / "components").glob("*"))]
-        files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
-        if not any(file.suffix == ".safetensors" for file in files):
-            raise ModelError(
-                f"{uri}: no safetensors weights in it; log it with mlflow.transformers from a `save_pretrained` folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in parts:
-            for file in (file for file in files if file.is_relative_to(part)):
-                target = folder / file.relative_to(part)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+    where = folder.parent
+    with disk_errors(folder, where):
+        where.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=where) as temporary:
+            with guard(), disk_errors(folder, where), fluent():
+                root = Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
+            _copy_weights(uri, root, folder)
 
 
-def with_local_models(config: AlignConfig, folder: Path) -> AlignConfig:
-    """The config with each `models:/…` model brought into `folder/<name>/<version>` and named by that path."""
+def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, dict[str, str]]:
+    """The config with each `models:/…` model brought into `folder` and named by its path, and tags that keep lineage.
+
+    The tags `plumbline.base` and `plumbline.reward` name the version that an alias stood for.
+    """
     changed: dict[str, Any] = {}
+    tags: dict[str, str] = {}
     for field, group in (("base", config.base), ("reward", config.reward)):
         if group.model.startswith("models:/"):
-            changed[field] = group.model_copy(update={"model": str(_local(group.model, folder))})
-    return config.model_copy(update=changed)
+            tags[f"plumbline.{field}"], path = _local(group.model, folder)
+            changed[field] = group.model_copy(update={"model": str(path)})
+    return config.model_copy(update=changed), tags
 
 
-def _local(uri: str, folder: Path) -> Path:
-    resolved = resolve_model_uri(uri)
-    target = folder / resolved.removeprefix("models:/")
+def _local(uri: str, folder: Path) -> tuple[str, Path]:
+    """A model's lasting address and its local copy, whose path no model of another registry shares."""
+    if LOGGED.fullmatch(uri):
+        resolved, target = uri, folder / uri.removeprefix("models:/")
+    else:
+        version = _resolve(uri)
+        resolved, target = version.uri, folder / version.name / f"{version.version}-{version.identity}"
     if not target.exists():
         draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
@@ -179,7 +190,23 @@ def _local(uri: str, folder: Path) -> Path:
                     raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    return target
+    return resolved, target
+
+
+def _copy_weights(uri: str, root: Path, folder: Path) -> None:
+    """What MLflow keeps in two folders as the one that it was."""
+    parts = [root / "model", *sorted((root / "components").glob("*"))]
+    files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ModelError(
+            f"{uri}: no safetensors weights in it; log it with mlflow.transformers from a `save_pretrained` folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        for file in (file for file in files if file.is_relative_to(part)):
+            target = folder / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def _resolve(uri: str) -> RegisteredVersion:

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from httpx import HTTPError
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import MissingContextError, ObjectNotFound
 
 from alignment.config import AlignConfig
-from alignment.errors import PlumblineError
 from alignment.pipeline import STAGES, lineage
 from alignment.stages import Job
 from alignment.store import StageRef
 from tasks.home import store
+from tasks.transient import is_transient
 
 GPU_SLOT = "gpu"
 LEASE_SECONDS = 60
@@ -51,9 +53,9 @@ RETRIES: dict[str, Any] = {
 
 
 def can_pass(state: State[Any]) -> bool:
-    """Whether a failure may pass by itself: the network's or the storage's, never bad data or a full disk."""
+    """Whether a failed task should be tried again."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, OSError | TimeoutError) and not isinstance(error, PlumblineError)
+    return isinstance(error, BaseException) and is_transient(error)
 
 
 def run_stage(
@@ -66,22 +68,28 @@ def run_stage(
     fill: str = "",
     options: Mapping[str, Any] | None = None,
     on_row: Callable[[dict[str, float]], None] | None = None,
+    gpu: bool = True,
 ) -> StageRef:
     """Compute a stage, or one `part` of it by its own `fill`, unless the store has it; returns the reference.
 
-    `refs` are the finished stages so far, of which the stage reads those it needs.
+    `refs` are the finished stages so far, of which the stage reads those it needs. With `gpu` off it waits for no
+    slot. Two processes never compute the same: the second waits, and finds the first one's result.
     """
     stage = STAGES[name]
-    folder, key = (f"{name}-parts", f"{keys[name]}-{part}") if part else (name, keys[name])
+    folder, key = (parts_folder(name), f"{keys[name]}-{part}") if part else (name, keys[name])
     label = f"{name} {part}" if part else name
     found = store().find(folder, key)
     if found is not None:
         tell(Event(label, "cached", ref=found))
         return found
     tell(Event(label, "started"))
+    slot = gpu_slot() if stage.gpu and gpu else nullcontext()
     module, _, function = (fill or stage.fill).partition(":")
     inputs = {need: refs[need].path for need in stage.needs if need in refs}
-    with gpu_slot() if stage.gpu else nullcontext(), reported_progress(label) as progress:
+    with store().lock(folder, key), slot, reported_progress(label) as progress:
+        if (found := store().find(folder, key)) is not None:
+            tell(Event(label, "cached", ref=found))
+            return found
         work = store().work(folder, key)
 
         def write(out: Path) -> Mapping[str, int]:
@@ -90,9 +98,14 @@ def run_stage(
             return counts
 
         ref = store().write(folder, key, write, inputs=lineage(stage, config, dict(keys)))
-    store().clear_work(folder, key)
+        store().clear_work(folder, key)
     tell(Event(label, "computed", ref=ref))
     return ref
+
+
+def parts_folder(stage: str) -> str:
+    """Where the store keeps the parts of a stage until they are merged."""
+    return f"{stage}-parts"
 
 
 def tell(event: Event) -> None:
@@ -115,6 +128,9 @@ def run_logger() -> Any:
 @contextmanager
 def gpu_slot() -> Iterator[None]:
     """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for."""
+    if not _gpu_is_limited():  # `concurrency` would warn of it each time
+        yield
+        return
     with concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS):
         yield
 
@@ -142,9 +158,21 @@ def reported_progress(label: str) -> Iterator[Callable[[int, int], None]]:
         _progress_artifact(artifact, label, 100.0)
 
 
+def _gpu_is_limited() -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_global_concurrency_limit_by_name(GPU_SLOT).active
+        except ObjectNotFound:
+            return False
+
+
 def _progress_artifact(artifact: Any, label: str, percent: float) -> Any:
-    if artifact is None:
-        key = "".join(char if char.isalnum() else "-" for char in label.lower())
-        return create_progress_artifact(progress=percent, key=f"progress-{key}", description=f"Progress of {label}")
-    update_progress_artifact(artifact, progress=percent)
+    """Create or update the artifact. It is for looking at only: where Prefect cannot be reached, the work goes on."""
+    try:
+        if artifact is None:
+            key = "".join(char if char.isalnum() else "-" for char in label.lower())
+            return create_progress_artifact(progress=percent, key=f"progress-{key}", description=f"Progress of {label}")
+        update_progress_artifact(artifact, progress=percent)
+    except (HTTPError, ObjectNotFound, OSError) as error:
+        run_logger().debug("progress of %s was not shown: %s", label, error)
     return artifact

@@ -1,24 +1,34 @@
 """Runs in MLflow: parameters, metrics, datasets, plots, texts and the model, each under an explicit run id."""
 
 import json
+import logging
 import math
+import os
+import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import yaml
+from prefect.exceptions import CancelledRun, TerminationSignal
+
 from alignment.config import AlignConfig, flatten
-from alignment.errors import ModelError
+from alignment.errors import ModelError, TrackingError
 from alignment.models import check_folder
 from alignment.report import EvalReport, Judgement, SampleRow
+from alignment.store import is_alive
 from tasks.connection import check, client, configure, error_code, experiment, fluent, guard, place, without_advice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["check", "configure"]  # re-exported, so that flows need no second module
+
+logger = logging.getLogger("plumbline")
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -27,26 +37,53 @@ MAX_TAG = 8_000  # characters of a tag's value
 MAX_DIGEST = 36  # characters of a dataset's digest
 PARAMS_A_CALL = 100
 METRICS_A_CALL = 1_000
+STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt)
 REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
 
 
+@contextmanager
+def run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> Iterator[str]:
+    """`start_run`, and its end: FINISHED, FAILED after an error, or KILLED after a cancellation.
+
+    The error goes on its way whatever MLflow says to that.
+    """
+    run_id = start_run(config, run_name, tags, note)
+    try:
+        yield run_id
+    except BaseException as error:
+        _finish_quietly(run_id, "KILLED" if isinstance(error, STOPPED) else "FAILED")
+        raise
+    finish(run_id, "FINISHED")
+
+
 def start_run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> str:
-    """Start a run in the config's experiment with every field as a parameter; returns its id.
+    """Start a run in the config's experiment, each field a parameter, the whole its `config.yaml`; returns its id.
 
     `tags` link it elsewhere, as `prefect.flow_run_id` does; empty ones are left out. `note` is Markdown for people.
-    Raises TrackingError, as every function here does where MLflow cannot be reached or refuses.
+    Runs of this host whose process died are ended first. Raises TrackingError, as every function here does where
+    MLflow cannot be reached or refuses.
     """
     from mlflow.entities import Param
 
-    all_tags = {"mlflow.source.name": "plumbline", "mlflow.source.type": "JOB", "mlflow.note.content": note} | dict(
-        tags or {}
-    )
+    all_tags = {
+        "mlflow.source.name": "plumbline",
+        "mlflow.source.type": "JOB",
+        "mlflow.note.content": note,
+        "plumbline.host": socket.gethostname(),
+        "plumbline.pid": str(os.getpid()),
+    } | dict(tags or {})
     params = [Param(name, _cut(str(value), MAX_PARAM)) for name, value in flatten(config).items()]
     with guard():
-        run = client().create_run(experiment(config.registry.experiment), run_name=run_name, tags=_tags(all_tags))
-        run_id = str(run.info.run_id)
-        for start in range(0, len(params), PARAMS_A_CALL):
-            client().log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
+        where = experiment(config.registry.experiment)
+        _end_orphans(where)
+        run_id = str(client().create_run(where, run_name=run_name, tags=_tags(all_tags)).info.run_id)
+        try:
+            for start in range(0, len(params), PARAMS_A_CALL):
+                client().log_batch(run_id, params=params[start : start + PARAMS_A_CALL])
+            log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        except BaseException:
+            _finish_quietly(run_id, "FAILED")
+            raise
     return run_id
 
 
@@ -86,6 +123,16 @@ def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
                     RunTag(f"plumbline.not_finite.{key}", text) for key, text in list(broken.items())[:PARAMS_A_CALL]
                 ],
             )
+
+
+def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Log the rows whose steps the run does not hold yet, as after a resumed training or an outage of MLflow."""
+    if not rows:
+        return
+    key = min(rows[0].keys() - {"step"})
+    with guard():
+        held = {item.step for item in client().get_metric_history(run_id, key)}
+    log_history(run_id, [row for row in rows if int(row["step"]) not in held])
 
 
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
@@ -261,6 +308,26 @@ def run_url(run_id: str) -> str:
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _finish_quietly(run_id: str, status: Status) -> None:
+    """End a run while another error is on its way, which must not be replaced by MLflow's."""
+    try:
+        finish(run_id, status)
+    except Exception as error:  # noqa: BLE001 - told, and the first error is raised
+        logger.warning("run %s could not be ended as %s: %s", run_id, status, error)
+
+
+def _end_orphans(where: str) -> None:
+    """End this host's runs whose process died without a chance to do it, as by `kill -9`."""
+    host = socket.gethostname().replace("'", "")
+    query = f"attributes.status = 'RUNNING' and tags.`plumbline.host` = '{host}'"
+    for found in client().search_runs([where], query):
+        pid = found.data.tags.get("plumbline.pid", "")
+        if pid.isdecimal() and not is_alive(int(pid)):
+            with suppress(TrackingError):  # somebody else's, which this user may not change
+                tag(found.info.run_id, {"plumbline.ended": f"process {pid} on {host} died; ended by a later run"})
+                finish(found.info.run_id, "FAILED")
 
 
 def _is_ready(uri: str) -> bool:

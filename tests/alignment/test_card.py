@@ -80,6 +80,34 @@ def test_grammar_has_a_row_only_where_it_was_judged(judged: float | None, shown:
     assert ("grammatical was not judged" in card) is not shown
 
 
+def test_the_gold_judge_has_a_row_only_where_it_judged() -> None:
+    judged = report().model_copy(
+        update={
+            side: ModelMetrics(**METRICS, gold_sentiment=value) for side, value in (("base", -0.1), ("aligned", 0.6))
+        }
+    )
+    assert ("gold sentiment (−1 to 1, by the grammar)", "−0.10", "+0.60", "+0.70") in result_rows(judged)
+    assert not any("gold" in row[0] for row in result_rows(report()))
+
+
+def test_models_that_were_trained_here_show_how_good_they_are() -> None:
+    trained = report().model_copy(update={"base_validation_perplexity": 9.5, "reward_validation_accuracy": 0.97})
+    rows = [
+        ("base model's perplexity of held-out texts", "9.50", "–", "–"),
+        ("reward model's accuracy on held-out texts", "97.0%", "97.0%", "–"),
+    ]
+    assert result_rows(trained) == [*result_rows(report()), *rows]
+    card = model_card(AlignConfig(), trained, JUDGEMENT, [SAMPLE], {})
+    assert all(f"| {' | '.join(row)} |" in card for row in rows)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}])
+def test_a_kl_on_shifted_samples_is_called_an_estimate(sampling: dict[str, float]) -> None:
+    shifted, plain = (AlignConfig.model_validate({"sampling": values}) for values in (sampling, {}))
+    for config, told in ((shifted, True), (plain, False)):
+        assert ("an estimate on shifted samples" in model_card(config, report(), JUDGEMENT, [SAMPLE], {})) is told
+
+
 def test_a_win_rate_that_could_not_be_had_is_a_dash_and_a_limit() -> None:
     without = report(win_rate_length_matched=None)
     assert ("prompts won, at like lengths", "–", "–", "–") in result_rows(without)

@@ -25,6 +25,7 @@ BASE = Measured(
     finished=np.array([True, True, True, False]),
     texts=["12", "13", "22", "31"],
     grammatical=np.array([1.0, 1.0, 0.5, 0.5]),
+    gold=np.array([1.0, -1.0, 0.5, 0.5]),
 )
 ALIGNED = Measured(
     prompt_ids=["b", "a", "b", "a"],
@@ -35,6 +36,7 @@ ALIGNED = Measured(
     finished=np.array([False, True, False, True]),
     texts=["4444", "12", "4444", "12"],
     grammatical=np.array([0.0, 1.0, 0.0, 1.0]),
+    gold=np.array([0.0, 1.0, 0.0, 1.0]),
 )
 
 
@@ -72,6 +74,7 @@ def test_one_model_by_hand(metrics: Metrics) -> None:
     assert (row.distinct_1, row.distinct_2, row.distinct_3) == pytest.approx((3 / 12, 2 / 12, 1 / 12))
     assert row.repetition == 0.5
     assert (row.length, row.finished, row.grammatical) == (3.0, 0.5, 0.5)
+    assert (row.gold_sentiment, measure(BASE, metrics).gold_sentiment) == (0.5, 0.25)
 
 
 def test_the_difference_by_hand(metrics: Metrics) -> None:

@@ -136,6 +136,26 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"sampling": {"total_tokens": 65}},
         "config: sampling.total_tokens = 65 exceeds base.context = 64: raise base.context, or ask for shorter samples",
     ),
+    "longer than the reward model sees": (
+        {"sampling": {"total_tokens": 65}, "base": {"context": 65}},
+        "config: sampling.total_tokens = 65 exceeds reward.context = 64, so the ends of texts would go unread: "
+        "raise reward.context, or ask for shorter samples",
+    ),
+    "smoothing of a hinge": (
+        {"dpo": {"loss": "hinge", "label_smoothing": 0.1}},
+        "config: dpo.label_smoothing = 0.1 has no effect on the hinge loss: "
+        "set it to 0, or take the sigmoid or robust loss",
+    ),
+    "smoothing of ipo": (
+        {"dpo": {"loss": "ipo", "label_smoothing": 0.25}},
+        "config: dpo.label_smoothing = 0.25 has no effect on the ipo loss: "
+        "set it to 0, or take the sigmoid or robust loss",
+    ),
+    "a judge of another language": (
+        {"data": {"path": "my.csv"}, "evaluation": {"judge": "grammar"}},
+        "config: evaluation.judge = grammar knows the built-in grammar alone, and data.path = my.csv is not it: "
+        "pass --evaluation.judge none, or --config with a file that sets no judge",
+    ),
 }
 
 
@@ -149,6 +169,39 @@ def test_fields_that_contradict_each_other_are_refused(values, message):
     assert refusal(values) == message
 
 
+@pytest.mark.parametrize("name", [" ", "a/b", "a:b", "a@b", "it's", 'a"b', "a`b", "a\nb", "a\x00", "\x7f", ".", ".."])
+def test_a_name_that_the_registry_would_refuse_is_refused_before_the_run(name):
+    assert refusal({"registry": {"model_name": name}}) == (
+        f"config: registry.model_name = {name!r}: MLflow needs a name that is not blank and has no '/', ':', '@', "
+        "quotes or control characters"
+    )
+
+
+@pytest.mark.parametrize("alias", ["a b", "a.b", "a@b", "é", "a\n", "latest", "Latest", "v1", "V22"])
+def test_an_alias_that_the_registry_would_refuse_is_refused_before_the_run(alias):
+    assert refusal({"registry": {"alias": alias}}) == (
+        f"config: registry.alias = {alias!r}: MLflow needs an alias of letters, digits, '-' and '_' that is not "
+        "`latest` nor `v` and a number"
+    )
+
+
+@pytest.mark.parametrize("alias", ["champion", "previous"])
+def test_a_run_cannot_promote(alias):
+    assert refusal({"registry": {"alias": alias}}) == (
+        f"config: registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
+    )
+
+
+@pytest.mark.parametrize(("name", "alias"), [("my model-1.2_é", "v1-rc"), ("a", "latest_one"), ("a..b", "V")])
+def test_what_is_not_refused_mlflow_takes(name, alias):
+    from mlflow.utils import validation
+
+    config = build_config({"registry": {"model_name": name, "alias": alias}}).registry
+    validation._validate_model_name(config.model_name)
+    validation._validate_model_alias_name(config.alias)
+    validation._validate_model_alias_name_reserved(config.alias)
+
+
 def test_a_refusal_is_the_users_to_mend():
     assert issubclass(ConfigError, InputError)
     assert ConfigError.exit_code == 2
@@ -160,7 +213,8 @@ def test_the_empty_prompt_is_one_token_long_whatever_the_bounds_on_texts_say():
 
 
 def test_a_base_that_is_given_brings_its_own_context():
-    config = build_config({"base": {"model": "some/hub-model"}, "sampling": {"total_tokens": 1_000}})
+    given = {"model": "some/hub-model"}
+    config = build_config({"base": given, "reward": given, "sampling": {"total_tokens": 1_000}})
     assert config.sampling.total_tokens == 1_000
 
 
@@ -219,7 +273,7 @@ def flags(**groups: Any) -> Any:
 def test_a_flag_wins_over_the_file_and_leaves_its_neighbours_alone(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 1\ndpo: {beta: 0.3, steps: 9}\n")
-    config = load_config(path, overrides(flags(seed=7, dpo={"beta": 0.7})))
+    config = load_config(path, overrides(flags(seed="7", dpo={"beta": "0.7"})))
     assert (config.seed, config.dpo.beta, config.dpo.steps) == (7, 0.7, 9)
 
 
@@ -232,8 +286,8 @@ def test_a_flag_out_of_bounds_is_refused_where_the_file_is(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("")
     with pytest.raises(ConfigError) as raised:
-        load_config(path, overrides(flags(dpo={"beta": 11.0})))
-    assert str(raised.value) == f"{path}: dpo.beta = 11.0: input should be less than or equal to 10"
+        load_config(path, overrides(flags(dpo={"beta": "11"})))
+    assert str(raised.value) == f"{path}: dpo.beta = '11': input should be less than or equal to 10"
 
 
 def test_there_is_a_flag_for_every_field():

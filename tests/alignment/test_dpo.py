@@ -4,20 +4,25 @@ import copy
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
-from alignment import dpo
+from alignment import dpo, training
 from alignment.config import DPOConfig
 from alignment.errors import TrainingError
 from alignment.logprobs import score_completions
+from alignment.training import resume_point
 
 PAD = 0
+SMOOTHING = {"sigmoid": 0.1, "hinge": 0.0, "ipo": 0.0, "robust": 0.1}
 
 Pair = dict[str, Any]
 
@@ -110,7 +115,7 @@ class TestStart:
     )
     def test_objective_by_hand(self, model: Any, pairs: list[Pair], loss: str, expected: float) -> None:
         """β = 0.1: ln 2, 1, (0 − 5)² and (0.9 − 0.1) ln 2 / 0.8."""
-        config = make_config(loss=loss, beta=0.1, label_smoothing=0.1)
+        config = make_config(loss=loss, beta=0.1, label_smoothing=SMOOTHING[loss])
         found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
         assert dpo.objective(found, config).item() == pytest.approx(expected, abs=1e-4)
 
@@ -148,7 +153,9 @@ class TestTraining:
     @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust"])
     def test_raises_the_margin(self, model: Any, pairs: list[Pair], tmp_path: Path, loss: str) -> None:
         reference = copy.deepcopy(model)
-        outcome = train(model, pairs, make_config(loss=loss, label_smoothing=0.1, learning_rate=3e-3), tmp_path)
+        outcome = train(
+            model, pairs, make_config(loss=loss, label_smoothing=SMOOTHING[loss], learning_rate=3e-3), tmp_path
+        )
         margins = [row["rewards/margin"] for row in outcome.history]
         assert margins[-1] > margins[0] + 0.1
         assert (gaps(model, pairs) > gaps(reference, pairs)).all()
@@ -190,6 +197,13 @@ class TestTraining:
         for row, other in zip(halves.history, whole.history, strict=True):
             assert row == pytest.approx(other, abs=1e-4)
         torch.testing.assert_close(gaps(accumulated, pairs), gaps(model, pairs), atol=1e-3, rtol=0)
+
+    def test_a_warm_up_longer_than_the_training_ends_with_it(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        clamped = train(model, pairs, make_config(steps=4, warmup_steps=100), tmp_path / "clamped")
+        equal = train(tiny_gpt2(0, width=16), pairs, make_config(steps=4, warmup_steps=4), tmp_path / "equal")
+        assert clamped == equal
 
     def test_bf16_stays_near_fp32(
         self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
@@ -296,6 +310,47 @@ class TestResuming:
         train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
         assert steps[0] == 5
 
+    @pytest.mark.parametrize(
+        "file", ["trainer_state.json", "optimizer.json", "optimizer.safetensors", "model.safetensors"]
+    )
+    @pytest.mark.parametrize("length", [None, 0, 200], ids=["missing", "empty", "cut off"])
+    def test_a_torn_checkpoint_is_deleted_for_the_whole_one_before_it(
+        self, model: Any, pairs: list[Pair], tmp_path: Path, file: str, length: int | None
+    ) -> None:
+        """What a power cut leaves: a name without its content."""
+        interrupt(model, pairs, make_config(), tmp_path, 7)
+        whole, torn = tmp_path / "checkpoint-4", tmp_path / "checkpoint-10"
+        shutil.copytree(whole, torn)
+        assert resume_point(tmp_path) == str(torn)
+        content = (torn / file).read_bytes()
+        (torn / file).unlink()
+        if length is not None:
+            (torn / file).write_bytes(content[:length])
+        assert resume_point(tmp_path) == str(whole)
+        assert checkpoints(tmp_path) == [whole]
+
+    def test_without_a_whole_checkpoint_training_starts_anew(
+        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        interrupt(model, pairs, make_config(), tmp_path, 7)
+        (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("")
+        steps: list[int] = []
+        train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
+        assert steps[0] == 1
+
+    def test_weights_in_parts_are_whole_only_with_every_part(
+        self, model: Any, pairs: list[Pair], tmp_path: Path
+    ) -> None:
+        interrupt(model, pairs, make_config(), tmp_path, 7)
+        folder = tmp_path / "checkpoint-4"
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+        index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
+        assert resume_point(tmp_path) == str(folder)
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        assert resume_point(tmp_path) is None
+
     @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
     def test_a_checkpoint_holds_no_pickle(self, model: Any, pairs: list[Pair], tmp_path: Path, optimizer: str) -> None:
         interrupt(model, pairs, make_config(optimizer=optimizer), tmp_path, 5)
@@ -304,6 +359,19 @@ class TestResuming:
         for path in files:
             if path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Eight(TrainingArguments):
+        @cached_property
+        def _setup_devices(self) -> torch.device:
+            self._n_gpu = 8
+            return torch.device("cpu")
+
+    monkeypatch.setattr(training, "TrainingArguments", Eight)
+    settings = {"seed": 0, "steps": 1, "learning_rate": 1.0, "warmup_steps": 0, "log_every": 1, "checkpoint_every": 1}
+    found = training.arguments(tmp_path, batch_size=3, **settings)
+    assert (found.n_gpu, found.train_batch_size) == (1, 3)
 
 
 def interrupt(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, step: int) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils.import_utils import is_env_variable_true
 
 from alignment import models
 from alignment.errors import InputError, ModelError
@@ -125,6 +126,25 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
         assert refusal(lambda source=source: models.load_base(source)) == (
             f"base.model {source}: no such folder; give a folder that `save_pretrained` wrote"
         )
+
+
+def test_a_hub_repository_of_pickles_is_neither_loaded_nor_sent_to_a_converter(monkeypatch):
+    class Factory:
+        @staticmethod
+        def from_pretrained(source: str, **_: object) -> object:
+            assert is_env_variable_true("DISABLE_SAFETENSORS_CONVERSION")
+            raise OSError(
+                f"{source} does not appear to have a file named model.safetensors or model.safetensors.index.json "
+                "and thus cannot be loaded with `safetensors`. Please do not set `use_safetensors=True`."
+            )
+
+    monkeypatch.delenv("DISABLE_SAFETENSORS_CONVERSION", raising=False)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: None)
+    message = refusal(lambda: models._load("some/pickles", Factory, "base", "main", "fp32"))
+    assert message.startswith("base.model some/pickles: cannot be loaded (some/pickles does not appear to have a file")
+    assert message.endswith(
+        "; convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"
+    )
 
 
 # What does not fit the request
@@ -250,6 +270,26 @@ def test_what_is_saved_is_safetensors_and_json_that_everyone_may_read(base_folde
     files = {file.name: file.stat().st_mode & 0o777 for file in base_folder.iterdir()}
     assert {Path(name).suffix for name in files} == {".safetensors", ".json"}
     assert set(files.values()) == {0o644}
+
+
+def test_a_folder_within_a_model_can_be_entered_by_everyone(base, tmp_path):
+    """Tokenizers with several chat templates write one."""
+    (tmp_path / "additional_chat_templates").mkdir(mode=0o700)
+    (tmp_path / "additional_chat_templates" / "tools.jinja").touch(mode=0o600)
+    models.save(base, tmp_path)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert (modes["additional_chat_templates"], modes["tools.jinja"]) == (0o755, 0o644)
+
+
+@pytest.mark.parametrize(("parameters", "expected"), [(999_999, 1), (1_000_000, 3)])
+def test_a_tiny_model_gets_one_thread_and_a_larger_one_those_at_the_start(monkeypatch, parameters, expected):
+    monkeypatch.setattr(models, "_threads_at_start", lambda: 3)
+    try:
+        placed = models.place(torch.nn.Linear(parameters, 1, bias=False))
+        assert torch.get_num_threads() == expected
+        assert placed.weight.device.type == models.device().type
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("kind", ["base", "reward"])

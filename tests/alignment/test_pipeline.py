@@ -9,6 +9,7 @@ import pytest
 
 from alignment import pipeline
 from alignment.config import AlignConfig, build_config, flatten
+from alignment.errors import DataError, ModelError
 from alignment.pipeline import STAGES, code_version, imports, keys, lineage, plan
 from alignment.store import Store
 
@@ -76,7 +77,7 @@ def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
 # What moves which key
 
 FIELD_MOVES: list[tuple[str, Any, str]] = [
-    ("data.path", "reviews.csv", "texts"),
+    ("data.path", "some/reviews", "texts"),
     ("data.rows", 11, "texts"),
     ("data.positive_label", "pos", "texts"),
     ("seed", 1, "texts"),
@@ -88,6 +89,7 @@ FIELD_MOVES: list[tuple[str, Any, str]] = [
     ("reward.min_opening", 3, "reward"),
     ("prompts.count", 11, "prompts"),
     ("prompts.eval_count", 11, "prompts"),
+    ("prompts.min_eval", 11, "prompts"),
     ("prompts.tokens_min", 7, "prompts"),
     ("sampling.samples_per_prompt", 3, "samples"),
     ("pairs.strategy", "all_pairs", "pairs"),
@@ -211,6 +213,38 @@ def test_the_content_of_a_data_file_counts(tmp_path):
     path.write_text("text,label\nb,1\n")
     after = keys(config)
     assert {name for name in STAGES if before[name] != after[name]} == DOWNSTREAM["texts"]
+
+
+@pytest.mark.parametrize("path", ["none.csv", "./none", "~/none", "/none"])
+def test_data_that_is_missing_is_refused_and_not_looked_for_on_the_hub(path):
+    with pytest.raises(DataError, match=r"no such file; give a \.parquet, \.csv or \.jsonl file, or a hub name"):
+        keys(build_config({"data": {"path": path}}))
+
+
+@pytest.mark.parametrize("group", ["base", "reward"])
+@pytest.mark.parametrize("path", ["./none", "~/none", "/none"])
+def test_a_model_that_is_missing_is_refused_and_not_looked_for_on_the_hub(group, path):
+    with pytest.raises(ModelError) as raised:
+        keys(build_config({group: {"model": path}}))
+    assert str(raised.value) == f"{group}.model {path}: no such folder; give a folder that `save_pretrained` wrote"
+
+
+def test_what_may_not_be_read_is_named_in_one_line(folder, tmp_path, monkeypatch):
+    def refuse(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pipeline, "digest_folder", refuse)
+    with pytest.raises(ModelError) as raised:
+        keys(build_config({"base": {"model": str(folder)}}))
+    assert str(raised.value) == (
+        f"base.model {folder}: cannot be read (Permission denied); give a folder that you may read"
+    )
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,1\n")
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError) as refused:
+        pipeline._data_source(build_config({"data": {"path": str(path)}}))
+    assert str(refused.value) == f"data.path {path}: cannot be read (Permission denied); give a file that you may read"
 
 
 # Code

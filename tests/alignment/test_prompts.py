@@ -17,16 +17,20 @@ def spell(texts: Sequence[str]) -> list[list[int]]:
     return [[ord(char) for char in text] for text in texts]
 
 
+def join(ids: Sequence[int]) -> str:
+    return "".join(map(chr, ids))
+
+
 def cut(texts: Sequence[str], seed: int = 0, **config: Any) -> Prompts | None:
-    """The prompts, or None where a side stays empty."""
+    """The prompts, or None where a side has too few; two held out are enough."""
     try:
-        return first_tokens(texts, spell, PromptsConfig(**config), seed)
+        return first_tokens(texts, spell, join, PromptsConfig(**{"min_eval": 2} | config), seed)
     except DataError:
         return None
 
 
 def written(prompt: Prompt) -> str:
-    return "".join(map(chr, prompt.ids))
+    return join(prompt.ids)
 
 
 NUMBERED = [f"{number:03d} and so on" for number in range(200)]
@@ -109,7 +113,7 @@ def test_what_comes_after_both_sides_are_full_is_not_needed_and_not_tokenised():
 
     texts = [f"{number:05d}" for number in range(3 * ENCODE_BATCH)]
     config = PromptsConfig(tokens_min=5, tokens_max=5, count=4, eval_count=2)
-    found = first_tokens(texts, counting, config, 0)
+    found = first_tokens(texts, counting, join, config, 0)
     assert encoded == [ENCODE_BATCH]
     assert found.counts == {"train": 4, "eval": 2, "not_needed": 3 * ENCODE_BATCH - 6}
 
@@ -170,18 +174,49 @@ def test_the_empty_prompt_is_bos_alone_under_ids_of_its_own():
 
 def test_texts_that_are_too_short_are_refused_with_the_count_and_the_way_out():
     with pytest.raises(DataError) as raised:
-        first_tokens(["abc"] * 3, spell, PromptsConfig(tokens_min=4, tokens_max=4), 0)
+        first_tokens(["abc"] * 3, spell, join, PromptsConfig(tokens_min=4, tokens_max=4), 0)
     assert str(raised.value) == (
-        "prompts: none left for the train side of 3 texts (3 too few tokens); ask for fewer tokens than "
-        "prompts.tokens_min = 4, widen the character bounds, or give more texts"
+        "prompts: none left for the train side of 3 texts (3 too few tokens), which needs 1; ask for fewer tokens than "
+        "prompts.tokens_min = 4, widen the character bounds, lower prompts.eval_fraction = 0.25, or give more texts"
     )
+
+
+def test_too_few_held_out_prompts_are_refused_before_anything_is_made_of_the_others():
+    with pytest.raises(DataError) as raised:
+        first_tokens(NUMBERED[:20], spell, join, PromptsConfig(tokens_min=3, tokens_max=3), 0)
+    held_out = sum(split(hash_ids(spell([text[:3]])[0]), 0.25) == "eval" for text in NUMBERED[:20])
+    assert str(raised.value) == (
+        f"prompts: {held_out} left for the eval side of 20 texts ({held_out} eval, {20 - held_out} train), which "
+        "needs 16; ask for fewer tokens than prompts.tokens_min = 3, widen the character bounds, lower "
+        "prompts.min_eval = 16, raise prompts.eval_fraction = 0.25, or give more texts"
+    )
+
+
+def test_no_more_are_held_out_than_were_asked_for():
+    found = first_tokens(NUMBERED, spell, join, PromptsConfig(tokens_min=3, tokens_max=3, eval_count=2), 0)
+    assert len(found.held_out) == 2 < PromptsConfig().min_eval
+
+
+def test_a_prompt_that_ends_inside_a_character_is_dropped_and_counted():
+    """Bytes for tokens: the third and fourth byte of these texts are the two of `é`; an honest U+FFFD is left alone."""
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [list(text.encode()) for text in texts]
+
+    def decode(ids: Sequence[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    texts = [*NUMBERED, *(f"{number}é" for number in range(10, 20)), "\ufffd"]
+    found = first_tokens(texts, encode, decode, PromptsConfig(tokens_min=3, tokens_max=3, min_eval=2), 0)
+    assert found.counts["cut_inside_a_character"] == 10
+    assert sum(found.counts.values()) == len(texts) == 10 + found.counts["train"] + found.counts["eval"]
 
 
 def test_one_text_cannot_give_both_sides():
     with pytest.raises(DataError, match=r"none left for the (train|eval) side of 1 texts \(1 (train|eval)\)"):
-        first_tokens(["abcdefgh"], spell, PromptsConfig(), 0)
+        first_tokens(["abcdefgh"], spell, join, PromptsConfig(), 0)
 
 
 def test_no_text_at_all_is_refused():
     with pytest.raises(DataError, match=r"none left for the train side of 0 texts \(no text at all\)"):
-        first_tokens([], spell, PromptsConfig(), 0)
+        first_tokens([], spell, join, PromptsConfig(), 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from alignment.config import RewardConfig
 from alignment.errors import DataError, ScoreError
 from alignment.models import positive_class
-from alignment.reward import _Openings, score_texts, train_reward
+from alignment.reward import _Openings, count_truncated, score_texts, train_reward
 
 CONFIG = RewardConfig(
     layers=1, width=16, heads=2, context=16, steps=30, batch_size=8, learning_rate=1e-2, min_opening=4
@@ -56,6 +56,15 @@ def test_the_same_seed_gives_the_same_model(tiny_tokenizer, tmp_path):
         for name in "ab"
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_tiny_model_is_trained_on_one_thread(tiny_tokenizer, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        train_reward(TEXTS, LABELS, tiny_tokenizer, CONFIG.model_copy(update={"steps": 1}), seed=0, work=tmp_path)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_too_few_texts_to_hold_one_out_give_no_measure(tiny_tokenizer, tmp_path):
@@ -146,6 +155,10 @@ def test_the_limit_is_the_tighter_of_the_models_and_the_tokenizers(monkeypatch, 
     monkeypatch.setattr(module, "_logits", lambda *_: np.zeros((1, 1)))
     score_texts(SimpleNamespace(model=model, tokenizer=tokenizer), ["a"], column=0, batch_size=1)
     assert asked == [limit]
+
+
+def test_texts_of_which_the_end_is_not_read_are_counted(reward):
+    assert count_truncated(reward, ["0123456789ABCDEF", "0123456789ABCDEF and more", ""]) == 1
 
 
 def test_scoring_tells_its_progress(reward):

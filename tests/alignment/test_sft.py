@@ -87,6 +87,15 @@ def test_it_tells_its_progress_and_is_ready_to_be_asked(tiny_tokenizer, tmp_path
     assert (loaded.eos_id, loaded.bos_id, loaded.pad_id) == (0, 0, 0)
 
 
+def test_a_tiny_model_is_trained_on_one_thread(tiny_tokenizer, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        train(tiny_tokenizer, tmp_path, 1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_too_few_texts_to_hold_one_out_give_no_measure(tiny_tokenizer, tmp_path):
     config = CONFIG.model_copy(update={"steps": 1})
     _, measured = train_base(TEXTS[:4], tiny_tokenizer, config, seed=0, work=tmp_path)

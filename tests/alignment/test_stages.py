@@ -136,7 +136,7 @@ def test_every_prompt_has_its_samples_and_every_sample_an_end(chain, rows):
 
 
 def test_every_sample_has_a_score(chain, rows):
-    assert chain.counts["scores"] == {"scored": 2 * PROMPTS}
+    assert chain.counts["scores"] == {"scored": 2 * PROMPTS, "truncated": 0}
     samples, scores = rows("samples", "samples.parquet"), rows("scores", "scores.parquet")
     assert [{**sample, "reward": score["reward"]} for sample, score in zip(samples, scores, strict=True)] == scores
 
@@ -307,6 +307,7 @@ def test_the_base_model_is_measured_against_itself(rows):
     assert all(row["base_logprob"] == row["logprob"] for row in rows("before", "samples.parquet"))
     assert any(row["base_logprob"] != row["logprob"] for row in rows("after", "samples.parquet"))
     assert all(0 <= row["grammatical"] <= 1 for row in rows("before", "samples.parquet"))
+    assert all(-1 <= row["gold"] <= 1 for row in rows("before", "samples.parquet"))
 
 
 def test_a_policy_that_did_not_move_writes_what_the_base_writes(chain, rows, tmp_path):
@@ -324,9 +325,11 @@ def test_without_a_judge_nothing_is_called_grammatical(chain, tmp_path):
     unjudged = chain.other(tmp_path, evaluation={"judge": "none"})
     for side in ("before", "after"):
         unjudged.folders[side] = unjudged.run(side)
-        assert {row["grammatical"] for row in read_rows(unjudged.folders[side] / "samples.parquet")} == {None}
+        found = read_rows(unjudged.folders[side] / "samples.parquet")
+        assert {(row["grammatical"], row["gold"]) for row in found} == {(None, None)}
     report = EvalReport.model_validate_json((unjudged.run("report") / "report.json").read_text())
     assert report.base.grammatical is None
+    assert report.base.gold_sentiment is None
 
 
 def test_the_report_can_be_read_again_and_agrees_with_the_samples(chain, rows):
@@ -336,9 +339,21 @@ def test_the_report_can_be_read_again_and_agrees_with_the_samples(chain, rows):
     for side, found in ((report.base, before), (report.aligned, after)):
         assert side.reward_mean == pytest.approx(sum(row["reward"] for row in found) / len(found))
         assert side.length == pytest.approx(sum(len(row["ids"]) for row in found) / len(found))
+        assert side.gold_sentiment == pytest.approx(sum(row["gold"] for row in found) / len(found))
     assert report.delta.reward_gain == pytest.approx(report.aligned.reward_mean - report.base.reward_mean)
     accepted = rows("validation", "accepted.parquet")
     assert report.winners_mean == pytest.approx(sum(row["chosen_score"] for row in accepted) / len(accepted))
+
+
+def test_the_report_carries_how_good_the_models_are_that_were_trained_here(chain, tmp_path):
+    report = EvalReport.model_validate_json((chain.folders["report"] / "report.json").read_text())
+    base, reward = (json.loads((chain.folders[name] / "metrics.json").read_text()) for name in ("base", "reward"))
+    assert base == {"validation_perplexity": report.base_validation_perplexity}
+    assert reward == {"validation_accuracy": report.reward_validation_accuracy}
+    given = chain.other(tmp_path)
+    given.folders["base"] = given.folders["reward"] = tmp_path  # a model that is given was not measured
+    report = EvalReport.model_validate_json((given.run("report") / "report.json").read_text())
+    assert (report.base_validation_perplexity, report.reward_validation_accuracy) == (None, None)
 
 
 def test_the_table_shows_one_sample_of_each_prompt_before_and_after(chain, rows):
@@ -369,5 +384,26 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
 
 def test_one_base_model_is_kept_between_shards(chain):
     folder = chain.folders["base"] / "model"
-    stages._base.cache_clear()
+    stages._kept_base.cache_clear()
     assert stages._base(folder) is stages._base(folder)
+
+
+def test_the_base_model_that_was_kept_sets_its_threads_again(chain, monkeypatch):
+    """A reward model of another size may have been loaded in between."""
+    placed: list[object] = []
+    loaded = stages._base(chain.folders["base"] / "model")
+    monkeypatch.setattr(models, "place", placed.append)
+    assert stages._base(chain.folders["base"] / "model") is loaded
+    assert placed == [loaded.model]
+
+
+def test_a_reward_model_that_reads_only_a_part_says_of_how_many(chain, reward_folder, tmp_path):
+    """It sees 16 tokens of its own, and texts have up to 24 of the base's."""
+    given = chain.other(tmp_path, reward={"model": str(reward_folder)})
+    given.folders["reward"] = given.run("reward")
+    texts = [row["text"] for row in read_rows(chain.folders["samples"] / "samples.parquet")]
+    tokenizer = models.load_reward(reward_folder).tokenizer
+    longer = sum(len(ids) > 16 for ids in tokenizer(texts)["input_ids"])
+    given.run("scores")
+    assert given.counts["scores"] == {"scored": 2 * PROMPTS, "truncated": longer}
+    assert longer > 0

@@ -3,6 +3,11 @@
 import errno
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -210,10 +215,9 @@ def test_values_of_different_kinds_have_different_digests():
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded"),
         (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
-        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device"),
     ],
-    ids=["full", "quota", "read-only", "permission", "another library's own error"],
+    ids=["full", "quota", "read-only", "another library's own error"],
 )
 def test_a_disk_that_refuses_is_one_line_and_leaves_nothing(store, error, reason):
     with pytest.raises(StoreError) as raised:
@@ -234,8 +238,8 @@ def test_a_disk_that_fills_up_at_the_last_file_leaves_nothing(store, monkeypatch
 
 
 def test_a_work_folder_that_cannot_be_made_is_one_line(store, monkeypatch):
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StoreError) as raised:
@@ -243,9 +247,86 @@ def test_a_work_folder_that_cannot_be_made_is_one_line(store, monkeypatch):
     assert str(raised.value) == f"stage store: cannot write {store.root}/.work/policy-k1: Permission denied; {FULL}"
 
 
+def test_a_refused_permission_counts_only_below_the_store(store):
+    inside = PermissionError(errno.EACCES, "Permission denied", str(store.root / "x"))
+    with pytest.raises(StoreError, match=r"cannot write .*Permission denied"):
+        store.write("pairs", "k1", failing(inside))
+    with pytest.raises(PermissionError, match="/data/reviews"):
+        store.write("texts", "k1", failing(PermissionError(errno.EACCES, "Permission denied", "/data/reviews.csv")))
+
+
 def test_other_errors_keep_their_type(store):
     with pytest.raises(FileNotFoundError):
         store.write("pairs", "k1", failing(FileNotFoundError(errno.ENOENT, "No such file or directory")))
+
+
+# Several processes
+
+
+def test_one_computes_while_the_other_waits_and_finds_it(store):
+    computed: list[int] = []
+    together = threading.Barrier(2)
+
+    def compute(number: int) -> None:
+        together.wait()
+        with store.lock("policy", "k1"):
+            if store.find("policy", "k1") is None:
+                computed.append(number)
+                time.sleep(0.1)
+                store.write("policy", "k1", writing("abc"))
+
+    threads = [threading.Thread(target=compute, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(computed) == 1
+    assert left(store) == ["policy/k1/manifest.json", "policy/k1/rows.txt"]
+
+
+def test_the_lock_of_a_killed_process_is_free(store):
+    code = f"""
+import time; from pathlib import Path; from alignment.store import Store
+with Store(Path({str(store.root)!r})).lock("policy", "k1"):
+    print("held", flush=True); time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        other.kill()
+    started = time.monotonic()
+    with store.lock("policy", "k1"):
+        assert time.monotonic() - started < 5
+
+
+def test_locks_of_other_stages_do_not_wait(store):
+    with store.lock("policy", "k1"), store.lock("policy", "k2"), store.lock("before", "k1"):
+        pass
+
+
+def test_drafts_of_dead_processes_are_swept(store):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    drafts = store.root / ".draft"
+    here, old = socket.gethostname(), time.time() - 30 * 86_400
+    for name, age in (
+        (f"pairs-k1@{here}@{gone.pid}@aa", time.time()),
+        (f"pairs-k1@{here}@{os.getpid()}@bb", old),
+        ("pairs-k1@elsewhere@1@cc", old),
+        ("pairs-k1@elsewhere@1@dd", time.time()),
+    ):
+        (drafts / name).mkdir(parents=True)
+        os.utime(drafts / name, (age, age))
+    store.write("pairs", "k1", writing("abc"))
+    assert sorted(path.name.rpartition("@")[2] for path in drafts.iterdir()) == ["bb", "dd"]
+
+
+def test_stages_are_discarded_by_the_start_of_their_key(store):
+    for key in ("k1-0-8", "k1-8-16", "k2-0-8"):
+        store.write("samples-parts", key, writing("abc"))
+    store.discard("samples-parts", "k1-")
+    store.discard("never written", "k1-")
+    assert left(store) == ["samples-parts/k2-0-8/manifest.json", "samples-parts/k2-0-8/rows.txt"]
 
 
 # Work that survives, JSON that is whole

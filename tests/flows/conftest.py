@@ -8,6 +8,7 @@ import yaml
 
 from tests.flows.small import SMALL
 
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness

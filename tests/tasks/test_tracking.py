@@ -3,18 +3,24 @@
 import json
 import math
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
-from alignment.errors import ModelError, TrackingError
+from alignment.errors import ModelError, StoreError, TrackingError
 from alignment.plots import gap_histogram
 from alignment.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
-from tasks import connection, registry, tracking
+from alignment.store import StageRef
+from tasks import connection, publishing, registry, tracking
+from tasks.training import LiveCurve
 
 CONFIG = AlignConfig()
 METRICS: dict[str, Any] = {
@@ -153,6 +159,101 @@ def test_a_run_ends_as_it_ended(run_id: str, status: tracking.Status) -> None:
     assert run_of(run_id).info.end_time is not None
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("no"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (CancelledRun("by a person"), "KILLED"),
+        (TerminationSignal(15), "KILLED"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
+)
+def test_an_error_ends_the_run_and_goes_on_its_way(error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)) as raised, tracking.run(CONFIG, "ends") as run_id:
+        raise error
+    assert raised.value is error
+    assert run_of(run_id).info.status == status
+
+
+def test_a_run_without_an_error_is_finished_and_holds_its_config() -> None:
+    with tracking.run(CONFIG, "ends") as run_id:
+        assert run_of(run_id).info.status == "RUNNING"
+    assert run_of(run_id).info.status == "FINISHED"
+    assert yaml.safe_load(artifact(run_id, "config.yaml").read_text())["dpo"]["beta"] == CONFIG.dpo.beta
+
+
+def test_mlflow_away_at_the_end_does_not_hide_the_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def work() -> None:
+        with tracking.run(CONFIG, "lost"):
+            tracking.configure("http://127.0.0.1:9")
+            raise ValueError("the reason")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(ValueError, match="the reason"):
+            work()
+    assert "could not be ended as FAILED: MLflow at http://127.0.0.1:9: connection refused" in caplog.text
+
+
+def test_a_run_whose_parameters_were_refused_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"registry": CONFIG.registry.model_copy(update={"experiment": "refusing"})})
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.log_batch", refuse)
+        with pytest.raises(TrackingError) as raised:
+            tracking.start_run(config, "refused")
+    assert raised.value.transient
+    (run,) = connection.client().search_runs([connection.experiment("refusing")])
+    assert run.info.status == "FAILED"
+
+
+def test_runs_of_dead_processes_are_ended_by_the_next_one() -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    here = {"plumbline.host": socket.gethostname(), "plumbline.pid": str(gone.pid)}
+    dead = tracking.start_run(CONFIG, "dead", here)
+    elsewhere = tracking.start_run(CONFIG, "elsewhere", here | {"plumbline.host": "elsewhere"})
+    alive = tracking.start_run(CONFIG, "alive")
+    tracking.start_run(CONFIG, "next")
+    assert [run_of(run).info.status for run in (dead, elsewhere, alive)] == ["FAILED", "RUNNING", "RUNNING"]
+    assert run_of(dead).data.tags["plumbline.ended"].startswith(f"process {gone.pid} on ")
+
+
+def test_a_curve_is_completed_without_its_rows_being_repeated(run_id: str) -> None:
+    rows = [{"step": step, "loss": 1.0 / step, "margin": 0.1} for step in (2, 4, 6, 8)]
+    tracking.log_history(run_id, rows[2:3])
+    for _ in range(2):
+        tracking.complete_history(run_id, rows)
+    tracking.complete_history(run_id, [])
+    history = connection.client().get_metric_history(run_id, "loss")
+    assert sorted(item.step for item in history) == [2, 4, 6, 8]
+
+
+def test_a_failing_mlflow_does_not_stop_a_training(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows that were refused come with the next one that is taken; one warning tells of it."""
+    curve = LiveCurve(run_id)
+    send = tracking.log_history
+
+    def away(*_: Any) -> None:
+        raise TrackingError("MLflow at http://x: connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "log_history", away)
+        for step in (1, 2):
+            curve({"step": step, "loss": 1.0})
+            curve.not_before = 0.0
+    assert tracking.log_history is send
+    curve({"step": 3, "loss": 1.0})
+    assert sorted(item.step for item in connection.client().get_metric_history(run_id, "loss")) == [1, 2, 3]
+    assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
+
+
 def test_history_keeps_its_steps_across_batches(run_id: str) -> None:
     tracking.log_history(run_id, [{"step": step, "loss": 1 / (step + 1), "lr": 0.1} for step in range(700)])
     tracking.log_history(run_id, [{"step": 700, "loss": 0.0}])
@@ -276,13 +377,32 @@ def test_the_model_on_its_run_carries_its_metrics_pins_and_card(logged: tuple[st
     assert not [file for file in root.rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
 
 
+def test_the_model_s_readme_is_its_card(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.json").write_text(REPORT.model_dump_json())
+    (tmp_path / "samples.json").write_text(json.dumps([SAMPLE.model_dump()]))
+    ref = StageRef(stage="report", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
+    given: dict[str, Any] = {}
+
+    def log_model(*_: Any, **options: Any) -> str:
+        given.update(options)
+        return "models:/m-1"
+
+    monkeypatch.setattr(tracking, "log_model", log_model)
+    refs = {"report": ref, "policy": ref.model_copy(update={"digest": "new"})}
+    assert publishing.log_model.fn(CONFIG, refs, JUDGEMENT, run_id) is None
+    assert JUDGEMENT.sentence in given["card"]
+
+
 def test_registering_the_same_policy_again_uses_its_version(logged: tuple[str, str]) -> None:
     run, uri = logged
     first = registry.register(run, uri, "again", "challenger", key="k1")
     other = registry.register(run, uri, "again", "challenger", key="k2")
     assert (first.version, other.version) == ("1", "2")
-    back = registry.register(run, uri, "again", "challenger", key="k1")
+    tags = {"plumbline.verdict": "pass", "gate.win_rate": "passed"}
+    back = registry.register(run, uri, "again", "challenger", key="k1", description="new card", tags=tags)
     assert (back.version, back.aliases) == ("1", ("challenger",))
+    assert back.tags == tags | {"plumbline.key": "k1"}
+    assert connection.client().get_model_version("again", "1").description == "new card"
     assert registry.find_version("again", "k2") == registry.get_version("again", "2")
     assert registry.get_version("again", "2").aliases == ()
     assert registry.find_version("again", "k3") is None
@@ -327,12 +447,40 @@ def test_a_config_that_names_registered_models_gets_local_folders(logged: tuple[
     registry.register(run, uri, "based", "champion", key="k1")
     config = CONFIG.model_copy(update={"base": CONFIG.base.model_copy(update={"model": "models:/based@champion"})})
     for _ in range(2):
-        local_config = registry.with_local_models(config, tmp_path)
-    assert local_config.base.model == str(tmp_path / "based" / "1")
+        local_config, tags = registry.with_local_models(config, tmp_path)
+    (path,) = (tmp_path / "based").iterdir()
+    assert path.name == f"1-{registry.get_version('based', '1').identity}"
+    assert local_config.base.model == str(path)
     assert local_config.reward == CONFIG.reward
-    assert (tmp_path / "based" / "1" / "model.safetensors").exists()
-    assert [path.name for path in (tmp_path / "based").iterdir()] == ["1"]
-    assert registry.with_local_models(CONFIG, tmp_path) == CONFIG
+    assert (path / "model.safetensors").exists()
+    assert tags == {"plumbline.base": "models:/based/1"}
+    assert registry.with_local_models(CONFIG, tmp_path) == (CONFIG, {})
+
+
+def test_the_same_name_and_number_of_another_registry_is_another_copy(logged: tuple[str, str], tmp_path: Path) -> None:
+    run, uri = logged
+    paths = []
+    for _ in range(2):
+        registry.register(run, uri, "recreated", "champion", key="k1")
+        paths.append(registry._local("models:/recreated@champion", tmp_path)[1])
+        connection.client().delete_registered_model("recreated")
+        time.sleep(0.01)
+    assert paths[0] != paths[1]
+
+
+def test_a_full_disk_while_a_model_is_fetched_is_the_store_s_error(
+    logged: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(*logged, "large", "champion", key="k1")
+
+    def full(*_: Any, dst_path: str, **__: Any) -> str:
+        assert Path(dst_path).parent == tmp_path / "large"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        registry._local("models:/large@champion", tmp_path)
+    assert list((tmp_path / "large").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -400,8 +548,9 @@ def test_a_server_that_cannot_be_reached_fails_fast(uri: str, message: str, monk
 def test_a_server_that_went_away_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracking.configure("http://127.0.0.1:9")
-    with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: connection refused; [^\n]*$"):
+    with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: connection refused; [^\n]*$") as raised:
         tracking.start_run(CONFIG, "lost")
+    assert raised.value.transient
 
 
 def test_a_file_that_is_no_database_fails_fast(tmp_path: Path) -> None:
@@ -424,8 +573,9 @@ def test_a_deleted_experiment_says_the_way_out() -> None:
 
 
 def test_a_refusal_of_mlflow_s_is_one_line(run_id: str) -> None:
-    with pytest.raises(TrackingError, match=r"^MLflow at sqlite:[^\n]*$"):
+    with pytest.raises(TrackingError, match=r"^MLflow at sqlite:[^\n]*$") as raised:
         tracking.log_history(run_id, [{"step": 0, "a metric: with a colon?": 1.0}])
+    assert not raised.value.transient
 
 
 def test_a_task_in_another_process_finds_the_place_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

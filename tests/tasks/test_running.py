@@ -1,0 +1,180 @@
+"""Stages under the store's lock, parts that are merged and deleted, and what Prefect's server may refuse."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from alignment.config import AlignConfig
+from alignment.errors import ValidationError
+from alignment.pipeline import keys as stage_keys
+from alignment.store import StageRef, write_json
+from tasks import connection, pairs, running, tracking
+from tasks.home import store
+from tasks.running import Event, run_stage
+from tasks.samples import merge_samples, shards
+
+CONFIG = AlignConfig.model_validate({"sampling": {"shard_prompts": 8}})
+
+
+@pytest.fixture(scope="module")
+def keys() -> dict[str, str]:
+    return stage_keys(CONFIG)
+
+
+@pytest.fixture
+def events() -> Iterator[list[Event]]:
+    heard: list[Event] = []
+    running.LISTENERS.append(heard.append)
+    yield heard
+    running.LISTENERS.remove(heard.append)
+
+
+def rows(count: int) -> Any:
+    def fill(folder: Path) -> dict[str, int]:
+        parquet.write_table(pa.table({"finished": [True] * count}), folder / "samples.parquet")
+        return {"train": count}
+
+    return fill
+
+
+def no_slot() -> Any:
+    raise AssertionError("a GPU slot was asked for")
+
+
+# Shards
+
+
+def test_samples_that_are_merged_are_not_drawn_again(
+    keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    monkeypatch.setattr(running, "_gpu_is_limited", no_slot)
+    refs = {"prompts": store().write("prompts", keys["prompts"], rows(20))}
+    ranges = [(0, 8), (8, 16), (16, 20)]
+    assert shards(CONFIG, keys, refs) == ranges
+    parts = [
+        store().write("samples-parts", f"{keys['samples']}-{first}-{last}", rows(last - first))
+        for first, last in ranges
+    ]
+    merged = merge_samples.fn(parts, CONFIG, keys, refs)
+    assert merged.counts["samples"] == 20
+    assert list((store().root / "samples-parts").iterdir()) == []
+
+    assert shards(CONFIG, keys, refs) == []
+    assert merge_samples.fn([], CONFIG, keys, refs).path == merged.path
+    assert [event.kind for event in events] == ["started", "computed", "cached"]
+
+
+def test_what_another_process_finished_meanwhile_is_not_computed(
+    keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    @contextmanager
+    def lock(*_: Any) -> Iterator[None]:
+        store().write("texts", keys["texts"], rows(3))
+        yield
+
+    monkeypatch.setattr("alignment.store.Store.lock", lock)
+    assert run_stage("texts", CONFIG, keys, {}).cached
+    assert [event.kind for event in events] == ["started", "cached"]
+
+
+# The GPU slot and progress
+
+
+class Client:
+    """Prefect's, where it knows one limit or none."""
+
+    def __init__(self, limit: Any) -> None:
+        self.limit = limit
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read_global_concurrency_limit_by_name(self, name: str) -> Any:
+        assert name == "gpu"
+        if isinstance(self.limit, Exception):
+            raise self.limit
+        return self.limit
+
+
+def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.schemas.objects import GlobalConcurrencyLimit
+    from prefect.exceptions import ObjectNotFound
+
+    taken: list[str] = []
+
+    @contextmanager
+    def concurrency(name: str, **_: Any) -> Iterator[None]:
+        taken.append(name)
+        yield
+
+    monkeypatch.setattr(running, "concurrency", concurrency)
+    for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
+        monkeypatch.setattr(running, "get_client", lambda *, limit=limit, **_: Client(limit))
+        with running.gpu_slot():
+            pass
+    assert taken == ["gpu"]
+
+
+def test_a_server_that_is_away_does_not_stop_a_stage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import httpx
+
+    def away(**_: Any) -> None:
+        httpx.get("http://127.0.0.1:9", trust_env=False)
+
+    monkeypatch.setattr(running, "create_progress_artifact", away)
+    monkeypatch.setattr(running, "ARTIFACT_EVERY", 0.0)
+    with caplog.at_level(logging.DEBUG), running.reported_progress("policy") as progress:
+        progress(1, 2)
+        progress(2, 2)
+    assert "progress of policy was not shown" in caplog.text
+
+
+# Validation
+
+
+@pytest.fixture
+def validated(tmp_path: Path) -> StageRef:
+    def fill(folder: Path) -> dict[str, int]:
+        check = {"name": "accepted_pairs", "scope": "set", "severity": "critical", "observed": 3, "bound": ">= 9"}
+        problem = "accepted pairs 3, must be at least validation.min_pairs = 9"
+        write_json(folder / "checks.json", {"checks": [check | {"passed": False}], "problem": problem})
+        parquet.write_table(pa.table({"reasons": ["gap"]}), folder / "quarantined.parquet")
+        return {"pairs": 4, "accepted": 3, "quarantined": 1}
+
+    return store().write("validation", "k1", fill)
+
+
+def test_a_run_that_validation_stops_shows_why_in_mlflow(
+    validated: StageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_place", connection.Place(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "files"))
+    monkeypatch.setattr(pairs, "create_table_artifact", lambda **_: None)
+    refs = {"texts": store().write("texts", "k1", rows(5)), "validation": validated}
+    with (
+        pytest.raises(ValidationError, match=r"min_pairs = 9; the quarantined pairs, with reasons, are in /") as raised,
+        tracking.run(CONFIG, "stopped") as run_id,
+    ):
+        pairs.require_valid.fn(refs, run_id)
+    assert Path(str(raised.value).rpartition(" in ")[2]).exists()
+    client = connection.client()
+    files = {item.path for item in client.list_artifacts(run_id, "validation")}
+    assert files == {"validation/checks.json", "validation/quarantined.parquet"}
+    run = client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {
+        "counts/texts/train": 5.0,
+        "counts/validation/pairs": 4.0,
+        "counts/validation/accepted": 3.0,
+        "counts/validation/quarantined": 1.0,
+    }
