@@ -99,25 +99,26 @@ def align(
 
 
 def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], AlignResult]) -> AlignResult:
-    """Run `body` under one MLflow run, which ends FINISHED, FAILED after an error, or KILLED after a cancellation.
-
-    The run records the config as it was given; `body` gets it with registered models brought into local folders.
-    """
+    """Run `body` under one MLflow run, which ends FINISHED, FAILED after an error, or KILLED after a cancellation."""
     prepare_environment()
     tracking.configure(tracking_uri(), home() / "artifacts")
     tracking.check()
-    local, lineage = model_registry.with_local_models(config, home() / "models")
     prefect_run = {
         "prefect.flow_run_id": flow_run.id or "",
         "prefect.flow_run_name": flow_run.name or "",
         "prefect.flow_run_url": flow_run.ui_url or "",
     }
-    with tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run | lineage) as run_id:
-        return body(local, run_id)
+    with tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
+        return body(config, run_id)
 
 
-def run_stages(config: AlignConfig, run_id: str) -> AlignResult:
-    """The datum's way, one line a stage; `refs` gathers what is finished."""
+def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
+    """The datum's way, one line a stage; `refs` gathers what is finished.
+
+    Registered models are brought into local folders first; the record names them as they were given.
+    """
+    config, lineage = model_registry.with_local_models(given, home() / "models")
+    tracking.tag(run_id, lineage)
     keys = stage_keys(config)
     refs: dict[str, StageRef] = {}
     refs["texts"] = load_texts(config, keys)
@@ -136,8 +137,8 @@ def run_stages(config: AlignConfig, run_id: str) -> AlignResult:
     refs["after"] = sample_after(config, keys, refs)
     refs["report"] = compare_models(config, keys, refs)
     judgement = apply_gates(config, refs["report"])
-    record_run(config, refs, judgement, run_id)
-    model = log_model(config, refs, judgement, run_id)
+    record_run(given, refs, judgement, run_id)
+    model = log_model(given, refs, judgement, run_id)
     where = tracking.run_url(run_id)
     show_result(refs, judgement, where)
     return AlignResult(
