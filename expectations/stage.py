@@ -7,7 +7,7 @@ from alignment.store import write_json
 
 
 def validation(job: Job) -> dict[str, int]:
-    """Pairs -> accepted.parquet, quarantined.parquet, checks.json; a set check that failed is recorded, not raised here."""
+    """Pairs -> accepted.parquet, quarantined.parquet, checks.json; a failed set check is recorded, not raised here."""
     from expectations.runner import validate
 
     pairs = pd.read_parquet(job.inputs["pairs"] / "pairs.parquet")
