@@ -133,7 +133,7 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
 def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(
     at_home: Path, events: list[Event], mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted at step 5 of 8, after the checkpoint of step 4: the second run goes on at 5 and equals a whole one."""
+    """Interrupted at step 5 of 8, after the checkpoint of step 4: the next run goes on at 5 and equals a whole one."""
     monkeypatch.setattr(running, "TELL_EVERY", 0.0)
     wanted = config(dpo={"beta": 0.4}, registry={"experiment": "interrupted"})
 
