@@ -8,7 +8,7 @@ UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${U
 	UV_INDEX="$${UV_INDEX:-$$PIP_EXTRA_INDEX_URL}" UV_PYTHON=$(BIN)/python \
 	$(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt
 
-.PHONY: run plan test test-full check format clean
+.PHONY: run plan test test-full check format clean forget
 
 run: $(VENV)/installed
 	$(BIN)/plumbline run
@@ -32,7 +32,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .plumbline build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
+
+forget:
+	rm -rf .plumbline
 
 $(VENV)/uv: constraints.txt
 	@echo "Creating $(VENV) ..."

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -29,7 +30,8 @@ QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 
 app = App(
     name="plumbline",
-    help="Aligns a causal language model to a reward model, judges the result, and registers it if it deserves it.",
+    help="Aligns a causal language model to a reward model, judges the result, and registers it if it deserves it.\n\n"
+    "A [value] in the help of a flag is what holds where the config file says nothing.",
     version=version("plumbline"),
 )
 
@@ -158,7 +160,7 @@ def _next_command(result: "AlignResult") -> str:
 
 def _complain(message: str, code: int, debug: bool) -> int:
     if debug:
-        raise
+        traceback.print_exc()
     Console(stderr=True).print(f"[bold red]plumbline:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
     return code
 
