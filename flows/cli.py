@@ -151,9 +151,9 @@ def _show(result: "AlignResult", console: Console) -> None:
 def _next_command(result: "AlignResult") -> str:
     if result.model is None:
         return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
-    mlflow = Path(sys.executable).with_name("mlflow")
+    # MLflow starts uvicorn by its name, so the environment has to be on the path
     return (
-        f"MLFLOW_TRACKING_URI={tracking_uri()} {mlflow} models serve "
+        f"PATH={Path(sys.executable).parent}:$PATH MLFLOW_TRACKING_URI={tracking_uri()} mlflow models serve "
         f"-m models:/{result.model['name']}@{result.model['aliases'][0]} --env-manager local --port 5001"
     )
 
