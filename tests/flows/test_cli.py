@@ -37,6 +37,7 @@ def plumbline(
     def call(*arguments: object) -> Outcome:
         from flows.cli import main
 
+        capsys.readouterr()  # what fixtures wrote is not the command's
         with pytest.raises(SystemExit) as stopped:
             main([*map(str, arguments)])
         captured = capsys.readouterr()
