@@ -67,12 +67,17 @@ def run(
 
 @app.command
 def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug = False) -> int:
-    """Show the stages, which of them the store already has, and the counts, without computing anything."""
+    """Show the stages, which of them the store already has, and the counts, without computing anything.
+
+    A registered model is brought in, as a run would do first: its content decides what is cached.
+    """
     wanted = load_config(config, overrides(flags))
     _quieten(debug)
     from flows.planning import plan_table
+    from tasks.registry import with_local_models
 
-    _console().print(plan_table(wanted, store()))
+    local, _ = with_local_models(wanted, home() / "models")
+    _console().print(plan_table(local, store()))
     return 0
 
 

@@ -143,6 +143,28 @@ def test_a_plan_shows_what_the_store_has(plumbline: Callable[..., Outcome], conf
     assert outcome.code == 0
 
 
+def test_a_plan_finds_the_stages_that_a_registered_model_made(
+    plumbline: Callable[..., Outcome], config_file: Callable[..., Path]
+) -> None:
+    first = plumbline("run", "--config", config_file(gates=OPEN_GATES))
+    assert "Registered  small version 1" in first.out
+    arguments = ("--config", config_file(gates=OPEN_GATES, base={"model": "models:/small/1"}), "--dpo.steps", "4")
+
+    def states() -> set[str]:
+        outcome = plumbline("plan", *arguments)
+        assert outcome.code == 0, outcome.err
+        stages = ("base", "prompts", "samples", "policy", "report")
+        return {
+            "cached" if " cached " in line else "to compute"
+            for line in outcome.out.splitlines()
+            if line.split()[:1] and line.split()[0] in stages
+        }
+
+    assert states() == {"to compute"}
+    assert plumbline("run", *arguments).code == 0
+    assert states() == {"cached"}
+
+
 def test_a_flag_beats_the_file_and_both_are_bounded(
     plumbline: Callable[..., Outcome], config_file: Callable[..., Path]
 ) -> None:
