@@ -336,6 +336,20 @@ class RegistryConfig(Group):
         return self
 
 
+class PromotionConfig(Group):
+    """Who may make a version the champion, and what happens to one that was made so by hand."""
+
+    automatic: bool = Field(False, description="Allow a promotion without a person's approval (`--yes`)")
+    timeout_hours: float = Field(
+        72.0, gt=0, le=24 * 90, description="Hours that a promotion waits for an approval; then it is rejected"
+    )
+    when_ungated: Literal["revert", "warn"] = Field(
+        "revert",
+        description="What the receiver does where the champion was moved by hand to a version that never passed the "
+        "gates: `revert` moves it back, `warn` only says so",
+    )
+
+
 class AlignConfig(Group):
     """Everything that decides what a run computes."""
 
