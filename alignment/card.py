@@ -79,6 +79,32 @@ def result_rows(report: EvalReport) -> list[Row]:
                 _signed(aligned.gold_sentiment - base.gold_sentiment),
             )
         )
+    if report.drift is not None:
+        drift = report.drift
+        rows.append(
+            (
+                "KL from the anchor, the first base (nats a token)",
+                f"{drift.base_kl_per_token:.3f}",
+                f"{drift.kl_per_token:.3f}",
+                _signed(drift.kl_per_token - drift.base_kl_per_token, 3),
+            )
+        )
+        rows.append(
+            (
+                "perplexity under the anchor, over its own",
+                _times(drift.base_perplexity_ratio),
+                _times(drift.perplexity_ratio),
+                NONE,
+            )
+        )
+        rows.append(
+            (
+                "reward above the anchor's (logits)",
+                _signed(base.reward_mean - drift.anchor_reward_mean),
+                _signed(drift.reward_gain),
+                NONE,
+            )
+        )
     rows.append(
         (
             "biased baseline: mean score of the winners (logits)",

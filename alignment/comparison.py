@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from alignment.config import EvaluationConfig
 from alignment.metrics import Tokens
-from alignment.report import Delta, EvalReport, ModelMetrics
+from alignment.report import Delta, Drift, EvalReport, ModelMetrics
 from alignment.statistics import length_matched_win_rate, paired_bootstrap, win_rate, wins
 
 Array = npt.NDArray[np.float64]
@@ -95,6 +95,8 @@ def compare(
     were judged for grammar.
     """
     prompts, samples = _design(base, aligned)
+    if (base.grammatical is None) != (aligned.grammatical is None):
+        raise ValueError("compare: grammar was judged for one model only; judge both, or neither")
     before, after = measure(base, metrics), measure(aligned, metrics)
     kl = metrics["kl_to_reference"].compute(
         predictions=aligned.policy_logprobs, references=aligned.base_logprobs, lengths=aligned.lengths
@@ -129,6 +131,34 @@ def compare(
     )
 
 
+def drift(anchor: Measured, base: Measured, aligned: Measured, *, metrics: Metrics) -> Drift:
+    """How far two models are from the anchor; in all three, `base_logprobs` are log-probs under the anchor.
+
+    Raises ValueError unless all three have the same prompts with the same number of samples each.
+    """
+    _design(anchor, base)
+    _design(anchor, aligned)
+
+    def kl(model: Measured) -> float:
+        return metrics["kl_to_reference"].compute(
+            predictions=model.policy_logprobs, references=model.base_logprobs, lengths=model.lengths
+        )["kl_per_token"]
+
+    def perplexity(model: Measured) -> float:
+        return metrics["perplexity"].compute(predictions=model.base_logprobs, lengths=model.lengths)["perplexity"]
+
+    own, reward = perplexity(anchor), float(np.mean(anchor.rewards))
+    return Drift(
+        base_kl_per_token=kl(base),
+        kl_per_token=kl(aligned),
+        base_perplexity_ratio=_ratio(perplexity(base), own),
+        perplexity_ratio=_ratio(perplexity(aligned), own),
+        anchor_reward_mean=reward,
+        reward_gain=float(np.mean(aligned.rewards)) - reward,
+        reward_sd_ratio=_ratio(float(np.std(aligned.rewards, ddof=1)), float(np.std(anchor.rewards, ddof=1))),
+    )
+
+
 def _design(base: Measured, aligned: Measured) -> tuple[int, int]:
     """The number of prompts and of samples a prompt, once both sides are known to share them."""
     (ids, counts), (aligned_ids, aligned_counts) = (
@@ -145,8 +175,6 @@ def _design(base: Measured, aligned: Measured) -> tuple[int, int]:
         raise ValueError(
             f"compare: prompts have {min(sizes)} to {max(sizes)} samples; sample each prompt equally often from both"
         )
-    if (base.grammatical is None) != (aligned.grammatical is None):
-        raise ValueError("compare: grammar was judged for one model only; judge both, or neither")
     return ids.size, int(counts[0])
 
 

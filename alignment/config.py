@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -126,6 +126,11 @@ class PromptsConfig(Group):
     )
     min_chars: int = Field(1, ge=1, le=1_000_000, description="Texts shorter than this give no prompt")
     max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Texts longer than this give no prompt")
+    exclude: str = Field(
+        "",
+        description="Text file of prompt ids, one a line, that are not trained on again, such as those of earlier "
+        "rounds; empty excludes none",
+    )
     count: int = Field(512, ge=1, le=10_000_000, description="Prompts to train on, at most")
     eval_count: int = Field(256, ge=2, le=1_000_000, description="Prompts held out for the evaluation, at most")
     min_eval: int = Field(
@@ -273,6 +278,11 @@ class EvaluationConfig(Group):
     judge: Literal["none", "grammar"] = Field(
         "none", description="`grammar` also measures the fraction of sentences that the built-in grammar parses"
     )
+    anchor: str = Field(
+        "",
+        description="The first base of several rounds, to which the drift is measured too: a hub name, a local folder, "
+        "or `models:/name@alias`; empty measures none",
+    )
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 
 
@@ -296,6 +306,15 @@ class GatesConfig(Group):
     max_entropy_change: float = Field(0.20, gt=0, le=10, description="Relative move of the token entropy, at most")
     max_grammar_drop: float = Field(
         0.10, ge=0, le=1, description="Drop of the fraction of grammatical sentences, at most, where it is judged"
+    )
+    max_anchor_kl_per_token: float = Field(
+        0.40, gt=0, le=100, description="KL(policy || anchor) in nats a token, at most, where an anchor is given"
+    )
+    max_anchor_perplexity_ratio: float = Field(
+        1.25,
+        ge=1,
+        le=1_000,
+        description="Perplexity under the anchor, aligned over the anchor's own samples, at most, where one is given",
     )
 
 
@@ -334,6 +353,18 @@ class RegistryConfig(Group):
                 f"registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
             )
         return self
+
+
+class GridConfig(Group):
+    """What a sweep tries: every combination, each on the same pairs."""
+
+    losses: tuple[Loss, ...] = Field(("hinge", "sigmoid"), min_length=1, max_length=4, description="Losses to try")
+    betas: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (0.3, 0.5), min_length=1, max_length=16, description="Values of beta to try"
+    )
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1e-4, 3e-4), min_length=1, max_length=16, description="Peak learning rates to try"
+    )
 
 
 class PromotionConfig(Group):
@@ -418,6 +449,15 @@ def build_config(values: Mapping[str, Any], source: str = "config") -> AlignConf
         return AlignConfig.model_validate(dict(values))
     except PydanticError as error:
         raise ConfigError(f"{source}: {'; '.join(_explain(item) for item in error.errors())}") from error
+
+
+def build_grid(**values: Any) -> GridConfig:
+    """A sweep's grid from the values that were given; raises ConfigError for one that is out of bounds."""
+    try:
+        return GridConfig.model_validate({name: value for name, value in values.items() if value is not None})
+    except PydanticError as error:
+        faults = [item for item in error.errors() if item["type"] != "too_short"]  # it follows from a bad element
+        raise ConfigError(f"sweep: {'; '.join(_explain(item) for item in faults or error.errors())}") from error
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,7 @@ class WatchLogs(TrainerCallback):
         self._last_margin = logs["rewards/margin"]
         if 0 < self.config.stop_chosen_drop < logs["chosen_drop"]:
             control.should_training_stop = True
+            control.should_save = False  # it ends here, interrupted or not
             logger.warning(
                 "step %d: the chosen log-prob fell by %.2f nats, over dpo.stop_chosen_drop = %g; training stops here",
                 state.global_step,

@@ -10,8 +10,12 @@ PlumblineError                 exit code 1
 │   ├── PairsError             the scores give no pair to learn from
 │   ├── ValidationError        the pairs failed a critical expectation about the whole set
 │   └── TrainingError          the loss stopped being finite
+├── PromotionError             exit code 3: the version may not become the champion, and nothing was moved
+├── NothingNewError            exit code 2: earlier rounds have used the prompts; a retraining is skipped, no failure
+├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
 ├── StoreError                 exit code 1: the stage store could not be read or written
-└── TrackingError              exit code 1: MLflow could not be reached or refused
+├── TrackingError              exit code 1: MLflow could not be reached or refused
+└── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
 """
 
 
@@ -63,9 +67,31 @@ class TrainingError(StageError):
     """Training diverged: the loss is not finite."""
 
 
+class PromotionError(PlumblineError):
+    """The version may not become the champion: it failed, was never judged, or the champion moved; nothing was done."""
+
+    exit_code = 3
+
+
+class NothingNewError(PlumblineError):
+    """Too few prompts are left that earlier rounds have not used; a retraining is skipped then, which is no failure."""
+
+    exit_code = 2
+
+
+class Interrupted(PlumblineError):
+    """The run was asked to stop. A `progress` function may raise it: a training first keeps a checkpoint."""
+
+    exit_code = 130
+
+
 class StoreError(PlumblineError):
     """The stage store could not be read or written."""
 
 
 class TrackingError(PlumblineError):
     """MLflow could not be reached or refused a request."""
+
+
+class StackError(PlumblineError):
+    """A server or worker on this machine did not start, ended, or does not answer."""

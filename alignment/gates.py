@@ -86,6 +86,31 @@ def _grammatical_drop(report: EvalReport, config: GatesConfig) -> Reading | None
     return report.delta.grammar_drop, None, config.max_grammar_drop, "the text loses its grammar"
 
 
+@gate("anchor_kl_per_token", "KL per token from the anchor")
+def _anchor_kl_per_token(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    why = "over all rounds the policy went too far from the first base"
+    return report.drift.kl_per_token, None, config.max_anchor_kl_per_token, why
+
+
+@gate("anchor_perplexity_ratio", "perplexity ratio under the anchor")
+def _anchor_perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    ratio, low, high = report.drift.perplexity_ratio, config.min_perplexity_ratio, config.max_anchor_perplexity_ratio
+    if ratio < low:
+        return ratio, low, high, "over all rounds the text became too easy to foresee, as stock phrases are"
+    return ratio, low, high, "over all rounds the text became less fluent than the first base's"
+
+
+@gate("anchor_reward_sd_ratio", "reward SD over the anchor's")
+def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    return report.drift.reward_sd_ratio, config.min_reward_sd_ratio, None, "over all rounds the texts have become alike"
+
+
 def judge(report: EvalReport, config: GatesConfig) -> Judgement:
     """Every gate that applies, in order; the verdict is a pass only if all of them pass."""
     results = []

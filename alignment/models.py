@@ -108,6 +108,19 @@ def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
     save(load_base(source, revision=revision) if kind == "base" else load_reward(source, revision=revision), folder)
 
 
+def require_same_vocabulary(anchor: Path, base: Path) -> None:
+    """Raise ModelError where one model's token ids mean nothing to the other."""
+    from transformers import AutoTokenizer
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    ours, theirs = (AutoTokenizer.from_pretrained(str(folder), **local).get_vocab() for folder in (anchor, base))
+    if ours != theirs:
+        raise ModelError(
+            f"evaluation.anchor: its vocabulary of {len(ours)} tokens is not the base model's of {len(theirs)}, so its "
+            "log-probs of the same token ids mean nothing; give the model that the base came from"
+        )
+
+
 def require_context(loaded: Loaded, tokens: int, field: str) -> None:
     """Raise ModelError where the model cannot see `tokens` tokens at once."""
     limit = context_length(loaded.model.config)

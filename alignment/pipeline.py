@@ -28,6 +28,10 @@ class Stage:
     reads: Callable[[AlignConfig], Any]
     makes: Callable[[AlignConfig], str]
     gpu: bool = False
+    trains: Callable[[AlignConfig], bool] = lambda _: False
+    """Whether it trains, and so keeps checkpoints: a stop then waits for the end of a step."""
+    when: Callable[[AlignConfig], bool] = lambda _: True
+    """Whether a configuration asks for it at all."""
 
 
 def _model_source(config: AlignConfig, group: models.Kind) -> Any:
@@ -46,6 +50,27 @@ def _model_source(config: AlignConfig, group: models.Kind) -> Any:
             "give a folder that you may read"
         ) from error
     return {"hub": settings.model, "revision": settings.revision}
+
+
+def _anchor_source(config: AlignConfig) -> Any:
+    folder = models.local_folder(config.evaluation.anchor, "base")
+    return {"folder": digest_folder(folder)} if folder else {"hub": config.evaluation.anchor}
+
+
+def _prompts_source(config: AlignConfig) -> Any:
+    settings = config.prompts.model_dump(exclude={"exclude"})
+    try:
+        excluded = digest_file(Path(config.prompts.exclude)) if config.prompts.exclude else ""
+    except OSError as error:
+        raise DataError(
+            f"prompts.exclude {config.prompts.exclude}: cannot be read ({error.strerror or error}); "
+            "give a text file of prompt ids, or leave it empty"
+        ) from error
+    return {"prompts": settings, "excluded": excluded, "seed": config.seed}
+
+
+def _has_anchor(config: AlignConfig) -> bool:
+    return bool(config.evaluation.anchor)
 
 
 def _data_source(config: AlignConfig) -> Any:
@@ -93,6 +118,7 @@ STAGES: dict[str, Stage] = {
             lambda c: _model_source(c, "base"),
             lambda c: f"{c.base.steps:,} steps" if c.base.model == "train" else c.base.model,
             gpu=True,
+            trains=lambda c: c.base.model == "train",
         ),
         Stage(
             "reward",
@@ -101,12 +127,13 @@ STAGES: dict[str, Stage] = {
             lambda c: _model_source(c, "reward"),
             lambda c: f"{c.reward.steps:,} steps" if c.reward.model == "train" else c.reward.model,
             gpu=True,
+            trains=lambda c: c.reward.model == "train",
         ),
         Stage(
             "prompts",
             "alignment.stages:prompts",
             ("texts", "base"),
-            lambda c: {"prompts": c.prompts.model_dump(), "seed": c.seed},
+            _prompts_source,
             lambda c: f"up to {c.prompts.count:,} to train on, {c.prompts.eval_count:,} held out",
         ),
         Stage(
@@ -154,6 +181,7 @@ STAGES: dict[str, Stage] = {
             lambda c: {"dpo": c.dpo.model_dump(exclude={"checkpoint_every"}), "seed": c.seed},
             lambda c: f"{c.dpo.steps:,} steps of {c.dpo.batch_size * c.dpo.accumulation} pairs, {c.dpo.loss}",
             gpu=True,
+            trains=lambda _: True,
         ),
         Stage("before", "alignment.stages:before", ("base", "reward", "prompts"), _evaluated, _eval_samples, gpu=True),
         Stage(
@@ -165,10 +193,27 @@ STAGES: dict[str, Stage] = {
             gpu=True,
         ),
         Stage(
+            "anchor",
+            "alignment.stages:anchor",
+            (),
+            _anchor_source,
+            lambda c: c.evaluation.anchor,
+            when=_has_anchor,
+        ),
+        Stage(
+            "drift",
+            "alignment.stages:drift",
+            ("anchor", "base", "reward", "prompts", "before", "after"),
+            _evaluated,
+            _eval_samples,
+            gpu=True,
+            when=_has_anchor,
+        ),
+        Stage(
             "report",
             "alignment.stages:report",
-            ("base", "reward", "before", "after", "validation"),
-            lambda c: {"evaluation": c.evaluation.model_dump(), "seed": c.seed},
+            ("base", "reward", "before", "after", "validation", "drift"),
+            lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed},
             lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
         ),
     )
@@ -185,10 +230,11 @@ class Planned:
 
 
 def keys(config: AlignConfig) -> dict[str, str]:
-    """The key of every stage: a hash of what it reads, of its parents' keys, and of the code behind it."""
+    """The key of every stage asked for: a hash of what it reads, of its parents' keys, and of the code behind it."""
     found: dict[str, str] = {}
     for stage in STAGES.values():
-        found[stage.name] = digest(lineage(stage, config, found))[:20]
+        if stage.when(config):
+            found[stage.name] = digest(lineage(stage, config, found))[:20]
     return found
 
 
@@ -198,7 +244,7 @@ def lineage(stage: Stage, config: AlignConfig, known: dict[str, str]) -> dict[st
     return {
         "stage": stage.name,
         "config": stage.reads(config),
-        "parents": {name: known[name] for name in needs},
+        "parents": {name: known[name] for name in needs if name in known},
         "code": code_version(stage.fill.partition(":")[0]),
     }
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignment.frontier import Point
 from alignment.report import GateResult, Judgement
 
 if TYPE_CHECKING:
@@ -154,6 +155,53 @@ def gates_chart(judgement: Judgement) -> "Figure":
     axes.set_title(
         f"Gates: {judgement.verdict} (band: allowed; each row on its own scale)", loc="left", fontsize=11, color=INK
     )
+    return figure
+
+
+def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figure":
+    """The frontier of a sweep: reward gain with its interval over KL per token, with the bound of the KL gate.
+
+    Points that the gates refused are hollow; those without a finite place are left out.
+    Raises ValueError where no point was judged.
+    """
+    if not any(point.report for point in points):
+        raise ValueError("reward_against_kl needs a point that was judged")
+    judged = [
+        point
+        for point in points
+        if point.report and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
+    ]
+    figure, axes = _blank(8.0, 5.0)
+    losses = sorted({point.loss for point in judged})
+    for loss, colour in zip(losses, (ALIGNED, WARN, BASE, INK), strict=False):
+        for passed in (True, False):
+            delta = [p.report.delta for p in judged if p.report and p.loss == loss and p.passed == passed]
+            if delta:
+                x, y = [d.kl_per_token for d in delta], [d.reward_gain for d in delta]
+                below = [max(0.0, d.reward_gain - d.reward_gain_ci[0]) for d in delta]
+                above = [max(0.0, d.reward_gain_ci[1] - d.reward_gain) for d in delta]
+                axes.errorbar(
+                    x,
+                    y,
+                    yerr=[below, above],
+                    fmt="o",
+                    markersize=7,
+                    color=colour,
+                    markerfacecolor=colour if passed else "white",
+                    elinewidth=1.0,
+                    label=f"{loss}, {'passed' if passed else 'refused'}",
+                )
+    for point in judged:
+        if point.report is not None:
+            place = (point.report.delta.kl_per_token, point.report.delta.reward_gain)
+            axes.annotate(point.short, place, xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK)
+    axes.axvline(
+        max_kl_per_token, color=WARN, linewidth=1.2, linestyle=(0, (5, 3)), label=f"KL gate {max_kl_per_token:g}"
+    )
+    if max((point.report.delta.kl_per_token for point in judged if point.report), default=0) > 5 * max_kl_per_token:
+        axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
+    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats a token", "reward gain (logits)")
+    _legend_below(figure, axes, columns=3)
     return figure
 
 

@@ -1,10 +1,12 @@
 """From texts to prompts: the first tokens of each, without repeats, split so that none is on both sides."""
 
 import hashlib
+import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from alignment.config import PromptsConfig
@@ -36,11 +38,19 @@ class Prompts:
     counts: dict[str, int]
 
 
-def first_tokens(texts: Sequence[str], encode: Encode, decode: Decode, config: PromptsConfig, seed: int) -> Prompts:
+def first_tokens(
+    texts: Sequence[str],
+    encode: Encode,
+    decode: Decode,
+    config: PromptsConfig,
+    seed: int,
+    excluded: Collection[str] = (),
+) -> Prompts:
     """Cut prompts from the openings of texts, in order, until both sides are full; `encode` gives token ids.
 
     Where the length is drawn from a range, the draw belongs to the text, so the order of the texts does not matter.
-    Raises DataError if there is none to train on, or too few are held out to evaluate on.
+    Prompts whose ids are `excluded` are on neither side: they were trained on, whatever `eval_fraction` is by now.
+    Raises DataError if there is none to train on, unless some were excluded, or too few are held out to evaluate on.
     """
     counts: Counter[str] = Counter()
     sides: dict[Split, list[Prompt]] = {"train": [], "eval": []}
@@ -62,6 +72,9 @@ def first_tokens(texts: Sequence[str], encode: Encode, decode: Decode, config: P
                 counts["too_few_tokens"] += 1
             elif prompt_id in seen:
                 counts["repeats"] += 1
+            elif prompt_id in excluded:
+                seen.add(prompt_id)
+                counts["used_before"] += 1
             elif len(sides[side]) >= room[side]:
                 counts["not_needed"] += 1
             elif REPLACEMENT in decode(ids[:wanted]) and REPLACEMENT not in text:
@@ -70,7 +83,10 @@ def first_tokens(texts: Sequence[str], encode: Encode, decode: Decode, config: P
                 seen.add(prompt_id)
                 sides[side].append(Prompt(prompt_id, tuple(ids[:wanted]), side))
                 counts[side] += 1
-    needed: dict[Split, int] = {"train": 1, "eval": min(config.min_eval, config.eval_count)}
+    needed: dict[Split, int] = {
+        "train": 0 if counts["used_before"] else 1,
+        "eval": min(config.min_eval, config.eval_count),
+    }
     for side, prompts in sides.items():
         if len(prompts) < needed[side]:
             more = "lower" if side == "train" else f"lower prompts.min_eval = {config.min_eval}, raise"
@@ -80,14 +96,30 @@ def first_tokens(texts: Sequence[str], encode: Encode, decode: Decode, config: P
                 f"widen the character bounds, {more} prompts.eval_fraction = {config.eval_fraction:g}, "
                 "or give more texts"
             )
-    return Prompts(sides["train"], sides["eval"], dict(counts))
+    return Prompts(sides["train"], sides["eval"], {"train": 0} | dict(counts))
 
 
-def empty(bos_id: int, config: PromptsConfig) -> Prompts:
-    """`count` + `eval_count` copies of the empty prompt, BOS alone; each has its own id, for its random numbers."""
-    train = [Prompt(hash_ids([bos_id], f"train:{i}"), (bos_id,), "train") for i in range(config.count)]
+def empty(bos_id: int, config: PromptsConfig, excluded: Collection[str] = ()) -> Prompts:
+    """`count` + `eval_count` copies of the empty prompt, BOS alone; each has its own id, for its random numbers.
+
+    The train side's ids are the first that are not `excluded`.
+    """
+    ids = (hash_ids([bos_id], f"train:{i}") for i in itertools.count())
+    unused = itertools.islice((prompt_id for prompt_id in ids if prompt_id not in excluded), config.count)
+    train = [Prompt(prompt_id, (bos_id,), "train") for prompt_id in unused]
     held_out = [Prompt(hash_ids([bos_id], f"eval:{i}"), (bos_id,), "eval") for i in range(config.eval_count)]
     return Prompts(train, held_out, {"train": len(train), "eval": len(held_out)})
+
+
+def read_ids(path: str) -> set[str]:
+    """The prompt ids of a text file, one a line. Raises DataError where it cannot be read."""
+    try:
+        return set(Path(path).read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"prompts.exclude {path}: cannot be read ({reason}); give a text file of prompt ids, or leave it empty"
+        ) from error
 
 
 def hash_ids(ids: Sequence[int], salt: str = "") -> str:

@@ -48,6 +48,18 @@ class Delta(Record):
     grammar_drop: float | None = None
 
 
+class Drift(Record):
+    """How far the base and the aligned model are from the anchor, the first base of all rounds: drift adds up."""
+
+    base_kl_per_token: float  # KL(base || anchor), nats, on the base's samples
+    kl_per_token: float  # KL(aligned || anchor), nats, on the aligned model's samples
+    base_perplexity_ratio: float  # perplexity under the anchor, the base's samples over the anchor's own
+    perplexity_ratio: float  # the same for the aligned model's samples
+    anchor_reward_mean: float  # of the anchor's own fresh samples on the same prompts
+    reward_gain: float  # mean reward of the aligned model's samples minus that
+    reward_sd_ratio: float  # reward SD of the aligned model's samples over the anchor's
+
+
 class EvalReport(Record):
     """Before and after on the same held-out prompts."""
 
@@ -57,6 +69,7 @@ class EvalReport(Record):
     base: ModelMetrics
     aligned: ModelMetrics
     delta: Delta
+    drift: Drift | None = None  # None where no anchor was given
     winners_mean: float  # mean score of the training pairs' chosen texts: the biased baseline, never the honest one
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on texts held out from its training; None where it was given

@@ -104,13 +104,14 @@ def prompts(job: Job) -> Counts:
     from alignment import prompts as cutting
 
     config = job.config.prompts
+    excluded = cutting.read_ids(config.exclude) if config.exclude else set()
     loaded = _base(job.inputs["base"] / "model")
 
     def decode(ids: Sequence[int]) -> str:
         return str(loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     if config.mode == "empty":
-        found = cutting.empty(loaded.bos_id, config)
+        found = cutting.empty(loaded.bos_id, config, excluded)
     else:
         rows = read_rows(job.inputs["texts"] / "texts.parquet", ["text"])
 
@@ -118,7 +119,7 @@ def prompts(job: Job) -> Counts:
             ids: list[list[int]] = loaded.tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
             return ids
 
-        found = cutting.first_tokens([row["text"] for row in rows], encode, decode, config, job.config.seed)
+        found = cutting.first_tokens([row["text"] for row in rows], encode, decode, config, job.config.seed, excluded)
     write_rows(
         job.out / "prompts.parquet",
         [
@@ -265,10 +266,43 @@ def after(job: Job) -> Counts:
     return _evaluate(job, "policy")
 
 
+def anchor(job: Job) -> Counts:
+    """The first base of all rounds -> model/."""
+    from alignment import models
+
+    models.copy(job.config.evaluation.anchor, job.out / "model", "base", "main")
+    return {"brought_in": 1}
+
+
+def drift(job: Job) -> Counts:
+    """The anchor's own fresh samples, and its log-probs of both models' -> samples.parquet and drift.json."""
+    from alignment import comparison, hf_metrics, models
+
+    sides = {side: read_rows(job.inputs[side] / "samples.parquet") for side in ("before", "after")}
+    models.require_same_vocabulary(job.inputs["anchor"] / "model", job.inputs["base"] / "model")
+    rows = _write(job, models.load_base(job.inputs["anchor"] / "model", precision=job.config.sampling.precision))
+    loaded = models.load_base(job.inputs["anchor"] / "model")
+    scored, _ = _score(job, [row["text"] for row in rows])
+    for row, score in zip(rows, scored, strict=True):
+        row["reward"] = score
+    for side in (rows, *sides.values()):
+        for row, logprob in zip(side, _logprobs(job, loaded, side), strict=True):
+            row["base_logprob"] = logprob
+    found = comparison.drift(
+        _measured(rows),
+        _measured(sides["before"]),
+        _measured(sides["after"]),
+        metrics=hf_metrics.all_metrics(),
+    )
+    write_rows(job.out / "samples.parquet", rows)
+    write_json(job.out / "drift.json", found.model_dump(mode="json"))
+    return _finished(rows)
+
+
 def report(job: Job) -> Counts:
     """Both sides' samples -> report.json and the table of sample texts, samples.json."""
     from alignment import comparison, hf_metrics
-    from alignment.report import SampleRow
+    from alignment.report import Drift, SampleRow
 
     rows = {name: read_rows(job.inputs[name] / "samples.parquet") for name in ("before", "after")}
     winners = (
@@ -285,6 +319,9 @@ def report(job: Job) -> Counts:
         update={
             "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
+            "drift": Drift.model_validate_json((job.inputs["drift"] / "drift.json").read_text(encoding="utf-8"))
+            if "drift" in job.inputs
+            else None,
         }
     )
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
@@ -400,28 +437,15 @@ def _score(job: Job, found: list[str]) -> tuple[list[float], int]:
 def _evaluate(job: Job, writer: str) -> Counts:
     """Fresh samples of one model, its and the base's log-probs of them, rewards and, where asked for, judgements."""
     from alignment import grammar, models
-    from alignment.logprobs import score_completions
 
-    held_out = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "eval"]
     precision = job.config.sampling.precision
     is_base = writer == "base"
     model_folder = job.inputs[writer] / "model"
     loaded = _base(model_folder, precision) if is_base else models.load_base(model_folder, precision=precision)
-    rows = _draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")
-
-    def logprobs(model: Any) -> list[float]:
-        found: list[float] = score_completions(
-            model,
-            [row["prompt_ids"] for row in rows],
-            [row["ids"] for row in rows],
-            pad_id=loaded.pad_id,
-            batch_size=min(64, job.config.sampling.batch_size),
-        ).tolist()
-        return found
-
+    rows = _write(job, loaded)
     exact = precision == "fp32"
-    own = [row["logprob"] for row in rows] if exact else logprobs(models.load_base(model_folder).model)
-    of_base = own if is_base else logprobs(_base(job.inputs["base"] / "model").model)
+    own = [row["logprob"] for row in rows] if exact else _logprobs(job, models.load_base(model_folder), rows)
+    of_base = own if is_base else _logprobs(job, _base(job.inputs["base"] / "model"), rows)
     scored, truncated = _score(job, [row["text"] for row in rows])
     judged = job.config.evaluation.judge == "grammar"
     for row, mine, bases, score in zip(rows, own, of_base, scored, strict=True):
@@ -433,7 +457,28 @@ def _evaluate(job: Job, writer: str) -> Counts:
             gold=grammar.sentiment(row["text"]) if judged else None,
         )
     write_rows(job.out / "samples.parquet", rows)
-    return _finished(rows) | {"prompts": len(held_out), "scored_in_part": truncated}
+    prompts = len({row["prompt_id"] for row in rows})
+    return _finished(rows) | {"prompts": prompts, "scored_in_part": truncated}
+
+
+def _write(job: Job, loaded: Any) -> Rows:
+    """A model's fresh samples on the held-out prompts."""
+    held_out = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "eval"]
+    return _draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")
+
+
+def _logprobs(job: Job, loaded: Any, rows: Rows) -> list[float]:
+    """What a model thinks of samples, whoever wrote them."""
+    from alignment.logprobs import score_completions
+
+    found: list[float] = score_completions(
+        loaded.model,
+        [row["prompt_ids"] for row in rows],
+        [row["ids"] for row in rows],
+        pad_id=loaded.pad_id,
+        batch_size=min(64, job.config.sampling.batch_size),
+    ).tolist()
+    return found
 
 
 def _measured(rows: Rows) -> Any:
@@ -441,7 +486,7 @@ def _measured(rows: Rows) -> Any:
 
     from alignment.comparison import Measured
 
-    judged = rows[0]["grammatical"] is not None
+    judged = rows[0].get("grammatical") is not None
     return Measured(
         prompt_ids=[row["prompt_id"] for row in rows],
         completions=[row["ids"] for row in rows],

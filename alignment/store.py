@@ -105,7 +105,7 @@ class Store:
                     "counts": counts,
                     "inputs": dict(inputs or {}),
                     "seconds": round(seconds, 3),
-                    "written": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "written": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 }
                 write_json(draft / MANIFEST, manifest)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from alignment.errors import TrainingError
+from alignment.errors import Interrupted, TrainingError
 from alignment.store import write_json
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
+
+PATIENCE = 10.0  # seconds that an interrupted training goes on to reach a step that is logged
 
 
 class SafeTrainer(Trainer):
     """A `transformers.Trainer` whose checkpoints are safetensors and JSON only.
 
     Random state is not kept: dropout is off or its draws need not repeat, and the data's order comes from the seed.
-    The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more.
+    The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more. A training whose
+    progress function raises Interrupted does keep one, and `train` then raises that.
     """
 
+    _kept: Interrupted | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer` does, to the end or to the interruption."""
+        outcome = super().train(*args, **kwargs)
+        if self._kept is not None:
+            raise self._kept
+        return outcome
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if not self.control.should_training_stop:
+        callbacks = self.callback_handler.callbacks
+        interrupted = next((found.interrupted for found in callbacks if isinstance(found, ReportProgress)), None)
+        if self.control.should_training_stop:
+            self._kept = interrupted
+        if not self.control.should_training_stop or interrupted is not None:
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -69,17 +86,31 @@ class SafeTrainer(Trainer):
 
 
 class ReportProgress(TrainerCallback):
-    """Reports each step, and stops a training whose loss is no longer finite."""
+    """Reports each step, and stops a training that is interrupted, or whose loss is no longer finite."""
 
     def __init__(self, progress: Progress | None) -> None:
         """`progress` hears of each step as it ends."""
         self.progress = progress
+        self.interrupted: Interrupted | None = None
+        self._since = 0.0
 
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report `(steps done, steps in all)`, and have the last step logged whatever the interval."""
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report `(steps done, steps in all)`, and have the last step logged whatever the interval.
+
+        An interruption is taken at the next step that is logged, so that the resumed run logs what an undisturbed one
+        does, or at once where that is too far. A training that reaches its end meanwhile is not interrupted.
+        """
         control.should_log |= state.global_step == state.max_steps
-        if self.progress is not None:
-            self.progress(state.global_step, state.max_steps)
+        try:
+            if self.progress is not None and self.interrupted is None:
+                self.progress(state.global_step, state.max_steps)
+        except Interrupted as interrupted:
+            self.interrupted, self._since = interrupted, time.monotonic()
+        if state.global_step == state.max_steps:
+            self.interrupted = None
+        logged = state.global_step % args.logging_steps == 0
+        if self.interrupted is not None and (logged or time.monotonic() - self._since > PATIENCE):
+            control.should_save = control.should_training_stop = True
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Raise TrainingError where the logged loss is NaN or infinite."""

@@ -32,6 +32,7 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("PREFECT_HOME", "prefect"),
     ):
         monkeypatch.setenv(name, str(tmp_path / "home" / folder))
+    (tmp_path / "home").mkdir()  # Prefect makes its own folder only where its parent is there
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 

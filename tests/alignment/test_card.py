@@ -7,7 +7,7 @@ import pytest
 
 from alignment.card import gates_table, model_card, result_rows, result_table, samples_table
 from alignment.config import AlignConfig
-from alignment.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+from alignment.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
 
 METRICS: dict[str, Any] = {
     "reward_mean": -0.31,
@@ -99,6 +99,32 @@ def test_models_that_were_trained_here_show_how_good_they_are() -> None:
     assert result_rows(trained) == [*result_rows(report()), *rows]
     card = model_card(AlignConfig(), trained, JUDGEMENT, [SAMPLE], {})
     assert all(f"| {' | '.join(row)} |" in card for row in rows)
+
+
+def test_drift_has_rows_only_where_an_anchor_was_given() -> None:
+    """The base's reward is -0.31 and the anchor's -0.81; the aligned model is 2 above the anchor."""
+    far = report().model_copy(
+        update={
+            "drift": Drift(
+                base_kl_per_token=0.05,
+                kl_per_token=0.12,
+                base_perplexity_ratio=1.02,
+                perplexity_ratio=1.1,
+                anchor_reward_mean=-0.81,
+                reward_gain=2.0,
+                reward_sd_ratio=0.8,
+            )
+        }
+    )
+    rows = [
+        ("KL from the anchor, the first base (nats a token)", "0.050", "0.120", "+0.070"),
+        ("perplexity under the anchor, over its own", "×1.02", "×1.10", "–"),
+        ("reward above the anchor's (logits)", "+0.50", "+2.00", "–"),
+    ]
+    assert [row for row in result_rows(far) if row not in result_rows(report())] == rows
+    card = model_card(AlignConfig(), far, JUDGEMENT, [SAMPLE], {})
+    assert all(f"| {' | '.join(row)} |" in card for row in rows)
+    assert "anchor" not in result_table(report())
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}])

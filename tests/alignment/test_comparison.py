@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.comparison import Measured, Metrics, compare, measure
+from alignment.comparison import Measured, Metrics, compare, drift, measure
 from alignment.config import EvaluationConfig
-from alignment.report import EvalReport
+from alignment.report import Drift, EvalReport
 
 CONFIG = EvaluationConfig(bootstrap=1_000, confidence=0.9)
 
@@ -176,6 +176,55 @@ def test_sides_that_cannot_be_paired_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(metrics, base, aligned)
+
+
+# Drift
+
+
+UNJUDGED = replace(BASE, grammatical=None, gold=None)
+"""The anchor's own samples: its log-probs are its own, and nobody judged their grammar."""
+
+
+def test_drift_by_hand(metrics: Metrics) -> None:
+    """The anchor: 8 tokens at -8 nats, perplexity e; rewards 0 2 1 1, mean 1.
+
+    The base's samples: the anchor gives them -10 nats, they gave themselves -8, over 8 tokens: KL 1/4, perplexity
+    exp(10/8). The aligned ones: -18 against -12 over 12 tokens: KL 1/2, perplexity exp(18/12); rewards 3 3 1 1, mean 2.
+    """
+    base = replace(BASE, base_logprobs=np.array([-3.0, -3.0, -2.0, -2.0]))
+    found = drift(UNJUDGED, base, ALIGNED, metrics=metrics)
+    assert (found.base_kl_per_token, found.kl_per_token) == (0.25, 0.5)
+    assert found.base_perplexity_ratio == pytest.approx(math.exp(0.25))
+    assert found.perplexity_ratio == pytest.approx(math.exp(0.5))
+    assert (found.anchor_reward_mean, found.reward_gain) == (1.0, 1.0)
+
+
+def test_a_base_that_is_the_anchor_has_not_drifted_and_the_rest_is_the_comparison_s(metrics: Metrics) -> None:
+    found, delta = drift(UNJUDGED, BASE, ALIGNED, metrics=metrics), run(metrics).delta
+    assert (found.base_kl_per_token, found.base_perplexity_ratio) == (0.0, 1.0)
+    assert (found.kl_per_token, found.perplexity_ratio) == (delta.kl_per_token, delta.perplexity_ratio)
+    assert found.reward_gain == delta.reward_gain
+
+
+def test_a_text_that_the_anchor_cannot_write_is_infinitely_far_and_survives_json(metrics: Metrics) -> None:
+    found = drift(UNJUDGED, BASE, replace(ALIGNED, base_logprobs=np.full(4, -math.inf)), metrics=metrics)
+    assert (found.kl_per_token, found.perplexity_ratio) == (math.inf, math.inf)
+    assert Drift.model_validate_json(found.model_dump_json()) == found
+    report = run(metrics).model_copy(update={"drift": found})
+    assert EvalReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_report_that_was_written_before_drift_was_measured_can_be_read(metrics: Metrics) -> None:
+    old = run(metrics).model_dump(mode="json", exclude={"drift"})
+    assert EvalReport.model_validate(old).drift is None
+
+
+@pytest.mark.parametrize("side", ["base", "aligned"])
+def test_an_anchor_that_answered_other_prompts_is_refused(metrics: Metrics, side: str) -> None:
+    sides = {"base": BASE, "aligned": ALIGNED}
+    sides[side] = replace(sides[side], prompt_ids=["a", "a", "c", "c"])
+    with pytest.raises(ValueError, match="sampled from one model only"):
+        drift(UNJUDGED, **sides, metrics=metrics)
 
 
 def test_a_column_of_another_length_is_refused() -> None:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticError
 
-from alignment.config import AlignConfig, Group, Loss, build_config, flatten, load_config, merge
+from alignment.config import AlignConfig, GridConfig, Group, Loss, build_config, build_grid, flatten, load_config, merge
 from alignment.errors import ConfigError, InputError
 from flows.flags import Flags, overrides
 
-CONFIGS = sorted((Path(__file__).parents[2] / "flows" / "configs").glob("*.yaml"))
+SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
+CONFIGS = sorted(path for path in SHIPPED.glob("*.yaml") if path.stem != "promotion")  # that one configures no run
 GROUPS: dict[str, Any] = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
 FIELDS = [
     *((f"{group}.{name}", info) for group, model in GROUPS.items() for name, info in model.model_fields.items()),
@@ -356,7 +357,7 @@ def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices
         name for name, schema in SCHEMAS if schema["type"] == "string" and not schema.keys() & {"minLength", "enum"}
     ]
     assert unbounded == []
-    assert free == ["data.label_column"]  # empty: there is none
+    assert free == ["data.label_column", "prompts.exclude", "evaluation.anchor"]  # empty: there is none
 
 
 def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
@@ -368,3 +369,35 @@ def test_the_losses_are_those_of_the_choice():
     from alignment.losses import LOSSES
 
     assert set(LOSSES) == set(get_args(Loss))
+
+
+# What a sweep tries, and what rounds add
+
+
+def test_a_grid_lists_losses_betas_and_learning_rates():
+    assert build_grid(losses=["ipo"], betas=None, learning_rates=[1e-5]) == GridConfig(
+        losses=("ipo",), learning_rates=(1e-5,)
+    )
+    assert build_grid() == GridConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"betas": [0.5, 99]}, "sweep: betas.1 = 99: input should be less than or equal to 10"),
+        ({"learning_rates": [0]}, "sweep: learning_rates.0 = 0: input should be greater than 0"),
+        ({"losses": []}, "sweep: losses = []: tuple should have at least 1 item after validation, not 0"),
+        ({"losses": ["dpo"]}, "sweep: losses.0 = 'dpo': input should be 'sigmoid', 'hinge', 'ipo' or 'robust'"),
+        ({"betas": [float("nan")]}, "sweep: betas.0 = nan: input should be less than or equal to 10"),
+    ],
+)
+def test_a_grid_out_of_bounds_is_refused_in_one_line(values, message):
+    with pytest.raises(ConfigError) as raised:
+        build_grid(**values)
+    assert str(raised.value) == message
+
+
+def test_by_default_nothing_is_excluded_and_no_drift_is_measured():
+    config = AlignConfig()
+    assert (config.prompts.exclude, config.evaluation.anchor) == ("", "")
+    assert config.gates.max_anchor_kl_per_token > config.gates.max_kl_per_token

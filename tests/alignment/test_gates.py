@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from alignment import gates
 from alignment.config import GatesConfig
 from alignment.gates import GATES, gate, judge
-from alignment.report import Delta, EvalReport, GateResult, ModelMetrics
+from alignment.report import Delta, Drift, EvalReport, GateResult, ModelMetrics
 
 CONFIG = GatesConfig()
 relaxed = settings(deadline=None)
@@ -53,6 +53,21 @@ def report(**changes: Any) -> EvalReport:
         delta=Delta(**(GOOD | changes)),
         winners_mean=1.8,
     )
+
+
+NEAR: dict[str, float] = {
+    "base_kl_per_token": 0.1,
+    "kl_per_token": 0.2,
+    "base_perplexity_ratio": 1.0,
+    "perplexity_ratio": 1.1,
+    "anchor_reward_mean": 0.1,
+    "reward_gain": 3.0,
+    "reward_sd_ratio": 0.8,
+}
+
+
+def drifted(**changes: float) -> EvalReport:
+    return report().model_copy(update={"drift": Drift(**(NEAR | changes))})
 
 
 def failed(judged: Any) -> list[str]:
@@ -174,6 +189,56 @@ def test_the_bounds_come_from_the_configuration() -> None:
     assert judge(bad, loose).verdict == "pass"
     strict = GatesConfig(min_gain=2.2)
     assert failed(judge(report(), strict)) == ["reward_gain"]
+
+
+class TestDrift:
+    def test_its_gates_come_last_and_only_where_an_anchor_was_given(self) -> None:
+        without, given = (judge(item, CONFIG) for item in (report(), drifted()))
+        assert given.gates[:-3] == without.gates
+        assert [gate.name for gate in given.gates[-3:]] == [
+            "anchor_kl_per_token",
+            "anchor_perplexity_ratio",
+            "anchor_reward_sd_ratio",
+        ]
+        assert given.verdict == "pass"
+
+    @pytest.mark.parametrize(
+        ("changes", "name", "passed"),
+        [
+            ({"kl_per_token": 0.4}, "anchor_kl_per_token", True),
+            ({"kl_per_token": 0.401}, "anchor_kl_per_token", False),
+            ({"kl_per_token": -0.01}, "anchor_kl_per_token", True),
+            ({"kl_per_token": math.inf}, "anchor_kl_per_token", False),
+            ({"kl_per_token": math.nan}, "anchor_kl_per_token", False),
+            ({"perplexity_ratio": 1.25}, "anchor_perplexity_ratio", True),
+            ({"perplexity_ratio": 1.251}, "anchor_perplexity_ratio", False),
+            ({"perplexity_ratio": math.inf}, "anchor_perplexity_ratio", False),
+            ({"perplexity_ratio": math.nan}, "anchor_perplexity_ratio", False),
+            ({"perplexity_ratio": 0.7}, "anchor_perplexity_ratio", True),
+            ({"perplexity_ratio": 0.69}, "anchor_perplexity_ratio", False),
+            ({"reward_sd_ratio": 0.35}, "anchor_reward_sd_ratio", True),
+            ({"reward_sd_ratio": 0.34}, "anchor_reward_sd_ratio", False),
+            ({"reward_sd_ratio": math.nan}, "anchor_reward_sd_ratio", False),
+        ],
+    )
+    def test_each_bound(self, changes: dict[str, float], name: str, passed: bool) -> None:
+        assert failed(judge(drifted(**changes), CONFIG)) == ([] if passed else [name])
+
+    def test_a_base_that_is_far_is_not_the_aligned_model_s_fault(self) -> None:
+        assert judge(drifted(base_kl_per_token=9.0, base_perplexity_ratio=9.0), CONFIG).verdict == "pass"
+
+    def test_a_challenger_that_is_better_today_but_too_far_in_all_is_refused_in_words(self) -> None:
+        judged = judge(drifted(kl_per_token=0.5), CONFIG)
+        assert judged.sentence == (
+            "Not registered: KL per token from the anchor 0.50 exceeds 0.4 "
+            "(over all rounds the policy went too far from the first base)."
+        )
+
+    def test_the_bounds_come_from_the_configuration(self) -> None:
+        far = drifted(kl_per_token=3.0, perplexity_ratio=8.0)
+        loose = GatesConfig(max_anchor_kl_per_token=3, max_anchor_perplexity_ratio=8)
+        assert judge(far, loose).verdict == "pass"
+        assert failed(judge(far, CONFIG)) == ["anchor_kl_per_token", "anchor_perplexity_ratio"]
 
 
 WORSE = [  # field, and the direction in which it gets no better

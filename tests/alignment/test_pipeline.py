@@ -13,11 +13,13 @@ from alignment.errors import DataError, ModelError
 from alignment.pipeline import STAGES, code_version, imports, keys, lineage, plan
 from alignment.store import Store
 
+ALONE = {"anchor", "drift"}  # asked for by `evaluation.anchor` alone
+WAY = set(STAGES) - ALONE
 DOWNSTREAM = {
-    "texts": set(STAGES),
-    "base": set(STAGES) - {"texts", "reward"},
+    "texts": WAY,
+    "base": WAY - {"texts", "reward"},
     "reward": {"reward", "scores", "pairs", "validation", "reference", "policy", "before", "after", "report"},
-    "prompts": set(STAGES) - {"texts", "base", "reward"},
+    "prompts": WAY - {"texts", "base", "reward"},
     "samples": {"samples", "scores", "pairs", "validation", "reference", "policy", "after", "report"},
     "scores": {"scores", "pairs", "validation", "reference", "policy", "after", "report"},
     "pairs": {"pairs", "validation", "reference", "policy", "after", "report"},
@@ -29,9 +31,9 @@ DOWNSTREAM = {
 
 
 def moved(one: Any, two: Any) -> set[str]:
-    """The stages whose key differs between two configurations."""
+    """The stages whose key differs between two configurations, or that one of them does not ask for."""
     before, after = (keys(item if isinstance(item, AlignConfig) else build_config(item)) for item in (one, two))
-    return {name for name in STAGES if before[name] != after[name]}
+    return {name for name in STAGES if before.get(name) != after.get(name)}
 
 
 # The order
@@ -48,7 +50,7 @@ def test_a_stage_needs_only_what_comes_before_it():
 def test_the_stages_are_the_datums_way():
     assert list(STAGES) == [
         "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
-        "before", "after", "report",
+        "before", "after", "anchor", "drift", "report",
     ]  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def test_every_stage_says_what_it_makes_and_what_fills_it():
         module, _, function = stage.fill.partition(":")
         if module != "expectations.stage":  # Great Expectations takes seconds to import; its own tests do
             assert callable(getattr(importlib.import_module(module), function))
-        assert stage.makes(AlignConfig())
+        assert stage.makes(build_config({"evaluation": {"anchor": "some/model"}}))
 
 
 def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
@@ -69,9 +71,20 @@ def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
         for earlier in follows.values():
             if earlier & set(stage.needs):
                 earlier.add(name)
-    assert {name: follows[name] for name in DOWNSTREAM if name in STAGES} == {
+    assert {name: follows[name] & WAY for name in DOWNSTREAM if name in STAGES} == {
         name: found for name, found in DOWNSTREAM.items() if name in STAGES
     }
+
+
+def test_a_stop_waits_for_a_training_and_for_nothing_else():
+    """A download, or the copying of a model, has no step to wait for."""
+
+    def training(values: dict[str, Any]) -> set[str]:
+        config = build_config(values)
+        return {name for name, stage in STAGES.items() if stage.trains(config)}
+
+    assert training({}) == {"base", "reward", "policy"}
+    assert training({"base": {"model": "some/model"}, "reward": {"model": "some/model"}}) == {"policy"}
 
 
 # What moves which key
@@ -157,6 +170,7 @@ def test_every_field_moves_a_key_unless_it_is_known_not_to():
         if group in {"gates", "registry"}:
             continue
         other = f"{value}!" if isinstance(value, str) else value + 1
+        other = __file__ if name == "prompts.exclude" else other  # its content counts
         part = getattr(config, group).model_copy(update={field: other}) if group else None
         changed = config.model_copy(update={group: part} if group else {field: other})
         assert bool(moved(config, changed)) == (name not in unseen), name
@@ -197,7 +211,7 @@ def test_the_content_of_a_local_model_counts_and_its_place_does_not(folder, tmp_
     before = keys(build_config(here))
     (folder / "model.safetensors").write_text("other weights")
     after = keys(build_config(here))
-    assert {name for name in STAGES if before[name] != after[name]} == DOWNSTREAM["base"]
+    assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["base"]
 
 
 def test_the_revision_of_a_model_from_the_hub_counts():
@@ -212,7 +226,65 @@ def test_the_content_of_a_data_file_counts(tmp_path):
     before = keys(config)
     path.write_text("text,label\nb,1\n")
     after = keys(config)
-    assert {name for name in STAGES if before[name] != after[name]} == DOWNSTREAM["texts"]
+    assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["texts"]
+
+
+# Prompts of earlier rounds
+
+
+def excluding(path: Path) -> AlignConfig:
+    return build_config({"prompts": {"exclude": str(path)}})
+
+
+def test_the_content_of_the_list_of_used_prompts_counts_and_its_place_does_not(tmp_path):
+    used, same, more = (tmp_path / name for name in ("used.txt", "same.txt", "more.txt"))
+    used.write_text("a\nb\n")
+    same.write_text("a\nb\n")
+    more.write_text("a\nb\nc\n")
+    assert moved(excluding(used), excluding(same)) == set()
+    assert moved(excluding(used), excluding(more)) == DOWNSTREAM["prompts"]
+    assert moved({}, excluding(used)) == DOWNSTREAM["prompts"]
+
+
+@pytest.mark.parametrize("name", ["none.txt", "."], ids=["missing", "a folder"])
+def test_a_list_that_cannot_be_read_is_refused_in_one_line(name, tmp_path):
+    path = tmp_path / name
+    with pytest.raises(DataError) as raised:
+        keys(excluding(path))
+    reason = "No such file or directory" if name != "." else "Is a directory"
+    assert str(raised.value) == (
+        f"prompts.exclude {path}: cannot be read ({reason}); give a text file of prompt ids, or leave it empty"
+    )
+
+
+# The anchor
+
+
+def test_without_an_anchor_there_is_no_stage_for_it(tmp_path):
+    assert set(keys(AlignConfig())) == WAY
+    assert [item.stage.name for item in plan(AlignConfig(), Store(tmp_path))] == [n for n in STAGES if n in WAY]
+
+
+def test_an_anchor_adds_its_stages_and_changes_the_report_alone(folder):
+    anchored = {"evaluation": {"anchor": str(folder)}}
+    assert set(keys(build_config(anchored))) == set(STAGES)
+    assert moved({}, anchored) == ALONE | {"report"}
+
+
+def test_the_content_of_the_anchor_counts_and_its_place_does_not(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    here, there = ({"evaluation": {"anchor": str(place)}} for place in (folder, tmp_path / "elsewhere"))
+    assert moved(here, there) == set()
+    before = keys(build_config(here))
+    (folder / "model.safetensors").write_text("other weights")
+    after = keys(build_config(here))
+    assert {name for name in STAGES if before[name] != after[name]} == ALONE | {"report"}
+
+
+def test_what_the_anchor_is_compared_with_moves_the_drift_and_not_the_anchor(folder):
+    anchored = {"evaluation": {"anchor": str(folder)}}
+    assert moved(anchored, anchored | {"dpo": {"beta": 0.1}}) == DOWNSTREAM["policy"] | {"drift"}
+    assert moved(anchored, anchored | {"seed": 1}) == set(STAGES) - {"anchor"}
 
 
 @pytest.mark.parametrize("path", ["none.csv", "./none", "~/none", "/none"])
@@ -307,7 +379,7 @@ def test_a_plan_finds_what_the_store_has(tmp_path):
     store.write("texts", found["texts"], lambda folder: {"kept": 3})
     store.write("base", "another key", lambda folder: {"texts": 3})
     planned = {item.stage.name: item for item in plan(config, store)}
-    assert list(planned) == list(STAGES)
+    assert list(planned) == [name for name in STAGES if name in WAY]
     assert {name: item.key for name, item in planned.items()} == found
     assert {name for name, item in planned.items() if item.found is not None} == {"texts"}
     assert planned["texts"].found is not None
@@ -316,7 +388,7 @@ def test_a_plan_finds_what_the_store_has(tmp_path):
 
 def test_keys_are_short_hexadecimal_and_all_different():
     found = keys(AlignConfig())
-    assert len(set(found.values())) == len(STAGES)
+    assert len(set(found.values())) == len(found) == len(WAY)
     assert all(len(key) == 20 and int(key, 16) >= 0 for key in found.values())
 
 

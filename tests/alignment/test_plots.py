@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from alignment.plots import MOST_PANELS, gap_histogram, gates_chart, reward_histogram, training_curves
-from alignment.report import GateResult, Judgement
+from alignment.frontier import Point
+from alignment.plots import (
+    MOST_PANELS,
+    gap_histogram,
+    gates_chart,
+    reward_against_kl,
+    reward_histogram,
+    training_curves,
+)
+from alignment.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics
 
 ROW = {
     "loss": 0.69,
@@ -129,6 +137,81 @@ def test_gates_say_passed_and_failed_in_words(value: float) -> None:
     assert [text for text in texts if text in {"passed", "FAILED"}] == ["passed", "FAILED", "passed"]
     assert ">= 0.55" in texts
     assert png(figure)
+
+
+SIDE = ModelMetrics(
+    reward_mean=0.0,
+    reward_sd=1.0,
+    entropy=5.0,
+    perplexity=12.0,
+    distinct_1=0.1,
+    distinct_2=0.4,
+    distinct_3=0.7,
+    repetition=0.02,
+    length=40.0,
+    finished=0.5,
+)
+
+
+def point(loss: str, gain: float, kl: float, passed: bool = True) -> Point:
+    delta = Delta(
+        reward_gain=gain,
+        reward_gain_ci=(gain - 0.25, gain + 0.5),
+        reward_gain_in_sd=1.0,
+        reward_sd_ratio=1.0,
+        win_rate=0.9,
+        win_rate_ci=(0.8, 1.0),
+        win_rate_length_matched=None,
+        perplexity_ratio=1.0,
+        kl=kl,
+        kl_per_token=kl,
+        entropy_change=0.0,
+        length_change=0.0,
+    )
+    report = EvalReport(prompts=9, samples_per_prompt=2, base=SIDE, aligned=SIDE, delta=delta, winners_mean=0.0)
+    judgement = Judgement(verdict="pass" if passed else "fail", sentence="s", gates=())
+    return Point(loss, 0.5, 1e-4, "r", report, judgement, "s")
+
+
+BROKEN = Point("ipo", 0.5, 1.0, "", None, None, "training diverged")
+
+
+def test_the_frontier_shows_each_judged_point_with_its_interval_and_the_bound_of_the_gate() -> None:
+    figure = reward_against_kl([point("hinge", 1.0, 0.1), point("sigmoid", 2.0, 0.3, passed=False), BROKEN], 0.2)
+    axes = figure.axes[0]
+    assert legend(figure) == ["KL gate 0.2", "hinge, passed", "sigmoid, refused"]
+    passed, refused = (container.lines[0] for container in axes.containers)
+    assert [list(line.get_xydata()[0]) for line in (passed, refused)] == [[0.1, 1.0], [0.3, 2.0]]
+    assert passed.get_markerfacecolor() != "white" == refused.get_markerfacecolor()
+    ((bar,),) = (container.lines[2][0].get_segments() for container in axes.containers[:1])
+    assert [end[1] for end in bar] == pytest.approx([0.75, 1.5])
+    assert [text.get_text() for text in axes.texts] == ["β 0.5, lr 0.0001"] * 2
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_word_salad_far_away_and_an_estimate_below_zero_are_both_in_the_frontier() -> None:
+    """KL is an estimate, so it may be negative; a salad lies at 5 nats, where the good ones lie within 0.2."""
+    near, far = point("hinge", 0.1, -0.01), point("hinge", 3.0, 5.0, passed=False)
+    figure = reward_against_kl([near, far], 0.2)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for x in (-0.01, 5.0):
+        place = axes.transData.transform((x, 1.0))[0]
+        assert axes.bbox.x0 <= place <= axes.bbox.x1
+    assert png(figure)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_point_without_a_finite_place_is_left_out_of_the_frontier(value: float) -> None:
+    figure = reward_against_kl([point("hinge", 1.0, 0.1), point("ipo", value, value, passed=False)], 0.2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["β 0.5, lr 0.0001"]
+    assert png(figure)
+    assert png(reward_against_kl([point("ipo", value, value, passed=False)], 0.2))
+
+
+def test_a_frontier_without_a_judged_point_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a point that was judged"):
+        reward_against_kl([BROKEN], 0.2)
 
 
 def test_pyplot_stays_unimported() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alignment.config import PromptsConfig
 from alignment.errors import DataError
-from alignment.prompts import ENCODE_BATCH, Prompt, Prompts, empty, first_tokens, hash_ids, split
+from alignment.prompts import ENCODE_BATCH, Prompt, Prompts, empty, first_tokens, hash_ids, read_ids, split
 
 
 def spell(texts: Sequence[str]) -> list[list[int]]:
@@ -159,6 +159,93 @@ def test_the_fraction_is_that_of_all_prompts():
     """4,000 draws at 0.25: the standard deviation of the mean is 0.0068, and 0.03 are more than four of them."""
     sides = [split(hash_ids([number]), 0.25) for number in range(4_000)]
     assert sides.count("eval") / len(sides) == pytest.approx(0.25, abs=0.03)
+
+
+# What earlier rounds used
+
+
+def fresh(texts: Sequence[str], excluded: set[str], seed: int = 0, **config: Any) -> Prompts:
+    return first_tokens(texts, spell, join, PromptsConfig(**{"min_eval": 2} | config), seed, excluded)
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, config=CONFIGS, seed=st.integers(0, 3), data=st.data())
+def test_what_is_excluded_is_counted_and_not_trained_on_and_the_held_out_side_stays(texts, config, seed, data):
+    """The oracle: all that could be trained on, in order, without the excluded ones, up to the count."""
+    free, all_of_them = cut(texts, seed, **config), cut(texts, seed, **config | {"count": 60})
+    assume(free is not None)
+    excluded = data.draw(st.sets(st.sampled_from([prompt.id for prompt in all_of_them.train])))
+    found = fresh(texts, excluded, seed, **config)
+    assert found.train == [prompt for prompt in all_of_them.train if prompt.id not in excluded][: config["count"]]
+    assert found.held_out == free.held_out
+    assert sum(found.counts.values()) == len(texts)
+    assert found.counts["train"] == len(found.train)
+    assert (found.counts.get("used_before", 0) > 0) == bool(excluded)
+
+
+def test_rounds_use_each_prompt_once_and_the_last_of_them_none():
+    config = {"tokens_min": 3, "tokens_max": 3, "count": 40}
+    whole = fresh(NUMBERED, set(), **config | {"count": 200})
+    used: list[str] = []
+    while (found := fresh(NUMBERED, set(used), **config)).train:
+        assert len(found.train) <= 40
+        used += [prompt.id for prompt in found.train]
+    assert used == [prompt.id for prompt in whole.train]
+    assert found.held_out == whole.held_out
+    assert found.counts == {"train": 0, "used_before": len(used), "eval": len(whole.held_out)}
+
+
+def test_a_text_that_comes_again_is_a_repeat_whether_its_prompt_was_used_or_not():
+    config = {"tokens_min": 3, "tokens_max": 3}
+    first = fresh(NUMBERED, set(), **config).train[0]
+    found = fresh([*NUMBERED, written(first) + " and other words"], {first.id}, **config)
+    assert (found.counts["used_before"], found.counts["repeats"]) == (1, 1)
+
+
+def test_a_prompt_that_was_trained_on_is_not_held_out_either_where_the_split_has_moved():
+    config = {"tokens_min": 3, "tokens_max": 3, "count": 500, "eval_count": 500}
+    trained_on = {prompt.id for prompt in fresh(NUMBERED, set(), eval_fraction=0.1, **config).train}
+    moved = fresh(NUMBERED, trained_on, eval_fraction=0.9, min_eval=2, **config)
+    assert trained_on & {prompt.id for prompt in [*moved.train, *moved.held_out]} == set()
+    assert moved.counts["used_before"] == len(trained_on)
+
+
+def test_a_list_that_excludes_nothing_here_does_not_excuse_an_empty_side():
+    with pytest.raises(DataError, match="none left for the train side"):
+        fresh(["abc"] * 3, {"0123456789abcdef"}, tokens_min=4, tokens_max=4)
+
+
+def test_too_few_held_out_prompts_are_refused_whatever_was_used():
+    everything = {prompt.id for prompt in fresh(NUMBERED, set(), tokens_min=3, tokens_max=3, count=200).train}
+    with pytest.raises(DataError, match="left for the eval side"):
+        fresh(NUMBERED[:20], everything, tokens_min=3, tokens_max=3, min_eval=16)
+
+
+def test_the_empty_prompt_goes_on_with_ids_that_no_round_has_used():
+    config = PromptsConfig(mode="empty", count=3, eval_count=2)
+    both = empty(7, PromptsConfig(mode="empty", count=6, eval_count=2))
+    first = empty(7, config)
+    second = empty(7, config, {prompt.id for prompt in first.train})
+    assert [*first.train, *second.train] == both.train
+    assert second.held_out == first.held_out
+    assert second.counts == {"train": 3, "eval": 2}
+
+
+def test_a_list_of_used_prompts_is_read_line_by_line(tmp_path):
+    (tmp_path / "used.txt").write_text("a1\nb2\n\n a1 \n")
+    assert read_ids(str(tmp_path / "used.txt")) == {"a1", "b2"}
+
+
+@pytest.mark.parametrize("content", [None, b"\x89PNG\xff"], ids=["missing", "not a text"])
+def test_a_list_that_cannot_be_read_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "used.txt"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        read_ids(str(path))
+    assert str(raised.value).startswith(f"prompts.exclude {path}: cannot be read (")
+    assert str(raised.value).endswith("; give a text file of prompt ids, or leave it empty")
+    assert "\n" not in str(raised.value)
 
 
 # The empty prompt, and no prompt

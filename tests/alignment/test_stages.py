@@ -73,7 +73,7 @@ class Chain:
 
         job = Job(
             self.config,
-            {need: self.folders[need] for need in stage.needs},
+            {need: self.folders[need] for need in stage.needs if need in self.folders},
             out,
             work,
             progress,
@@ -93,9 +93,9 @@ class Chain:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """Every stage, the samples in shards of 5, 5 and 2 prompts."""
+    """Every stage but the anchor's, the samples in shards of 5, 5 and 2 prompts."""
     chain = Chain(tmp_path_factory.mktemp("chain"), config())
-    for name in STAGES:
+    for name in [stage.name for stage in STAGES.values() if stage.when(chain.config)]:
         options: dict[str, Any] = {}
         if name == "samples":
             shards = [chain.sample(f"shard {first}", first, min(first + 5, PROMPTS)) for first in (0, 5, 10)]
@@ -354,6 +354,87 @@ def test_the_report_carries_how_good_the_models_are_that_were_trained_here(chain
     given.folders["base"] = given.folders["reward"] = tmp_path  # a model that is given was not measured
     report = EvalReport.model_validate_json((given.run("report") / "report.json").read_text())
     assert (report.base_validation_perplexity, report.reward_validation_accuracy) == (None, None)
+
+
+# The anchor
+
+
+def anchored(chain: Chain, root: Path, model: Path) -> Chain:
+    """The chain's later stages, with drift measured to `model`."""
+    found = chain.other(root, evaluation={"anchor": str(model)})
+    for name in ("anchor", "drift", "report"):
+        found.folders[name] = found.run(name)
+    return found
+
+
+def report_of(chain: Chain) -> EvalReport:
+    return EvalReport.model_validate_json((chain.folders["report"] / "report.json").read_text())
+
+
+def test_a_base_that_is_the_anchor_has_not_drifted_and_the_policy_as_far_as_from_the_base(chain, rows, tmp_path):
+    """The anchor draws the base's random numbers, so it writes what the base writes; grammar is judged all the same."""
+    found = anchored(chain, tmp_path, chain.folders["base"] / "model")
+    report, drift = report_of(found), report_of(found).drift
+    assert drift is not None
+    assert drift.base_kl_per_token == pytest.approx(0.0, abs=1e-5)
+    assert drift.base_perplexity_ratio == pytest.approx(1.0, abs=1e-5)
+    assert drift.kl_per_token == pytest.approx(report.delta.kl_per_token, abs=1e-5)
+    assert drift.perplexity_ratio == pytest.approx(report.delta.perplexity_ratio, abs=1e-5)
+    assert drift.anchor_reward_mean == pytest.approx(report.base.reward_mean)
+    assert drift.reward_gain == pytest.approx(report.delta.reward_gain)
+    own = read_rows(found.folders["drift"] / "samples.parquet")
+    assert [row["ids"] for row in own] == [row["ids"] for row in rows("before", "samples.parquet")]
+    assert report.model_copy(update={"drift": None}) == report_of(chain)
+    assert report_of(chain).drift is None
+
+
+def test_drift_to_another_model_is_that_of_its_own_log_probs(chain, rows, tmp_path):
+    """The policy stands in for an anchor: it has not drifted from itself, and the base is scored anew, one by one."""
+    drift = report_of(anchored(chain, tmp_path, chain.folders["policy"] / "model")).drift
+    assert drift is not None
+    assert (drift.kl_per_token, drift.perplexity_ratio) == pytest.approx((0.0, 1.0), abs=1e-5)
+    assert drift.reward_gain == pytest.approx(0.0, abs=1e-6)
+    anchor = models.load_base(chain.folders["policy"] / "model")
+    before, tokens, total = rows("before", "samples.parquet"), 0, 0.0
+    for row in before:
+        under = score_completions(anchor.model, [row["prompt_ids"]], [row["ids"]], pad_id=anchor.pad_id, batch_size=1)
+        total += row["logprob"] - float(under[0])
+        tokens += len(row["ids"])
+    assert drift.base_kl_per_token == pytest.approx(total / tokens, abs=1e-5)
+    assert drift.base_kl_per_token != 0
+
+
+def test_an_anchor_of_another_vocabulary_is_refused(chain, base_folder, tmp_path):
+    found = chain.other(tmp_path, evaluation={"anchor": str(base_folder)})
+    found.folders["anchor"] = found.run("anchor")
+    with pytest.raises(ModelError, match=r"^evaluation\.anchor: its vocabulary of \d+ tokens is not the base model's"):
+        found.run("drift")
+
+
+def test_the_anchor_s_folders_hold_only_what_they_promise(chain, tmp_path):
+    found = anchored(chain, tmp_path, chain.folders["base"] / "model")
+    assert {file.name for file in found.folders["anchor"].iterdir()} == {"model"}
+    assert {file.name for file in found.folders["drift"].iterdir()} == {"samples.parquet", "drift.json"}
+    assert found.counts["drift"]["samples"] == 2 * HELD_OUT
+    assert found.counts["anchor"] == {"brought_in": 1}
+
+
+# Prompts of earlier rounds
+
+
+def test_a_round_is_cut_from_what_an_earlier_one_left(chain, rows, tmp_path):
+    first = rows("prompts", "prompts.parquet")
+    used = [row["prompt_id"] for row in first if row["split"] == "train"]
+    (tmp_path / "used.txt").write_text("\n".join(used) + "\n")
+    second = chain.other(tmp_path, prompts={"exclude": str(tmp_path / "used.txt")})
+    found = read_rows(second.run("prompts") / "prompts.parquet")
+    new = [row["prompt_id"] for row in found if row["split"] == "train"]
+    assert len(new) == PROMPTS
+    assert not set(new) & set(used)
+    assert [row for row in found if row["split"] == "eval"] == [row for row in first if row["split"] == "eval"]
+    counts = second.counts["prompts"]
+    assert counts["used_before"] >= PROMPTS
+    assert sum(counts.values()) == TEXTS
 
 
 def test_the_table_shows_one_sample_of_each_prompt_before_and_after(chain, rows):
