@@ -8,7 +8,10 @@ UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${U
 	UV_INDEX="$${UV_INDEX:-$$PIP_EXTRA_INDEX_URL}" UV_PYTHON=$(BIN)/python \
 	$(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt
 
-.PHONY: run plan test test-full check format clean forget
+# What the stack's tests need from the system: a browser, and what compose runs in containers.
+DEBIAN := chromium postgresql redis-server
+
+.PHONY: run plan up test test-full test-stack check format clean forget
 
 run: $(VENV)/installed
 	$(BIN)/plumbline run
@@ -16,11 +19,17 @@ run: $(VENV)/installed
 plan: $(VENV)/installed
 	$(BIN)/plumbline plan
 
+up: $(VENV)/installed
+	@$(BIN)/plumbline up
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not full and not gpu"
+	$(BIN)/python -m pytest -m "not full and not gpu and not stack"
 
 test-full: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m full
+
+test-stack: $(VENV)/installed-stack
+	$(BIN)/python -m pytest -m stack
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -53,3 +62,16 @@ $(VENV)/installed-test: $(VENV)/uv pyproject.toml constraints.txt
 	@echo "Installing Plumbline and its tests' needs (about a minute) ..."
 	@$(UV) --editable '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-stack: $(VENV)/installed-test
+	@missing=$$(for package in $(DEBIAN); do dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q "ok installed" || echo $$package; done); \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing" $$missing "..."; \
+		(apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $$missing) >$(VENV)/debian.log 2>&1 \
+			|| { tail -5 $(VENV)/debian.log; exit 1; }; \
+	else \
+		echo "make test-stack needs these packages, which only root may install: apt-get install" $$missing; exit 1; \
+	fi
+	@$(UV) --editable '.[test,server,browser]'
+	@touch $@

@@ -1,12 +1,10 @@
-"""The command line: `plumbline run` and `plumbline plan`."""
+"""The command line: `run`, `retrain`, `sweep` and `plan` here, and the operated system's commands from `operate`."""
 
-import logging
-import os
 import signal
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,8 +13,10 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from alignment.config import AlignConfig, load_config
+from alignment.config import AlignConfig, build_grid, load_config
 from alignment.errors import InputError, PlumblineError
+from flows import operate
+from flows.console import make_console, quieten
 from flows.flags import Flags, overrides
 from tasks.home import home, prepare_environment, store, tracking_uri
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 INTERRUPTED = 130
-WIDTH = 110  # columns of the result where the output is not a terminal
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 
 app = App(
@@ -49,20 +48,65 @@ def run(
 ) -> int:
     """Run the whole pipeline: exit 0 registered, 3 a gate refused, 2 bad config or input, 1 anything unexpected."""
     wanted = load_config(config, overrides(flags))
-    if json is not None and not json.absolute().parent.is_dir():
-        raise InputError(f"--json {json}: the folder {json.absolute().parent} does not exist; create it first")
-    _quieten(debug)
-    console = _console()
-    console.print(f"[bold]plumbline[/bold] {escape(config.stem)}, seed {wanted.seed}\n", highlight=False)
-    from flows.server import start_local_server
+    _require_folder_of(json)
+    console = _begin(config, wanted, debug)
+    with _prefect(console):
+        from flows.align import align
 
-    result = _align(wanted, start_local_server(home()), console)
-    if json is not None:
-        from alignment.store import write_json
+        result = align(**_groups(wanted))
+    return _report(result, json, console)
 
-        write_json(json, summary(result))
-    _show(result, console)
-    return 0 if result.judgement.verdict == "pass" else REFUSED
+
+@app.command
+def retrain(
+    *,
+    flags: Flags = None,
+    config: ConfigPath = QUICKSTART,
+    json: Annotated[Path | None, Parameter(help="Also write the result to this file")] = None,
+    debug: Debug = False,
+) -> int:
+    """One more round from the champion, on prompts that no round has used: exits as `run` does, 0 also if skipped."""
+    wanted = load_config(config, overrides(flags))
+    _require_folder_of(json)
+    console = _begin(config, wanted, debug)
+    with _prefect(console):
+        from flows.align import AlignResult
+        from flows.retrain import retrain as retrain_flow
+
+        state: Any = retrain_flow(**_groups(wanted), return_state=True)
+        if state.name == "Skipped":
+            console.print(f"\n[bold]Skipped[/bold]: {escape(state.message or '')}", highlight=False, soft_wrap=True)
+            return 0
+        result: AlignResult = state.result()
+    return _report(result, json, console)
+
+
+@app.command
+def sweep(
+    *,
+    flags: Flags = None,
+    losses: Annotated[list[str] | None, Parameter(help="Losses to try [hinge sigmoid]")] = None,
+    betas: Annotated[list[float] | None, Parameter(help="Values of beta to try [0.3 0.5]")] = None,
+    learning_rates: Annotated[list[float] | None, Parameter(help="Learning rates to try [1e-4 3e-4]")] = None,
+    config: ConfigPath = QUICKSTART,
+    debug: Debug = False,
+) -> int:
+    """Try a grid over loss, beta and learning rate; the surest of those that pass becomes the challenger."""
+    wanted = load_config(config, overrides(flags))
+    grid = build_grid(losses=losses, betas=betas, learning_rates=learning_rates)
+    console = _begin(config, wanted, debug)
+    with _prefect(console):
+        from flows.sweep import sweep as sweep_flow
+
+        found = sweep_flow(**_groups(wanted), grid=grid)
+    from flows import terminal
+
+    console.print()
+    console.print(terminal.points_table(found.points))
+    if found.best is None:
+        console.print(f"\n[bold red]No point passed.[/]\nLook at it  {escape(found.where)}", highlight=False)
+        return REFUSED
+    return _report(found.best, None, console)
 
 
 @app.command
@@ -72,13 +116,20 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     A registered model is brought in, as a run would do first: its content decides what is cached.
     """
     wanted = load_config(config, overrides(flags))
-    _quieten(debug)
+    quieten(debug)
     from flows.planning import plan_table
     from tasks.registry import with_local_models
 
     local, _ = with_local_models(wanted, home() / "models")
-    _console().print(plan_table(local, store()))
+    make_console().print(plan_table(local, store()))
     return 0
+
+
+for command in (
+    *(operate.up, operate.status, operate.down, operate.bootstrap),
+    *(operate.promote, operate.rollback, operate.smoke, operate.receiver),
+):
+    app.command(command)
 
 
 def summary(result: "AlignResult") -> dict[str, Any]:
@@ -123,18 +174,50 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _align(wanted: AlignConfig, server_is_ready: Callable[[], None], console: Console) -> "AlignResult":
-    """Run the flow; what is slow to import is imported while the server starts."""
+def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
+    quieten(debug)
+    console = make_console()
+    console.print(f"[bold]plumbline[/bold] {escape(config.stem)}, seed {wanted.seed}\n", highlight=False)
+    return console
+
+
+@contextmanager
+def _prefect(console: Console) -> Iterator[None]:
+    """Prefect for a flow, that of `plumbline up` where it is up, else one of its own; the stages show in the terminal.
+
+    What is slow to import is imported while the server starts.
+    """
+    from flows.presence import join
+    from flows.server import start_local_server
+
+    join(home())
+    server_is_ready = start_local_server(home())
     from flows import terminal
-    from flows.align import align
     from tasks import tracking
 
     tracking.configure(tracking_uri(), home() / "artifacts")
     tracking.check()
     server_is_ready()
     with terminal.stage_lines(console):
-        result: AlignResult = align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
-    return result
+        yield
+
+
+def _groups(wanted: AlignConfig) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in AlignConfig.model_fields}
+
+
+def _require_folder_of(json: Path | None) -> None:
+    if json is not None and not json.absolute().parent.is_dir():
+        raise InputError(f"--json {json}: the folder {json.absolute().parent} does not exist; create it first")
+
+
+def _report(result: "AlignResult", json: Path | None, console: Console) -> int:
+    if json is not None:
+        from alignment.store import write_json
+
+        write_json(json, summary(result))
+    _show(result, console)
+    return 0 if result.judgement.verdict == "pass" else REFUSED
 
 
 def _show(result: "AlignResult", console: Console) -> None:
@@ -172,19 +255,3 @@ def _complain(message: str, code: int, debug: bool) -> int:
 
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
-
-
-def _quieten(debug: bool) -> None:
-    """Keep the libraries' chatter out of the terminal; Prefect's UI and MLflow still get theirs."""
-    if debug:
-        return
-    warnings.simplefilter("ignore")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """What a run looks like in a terminal: a line a stage, a bar for the one at work, and the result."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -84,6 +84,18 @@ def result_table(result: AlignResult) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     for row in result_rows(result.report):
         table.add_row(*row)
+    return table
+
+
+def points_table(points: Sequence[Mapping[str, str]]) -> Table:
+    """A sweep: one row a point."""
+    table = Table(title=f"{len(points)} points", title_justify="left", title_style="bold")
+    shown = [name for name in points[0] if name != "why"]
+    for name in shown:
+        table.add_column(name, justify="left" if name in {"loss", "verdict"} else "right")
+    for point in points:
+        colour = "green" if point["verdict"] == "passed" else "red"
+        table.add_row(*(f"[{colour}]{point[name]}[/]" if name == "verdict" else point[name] for name in shown))
     return table
 
 

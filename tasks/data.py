@@ -1,8 +1,12 @@
 """Tasks that read texts and cut prompts from them."""
 
+import math
+
 from prefect import task
 
 from alignment.config import AlignConfig
+from alignment.errors import NothingNewError
+from alignment.pairs import pair
 from alignment.store import StageRef
 from tasks.running import RETRIES, Refs, run_stage
 
@@ -17,3 +21,15 @@ def load_texts(config: AlignConfig, keys: dict[str, str]) -> StageRef:
 def cut_prompts(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
     """Prompts for training and for the evaluation, none on both sides."""
     return run_stage("prompts", config, keys, refs)
+
+
+def require_new(config: AlignConfig, prompts: StageRef) -> None:
+    """Raise NothingNewError where earlier rounds have left fewer prompts than a set of pairs needs."""
+    new, used, bounds = prompts.counts["train"], prompts.counts.get("used_before", 0), config.validation
+    each = len(pair(range(config.sampling.samples_per_prompt), config.pairs.strategy, seed="").pairs)
+    needed = max(bounds.min_distinct_prompts, math.ceil(bounds.min_pairs / each))
+    if used and new < needed:
+        raise NothingNewError(
+            f"nothing new to learn from: {new} prompts that no earlier round has used ({used} were), and a round needs "
+            f"{needed} (validation.min_distinct_prompts, validation.min_pairs); give new texts in data.path"
+        )

@@ -20,6 +20,18 @@ def sample_after(config: AlignConfig, keys: dict[str, str], refs: Refs) -> Stage
     return run_stage("after", config, keys, refs)
 
 
+@task(name="bring in the anchor", tags=[GPU_SLOT], **RETRIES)
+def anchor_model(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
+    """The first base of all rounds."""
+    return run_stage("anchor", config, keys, refs)
+
+
+@task(name="measure drift", tags=[GPU_SLOT], **RETRIES)
+def measure_drift(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
+    """How far the base and the aligned model are from the anchor."""
+    return run_stage("drift", config, keys, refs)
+
+
 @task(name="compare", **RETRIES)
 def compare_models(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
     """The evaluation's report."""

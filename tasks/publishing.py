@@ -43,6 +43,10 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
         },
     )
     tracking.log_samples_table(run_id, samples)
+    tracking.log_text(run_id, tracking.REPORT, report.model_dump_json(indent=2))
+    prompts = read_rows(refs["prompts"].path / "prompts.parquet", ["prompt_id", "split"])
+    used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
+    tracking.log_used_prompts(run_id, config.registry.model_name, used)
     tracking.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
     tracking.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
 

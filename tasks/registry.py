@@ -13,6 +13,7 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.store import digest, disk_errors
 from tasks.connection import client, error_code, fluent, guard, place
+from tasks.tracking import REPORT
 
 KEY = "plumbline.key"
 MAX_DESCRIPTION = 5_000  # characters, the column's width in MLflow's database
@@ -30,6 +31,8 @@ class RegisteredVersion:
     aliases: tuple[str, ...]
     run_id: str
     tags: Mapping[str, str]
+    source: str = ""
+    """The address of the model that was registered, `models:/m-…`."""
     identity: str = ""
     """A hash of what no other version has, not one of the same name and number in another registry either."""
 
@@ -86,8 +89,13 @@ def register(
 
 def find_version(name: str, key: str) -> RegisteredVersion | None:
     """The newest version of `name` that carries `key`, or None."""
+    return find_tagged(name, KEY, key)
+
+
+def find_tagged(name: str, tag: str, value: str) -> RegisteredVersion | None:
+    """The newest version of `name` with this tag, or None."""
     with guard():
-        found = client().search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
+        found = client().search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
         newest = max((int(item.version) for item in found), default=None)
         return None if newest is None else get_version(name, str(newest))
 
@@ -116,8 +124,91 @@ def get_version(name: str, version: str) -> RegisteredVersion:
             aliases=tuple(sorted(item.aliases)),
             run_id=str(item.run_id or ""),
             tags=dict(item.tags),
+            source=str(item.source or ""),
             identity=digest([item.run_id, item.model_id, item.source, item.creation_timestamp])[:12],
         )
+
+
+def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
+    """The aliases of a registered model, each with its version, and its tags; None where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            found = client().get_registered_model(name)
+        except MlflowException as error:
+            if error_code(error) in NOT_THERE:
+                return None
+            raise
+        return {alias: str(version) for alias, version in found.aliases.items()}, dict(found.tags)
+
+
+def models_with_tag(key: str) -> list[str]:
+    """The names of the registered models that carry a tag."""
+    found: list[str] = []
+    token = None
+    with guard():
+        while True:
+            page = client().search_registered_models(page_token=token)
+            found += [str(model.name) for model in page if key in model.tags]
+            token = page.token
+            if not token:
+                return found
+
+
+def find(name: str, version: str) -> RegisteredVersion | None:
+    """One version with its aliases, or None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            client().get_model_version(name, version)
+        except MlflowException as error:
+            if error_code(error) in NOT_THERE:
+                return None
+            raise
+        return get_version(name, version)
+
+
+def find_run_tags(run_id: str) -> dict[str, str] | None:
+    """The tags of the run that a version came from, or None where that run does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            run = client().get_run(run_id)
+        except MlflowException as error:
+            if error_code(error) in NOT_THERE:
+                return None
+            raise
+        return None if run.info.lifecycle_stage == "deleted" else dict(run.data.tags)
+
+
+def was_judged(run_id: str) -> bool:
+    """Whether the run holds the report that a judgement leaves."""
+    with guard():
+        return any(item.path == REPORT for item in client().list_artifacts(run_id))
+
+
+def is_ours(name: str) -> bool:
+    """Whether this project ever registered a version of `name`: an MLflow server may hold other people's models."""
+    if "'" in name:  # which the configuration refuses
+        return False
+    with guard():
+        return any(KEY in item.tags for item in client().search_model_versions(f"name = '{name}'"))
+
+
+def tag_version(name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Set tags on a version; an empty value is set too, so that no older one stays."""
+    with guard():
+        for tag, value in tags.items():
+            client().set_model_version_tag(name, version, tag, value)
+
+
+def tag_model(name: str, tag: str, value: str) -> None:
+    """Set a tag on a registered model."""
+    with guard():
+        client().set_registered_model_tag(name, tag, value)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -161,7 +252,7 @@ def export_model(uri: str, folder: Path) -> None:
 def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, dict[str, str]]:
     """The config with each `models:/…` model brought into `folder` and named by its path, and tags that keep lineage.
 
-    The tags `plumbline.base` and `plumbline.reward` name the version that an alias stood for.
+    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias stood for.
     """
     changed: dict[str, Any] = {}
     tags: dict[str, str] = {}
@@ -169,7 +260,15 @@ def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, d
         if group.model.startswith("models:/"):
             tags[f"plumbline.{field}"], path = _local(group.model, folder)
             changed[field] = group.model_copy(update={"model": str(path)})
+    if config.evaluation.anchor.startswith("models:/"):
+        tags["plumbline.anchor"], path = _local(config.evaluation.anchor, folder)
+        changed["evaluation"] = config.evaluation.model_copy(update={"anchor": str(path)})
     return config.model_copy(update=changed), tags
+
+
+def local_model(uri: str, folder: Path) -> Path:
+    """The local copy of a registered model below `folder`, made where it is missing. Raises as `export_model` does."""
+    return _local(uri, folder)[1]
 
 
 def _local(uri: str, folder: Path) -> tuple[str, Path]:

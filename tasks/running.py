@@ -22,10 +22,11 @@ from alignment.pipeline import STAGES, lineage
 from alignment.stages import Job
 from alignment.store import StageRef
 from tasks.home import store
+from tasks.stopping import held_signals, require_wanted
 from tasks.transient import is_transient
 
 GPU_SLOT = "gpu"
-LEASE_SECONDS = 60
+LEASE_SECONDS = 120  # a slot outlives its run by so much after kill -9, and a server that is away by no more
 ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
 
@@ -86,7 +87,8 @@ def run_stage(
     slot = gpu_slot() if stage.gpu and gpu else nullcontext()
     module, _, function = (fill or stage.fill).partition(":")
     inputs = {need: refs[need].path for need in stage.needs if need in refs}
-    with store().lock(folder, key), slot, reported_progress(label) as progress:
+    held = held_signals() if stage.trains(config) else nullcontext()
+    with store().lock(folder, key), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
             tell(Event(label, "cached", ref=found))
             return found
@@ -137,7 +139,10 @@ def gpu_slot() -> Iterator[None]:
 
 @contextmanager
 def reported_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress function `(done, total)` that feeds the listeners and, for long work, a Prefect progress artifact."""
+    """A progress function `(done, total)` that feeds the listeners and, for long work, a Prefect progress artifact.
+
+    It raises Interrupted where the run was asked to stop.
+    """
     started = time.monotonic()
     last_told = last_artifact = started
     artifact: Any = None
@@ -152,6 +157,7 @@ def reported_progress(label: str) -> Iterator[Callable[[int, int], None]]:
             last_artifact = now
             percent = 100.0 * done / max(total, 1)
             artifact = _progress_artifact(artifact, label, percent)
+        require_wanted()
 
     yield progress
     if artifact is not None:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,10 +18,10 @@ import yaml
 from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
-from alignment.errors import ModelError, TrackingError
+from alignment.errors import Interrupted, ModelError, NothingNewError, TrackingError
 from alignment.models import check_folder
 from alignment.report import EvalReport, Judgement, SampleRow
-from alignment.store import is_alive
+from alignment.store import StageRef, digest, is_alive
 from tasks.connection import check, client, configure, error_code, experiment, fluent, guard, place, without_advice
 
 if TYPE_CHECKING:
@@ -37,19 +38,26 @@ MAX_TAG = 8_000  # characters of a tag's value
 MAX_DIGEST = 36  # characters of a dataset's digest
 PARAMS_A_CALL = 100
 METRICS_A_CALL = 1_000
-STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt)
+PUBLIC = "PLUMBLINE_MLFLOW_URL"  # where people open MLflow, where that is another address than the runs' own
+REPORT = "report.json"
+USED_PROMPTS = "prompts/used.txt"
+STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt, Interrupted)
 REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
 
 
 @contextmanager
 def run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> Iterator[str]:
-    """`start_run`, and its end: FINISHED, FAILED after an error, or KILLED after a cancellation.
+    """`start_run`, and its end: FINISHED (skipped ones too), FAILED after an error, or KILLED after a cancellation.
 
     The error goes on its way whatever MLflow says to that.
     """
     run_id = start_run(config, run_name, tags, note)
     try:
         yield run_id
+    except NothingNewError as error:
+        tag(run_id, {"plumbline.verdict": "skipped", "plumbline.reason": str(error)})
+        finish(run_id, "FINISHED")
+        raise
     except BaseException as error:
         _finish_quietly(run_id, "KILLED" if isinstance(error, STOPPED) else "FAILED")
         raise
@@ -136,7 +144,7 @@ def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
-    """The final metrics under `base/`, `aligned/`, `delta/` and `evaluation/`, and each gate as 1 or 0.
+    """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `evaluation/`, and each gate as 1 or 0.
 
     What was not judged (None) is left out. The verdict and its sentence become tags.
     """
@@ -145,7 +153,8 @@ def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> Non
         "evaluation/samples_per_prompt": report.samples_per_prompt,
         "evaluation/winners_mean": report.winners_mean,
     }
-    for side, record in (("base", report.base), ("aligned", report.aligned), ("delta", report.delta)):
+    records = {"base": report.base, "aligned": report.aligned, "delta": report.delta, "drift": report.drift}
+    for side, record in ((side, record) for side, record in records.items() if record is not None):
         for name, value in record.model_dump().items():
             if isinstance(value, tuple):
                 stem = f"{side}/{name.removesuffix('_ci')}"
@@ -294,6 +303,50 @@ def find_logged_model(experiment_name: str, policy: str) -> str | None:
     return None
 
 
+def read_record(run_id: str) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
+    """What a judged run recorded: its configuration, its evaluation and its sample texts.
+
+    Raises TrackingError where the run does not exist, or ended before it was judged.
+    """
+    report = EvalReport.model_validate_json(_read_artifact(run_id, REPORT))
+    table = json.loads(_read_artifact(run_id, "samples.json"))
+    samples = [SampleRow(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
+    return AlignConfig.model_validate(yaml.safe_load(_read_artifact(run_id, "config.yaml"))), report, samples
+
+
+def read_lineage(run_id: str) -> dict[str, StageRef]:
+    """The finished stages that a judged run was made of; empty where it recorded none, or is gone."""
+    try:
+        found = json.loads(_read_artifact(run_id, "lineage.json"))
+    except TrackingError as error:
+        if error.transient:
+            raise
+        return {}
+    return {name: StageRef.model_validate(ref) for name, ref in found.items()}
+
+
+def log_used_prompts(run_id: str, name: str, prompt_ids: Sequence[str]) -> None:
+    """Record which prompts a policy of the registered model `name` was trained on, for the rounds that follow."""
+    log_text(run_id, USED_PROMPTS, "\n".join(prompt_ids) + "\n")
+    tag(run_id, {"plumbline.model_name": name, "plumbline.prompts": digest(list(prompt_ids))[:20]})
+
+
+def used_prompts(name: str) -> set[str]:
+    """The prompts that judged runs of the registered model `name` were trained on.
+
+    A run that was judged and died before its end does not count: started again, it goes on with the same prompts.
+    """
+    found: dict[str, set[str]] = {}
+    with guard():
+        everywhere = [item.experiment_id for item in client().search_experiments()]
+        query = f"tags.`plumbline.model_name` = '{name}' and attributes.status = 'FINISHED'"
+        for run in _search_runs(everywhere, query):
+            key = run.data.tags.get("plumbline.prompts", "")
+            if key and key not in found:
+                found[key] = set(_read_artifact(run.info.run_id, USED_PROMPTS).split())
+    return set().union(*found.values())
+
+
 def run_url(run_id: str) -> str:
     """Where a person sees the run: a link, or the command that opens the local database."""
     here = place()
@@ -301,13 +354,31 @@ def run_url(run_id: str) -> str:
         where = client().get_run(run_id).info.experiment_id
     path = f"#/experiments/{where}/runs/{run_id}"
     if here.remote:
-        return f"{here.shown.rstrip('/')}/{path}"
+        return f"{(os.environ.get(PUBLIC) or here.shown).rstrip('/')}/{path}"
     return f"mlflow ui --backend-store-uri {here.shown}, then http://127.0.0.1:5000/{path}"
 
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _search_runs(experiments: Sequence[str], query: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client().search_runs(list(experiments), query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _read_artifact(run_id: str, name: str) -> str:
+    from mlflow.artifacts import download_artifacts
+
+    with guard(), fluent(), tempfile.TemporaryDirectory() as folder:
+        file = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder))
+        return file.read_text(encoding="utf-8")
 
 
 def _finish_quietly(run_id: str, status: Status) -> None:

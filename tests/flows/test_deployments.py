@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from alignment.config import AlignConfig
+from flows.services import POOL
+from tasks.events import CHAMPION_CHANGED, DATA_ARRIVED
 
 PROJECT = Path(__file__).parents[2]
+FOUND: dict[str, Any] = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
+DEPLOYMENTS: dict[str, dict[str, Any]] = {item["name"]: item for item in FOUND["deployments"]}
 
 
 def test_the_prefect_server_application_imports() -> None:
@@ -17,15 +22,46 @@ def test_the_prefect_server_application_imports() -> None:
     assert create_app().routes
 
 
-def test_prefect_yaml_names_flows_that_exist_and_fields_that_prefect_knows() -> None:
+def test_every_flow_that_people_start_is_deployed() -> None:
+    assert set(DEPLOYMENTS) == {"align", "retrain", "sweep", "promote", "rollback", "smoke"}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_names_a_flow_that_exists_says_what_it_is_for_and_fits_the_flow(name: str) -> None:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.flows import load_flow_from_entrypoint
 
-    found: dict[str, Any] = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
-    for deployment in found["deployments"]:
-        path, _, name = deployment["entrypoint"].partition(":")
-        assert load_flow_from_entrypoint(f"{PROJECT / path}:{name}").name == deployment["name"]
-        assert ConcurrencyLimitConfig.model_validate(deployment["concurrency_limit"]).limit == 1
+    deployment = DEPLOYMENTS[name]
+    path, _, function = deployment["entrypoint"].partition(":")
+    flow: Any = load_flow_from_entrypoint(f"{PROJECT / path}:{function}")
+    assert flow.name == name
+    assert flow.validate_parameters(deployment.get("parameters", {})) is not None
+    assert set(deployment.get("parameters", {})) <= set(flow.parameters.properties)
+    assert deployment["work_pool"] == {"name": POOL}
+    assert len(deployment["description"].splitlines()) == 1
+    assert deployment["tags"]
+    if "concurrency_limit" in deployment:
+        limit = ConcurrencyLimitConfig.model_validate(deployment["concurrency_limit"])
+        assert limit.collision_strategy.value == "ENQUEUE", "a run that meets the limit waits, and is not lost"
+
+
+@pytest.mark.parametrize("name", ["align", "retrain", "sweep"])
+def test_pressing_run_trains_the_embedded_default(name: str) -> None:
+    quickstart = yaml.safe_load((PROJECT / "flows" / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
+    assert DEPLOYMENTS[name]["parameters"] == quickstart
+
+
+def test_one_retraining_at_a_time_every_week_and_when_data_arrived() -> None:
+    retrain = DEPLOYMENTS["retrain"]
+    assert retrain["concurrency_limit"]["limit"] == 1
+    assert retrain["schedules"] == [{"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": True}]
+    assert [trigger["expect"] for trigger in retrain["triggers"]] == [[DATA_ARRIVED]]
+
+
+def test_the_smoke_test_starts_when_the_champion_changes_and_learns_which() -> None:
+    (trigger,) = DEPLOYMENTS["smoke"]["triggers"]
+    assert trigger["expect"] == [CHAMPION_CHANGED]
+    assert trigger["parameters"] == {"model_name": "{{ event.payload.model_name }}"}
 
 
 def test_the_form_has_a_section_a_group_with_descriptions_and_bounds() -> None:

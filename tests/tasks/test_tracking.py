@@ -15,9 +15,9 @@ import yaml
 from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
-from alignment.errors import ModelError, StoreError, TrackingError
+from alignment.errors import Interrupted, ModelError, NothingNewError, StoreError, TrackingError
 from alignment.plots import gap_histogram
-from alignment.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+from alignment.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
 from alignment.store import StageRef
 from tasks import connection, publishing, registry, tracking
 from tasks.training import LiveCurve
@@ -166,6 +166,7 @@ def test_a_run_ends_as_it_ended(run_id: str, status: tracking.Status) -> None:
         (KeyboardInterrupt(), "KILLED"),
         (CancelledRun("by a person"), "KILLED"),
         (TerminationSignal(15), "KILLED"),
+        (Interrupted("asked to"), "KILLED"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
@@ -174,6 +175,15 @@ def test_an_error_ends_the_run_and_goes_on_its_way(error: BaseException, status:
         raise error
     assert raised.value is error
     assert run_of(run_id).info.status == status
+
+
+def test_a_round_with_nothing_new_is_finished_and_says_that_it_was_skipped() -> None:
+    with pytest.raises(NothingNewError), tracking.run(CONFIG, "skipped") as run_id:
+        raise NothingNewError("nothing new to learn from: 3 prompts")
+    run = run_of(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["plumbline.verdict"] == "skipped"
+    assert run.data.tags["plumbline.reason"] == "nothing new to learn from: 3 prompts"
 
 
 def test_a_run_without_an_error_is_finished_and_holds_its_config() -> None:
@@ -326,6 +336,138 @@ def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> Non
         f"mlflow ui --backend-store-uri sqlite:///{home}/mlflow.db, then http://"
     )
     assert run_id in tracking.run_url(run_id)
+
+
+# What a run recorded, read again
+
+DRIFT = Drift(
+    base_kl_per_token=0.1,
+    kl_per_token=math.inf,
+    base_perplexity_ratio=1.0,
+    perplexity_ratio=1.1,
+    anchor_reward_mean=-0.8,
+    reward_gain=2.0,
+    reward_sd_ratio=0.8,
+)
+
+
+def test_a_judged_run_is_read_back_as_it_was(run_id: str) -> None:
+    """Texts with quotes, line breaks and signs, and a figure that is not finite, survive."""
+    report = REPORT.model_copy(update={"drift": DRIFT})
+    samples = [SAMPLE, SAMPLE.model_copy(update={"base": ' “odd”\n\t"text" ✓', "base_reward": -1e-9})]
+    tracking.log_text(run_id, tracking.REPORT, report.model_dump_json(indent=2))
+    tracking.log_samples_table(run_id, samples)
+    assert tracking.read_record(run_id) == (CONFIG, report, samples)
+    assert registry.was_judged(run_id)
+
+
+def test_a_configuration_of_every_kind_of_value_is_read_back() -> None:
+    config = AlignConfig.model_validate(
+        {"data": {"positive_label": "1"}, "dpo": {"learning_rate": 1e-5}, "registry": {"model_name": "name #1"}}
+    )
+    run = tracking.start_run(config, "a run")
+    tracking.log_text(run, tracking.REPORT, REPORT.model_dump_json())
+    tracking.log_samples_table(run, [SAMPLE])
+    assert tracking.read_record(run)[0] == config
+
+
+def test_a_run_that_was_not_judged_has_no_record(run_id: str) -> None:
+    with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
+        tracking.read_record(run_id)
+    with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
+        tracking.read_record("0" * 32)
+    assert not registry.was_judged(run_id)
+
+
+def test_drift_is_logged_where_it_was_measured(run_id: str) -> None:
+    tracking.log_evaluation(run_id, REPORT.model_copy(update={"drift": DRIFT}), JUDGEMENT)
+    data = run_of(run_id).data
+    found = {name: value for name, value in data.metrics.items() if name.startswith("drift/")}
+    assert math.isnan(found.pop("drift/kl_per_token"))
+    expected = DRIFT.model_dump(exclude={"kl_per_token"})
+    assert found == {f"drift/{name}": value for name, value in expected.items()}
+    assert data.tags["plumbline.not_finite.drift/kl_per_token"] == "inf at step 0"
+
+
+def test_without_an_anchor_no_drift_is_logged(run_id: str) -> None:
+    tracking.log_evaluation(run_id, REPORT, JUDGEMENT)
+    assert not [name for name in run_of(run_id).data.metrics if name.startswith("drift/")]
+
+
+def test_the_lineage_of_a_run_is_read_back(run_id: str, tmp_path: Path) -> None:
+    ref = StageRef(stage="base", key="k1", path=tmp_path, digest="d1", counts={"steps": 3}, seconds=1.5)
+    tracking.log_json(run_id, "lineage.json", {"base": ref.model_dump(mode="json")})
+    assert tracking.read_lineage(run_id) == {"base": ref}
+
+
+def test_a_run_without_a_lineage_has_an_empty_one(run_id: str) -> None:
+    assert tracking.read_lineage(run_id) == {}
+    assert tracking.read_lineage("0" * 32) == {}
+
+
+def test_a_lineage_that_cannot_be_read_now_is_not_an_empty_one(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for empty, another model would become the anchor for good."""
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", away)
+    with pytest.raises(TrackingError) as raised:
+        tracking.read_lineage(run_id)
+    assert raised.value.transient
+
+
+def trained_on(name: str, *prompt_ids: str, experiment: str = "rounds", status: Any = "FINISHED") -> str:
+    registry_config = CONFIG.registry.model_copy(update={"experiment": experiment, "model_name": name})
+    run = tracking.start_run(CONFIG.model_copy(update={"registry": registry_config}), "a round")
+    tracking.log_used_prompts(run, name, prompt_ids)
+    if status != "RUNNING":
+        tracking.finish(run, status)
+    return run
+
+
+def test_used_prompts_are_those_of_all_rounds_of_a_model_wherever_they_ran() -> None:
+    trained_on("seen", "p1", "p2")
+    trained_on("seen", "p2", "p3", experiment="elsewhere")
+    trained_on("seen too", "p4")
+    assert tracking.used_prompts("seen") == {"p1", "p2", "p3"}
+    assert tracking.used_prompts("seen too") == {"p4"}
+    assert tracking.used_prompts("see") == set()
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
+def test_a_round_that_did_not_end_is_run_again_with_the_same_prompts(status: str) -> None:
+    """It was judged, and died before its model was registered: what it computed must be found again."""
+    trained_on(f"died {status}", "p1", status=status)
+    assert tracking.used_prompts(f"died {status}") == set()
+
+
+def test_the_same_prompts_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep's points, and runs that found everything in the store, share one list."""
+    for _ in range(3):
+        trained_on("shared", "p1", "p2")
+    trained_on("shared", "p3")
+    fetched: list[str] = []
+    read = tracking._read_artifact
+
+    def count(run_id: str, name: str) -> str:
+        fetched.append(run_id)
+        return read(run_id, name)
+
+    monkeypatch.setattr(tracking, "_read_artifact", count)
+    assert tracking.used_prompts("shared") == {"p1", "p2", "p3"}
+    assert len(fetched) == 2
+
+
+def test_more_runs_than_mlflow_lists_at_once_are_all_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        trained_on("many", f"p{number}")
+    search = connection.client().search_runs
+    monkeypatch.setattr(
+        "mlflow.MlflowClient.search_runs",
+        lambda _self, *given, **options: search(*given, **options | {"max_results": 2}),
+    )
+    assert tracking.used_prompts("many") == {f"p{number}" for number in range(5)}
 
 
 @pytest.mark.parametrize("before", [None, "http://mlflow:5000"])

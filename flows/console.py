@@ -1,0 +1,26 @@
+"""The terminal as the commands use it: a console, and the libraries' chatter kept out of it."""
+
+import logging
+import os
+import warnings
+
+from rich.console import Console
+
+WIDTH = 110  # columns of the result where the output is not a terminal
+
+
+def make_console() -> Console:
+    """The terminal, or as many columns as the tables need where the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def quieten(debug: bool = False) -> None:
+    """Keep the libraries' chatter out of the terminal, unless to debug; Prefect's UI and MLflow still get theirs."""
+    if debug:
+        return
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)

@@ -1,0 +1,66 @@
+"""The log of a stack: what its processes write into their files, as one tidy stream of lines for people."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_BYTES = 20_000_000  # of one log; then it is kept as `.1` and begun anew
+CHUNK = 1_000_000
+
+PREFECT = re.compile(
+    r"(?P<time>\d\d:\d\d:\d\d)\.\d+ \| (?P<level>[A-Z]+) *\| "
+    r"(?:(?:Flow|Task) run '(?P<run>[^']+)'|(?P<logger>\S+)) - (?P<message>.*)"
+)
+DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (?P<message>.+)")
+TROUBLE = re.compile(r"\b(?:WARNING|ERROR|CRITICAL)\b")
+NOISE = re.compile(
+    r"submitted to infrastructure|deployment (?:pull )?step|Deployment step|All deployment steps|Downloading flow code"
+    r"|Beginning flow run|View at|Created task run|Executing |Finished in state Completed\(\)$"
+)
+
+
+class Log:
+    """One process's log file, which that process appends to."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file anew; the one before is kept as `.1`."""
+        self.path = path
+        self._read = 0
+        self._rest = b""
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.1"))
+        path.touch()
+
+    def lines(self) -> Iterator[str]:
+        """The whole lines that were added since the last call."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            while chunk := file.read(CHUNK):
+                self._read += len(chunk)
+                *whole, self._rest = (self._rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+        if self._read > MAX_BYTES:
+            shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
+            with self.path.open("r+b") as file:  # the process goes on adding to it
+                file.truncate(0)
+            self._read = 0
+
+
+def tidy(source: str, line: str) -> tuple[str, str, str] | None:
+    """(who, level, message) of a line that people want to see, else None; `who` is `source`, or the run that speaks.
+
+    Of servers and worker only warnings and errors; all that the receiver tells; and the runs, less Prefect's
+    bookkeeping.
+    """
+    found = PREFECT.match(line)
+    if found is not None:
+        level, message = found["level"], found["message"].strip()
+        if level == "DEBUG" or (level == "INFO" and (not found["run"] or NOISE.search(message))):
+            return None
+        return found["run"] or source, level, message
+    if source == "receiver" and (told := DATED.match(line)):
+        return source, "INFO", told["message"]
+    if source != "worker" and TROUBLE.search(line[:80]):
+        return source, "WARNING", line.strip()
+    return None

@@ -1,0 +1,142 @@
+"""Child processes on loopback: a free port, a start, the wait for an answer, and an end that leaves nothing behind."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import StackError
+
+LOOPBACK = "127.0.0.1"
+PR_SET_PDEATHSIG = 1
+MARK = "PLUMBLINE_STACK"  # in the environment of every process of a stack: the home that it belongs to
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
+
+
+def free_port(wanted: int = 0) -> int:
+    """`wanted` where it is free on loopback, else any free port."""
+    for port in (wanted, 0):
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((LOOPBACK, port))
+            return int(listener.getsockname()[1])
+    raise StackError("no free port on 127.0.0.1; close what holds them")
+
+
+def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a process whose output is added to `log`, in a session of its own, so that Ctrl-C reaches only us.
+
+    On Linux it gets SIGTERM when the thread that started it dies, however that may be.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def stop(process: "subprocess.Popen[bytes]", within: float) -> None:
+    """Ask it to end, and kill it where it has not after `within` seconds."""
+    process.terminate()
+    try:
+        process.wait(within)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str, timeout: float = 2.0) -> bool:
+    """Whether a GET of `url` on loopback gives status 200."""
+    try:
+        with _direct.open(url, timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def call(method: str, url: str, body: Any, timeout: float = 5.0) -> Any:
+    """Send JSON to a server on loopback and return its JSON; raises OSError where it does not answer, or refuses."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
+    with _direct.open(request, timeout=timeout) as answer:
+        return json.loads(answer.read() or "null")
+
+
+def wait_for_answer(
+    process: "subprocess.Popen[bytes]",
+    name: str,
+    url: str,
+    log: Path,
+    within: float,
+    given_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Return once `url` answers, or `given_up` says so.
+
+    Raises StackError where the process ends first, or is silent for `within` seconds.
+    """
+    ends = time.monotonic() + within
+    while not (given_up() or answers(url)):
+        if process.poll() is not None:
+            raise StackError(f"{name} ended with code {process.returncode} at its start; see {log}")
+        if time.monotonic() > ends:
+            raise StackError(f"{name} did not answer within {within:.0f} s; see {log}")
+        time.sleep(0.1)
+
+
+def marked(home: Path, variable: str = "") -> list[int]:
+    """The processes that carry this home's mark, whoever is their parent by now; with `variable`, those that have it.
+
+    Found on Linux only; elsewhere the list is empty.
+    """
+    mark, has = f"{MARK}={home}".encode(), f"{variable}=".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile, or is somebody else's
+            items = (folder / "environ").read_bytes().split(b"\0")
+            if mark in items and (not variable or any(item.startswith(has) for item in items)):
+                found.append(int(folder.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def end_marked(home: Path, within: float = 10.0) -> int:
+    """Kill whatever carries this home's mark; returns how many there were.
+
+    Raises StackError where one is still there after `within` seconds, as one that hangs in the kernel is.
+    """
+    first = left = marked(home)
+    ends = time.monotonic() + within
+    while left:
+        if time.monotonic() > ends:
+            raise StackError(f"processes {left} of {home} cannot be killed; look what they wait for")
+        for pid in left:
+            send(pid, signal.SIGKILL)
+        time.sleep(0.05)
+        left = marked(home)
+    return len(first)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal; that the process has ended is fine."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _die_with_parent() -> None:
+    """In the child on Linux: a parent that is killed with -9 leaves no server behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,29 @@
+"""The scheduled flow: one more round, from the champion, on prompts that no round has used."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from alignment.config import AlignConfig
+from alignment.errors import NothingNewError
+from flows.align import AlignResult, connect, run_stages, tracked
+from flows.form import form
+from tasks.rounds import next_round
+
+
+@flow(name="retrain", flow_run_name="retrain-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@form
+def retrain(config: AlignConfig) -> AlignResult | State[Any]:
+    """Train a challenger from the champion's own samples, and judge it against the champion and the first base.
+
+    Where there is no champion yet, the round starts from the configured base. Where no prompt is left that an earlier
+    round has not used, the run ends as `Skipped`.
+    """
+    connect()
+    try:
+        return tracked(next_round(config), run_stages)
+    except NothingNewError as nothing:
+        return Completed(name="Skipped", message=str(nothing))

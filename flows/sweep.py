@@ -1,0 +1,80 @@
+"""A grid over loss, beta and learning rate: every point is judged, and the best that passes becomes the challenger."""
+
+from functools import partial
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel
+
+from alignment.config import AlignConfig, GridConfig
+from alignment.errors import TrainingError
+from alignment.frontier import Point, best_point, grid_configs, point_rows
+from flows.align import AlignResult, Judged, judge_policy, publish, tracked
+from flows.form import form
+from tasks import tracking
+from tasks.evaluation import read_report
+from tasks.running import run_logger
+
+
+class SweepResult(BaseModel):
+    """What a finished sweep reports: a row a point, and the result of the best one, None where none passed."""
+
+    run_id: str
+    where: str
+    points: list[dict[str, str]]
+    best: AlignResult | None
+
+
+@flow(name="sweep", flow_run_name="sweep-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@form
+def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult:  # noqa: B008 - Prefect draws its form from it
+    """Train and judge one policy a point of the grid, on the same pairs; the surest gain of those that pass wins.
+
+    A point whose training diverges is a row of the table, and the sweep goes on.
+    """
+    configs = grid_configs(config, grid)
+    return tracked(config, partial(run_grid, configs=configs))
+
+
+def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> SweepResult:
+    """Every point as a child of the MLflow run `run_id`, which gets the table and the plot."""
+    from alignment.plots import reward_against_kl
+
+    points: list[Point] = []
+    judged: dict[str, tuple[AlignConfig, Judged]] = {}
+    for number, given in enumerate(configs, 1):
+        run_logger().info("point %d of %d: %s", number, len(configs), _label(given))
+        point, outcome = try_point(given, run_id)
+        points.append(point)
+        if outcome is not None:
+            judged[point.run_id] = (given, outcome)
+    rows = point_rows(points)
+    tracking.log_json(run_id, "sweep.json", rows)
+    if judged:
+        tracking.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
+    best = best_point(points)
+    told = f"{sum(point.passed for point in points)} of {len(points)} points passed"
+    create_table_artifact(key="sweep", table=rows, description=told)
+    result = None
+    if best is not None:
+        result = publish(*judged[best.run_id], best.run_id)
+        told += f"; the challenger is {best.loss}, {best.short}"
+    tracking.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
+    return SweepResult(run_id=run_id, where=tracking.run_url(run_id), points=rows, best=result)
+
+
+def try_point(config: AlignConfig, parent: str) -> tuple[Point, Judged | None]:
+    """One point as a child run; a training that diverges ends the point, anything else the sweep."""
+    dpo = config.dpo
+    try:
+        with tracking.run(config, run_name=_label(config), tags={"mlflow.parentRunId": parent}) as run_id:
+            outcome = judge_policy(config, run_id)
+    except TrainingError as error:
+        return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None
+    report, judgement = read_report(outcome.refs["report"]), outcome.judgement
+    return Point(dpo.loss, dpo.beta, dpo.learning_rate, run_id, report, judgement, judgement.sentence), outcome
+
+
+def _label(config: AlignConfig) -> str:
+    return f"{config.dpo.loss}, beta {config.dpo.beta:g}, lr {config.dpo.learning_rate:g}"

@@ -1,0 +1,103 @@
+"""What a new round of retraining starts from: the champion, prompts that no round has used, and the first base."""
+
+from prefect import task
+
+from alignment.config import AlignConfig
+from alignment.errors import ModelError
+from alignment.pipeline import keys as stage_keys
+from alignment.prompts import read_ids
+from alignment.store import StageRef, digest
+from tasks import registry, tracking
+from tasks.data import load_texts
+from tasks.home import home, store
+from tasks.models import base_model
+from tasks.registry import RegisteredVersion
+from tasks.running import RETRIES
+
+CHAMPION = "champion"
+ANCHOR = "anchor"
+
+
+def next_round(config: AlignConfig) -> AlignConfig:
+    """The configuration of the next round: from the champion, or from the configured base without one.
+
+    The anchor is the base of the first champion; it becomes a version of its own, so that it outlives this machine.
+    """
+    name = config.registry.model_name
+    changes: dict[str, object] = {
+        "prompts": config.prompts.model_copy(update={"exclude": excluded_prompts(config)}),
+    }
+    champion = registry.find_alias(name, CHAMPION)
+    if champion is not None:
+        anchor = anchor_version(config, champion)
+        changes["base"] = config.base.model_copy(update={"model": champion.uri})
+        changes["evaluation"] = config.evaluation.model_copy(update={"anchor": anchor})
+    return config.model_copy(update=changes)
+
+
+@task(name="find used prompts", **RETRIES)
+def excluded_prompts(config: AlignConfig) -> str:
+    """A file with the prompts of earlier rounds, and with those that the configuration excludes; empty without any."""
+    used = tracking.used_prompts(config.registry.model_name)
+    if config.prompts.exclude:
+        used |= read_ids(config.prompts.exclude)
+    if not used:
+        return ""
+    ordered = sorted(used)
+    file = home() / "rounds" / config.registry.model_name / f"used-{digest(ordered)[:12]}.txt"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".draft")
+        draft.write_text("\n".join(ordered) + "\n", encoding="utf-8")
+        draft.rename(file)
+    return str(file)
+
+
+@task(name="find the anchor", **RETRIES)
+def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
+    """The address of the first base's version, which the first round after a promotion registers.
+
+    A champion that no run of ours made, as one brought in from elsewhere, is the first base itself. Raises ModelError
+    where the champion's base is in the store no more, and is not the configured one either.
+    """
+    name = config.registry.model_name
+    found = registry.find_alias(name, ANCHOR) or registry.find_tagged(name, "plumbline.kind", ANCHOR)
+    if found is not None:
+        return found.uri
+    if registry.KEY not in champion.tags:
+        registry.set_alias(name, ANCHOR, champion.version)
+        return champion.uri
+    base = _base_of(config, champion)
+    uri = tracking.log_model(champion.run_id, base.path / "model", config, prompt="")
+    made = registry.register(
+        champion.run_id,
+        uri,
+        name,
+        ANCHOR,
+        key=f"anchor-{base.digest}",
+        description=f"The first base of {name}: every round's drift is measured to it. Not a candidate for promotion.",
+        tags={"plumbline.kind": ANCHOR},
+    )
+    return made.uri
+
+
+def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:
+    """The base that the champion was trained from: out of the store, or made again where that still can be done."""
+    recorded = tracking.read_lineage(champion.run_id).get("base")
+    if recorded is None:
+        raise ModelError(
+            f"models:/{champion.name}: the run of version {champion.version} has no record of its base; register that "
+            f"base under this name with the alias `{ANCHOR}`"
+        )
+    kept = store().find("base", recorded.key)
+    if kept is not None and kept.digest == recorded.digest:
+        return kept
+    keys = stage_keys(config)
+    base = base_model(config, keys, {"texts": load_texts(config, keys)})
+    if base.digest != recorded.digest:
+        raise ModelError(
+            f"models:/{champion.name}: the base of version {champion.version} (content {recorded.digest[:12]}) "
+            f"is no longer in the store, and base.model = {config.base.model} gives another ({base.digest[:12]}); "
+            f"restore the store, or register that base under this name with the alias `{ANCHOR}`"
+        )
+    return base

@@ -1,0 +1,101 @@
+"""Tasks that bring a registered model in, have it write, and say on its version whether it does so as recorded."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from alignment.config import AlignConfig, DataConfig
+from alignment.errors import ModelError, PromotionError
+from alignment.report import EvalReport
+from alignment.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
+from alignment.store import StageRef
+from tasks import registry, tracking
+from tasks.home import home
+from tasks.running import GPU_SLOT, RETRIES, gpu_slot
+
+
+class Subject(BaseModel):
+    """A registered version in a local folder, and what its run recorded; no report where it recorded nothing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: str
+    folder: Path
+    prompts: tuple[str, ...]
+    config: AlignConfig
+    report: EvalReport | None = None
+
+
+@task(name="bring model in", **RETRIES)
+def bring_in(name: str, alias: str) -> Subject:
+    """The version that `alias` points at. Raises ModelError where there is none."""
+    version = registry.find_alias(name, alias)
+    if version is None:
+        raise ModelError(f"models:/{name}@{alias}: no version has this alias; promote one first, or name another alias")
+    folder = registry.local_model(version.uri, home() / "models")
+    bare = Subject(name=name, version=version.version, folder=folder, prompts=("",) * UNPROMPTED, config=AlignConfig())
+    tags = registry.find_run_tags(version.run_id) if version.run_id else None
+    if tags is None or not registry.was_judged(version.run_id):
+        return bare
+    try:
+        config, report, rows = tracking.read_record(version.run_id)
+    except (ValueError, KeyError, TypeError):  # written by hand, or by a release whose fields were others
+        return bare
+    local, _ = registry.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
+    prompts = tuple(row.prompt for row in rows)
+    return bare.model_copy(update={"config": local, "report": report, "prompts": prompts})
+
+
+@task(name="write and score", tags=[GPU_SLOT], **RETRIES)
+def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
+    """Texts on held-out prompts, scored and compared with the record."""
+    with gpu_slot():
+        written = write(subject.folder, subject.prompts, subject.config)
+        rewards = None if reward is None else score(reward.path / "model", written.texts, subject.config)
+    return judge_smoke(written, rewards, subject.report)
+
+
+@task(name="record smoke", **RETRIES)
+def record_smoke(subject: Subject, result: SmokeResult) -> None:
+    """The result as tags of the version and as a Markdown artifact."""
+    reward = "" if result.reward_mean is None else f"{result.reward_mean:.4f}"
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    tags = {"smoke.verdict": result.verdict, "smoke.reward": reward, "smoke.time": when}
+    registry.tag_version(subject.name, subject.version, tags)
+    texts = "\n\n".join(
+        f"> {' '.join(text.split()) or '(nothing)'}" for text in result.texts[:: max(1, len(result.texts) // 8)]
+    )
+    sentence = f"{subject.name} version {subject.version}: {result.sentence}"
+    create_markdown_artifact(
+        key="smoke", markdown=f"# Smoke test {result.verdict}\n\n{sentence}\n\n{texts}", description=sentence
+    )
+
+
+def require_sound(subject: Subject, result: SmokeResult) -> None:
+    """Raise PromotionError where the model does not behave as its record says."""
+    if result.verdict == "failed":
+        raise PromotionError(
+            f"smoke test of {subject.name} version {subject.version}: {result.sentence}; look at the texts, "
+            "or go back with `plumbline rollback`"
+        )
+
+
+def _reward_only(config: AlignConfig, resolved: str | None) -> AlignConfig:
+    """The config without what only the other stages read: those files may be gone, and nothing here needs them.
+
+    `resolved` is the version that an alias in `reward.model` stood for at the time.
+    """
+    reward = config.reward.model_copy(update={"model": resolved or config.reward.model})
+    return config.model_copy(
+        update={
+            "reward": reward,
+            "data": config.data if reward.model == "train" else DataConfig(),
+            "base": config.base.model_copy(update={"model": "train"}),
+            "prompts": config.prompts.model_copy(update={"exclude": ""}),
+            "evaluation": config.evaluation.model_copy(update={"anchor": ""}),
+        }
+    )

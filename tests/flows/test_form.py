@@ -1,0 +1,163 @@
+"""The form: a parameter a group of the configuration, as Prefect draws, bounds and explains them."""
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+from prefect.exceptions import ParameterTypeError
+from prefect.utilities.callables import parameter_schema
+from pydantic import BaseModel
+
+from alignment.config import AlignConfig, GridConfig
+from alignment.errors import ConfigError
+from flows.align import align
+from flows.form import form
+from flows.retrain import retrain
+from flows.sweep import sweep
+
+FLOWS = {"align": align, "retrain": retrain, "sweep": sweep}
+GROUPS = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
+
+
+@pytest.fixture(params=FLOWS)
+def flow(request: pytest.FixtureRequest) -> Any:
+    return FLOWS[request.param]
+
+
+def of_group(schema: Any, name: str) -> dict[str, Any]:
+    """The definition that a parameter of the schema points at."""
+    entry = schema.properties[name]
+    reference = entry.get("$ref") or entry["allOf"][0]["$ref"]
+    found: dict[str, Any] = schema.definitions[reference.rpartition("/")[2]]
+    return found
+
+
+def test_the_parameters_are_the_fields_of_the_configuration_with_its_defaults(flow: Any) -> None:
+    parameters = inspect.signature(flow.fn).parameters
+    assert list(parameters)[: len(AlignConfig.model_fields)] == list(AlignConfig.model_fields)
+    for name, info in AlignConfig.model_fields.items():
+        assert parameters[name].default == info.default
+        if name in GROUPS:
+            assert parameters[name].annotation is info.annotation
+    assert [*parameters][len(AlignConfig.model_fields) :] == (["grid"] if flow is sweep else [])
+
+
+def test_every_group_is_described_and_every_field_has_a_description_and_a_literal_default(flow: Any) -> None:
+    schema = parameter_schema(flow.fn)
+    for name, group in {**GROUPS, **({"grid": GridConfig} if flow is sweep else {})}.items():
+        assert group is not None
+        fields = of_group(schema, name)["properties"]
+        assert list(fields) == list(group.model_fields)
+        for field, info in group.model_fields.items():
+            assert fields[field]["description"] == info.description
+            assert "default" in fields[field], field
+        assert of_group(schema, name)["description"] == group.__doc__
+    assert schema.properties["seed"]["description"] == AlignConfig.model_fields["seed"].description
+    assert schema.required == []
+
+
+def test_the_bounds_are_in_the_form(flow: Any) -> None:
+    schema = parameter_schema(flow.fn)
+    beta = of_group(schema, "dpo")["properties"]["beta"]
+    assert (beta["exclusiveMinimum"], beta["maximum"], beta["default"]) == (0, 10, 0.5)
+    assert of_group(schema, "dpo")["properties"]["loss"]["enum"] == ["sigmoid", "hinge", "ipo", "robust"]
+    assert of_group(schema, "prompts")["properties"]["eval_fraction"]["exclusiveMaximum"] == 1
+    assert (schema.properties["seed"]["minimum"], schema.properties["seed"]["maximum"]) == (0, 2**31 - 1)
+
+
+def test_the_grid_is_bounded_too() -> None:
+    fields = of_group(parameter_schema(sweep.fn), "grid")["properties"]
+    assert (fields["betas"]["minItems"], fields["betas"]["maxItems"]) == (1, 16)
+    assert fields["learning_rates"]["items"]["maximum"] == 1
+    assert set(fields["losses"]["items"]["enum"]) == {"sigmoid", "hinge", "ipo", "robust"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dpo": {"beta": 99}},
+        {"dpo": {"betta": 1}},
+        {"seed": -1},
+        {"evaluation": {"bootstrap": "many"}},
+        {"prompts": {"tokens_min": 9, "tokens_max": 8}},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_bounds_is_refused_before_the_run(flow: Any, values: dict[str, Any]) -> None:
+    with pytest.raises(ParameterTypeError):
+        flow.validate_parameters(values)
+
+
+@pytest.mark.parametrize("values", [{"betas": []}, {"betas": [0.5, 99]}, {"losses": ["dpo"]}], ids=str)
+def test_a_grid_out_of_bounds_is_refused_before_the_run(values: dict[str, Any]) -> None:
+    with pytest.raises(ParameterTypeError):
+        sweep.validate_parameters({"grid": values})
+
+
+def test_json_from_the_form_becomes_groups(flow: Any) -> None:
+    """Only what was filled in is sent; the rest is the default."""
+    found = flow.validate_parameters({"dpo": {"beta": 0.25}, "seed": 3})
+    assert found["dpo"] == AlignConfig.model_fields["dpo"].default.model_copy(update={"beta": 0.25})
+    assert found["seed"] == 3
+
+
+# The wrapper itself
+
+
+class Seen(BaseModel):
+    config: AlignConfig
+    extra: int
+
+
+@form
+def _body(config: AlignConfig, extra: int = 7) -> Seen:
+    """What it does.
+
+    More of it.
+    """
+    return Seen(config=config, extra=extra)
+
+
+def test_the_body_gets_one_configuration_and_its_own_parameters() -> None:
+    dpo = AlignConfig.model_validate({"dpo": {"beta": 0.25}}).dpo
+    assert _body() == Seen(config=AlignConfig(), extra=7)
+    assert _body(dpo=dpo, extra=8) == Seen(config=AlignConfig(dpo=dpo), extra=8)
+    assert _body(5).config.seed == 5
+    with pytest.raises(TypeError):
+        _body(config=AlignConfig())
+
+
+def test_the_docstring_keeps_its_words_and_gains_a_line_a_field() -> None:
+    lines = (_body.__doc__ or "").splitlines()
+    assert lines[:5] == ["What it does.", "", "More of it.", "", "Args:"]
+    assert [line.split(":")[0].strip() for line in lines[5:]] == list(AlignConfig.model_fields)
+
+
+def test_groups_that_contradict_each_other_are_refused_in_one_line_when_run() -> None:
+    """Each group is fine by itself, so the form cannot know."""
+    prompts = AlignConfig.model_validate({"prompts": {"tokens_max": 50}}).prompts
+    sampling = AlignConfig.model_validate({"sampling": {"total_tokens": 20}}).sampling
+    with pytest.raises(ConfigError) as raised:
+        _body(prompts=prompts, sampling=sampling)
+    assert "sampling.total_tokens = 20 leaves no room after prompts of 50 tokens: raise it, or lower" in str(
+        raised.value
+    )
+    assert "\n" not in str(raised.value)
+
+
+def test_a_body_without_a_configuration_is_a_mistake() -> None:
+    def body(seed: int) -> None: ...
+
+    with pytest.raises(TypeError, match="expected an AlignConfig"):
+        form(body)
+
+
+@pytest.mark.usefixtures("at_home")
+def test_a_contradiction_ends_the_flow_as_failed_with_that_line() -> None:
+    values = AlignConfig.model_validate({"sampling": {"total_tokens": 20}, "prompts": {"tokens_max": 19}})
+    longer = values.prompts.model_copy(update={"tokens_max": 20})
+    state = align(sampling=values.sampling, prompts=longer, return_state=True)
+    assert state.is_failed()
+    error = asyncio.run(state.aresult(raise_on_failure=False))
+    assert "leaves no room after prompts of 20 tokens" in str(error)

@@ -1,0 +1,179 @@
+"""One machine under test: `plumbline up` in a home of its own, and the calls that a person would make in a browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.flows.small import OPEN_GATES, SMALL
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+READY_WITHIN = 180.0  # seconds
+
+
+class Machine:
+    """A running stack, its addresses, and what its servers say."""
+
+    def __init__(self, home: Path, process: "subprocess.Popen[bytes]") -> None:
+        self.home = home
+        self.process = process
+        state = self.state()
+        self.prefect = str(state["prefect"])
+        self.mlflow = str(state["mlflow"])
+        self.receiver = str(state["receiver"])
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "stack" / "stack.json").read_text(encoding="utf-8"))
+        return found
+
+    def api(self, path: str, body: Any = None, method: str = "") -> Any:
+        """A call to Prefect's API, tried again while the server is away."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.prefect}/api/{path}",
+            data,
+            {"Content-Type": "application/json"},
+            method=method or ("GET" if body is None else "POST"),
+        )
+        ends = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    text = answer.read()
+                    return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code == 503 and time.monotonic() < ends:  # SQLite was locked
+                    time.sleep(0.5)
+                    continue
+                raise AssertionError(f"{path}: {error.code} {error.read().decode()[:500]}") from error
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.5)
+
+    def run(self, name: str, parameters: dict[str, Any]) -> str:
+        """Start a deployment's run, as the form does; returns its id."""
+        deployment = self.api(f"deployments/name/{name}/{name}")
+        body = {"parameters": parameters, "enforce_parameter_schema": True, "state": {"type": "SCHEDULED"}}
+        return str(self.api(f"deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def set_state(self, run: str, kind: str, name: str) -> None:
+        """Ask for a state, as the buttons Cancel and Retry do."""
+        state = {"type": kind, "name": name, "message": "asked for in a test"}
+        self.api(f"flow_runs/{run}/set_state", {"state": state, "force": kind == "SCHEDULED"})
+
+    def kind(self, run: str) -> str:
+        """The type of a run's state."""
+        return str(self.api(f"flow_runs/{run}")["state_type"])
+
+    def end(self, run: str, within: float = 240.0) -> str:
+        """Wait for a run's end; returns the type of its last state."""
+        wait_for(lambda: self.kind(run) in FINAL, within, f"the end of run {run}")
+        return self.kind(run)
+
+    def slots(self) -> int:
+        """How many GPU slots are taken."""
+        return int(self.api("v2/concurrency_limits/gpu")["active_slots"])
+
+    def pids(self, run: str) -> list[int]:
+        """The processes of a flow run."""
+        return [pid for pid, env in environments() if env.get("PREFECT__FLOW_RUN_ID") == run]
+
+    def service(self, *words: str) -> int:
+        """The process of this stack whose command has all these words."""
+        found = [
+            pid
+            for pid, env in environments()
+            if env.get("PLUMBLINE_HOME") == str(self.home)
+            and "PREFECT__FLOW_RUN_ID" not in env
+            and all(word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") for word in words)
+        ]
+        assert len(found) == 1, (words, found)
+        return found[0]
+
+    def mlflow_runs(self, flow_run: str) -> list[Any]:
+        """The MLflow runs of a flow run, the newest first."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.mlflow)
+        everywhere = [found.experiment_id for found in client.search_experiments()]
+        return list(client.search_runs(everywhere, f"tags.`prefect.flow_run_id` = '{flow_run}'"))
+
+    def manifests(self, stage: str) -> list[dict[str, Any]]:
+        """What the store says of the finished results of a stage."""
+        return [json.loads(file.read_text()) for file in self.home.glob(f"store/{stage}/*/manifest.json")]
+
+    def checkpoint(self) -> int:
+        """The step of the last checkpoint of a policy in training; 0 without any."""
+        steps = self.home.glob("store/.work/policy-*/checkpoint-*/trainer_state.json")
+        return max((int(file.parent.name.rpartition("-")[2]) for file in steps), default=0)
+
+
+@contextmanager
+def machine(home: Path, *arguments: str, **environment: str) -> Iterator[Machine]:
+    """`plumbline up` in a home, until the end of the block."""
+    process = start(home, *arguments, **environment)
+    try:
+        wait_for_ready(home, process)
+        yield Machine(home, process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(90)
+
+
+def start(home: Path, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
+    """Start `plumbline up` on free ports; its output goes to `home`/../up.log."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        environment.setdefault(name, "")
+    env = {name: value for name, value in (os.environ | environment).items() if value or name not in environment}
+    ports = ("--prefect-port", "0", "--mlflow-port", "0", "--receiver-port", "0")
+    with home.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", "up", *(arguments or ports)],
+            env=env | {"PLUMBLINE_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def wait_for_ready(home: Path, process: "subprocess.Popen[bytes]", within: float = READY_WITHIN) -> None:
+    """Wait until the stack has started; where it ended instead, fail with what it said."""
+
+    def ready() -> bool:
+        said = home.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+        assert process.poll() is None, f"up ended with code {process.returncode}: {said[-2_000:]}"
+        return "Ctrl-C stops everything." in said
+
+    wait_for(ready, within, "the stack")
+
+
+def wait_for(happened: Callable[[], bool], within: float, what: str) -> float:
+    """Wait for something; returns the seconds that it took, and fails where that is too long."""
+    began = time.monotonic()
+    while not happened():
+        assert time.monotonic() - began < within, f"{what} did not come within {within:.0f} s"
+        time.sleep(0.25)
+    return time.monotonic() - began
+
+
+def environments() -> Iterator[tuple[int, dict[str, str]]]:
+    """Every process that may be read, with its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            pairs = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            yield int(folder.name), dict(pair.partition("=")[::2] for pair in pairs if "=" in pair)
+
+
+def shrunken(**dpo: Any) -> dict[str, Any]:
+    """The embedded default in seconds, with gates that let anything through, and what a test wants of the training."""
+    return SMALL | {"gates": OPEN_GATES, "dpo": SMALL["dpo"] | dpo}

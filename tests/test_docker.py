@@ -1,0 +1,261 @@
+"""What can be known of docker/ without an engine: its files parse, agree with one another, and give nothing away."""
+
+import fnmatch
+import json
+import re
+import shutil
+import stat
+import subprocess
+from base64 import urlsafe_b64decode
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.stack.services import SECRETS, compose_services
+
+ROOT = Path(__file__).parents[1]
+DOCKER = ROOT / "docker"
+COMPOSE = (DOCKER / "compose.yaml").read_text("utf-8")
+EXAMPLE = (DOCKER / ".env.example").read_text("utf-8")
+DOCKERFILE = (DOCKER / "Dockerfile").read_text("utf-8")
+JOB: dict[str, Any] = json.loads((DOCKER / "kubernetes" / "job-template.json").read_text("utf-8"))
+SERVICES = compose_services()
+OWN = {name for name, service in SERVICES.items() if "build" in service}
+ONE_SHOT = {"bootstrap"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in order, each with its whole argument."""
+    joined = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", DOCKERFILE))
+    return [
+        (word, " ".join(rest.split()))
+        for word, _, rest in (line.partition(" ") for line in joined.splitlines())
+        if word
+    ]
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """Each stage's instructions, those of the stages that it starts from included."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    name = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            found[name] = list(found.get(base, []))
+        elif name:
+            found[name].append((word, rest))
+    return found
+
+
+def texts() -> dict[str, str]:
+    """Every file of docker/ but the secrets, by its path."""
+    files = [path for path in sorted(DOCKER.rglob("*")) if path.is_file() and path.name != ".env"]
+    return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files}
+
+
+# The image
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_runs_as_nobody_in_particular_and_tells_its_health(target: str) -> None:
+    found = dict(stages()[target])  # the last of each kind counts
+    assert found["USER"] == "10001:10001"
+    assert found["VOLUME"] == "/data"
+    assert "HEALTH_URL" in found["HEALTHCHECK"]
+    copied = [rest for word, rest in stages()[target] if word == "COPY"]
+    assert copied == [f"--from={target}-builder /opt/venv /opt/venv", f"--from={target}-builder /app /app"]
+    assert all(word != "USER" for word, _ in stages()[f"{target}-builder"]), "only the last stage runs"
+
+
+def test_every_stage_starts_from_the_one_base_whose_tag_is_exact() -> None:
+    argument = next(rest for word, rest in instructions() if word == "ARG")
+    assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-bookworm", argument)
+    bases = {rest.partition(" AS ")[0] for word, rest in instructions() if word == "FROM"}
+    assert bases == {"${BASE}", "builder", "runtime"}
+
+
+def test_the_image_installs_the_tested_versions_and_only_those() -> None:
+    installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+    assert len(installs) == 5
+    assert all("--constraint constraints.txt" in rest or "--no-deps" in rest for rest in installs)
+
+
+def test_the_context_holds_what_the_image_needs_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    kept = {line[1:] for line in lines if line[0] == "!"}
+    packages = set(re.search(r"packages = \[(.*)\]", (ROOT / "pyproject.toml").read_text("utf-8"))[1].split('"')[1::2])  # type: ignore[index]
+    assert kept == packages | {"constraints.txt", "pyproject.toml", "prefect.yaml", "README.md", "LICENSE"}
+    assert all((ROOT / name).exists() for name in kept)
+    assert not any(fnmatch.fnmatch(name, pattern) for name in kept for pattern in ("tests*", "docker*", "*.env"))
+
+
+# Compose
+
+
+def test_compose_asks_for_exactly_the_variables_of_the_example() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", COMPOSE))
+    optional = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE))
+    assert set(re.findall(r"(?m)^(\w+)=$", EXAMPLE)) == asked == set(SECRETS)
+    assert set(re.findall(r"(?m)^# (\w+)=", EXAMPLE)) == set(optional)
+    assert re.findall(r"(?m)^\w+=.+$", EXAMPLE) == [], "no default that works"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_compose_refuses_to_start_without_a_secret(name: str) -> None:
+    with pytest.raises(KeyError, match=name):
+        compose_services({other: value for other, value in SECRETS.items() if other != name})
+
+
+def test_every_secret_in_compose_is_one_that_must_be_given() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|AUTH_STRING|REDISCLI_AUTH|ENCRYPTION_KEY|DOCKET_URL")
+    for name, service in yaml.safe_load(COMPOSE)["services"].items():
+        for variable, value in service["environment"].items():
+            if secret.search(variable):
+                assert ":?" in value, f"{name}: {variable}"
+        assert ":?" not in str(service.get("command", "")), "a command line is public"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_pinned_confined_and_rotates_its_log(name: str) -> None:
+    service = SERVICES[name]
+    assert re.search(r":\d+\.\d+(\.\d+)?-\w+$", service["image"])
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert {"max-size", "max-file"} <= set(service["logging"]["options"])
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
+    assert name in OWN or service["user"] not in {"root", "0"}
+    assert "/tmp" in service["tmpfs"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - ONE_SHOT))
+def test_a_service_tells_whether_it_is_well(name: str) -> None:
+    service = SERVICES[name]
+    if name not in OWN:
+        assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+        return
+    port = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/[\w/]+", service["environment"]["HEALTH_URL"])
+    assert port is not None
+    if "--port" in service["command"]:
+        assert service["command"][service["command"].index("--port") + 1] == port[1]
+    else:
+        assert "--with-healthcheck" in service["command"]
+
+
+def test_a_start_waits_for_what_can_be_waited_for() -> None:
+    for name, service in SERVICES.items():
+        for other, wanted in service.get("depends_on", {}).items():
+            kind = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+            assert wanted["condition"] == kind, f"{name} on {other}"
+            assert "profiles" not in SERVICES[other], f"{name} on {other}: which a profile leaves out"
+
+
+def test_only_loopback_is_published_and_the_databases_are_not() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(ports) == {"prefect", "mlflow"}
+    assert all(port.startswith("127.0.0.1:") for listed in ports.values() for port in listed)
+    networks = yaml.safe_load(COMPOSE)["networks"]
+    assert networks["data"]["internal"] is True
+    for name in ("postgres", "redis"):
+        assert SERVICES[name]["networks"] == ["data"]
+
+
+def test_each_volume_and_file_that_is_mounted_exists() -> None:
+    named = set(yaml.safe_load(COMPOSE)["volumes"])
+    used = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
+    assert {name for name in used if not name.startswith("./")} == named
+    assert all((DOCKER / name).is_file() for name in used if name.startswith("./"))
+
+
+def test_a_gpu_is_reserved_by_the_one_profile_only() -> None:
+    assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
+    assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+    (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "1", "capabilities": ["gpu"]}
+    assert SERVICES["worker-gpu"]["build"]["target"] == "gpu"
+    assert {SERVICES[name]["build"]["target"] for name in OWN - {"worker-gpu"}} == {"cpu"}
+    assert SERVICES["worker-gpu"]["environment"] == SERVICES["worker-cpu"]["environment"]
+
+
+def test_compose_and_the_project_have_one_version() -> None:
+    version = re.search(r'(?m)^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert version is not None
+    found = {name: SERVICES[name]["image"].partition(":")[2].rpartition("-")[0] for name in OWN}
+    assert set(found.values()) == {version[1]}
+
+
+def test_the_secrets_are_made_once_each_its_own_for_the_owner_only(tmp_path: Path) -> None:
+    for name in ("secrets.sh", ".env.example"):
+        shutil.copy(DOCKER / name, tmp_path)
+    subprocess.run(["sh", str(tmp_path / "secrets.sh")], check=True)
+    made = tmp_path / ".env"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    values = dict(re.findall(r"(?m)^(\w+)=(.*)$", made.read_text("utf-8")))
+    assert set(values) == set(SECRETS)
+    assert len(set(values.values())) == len(values)
+    assert all(len(urlsafe_b64decode(value)) == 32 for value in values.values())
+    before = made.read_bytes()
+    again = subprocess.run(["sh", str(tmp_path / "secrets.sh")], check=False, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "in use" in again.stderr
+    assert made.read_bytes() == before
+
+
+def test_the_file_with_the_secrets_is_kept_out_of_git() -> None:
+    assert ".env" in (DOCKER / ".gitignore").read_text("utf-8").split()
+
+
+@pytest.mark.parametrize("name", texts())
+def test_no_file_names_a_registry_of_its_own_or_holds_a_key(name: str) -> None:
+    text = texts()[name]
+    assert (
+        re.findall(r"index-url|--find-links|--trusted-host|//[\w.-]*(?:pypi|pythonhosted|registry)[\w.-]*", text) == []
+    )
+    assert re.findall(r"-----BEGIN|AKIA[0-9A-Z]{16}|gh[ps]_\w{20}", text) == []
+
+
+# Kubernetes
+
+
+def test_the_job_template_names_only_variables_that_it_has_and_uses_each() -> None:
+    named = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(JOB["job_configuration"])))
+    assert named == set(JOB["variables"]["properties"])
+
+
+def test_the_job_templates_defaults_fit_their_own_schema() -> None:
+    schema = JOB["variables"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    defaults = {name: field["default"] for name, field in schema["properties"].items()}
+    jsonschema.validate(defaults, schema)
+    assert all(field["description"] for field in schema["properties"].values())
+    with pytest.raises(jsonschema.ValidationError, match="minimum"):
+        jsonschema.validate(defaults | {"gpus": -1}, schema)
+
+
+def test_a_job_is_confined_like_the_container() -> None:
+    pod = JOB["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 10001
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "{{ gpus }}"
+    assert container["envFrom"] == [{"secretRef": {"name": "{{ secret }}"}}]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]}
+    assert {path: volumes[name] for path, name in mounts.items()} == {
+        "/data": {"persistentVolumeClaim"},
+        "/tmp": {"emptyDir"},
+    }
+    assert pod["restartPolicy"] == "Never"
+
+
+def test_a_job_runs_the_version_of_compose() -> None:
+    assert JOB["variables"]["properties"]["image"]["default"] == SERVICES["worker-gpu"]["image"]
