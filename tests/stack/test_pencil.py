@@ -29,7 +29,9 @@ def ungated(reviews: Reviews, monkeypatch: pytest.MonkeyPatch) -> str:
     """A version that somebody registered by hand, of a policy that the gates refused."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", reviews.stack.mlflow)
     source = reviews.client.get_run(reviews.refused).data.tags["plumbline.model_uri"]
-    return str(reviews.client.create_model_version(NAME, source, run_id=reviews.refused).version)
+    model = source.removeprefix("models:/")
+    made = reviews.client.create_model_version(NAME, source, reviews.refused, model_id=model, await_creation_for=None)
+    return str(made.version)
 
 
 def open_version(page: "Page", stack: Machine, version: str) -> None:

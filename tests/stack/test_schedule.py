@@ -45,12 +45,12 @@ def begun(stack: Machine, since: str, by: str) -> dict[str, Any]:
 
 def test_the_weekly_schedule_is_shown(stack: Machine, retrain: str, page: "Page") -> None:
     page.goto(f"{stack.prefect}/deployments/deployment/{retrain}")
-    page.get_by_text("plumbline: data arrived, retrain").wait_for()
-    page.get_by_text("weekly", exact=True).hover()
+    page.get_by_text("plumbline: data arrived, retrain").first.wait_for()
+    page.get_by_text("weekly").first.hover()
     page.get_by_text("At 03:00 AM, only on Monday (UTC)").first.wait_for()
     picture(page, "prefect-retrain", height=390, after=1)
     page.locator("li.p-tab", has_text="Upcoming").click()
-    page.get_by_text("auto-scheduled").first.wait_for()
+    page.get_by_text("auto-scheduled").locator("visible=true").first.wait_for()
 
 
 def test_a_run_starts_when_it_is_due(stack: Machine, retrain: str, figures: Any) -> None:
