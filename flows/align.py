@@ -31,7 +31,7 @@ from tasks.models import base_model, reward_model
 from tasks.pairs import build_pairs, require_valid, validate_pairs
 from tasks.publishing import log_model, record_run, show_result
 from tasks.samples import merge_samples, sample_shard, score_samples, shards
-from tasks.stopping import heeded_signals
+from tasks.stopping import stopping_as_one
 from tasks.training import reference_logprobs, train_policy
 
 R = TypeVar("R")
@@ -81,7 +81,7 @@ def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], R]) -> R:
         "prefect.flow_run_name": flow_run.name or "",
         "prefect.flow_run_url": flow_run.ui_url or "",
     }
-    with heeded_signals(), tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
+    with stopping_as_one(), tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
         return body(config, run_id)
 
 

@@ -1,9 +1,10 @@
-"""Stops a run between two steps: a signal is noted at once, and goes on to its handler once a checkpoint is kept."""
+"""Stops a run between two steps: a signal waits for a checkpoint, and work in other threads ends with its run."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -11,61 +12,59 @@ from alignment.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_asked = threading.Event()
-_holding = False
-_held: list[int] = []
+_ended: ContextVar[threading.Event | None] = ContextVar("_ended", default=None)
 
 
 @contextmanager
-def heeded_signals() -> Iterator[None]:
-    """Note SIGTERM and SIGINT while it lasts, then pass them to the handlers before: Prefect's, or the shell's.
-
-    Work in other threads stops at its next report of progress. A thread other than the main one changes nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers: dict[int, Any] = {}
-    _asked.clear()
-    _held.clear()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        again = _asked.is_set()
-        _asked.set()
-        if _holding and not again:
-            _held.append(number)
-        else:
-            _pass_on(handlers[number], number, frame)
-
-    for number in SIGNALS:
-        handlers[number] = signal.signal(number, note)
+def stopping_as_one() -> Iterator[None]:
+    """A run: where it ends by an exception, work that it has in other threads stops at its next report of progress."""
+    ended = threading.Event()
+    token = _ended.set(ended)
     try:
         yield
+    except BaseException:
+        ended.set()
+        raise
     finally:
-        for restored, handler in handlers.items():
-            signal.signal(restored, handler)
+        _ended.reset(token)
 
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold the first signal back until the work inside, which heeds `require_wanted`, has stopped by itself."""
-    global _holding
-    if threading.current_thread() is not threading.main_thread():
+    """Hold the first SIGTERM or SIGINT back until the work inside, which heeds `require_wanted`, stopped by itself.
+
+    Then it goes to the handler before, Prefect's or the shell's; a second one goes there at once. Outside of a run, and
+    in another thread than the main one, nothing is held. No longer than needed: meanwhile Prefect takes a cancellation
+    for a crash first.
+    """
+    ended = _ended.get()
+    if ended is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _holding = True
+    before: dict[int, Any] = {}
+    held: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if held:
+            _pass_on(before[number], number, frame)
+        held.append(number)
+        ended.set()
+
+    for number in SIGNALS:
+        before[number] = signal.signal(number, note)
     try:
         yield
     finally:
-        _holding = False
-        if _held:
-            number = _held.pop()
-            _pass_on(signal.getsignal(number), number, None)
+        for restored, handler in before.items():
+            signal.signal(restored, handler)
+        if held:
+            _pass_on(before[held[0]], held[0], None)
 
 
 def require_wanted() -> None:
-    """Raise Interrupted where the run was asked to stop."""
-    if _asked.is_set():
+    """Raise Interrupted where the run was asked to stop, or has ended."""
+    ended = _ended.get()
+    if ended is not None and ended.is_set():
         raise Interrupted("the run was asked to stop; run again to go on from the last checkpoint")
 
 
@@ -75,5 +74,4 @@ def _pass_on(
     if callable(handler):
         handler(number, frame)
     elif handler == signal.SIG_DFL:
-        signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)

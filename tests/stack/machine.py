@@ -70,6 +70,11 @@ class Machine:
         state = {"type": kind, "name": name, "message": "asked for in a test"}
         self.api(f"flow_runs/{run}/set_state", {"state": state, "force": kind == "SCHEDULED"})
 
+    def retry(self, run: str) -> None:
+        """Press Retry a few seconds after a crash, as a person does, once the worker has told of it too."""
+        time.sleep(5)
+        self.set_state(run, "SCHEDULED", "AwaitingRetry")
+
     def kind(self, run: str) -> str:
         """The type of a run's state."""
         return str(self.api(f"flow_runs/{run}")["state_type"])

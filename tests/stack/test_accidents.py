@@ -83,7 +83,7 @@ def test_a_flow_process_that_is_killed_crashes_and_a_retry_goes_on(
         os.kill(pid, signal.SIGKILL)
     seconds = wait_for(lambda: here.kind(training) == "CRASHED", 60, "Crashed")
 
-    here.set_state(training, "SCHEDULED", "AwaitingRetry")
+    here.retry(training)
     assert here.end(training) == "COMPLETED"
     assert result(here) == undisturbed
     assert sorted(run.info.status for run in here.mlflow_runs(training)) == ["FAILED", "FINISHED"]
@@ -100,7 +100,7 @@ def test_a_worker_killed_with_its_flow_is_found_by_the_missing_heartbeats(
         os.kill(pid, signal.SIGKILL)
     seconds = wait_for(lambda: here.kind(training) == "CRASHED", 180, "Crashed")
 
-    here.set_state(training, "SCHEDULED", "AwaitingRetry")
+    here.retry(training)
     assert here.end(training) == "COMPLETED"
     assert here.service("worker", "start") != worker
     assert result(here) == undisturbed

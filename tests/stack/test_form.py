@@ -37,7 +37,7 @@ def test_every_group_and_field_is_there_with_its_description(form: "Page") -> No
     assert field(dpo, "Beta").locator("input").input_value() == "0.5"
     assert "sigmoid, hinge, ipo, or robust" in field(dpo, "Loss").inner_text()
     assert "in nats a token, at most" in field(field(form, "gates"), "Max Kl Per Token").inner_text()
-    dpo.scroll_into_view_if_needed()
+    dpo.evaluate("group => group.scrollIntoView()")
     picture(form, "prefect-form")
 
 

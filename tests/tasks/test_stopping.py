@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,8 +14,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import Interrupted
-from tasks import stopping
-from tasks.stopping import SIGNALS, heeded_signals, held_signals, require_wanted
+from tasks.stopping import SIGNALS, held_signals, require_wanted, stopping_as_one
 
 PROJECT = Path(__file__).parents[2]
 
@@ -31,7 +31,6 @@ def heard() -> Iterator[list[int]]:
     yield found
     for number, handler in before.items():
         signal.signal(number, handler)
-    stopping._asked.clear()
 
 
 def is_wanted() -> bool:
@@ -51,18 +50,18 @@ def in_a_thread(work: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_outside_of_a_held_section_a_signal_goes_on_at_once(number: int, heard: list[int]) -> None:
-    with heeded_signals():
-        assert is_wanted()
+def test_outside_of_a_held_section_the_handlers_are_prefect_s_or_the_shell_s(number: int, heard: list[int]) -> None:
+    """So that Prefect knows a cancellation from a crash."""
+    with stopping_as_one():
+        before = signal.getsignal(number)
         signal.raise_signal(number)
         assert heard == [number]
-        assert not is_wanted()
-    assert heard == [number]
+        assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_inside_it_goes_on_after_the_section_and_the_work_is_told(number: int, heard: list[int]) -> None:
-    with heeded_signals():
+    with stopping_as_one():
         with held_signals():
             signal.raise_signal(number)
             assert heard == []
@@ -74,7 +73,7 @@ def test_inside_it_goes_on_after_the_section_and_the_work_is_told(number: int, h
 
 def test_a_second_signal_goes_on_at_once(heard: list[int]) -> None:
     """A person who presses Ctrl-C twice means it."""
-    with heeded_signals(), held_signals():
+    with stopping_as_one(), held_signals():
         signal.raise_signal(signal.SIGTERM)
         assert heard == []
         signal.raise_signal(signal.SIGINT)
@@ -91,7 +90,7 @@ def test_the_handler_before_ends_the_run_and_the_work_s_own_end_is_its_cause() -
         raise Terminated(number)
 
     def work() -> None:
-        with heeded_signals(), held_signals():
+        with stopping_as_one(), held_signals():
             signal.raise_signal(signal.SIGTERM)
             require_wanted()
 
@@ -101,8 +100,7 @@ def test_the_handler_before_ends_the_run_and_the_work_s_own_end_is_its_cause() -
             work()
     finally:
         signal.signal(signal.SIGTERM, before)
-        stopping._asked.clear()
-    assert raised.value.args == (signal.SIGTERM,)
+        assert raised.value.args == (signal.SIGTERM,)
     assert isinstance(raised.value.__context__, Interrupted)
 
 
@@ -112,7 +110,7 @@ def test_ctrl_c_is_python_s_own_after_the_section(heard: list[int]) -> None:
 
     def work() -> None:
         nonlocal reached
-        with heeded_signals(), held_signals():
+        with stopping_as_one(), held_signals():
             signal.raise_signal(signal.SIGINT)
             reached = True
 
@@ -125,40 +123,55 @@ def test_ctrl_c_is_python_s_own_after_the_section(heard: list[int]) -> None:
 def test_the_handlers_before_are_put_back(heard: list[int], ends: str) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
-        with heeded_signals(), held_signals():
+        with stopping_as_one(), held_signals():
             assert [signal.getsignal(number) for number in SIGNALS] != before
             if ends == "badly":
                 raise ValueError("the work failed")
     except ValueError:
         pass
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    with heeded_signals():
+    with stopping_as_one():
         signal.raise_signal(signal.SIGTERM)  # nothing is held any more
         assert heard == [signal.SIGTERM]
 
 
 def test_the_next_run_was_not_asked_to_stop(heard: list[int]) -> None:
-    with heeded_signals(), held_signals():
+    with stopping_as_one(), held_signals():
         signal.raise_signal(signal.SIGTERM)
-    with heeded_signals():
+    with stopping_as_one():
         require_wanted()
         with held_signals():
             require_wanted()
     assert heard == [signal.SIGTERM]
 
 
-def test_work_in_other_threads_hears_of_it(heard: list[int]) -> None:
-    with heeded_signals():
-        assert in_a_thread(is_wanted)
-        signal.raise_signal(signal.SIGTERM)
-        assert not in_a_thread(is_wanted)
+def test_work_in_other_threads_stops_once_its_run_has_ended_early() -> None:
+    """As a shard of samples does, whose run was cancelled while it waits for the shards."""
+    context: list[Context] = []
+
+    def run() -> None:
+        with stopping_as_one():
+            context.append(copy_context())
+            assert in_a_thread(lambda: context[0].run(is_wanted))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not in_a_thread(lambda: context[0].run(is_wanted))
+    assert is_wanted()
+
+
+def test_work_goes_on_where_its_run_ended_well() -> None:
+    with stopping_as_one():
+        context = copy_context()
+    assert context.run(is_wanted)
 
 
 def test_another_thread_changes_nothing(heard: list[int]) -> None:
     """Neither handlers nor what is held: Python lets the main thread alone set handlers."""
 
     def work() -> list[Any]:
-        with heeded_signals(), held_signals():
+        with stopping_as_one(), held_signals():
             return [signal.getsignal(number) for number in SIGNALS]
 
     before = [signal.getsignal(number) for number in SIGNALS]
@@ -172,7 +185,7 @@ def test_another_thread_changes_nothing(heard: list[int]) -> None:
             leave.wait(10)
 
     thread = threading.Thread(target=hold)
-    with heeded_signals():
+    with stopping_as_one():
         thread.start()
         assert entered.wait(10)
         signal.raise_signal(signal.SIGTERM)
@@ -192,8 +205,8 @@ def test_a_process_without_a_handler_dies_of_the_signal_after_the_section() -> N
     """The disposition of a process that nobody prepared, as the kernel knows it."""
     code = (
         "import os, signal\n"
-        "from tasks.stopping import heeded_signals, held_signals\n"
-        "with heeded_signals():\n"
+        "from tasks.stopping import stopping_as_one, held_signals\n"
+        "with stopping_as_one():\n"
         "    with held_signals():\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        print('kept', flush=True)\n"
@@ -205,7 +218,7 @@ def test_a_process_without_a_handler_dies_of_the_signal_after_the_section() -> N
 
 def test_a_signal_that_was_ignored_stays_so_but_the_work_stops(heard: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with heeded_signals():
+    with stopping_as_one():
         with held_signals():
             os.kill(os.getpid(), signal.SIGINT)
             assert not is_wanted()
