@@ -71,8 +71,14 @@ class Machine:
         self.api(f"flow_runs/{run}/set_state", {"state": state, "force": kind == "SCHEDULED"})
 
     def retry(self, run: str) -> None:
-        """Press Retry a few seconds after a crash, as a person does, once the worker has told of it too."""
-        time.sleep(5)
+        """Press Retry, once a crash was told by all who tell of it: the worker's second word would end the retry."""
+
+        def told_twice() -> bool:
+            states = self.api(f"flow_run_states/?flow_run_id={run}")
+            return sum(state["type"] == "CRASHED" for state in states) > 1
+
+        with suppress(AssertionError):  # one killed with its worker is told of once
+            wait_for(told_twice, 20, "the second word")
         self.set_state(run, "SCHEDULED", "AwaitingRetry")
 
     def kind(self, run: str) -> str:

@@ -15,7 +15,7 @@ from tests.stack.machine import Machine, machine, shrunken, wait_for
 
 pytestmark = pytest.mark.stack
 
-STEPS = 1_500
+STEPS = 800
 SETTINGS = shrunken(steps=STEPS, learning_rate=1e-5, stop_chosen_drop=0, checkpoint_every=50, log_every=50)
 
 

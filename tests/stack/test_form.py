@@ -94,9 +94,8 @@ def show_in_mlflow(stack: Machine, page: "Page", run: str) -> None:
     (found,) = stack.mlflow_runs(run)
     where = f"{stack.mlflow}/#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
     page.goto(f"{where}/model-metrics")
-    page.get_by_placeholder("Search metric charts").fill("rewards|logps|loss|grad")
+    page.get_by_placeholder("Search metric charts").fill("rewards")
     page.get_by_text("margin").first.wait_for()
     picture(page, "mlflow-run", after=5)
     page.goto(f"{where}/artifacts/samples.json")
     page.get_by_text("aligned_reward").first.wait_for()
-    picture(page, "mlflow-samples", after=3)
