@@ -159,6 +159,29 @@ def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
     )
 
 
+def result_list(report: EvalReport) -> str:
+    """The result as a Markdown list, for where a table has no room."""
+    return "\n".join(f"- {name}: {_in_words(*figures)}" for name, *figures in result_rows(report))
+
+
+def gates_list(judgement: Judgement) -> str:
+    """Each gate with its value and bound as a Markdown list, the failed ones with what that means."""
+    return "\n".join(
+        f"- {gate.name.replace('_', ' ')} {gate.value:.4g}, bound {_bound(gate)}: "
+        f"{'passed' if gate.passed else f'**FAILED**, {gate.why}'}"
+        for gate in judgement.gates
+    )
+
+
+def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
+    """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
+    return "\n".join(
+        f"- {_cell(row.prompt)}\n  - {_signed(row.base_reward)} before: {_cell(row.base)}\n"
+        f"  - {_signed(row.aligned_reward)} after: {_cell(row.aligned)}"
+        for row in rows[: max(0, limit)]
+    )
+
+
 def model_card(
     config: AlignConfig,
     report: EvalReport,
@@ -265,6 +288,11 @@ def _cell(text: str) -> str:
 
 def _bound(gate: GateResult) -> str:
     return gate.bound.replace(">=", "≥").replace("<=", "≤")
+
+
+def _in_words(before: str, after: str, change: str) -> str:
+    sides = " → ".join(figure for figure in (before, after) if figure != NONE)
+    return ", ".join(part for part in (sides, change) if part not in {"", NONE}) or NONE
 
 
 def _plain(value: float) -> str:

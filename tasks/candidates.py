@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from alignment.card import gates_table, result_table, samples_table
+from alignment.card import gates_list, result_list, samples_list
 from alignment.errors import ModelError, PromotionError
 from alignment.gates import judge
 from alignment.report import EvalReport, Judgement, SampleRow
@@ -121,13 +121,13 @@ def card(candidate: Candidate) -> str:
     if candidate.judgement is not None and candidate.report is not None:
         sections += [
             candidate.judgement.sentence,
-            f"## Result\n\n{result_table(candidate.report)}",
-            f"## Gates\n\n{gates_table(candidate.judgement)}",
+            f"## Result\n\n{result_list(candidate.report)}",
+            f"## Gates\n\n{gates_list(candidate.judgement)}",
         ]
     for heading, key in KINDS.items():
         rows = sorted(candidate.samples, key=key, reverse=True)
         if rows:
-            sections.append(f"## Samples: {heading}\n\n{samples_table(rows, SAMPLES)}")
+            sections.append(f"## Samples: {heading}\n\n{samples_list(rows, SAMPLES)}")
     if candidate.where:
         link = candidate.where.startswith("http")
         sections.append(f"[The run in MLflow]({candidate.where})" if link else f"The run: `{candidate.where}`")

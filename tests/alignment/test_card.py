@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from alignment.card import gates_table, model_card, result_rows, result_table, samples_table
+from alignment.card import (
+    gates_list,
+    gates_table,
+    model_card,
+    result_list,
+    result_rows,
+    result_table,
+    samples_list,
+    samples_table,
+)
 from alignment.config import AlignConfig
 from alignment.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
 
@@ -180,3 +189,16 @@ def test_the_card_says_what_how_and_what_was_not_checked() -> None:
     ]
     assert "toxicity" in card
     assert card.count("| the film |") == 5
+
+
+def test_a_list_says_what_the_table_says_where_there_is_no_room_for_one() -> None:
+    lines = result_list(report()).splitlines()
+    assert len(lines) == len(result_rows(report()))
+    for line, (name, before, after, change) in zip(lines, result_rows(report()), strict=True):
+        assert line.startswith(f"- {name}: ")
+        assert all(figure in line for figure in (before, after, change) if figure != "–")
+    gates = gates_list(JUDGEMENT).splitlines()
+    assert ["**FAILED**" in line for line in gates] == [not gate.passed for gate in JUDGEMENT.gates]
+    assert all(gate.why in line for line, gate in zip(gates, JUDGEMENT.gates, strict=True) if not gate.passed)
+    assert SAMPLE.prompt in samples_list([SAMPLE], 1)
+    assert samples_list([SAMPLE], 0) == ""
