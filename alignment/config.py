@@ -316,6 +316,9 @@ class GatesConfig(Group):
         le=1_000,
         description="Perplexity under the anchor, aligned over the anchor's own samples, at most, where one is given",
     )
+    min_anchor_reward_sd_ratio: float = Field(
+        0.20, ge=0, le=10, description="Reward SD, aligned over the anchor, at least, where one is given"
+    )
 
 
 class RegistryConfig(Group):

@@ -108,7 +108,12 @@ def _anchor_perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading
 def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
     if report.drift is None:
         return None
-    return report.drift.reward_sd_ratio, config.min_reward_sd_ratio, None, "over all rounds the texts have become alike"
+    return (
+        report.drift.reward_sd_ratio,
+        config.min_anchor_reward_sd_ratio,
+        None,
+        "over all rounds the texts have become alike",
+    )
 
 
 def judge(report: EvalReport, config: GatesConfig) -> Judgement:

@@ -36,18 +36,15 @@ def promote(name: str, version: int | None, config: Path, yes: bool, reason: str
         )
     console = make_console()
     with prefect():
-        from flows.promote import promote as promote_flow
-        from flows.promote import promote_answered
+        from flows.promote import approve_automatically, promote_answered
         from tasks.promotion import find_candidate, load_promotion
 
         policy = load_promotion(config)
-        if yes:
-            state: Any = promote_flow(name, version, reason, approver, True, policy, return_state=True)
-            return _report(state.result(), console)
+        given = approve_automatically(policy, approver, reason) if yes else None
         candidate = find_candidate(name, version)
-        answer = ask(candidate, reason, approver, console)
+        answer = given or ask(candidate, reason, approver, console)
         number = int(candidate.version)
-        state = promote_answered(name, number, candidate.champion, answer, return_state=True)
+        state: Any = promote_answered(name, number, candidate.champion, answer, return_state=True)
         return _report(state.result(), console)
 
 

@@ -106,15 +106,17 @@ def configured_webhook() -> Webhook | None:
 def zombies() -> AutomationCore:
     """The automation that ends a run whose process has not been heard of for a while.
 
-    A heartbeat arms it; the next one, or any change of the run's state, disarms it. So a run that is suspended or waits
-    for a retry is left alone, and one that ended too, whatever its last state was called. A run that waits for a person
-    in `pause_flow_run` has its process, and a heartbeat.
+    Only runs of these deployments are meant, by their tag: others may beat more slowly. A heartbeat arms it; the next
+    one, or any change of the run's state, disarms it. So a run that is suspended or waits for a retry is left alone,
+    and one that ended too, whatever its last state was called. A run that waits for a person in `pause_flow_run` has
+    its process, and a heartbeat.
     """
     return AutomationCore(
         name=ZOMBIES,
         description="Ends a run as Crashed once its heartbeats stop, as they do where worker and run died together.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.id": "prefect.tag.plumbline", "prefect.resource.role": "tag"},
             for_each={"prefect.resource.id"},
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
@@ -229,17 +231,17 @@ def _deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str, Any
         made = client.create_deployment(
             flow_id=client.create_flow_from_name(flow.name),
             name=spec["name"],
-            version=version,
             schedules=schedules,
             **(fields | options),
         )
         _triggers(client, made, spec["name"], triggers)
+        client.update_deployment(made, DeploymentUpdate(version=version))  # last: what was cut off is made again
         return Change("made", what, _cron(spec))
     if found.version == version:
         paused = [f"schedule {item.slug} is paused" for item in found.schedules if not item.active]
         return Change("left", what, "; ".join(paused))
     before = (found.version or "").split(".")
-    client.update_deployment(found.id, DeploymentUpdate(version=version, **fields))
+    client.update_deployment(found.id, DeploymentUpdate(**fields))
     if before[0] != version.split(".")[0]:
         _triggers(client, found.id, spec["name"], triggers)
     if before[-1] != version.split(".")[-1]:
@@ -251,6 +253,7 @@ def _deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str, Any
                 )
             else:
                 client.create_deployment_schedules(found.id, [item])
+    client.update_deployment(found.id, DeploymentUpdate(version=version))
     return Change("changed", what, _cron(spec))
 
 

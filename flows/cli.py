@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 REFUSED = 3
 INTERRUPTED = 130
-QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
+CONFIGS = Path(__file__).parent / "configs"
+QUICKSTART, ROUND = CONFIGS / "quickstart.yaml", CONFIGS / "quickstart_retrain.yaml"
 
 app = App(
     name="plumbline",
@@ -61,7 +62,9 @@ def run(
 def retrain(
     *,
     flags: Flags = None,
-    config: ConfigPath = QUICKSTART,
+    config: Annotated[
+        Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
+    ] = ROUND,
     json: Annotated[Path | None, Parameter(help="Also write the result to this file")] = None,
     debug: Debug = False,
 ) -> int:

@@ -90,10 +90,12 @@ def running(home: Path) -> State | None:
 
 def join(home: Path) -> None:
     """Let this process use the stack of this home, where one is up and the environment names no servers."""
+    if os.environ.get("PREFECT_API_URL") or os.environ.get("MLFLOW_TRACKING_URI"):
+        return
     state = running(home)
     if state is not None:
-        os.environ.setdefault("PREFECT_API_URL", f"{state.prefect}/api")
-        os.environ.setdefault("MLFLOW_TRACKING_URI", state.mlflow)
+        os.environ["PREFECT_API_URL"] = f"{state.prefect}/api"
+        os.environ["MLFLOW_TRACKING_URI"] = state.mlflow
         os.environ.setdefault("PLUMBLINE_WEBHOOK_URL", f"{state.receiver}/webhook")
 
 

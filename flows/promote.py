@@ -20,10 +20,12 @@ from pydantic import Field
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError
 from flows.align import connect
+from flows.operate import PROMOTION
 from tasks.candidates import Candidate, card
 from tasks.promotion import (
     Outcome,
     check_candidate,
+    load_promotion,
     promote_candidate,
     reject_candidate,
     roll_back,
@@ -53,7 +55,6 @@ def promote(
     reason: Text = "",
     approver: Annotated[str, Field(max_length=200)] = "",
     yes: bool = False,
-    promotion: PromotionConfig = PromotionConfig(),  # noqa: B008 - Prefect draws its form from literal defaults
 ) -> Outcome | State[Any]:
     """Make a version the champion: its gates are checked again, a person approves, then the aliases move together.
 
@@ -62,17 +63,17 @@ def promote(
         version: Number of the version; empty takes the challenger.
         reason: Why; kept on the version.
         approver: Who approves; kept on the version.
-        yes: Approve without asking anybody, where `promotion.automatic` allows it.
-        promotion: Who may promote, and how long an approval is waited for.
+        yes: Approve without asking anybody, where flows/configs/promotion.yaml allows it.
     """
+    policy = load_promotion(PROMOTION)  # not a field of the form: whoever starts a run could allow it to himself
     connect()
     candidate = check_candidate(model_name, version)
     if candidate.settled:
         answer = Approval(decision="approve", approver=approver, reason=reason)
     elif yes:
-        answer = approve_automatically(promotion, approver, reason)
+        answer = approve_automatically(policy, approver, reason)
     else:
-        answer = ask(candidate, promotion, approver, reason)
+        answer = ask(candidate, policy, approver, reason)
     return settle(candidate, answer)
 
 

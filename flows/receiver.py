@@ -96,10 +96,15 @@ async def read_body(request: Request) -> bytes:
 def look_at_all(known: Callable[[], list[str]], look: Look, policy: PromotionConfig) -> None:
     """Look at every known model; what cannot be read now is left to the next message."""
     try:
-        for name in known():
-            look(name, policy)
+        names = known()
     except PlumblineError as error:
         logger.error("the registry was not looked at: %s", error)
+        return
+    for name in names:
+        try:
+            look(name, policy)
+        except PlumblineError as error:
+            logger.error("models:/%s was not looked at: %s", name, error)
 
 
 def serve(host: str, port: int, policy: PromotionConfig) -> None:

@@ -24,6 +24,7 @@ OTHERS = (  # what would lead a process of this stack to somebody else's server
     *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"),
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
 )
+OTHER_SERVERS = ("PREFECT_SERVER_", "PREFECT_MESSAGING_", "PREFECT_REDIS_", "_MLFLOW_SERVER_", "MLFLOW_SERVER_")
 COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
 
 
@@ -72,10 +73,14 @@ class Service:
             wait_for_answer(self.process, self.name, self.health, self.log.path, within, given_up)
 
 
+def _leads_elsewhere(name: str) -> bool:
+    return name in OTHERS or name.startswith(OTHER_SERVERS)
+
+
 def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]:
     """Every process of the stack with its command and environment, in the order of their start."""
     prefect, mlflow, receiver = ports.addresses()
-    common = {name: value for name, value in os.environ.items() if name not in OTHERS} | {
+    common = {name: value for name, value in os.environ.items() if not _leads_elsewhere(name)} | {
         MARK: str(home),
         "PLUMBLINE_HOME": str(home),
         "PLUMBLINE_PROJECT": str(project),
@@ -136,11 +141,6 @@ def secret(home: Path, name: str) -> str:
             file.write(urlsafe_b64encode(secrets.token_bytes(32)))
         draft.replace(path)
     return path.read_text(encoding="ascii")
-
-
-def stackstack_file(home: Path, name: str) -> Path:
-    """A file of the stack's own state."""
-    return home / "stack" / name
 
 
 def stack_file(home: Path, name: str) -> Path:

@@ -31,6 +31,7 @@ from flows.services import (
 
 READY_WITHIN = 180.0  # seconds for the servers' first answer, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
+PAUSED = "paused"  # the file that says that a stack paused its pool
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
 DEATHS = 5  # in a row, after which the stack gives up
 SETTLED = {"RUNNING": "CRASHED", "PAUSED": "CRASHED", "CANCELLING": "CANCELLED", "PENDING": "SCHEDULED"}
@@ -78,6 +79,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     if stopping.is_set():
         return
     _settle(prefect)
+    _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
     services["worker"].start()
     for line in (
         "",
@@ -156,7 +158,7 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
     stopping.clear()
     with suppress(OSError):  # the terminal may be gone
         console.print(f"stopping; runs at work get {STOPPED_WITHIN['runs']:g} s to end (Ctrl-C again: at once)")
-    with _no_further_runs(services["prefect"]):
+    with _no_further_runs(home, services["prefect"]):
         _end_runs(home, stopping)
         _end(services["worker"], console, stopping)
     for name in ("receiver", "mlflow", "prefect"):
@@ -165,18 +167,27 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
 
 
 @contextmanager
-def _no_further_runs(prefect: Service) -> Iterator[None]:
-    """Pause the pool meanwhile: what is queued then waits for the next `up`, and is not started to be ended at once."""
+def _no_further_runs(home: Path, prefect: Service) -> Iterator[None]:
+    """Pause the pool meanwhile: what is queued then waits for the next `up`, and is not started to be ended at once.
+
+    A file remembers that it was us, and not a person, so that the next `up` can resume it where this one cannot.
+    """
     pool = prefect.health.replace("/health", f"/work_pools/{POOL}")
-    paused = False
     with suppress(OSError):
-        paused = call("GET", pool, None)["is_paused"]
-        call("PATCH", pool, {"is_paused": True})
+        if not call("GET", pool, None)["is_paused"]:
+            stack_file(home, PAUSED).touch()
+            call("PATCH", pool, {"is_paused": True})
     try:
         yield
     finally:
         with suppress(OSError):
-            call("PATCH", pool, {"is_paused": paused})
+            _resume_pool(home, pool)
+
+
+def _resume_pool(home: Path, pool: str) -> None:
+    if stack_file(home, PAUSED).exists():
+        call("PATCH", pool, {"is_paused": False})
+        stack_file(home, PAUSED).unlink()
 
 
 def _end_runs(home: Path, stopping: threading.Event) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pydantic import BaseModel, ConfigDict
 
 from alignment.card import gates_list, result_list, samples_list
-from alignment.errors import ModelError, PromotionError
+from alignment.errors import ModelError, PromotionError, TrackingError
 from alignment.gates import judge
 from alignment.report import EvalReport, Judgement, SampleRow
 from tasks import registry, tracking
@@ -61,6 +61,9 @@ def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
         try:
             config, report, rows = tracking.read_record(version.run_id)
             judgement, samples = judge(report, config.gates), tuple(rows)
+        except TrackingError as error:
+            if not tracking.is_missing(error):
+                raise
         except (ValueError, KeyError, TypeError):  # written by hand, or by a release whose fields were others
             report = None
     return candidate.model_copy(

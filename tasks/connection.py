@@ -178,7 +178,7 @@ def without_advice() -> Iterator[None]:
         logger.removeFilter(wanted)
 
 
-def error_code(error: Exception) -> str:
+def error_code(error: BaseException) -> str:
     """MLflow's name for an error, such as RESOURCE_DOES_NOT_EXIST; empty where it has none."""
     return str(getattr(error, "error_code", ""))
 

@@ -124,8 +124,11 @@ def promote_candidate(candidate: Candidate, reason: str, approver: str) -> Outco
 
 @task(name="reject", **RETRIES)
 def reject_candidate(candidate: Candidate, reason: str, approver: str) -> Outcome:
-    """Write the rejection on the version; no alias moves."""
-    registry.tag_version(candidate.name, candidate.version, _tags("rejected", reason, approver, candidate.champion))
+    """Write the rejection on the version; no alias moves. Where it became the champion meanwhile, nothing is done."""
+    with alone(candidate.name):
+        if candidate.version == read_standing(candidate.name).champion != candidate.champion:
+            return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
+        registry.tag_version(candidate.name, candidate.version, _tags("rejected", reason, approver, candidate.champion))
     return Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )

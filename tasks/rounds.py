@@ -1,5 +1,7 @@
 """What a new round of retraining starts from: the champion, prompts that no round has used, and the first base."""
 
+import uuid
+
 from prefect import task
 
 from alignment.config import AlignConfig
@@ -47,9 +49,9 @@ def excluded_prompts(config: AlignConfig) -> str:
     file = home() / "rounds" / config.registry.model_name / f"used-{digest(ordered)[:12]}.txt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(".draft")
+        draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         draft.write_text("\n".join(ordered) + "\n", encoding="utf-8")
-        draft.rename(file)
+        draft.replace(file)
     return str(file)
 
 

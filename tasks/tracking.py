@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import tempfile
 import time
@@ -315,14 +316,23 @@ def read_record(run_id: str) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
 
 
 def read_lineage(run_id: str) -> dict[str, StageRef]:
-    """The finished stages that a judged run was made of; empty where it recorded none, or is gone."""
+    """The finished stages that a judged run was made of; empty where it recorded none."""
     try:
         found = json.loads(_read_artifact(run_id, "lineage.json"))
     except TrackingError as error:
-        if error.transient:
+        if not is_missing(error):
             raise
         return {}
     return {name: StageRef.model_validate(ref) for name, ref in found.items()}
+
+
+def is_missing(error: TrackingError) -> bool:
+    """Whether MLflow answered that there is no such run or file, and was not away or unwilling."""
+    cause = error.__cause__
+    if cause is None or error.transient:
+        return False
+    codes = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+    return error_code(cause) in codes or bool(re.search(r"No such (file|artifact)|\b404\b", str(cause)))
 
 
 def log_used_prompts(run_id: str, name: str, prompt_ids: Sequence[str]) -> None:
@@ -335,14 +345,15 @@ def used_prompts(name: str) -> set[str]:
     """The prompts that judged runs of the registered model `name` were trained on.
 
     A run that was judged and died before its end does not count: started again, it goes on with the same prompts.
+    One that had registered its model by then does.
     """
     found: dict[str, set[str]] = {}
     with guard():
         everywhere = [item.experiment_id for item in client().search_experiments()]
-        query = f"tags.`plumbline.model_name` = '{name}' and attributes.status = 'FINISHED'"
-        for run in _search_runs(everywhere, query):
+        for run in _search_runs(everywhere, f"tags.`plumbline.model_name` = '{name}'"):
             key = run.data.tags.get("plumbline.prompts", "")
-            if key and key not in found:
+            counts = run.info.status == "FINISHED" or "plumbline.registered" in run.data.tags
+            if counts and key and key not in found:
                 found[key] = set(_read_artifact(run.info.run_id, USED_PROMPTS).split())
     return set().union(*found.values())
 

@@ -49,7 +49,14 @@ def test_the_shipped_files_are_the_ones_the_project_names():
         "notebook_no_prompts",
         "notebook_sigmoid",
         "quickstart",
+        "quickstart_retrain",
     ]
+
+
+def test_a_round_differs_from_the_quickstart_by_smaller_steps_alone():
+    first, later = (flatten(load_config(SHIPPED / f"{name}.yaml")) for name in ("quickstart", "quickstart_retrain"))
+    assert {name for name in first if first[name] != later[name]} == {"dpo.learning_rate", "dpo.steps"}
+    assert later["dpo.learning_rate"] < first["dpo.learning_rate"]
 
 
 def test_the_notebooks_two_files_differ_in_the_loss_and_the_name_alone():

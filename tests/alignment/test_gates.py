@@ -216,8 +216,8 @@ class TestDrift:
             ({"perplexity_ratio": math.nan}, "anchor_perplexity_ratio", False),
             ({"perplexity_ratio": 0.7}, "anchor_perplexity_ratio", True),
             ({"perplexity_ratio": 0.69}, "anchor_perplexity_ratio", False),
-            ({"reward_sd_ratio": 0.35}, "anchor_reward_sd_ratio", True),
-            ({"reward_sd_ratio": 0.34}, "anchor_reward_sd_ratio", False),
+            ({"reward_sd_ratio": 0.2}, "anchor_reward_sd_ratio", True),
+            ({"reward_sd_ratio": 0.19}, "anchor_reward_sd_ratio", False),
             ({"reward_sd_ratio": math.nan}, "anchor_reward_sd_ratio", False),
         ],
     )

@@ -45,10 +45,12 @@ def test_a_deployment_names_a_flow_that_exists_says_what_it_is_for_and_fits_the_
         assert limit.collision_strategy.value == "ENQUEUE", "a run that meets the limit waits, and is not lost"
 
 
-@pytest.mark.parametrize("name", ["align", "retrain", "sweep"])
-def test_pressing_run_trains_the_embedded_default(name: str) -> None:
-    quickstart = yaml.safe_load((PROJECT / "flows" / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
-    assert DEPLOYMENTS[name]["parameters"] == quickstart
+@pytest.mark.parametrize(
+    ("name", "file"), [("align", "quickstart"), ("sweep", "quickstart"), ("retrain", "quickstart_retrain")]
+)
+def test_pressing_run_trains_the_embedded_default(name: str, file: str) -> None:
+    shipped = yaml.safe_load((PROJECT / "flows" / "configs" / f"{file}.yaml").read_text(encoding="utf-8"))
+    assert DEPLOYMENTS[name]["parameters"] == shipped
 
 
 def test_one_retraining_at_a_time_every_week_and_when_data_arrived() -> None:

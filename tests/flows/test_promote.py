@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from alignment.config import PromotionConfig
 from alignment.errors import InputError, PromotionError
 from flows import asking, promote
 from flows.align import connect
@@ -20,7 +19,6 @@ from tasks.standing import Standing, read_standing
 from tests.versions import make_version, report
 
 _names = (f"film-{number}" for number in itertools.count())
-AUTOMATIC = PromotionConfig(automatic=True)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +31,17 @@ def place(at_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Settings of the promotion in the place of those that are shipped."""
+
+    def write(text: str) -> None:
+        (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
+        monkeypatch.setattr(promote, "PROMOTION", tmp_path / "settings.yaml")
+
+    return write
+
+
+@pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     monkeypatch.setattr(promotion, "announce", lambda _event, _name, payload: events.append(payload))
@@ -40,11 +49,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def name(told: list[dict[str, Any]]) -> str:
-    """A model with version 1 as champion and version 2 as challenger."""
+def name(told: list[dict[str, Any]], configure: Callable[[str], None]) -> str:
+    """A model with version 1 as champion and version 2 as challenger; `yes` is allowed."""
     name = next(_names)
+    configure("automatic: true")
     make_version(name)
-    promote.promote(name, 1, yes=True, promotion=AUTOMATIC)
+    promote.promote(name, 1, yes=True)
     make_version(name)
     told.clear()
     return name
@@ -109,7 +119,7 @@ def test_an_approved_version_becomes_champion(name: str, told: list[dict[str, An
     assert [payload["version"] for payload in told] == ["2"]
     assert f"# {name} version 2 as champion?" in form["description"]
     assert "It would replace version 1" in form["description"]
-    assert "| win rate | 0.93 |" in form["description"]
+    assert "- win rate 0.93, bound ≥ 0.55: passed" in form["description"]
     assert "## Samples: worst" in form["description"]
     fields = form["schema"]["properties"]
     assert fields["decision"]["default"] == "reject"
@@ -135,8 +145,11 @@ def test_an_approval_without_a_name_is_asked_for_again(name: str) -> None:
     assert second["schema"]["properties"]["reason"]["default"] == "fine"
 
 
-def test_nobody_s_answer_is_a_rejection(name: str, told: list[dict[str, Any]]) -> None:
-    state = promote.promote(name, promotion=PromotionConfig(timeout_hours=2 / 3_600), return_state=True)
+def test_nobody_s_answer_is_a_rejection(
+    name: str, told: list[dict[str, Any]], configure: Callable[[str], None]
+) -> None:
+    configure(f"timeout_hours: {2 / 3_600}")
+    state = promote.promote(name, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert "nobody answered in 0.000555556 h" in state.message
     assert registry.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
@@ -163,11 +176,13 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
     assert read_standing(name).champion == "3"
 
 
-def test_yes_needs_a_configuration_that_allows_it(name: str) -> None:
+def test_yes_needs_a_configuration_that_allows_it(name: str, configure: Callable[[str], None]) -> None:
+    configure("automatic: false")
     with pytest.raises(PromotionError, match=r"promotion\.automatic = false"):
         promote.promote(name, yes=True)
     assert read_standing(name).champion == "1"
-    outcome = promote.promote(name, yes=True, promotion=AUTOMATIC)
+    configure("automatic: true")
+    outcome = promote.promote(name, yes=True)
     assert isinstance(outcome, promotion.Outcome)
     assert (outcome.version, outcome.approver) == ("2", "automatic")
 
@@ -180,11 +195,27 @@ def test_a_version_that_failed_is_refused_before_anybody_is_asked(name: str) -> 
 
 def test_a_version_judged_against_a_former_champion_is_stale(name: str) -> None:
     make_version(name, run_tags={"plumbline.base": f"models:/{name}/1"})
-    promote.promote(name, 2, yes=True, promotion=AUTOMATIC)
+    promote.promote(name, 2, yes=True)
     with pytest.raises(
         PromotionError, match="judged against version 1, and the champion is now version 2; run retrain"
     ):
         promote.promote(name, 3)
+
+
+def test_who_starts_a_run_cannot_allow_it_to_himself() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    assert set(parameter_schema(promote.promote).properties) == {"model_name", "version", "reason", "approver", "yes"}
+
+
+def test_a_rejection_that_comes_late_leaves_the_champion_s_record(name: str) -> None:
+    """It waited in the UI, while somebody else promoted the same version."""
+    candidate = promotion.find_candidate(name, 2)
+    promote.promote(name, 2, yes=True, approver="Ann")
+    outcome = promotion.reject_candidate.fn(candidate, "nobody answered", "")
+    assert outcome.decision == "unchanged"
+    assert registry.get_version(name, "2").tags["promotion.approver"] == "Ann"
+    assert registry.get_version(name, "2").tags["promotion.decision"] == "promoted"
 
 
 def test_the_champion_again_is_a_no_op_and_asks_nobody(name: str, told: list[dict[str, Any]]) -> None:
@@ -197,7 +228,7 @@ def test_the_champion_again_is_a_no_op_and_asks_nobody(name: str, told: list[dic
 def test_a_rollback_and_its_undoing_and_the_artifact(name: str) -> None:
     from prefect.client.orchestration import get_client
 
-    promote.promote(name, yes=True, promotion=AUTOMATIC)
+    promote.promote(name, yes=True)
     assert promote.rollback(name, "it rambles", "Bob").version == "1"
     assert read_standing(name) == Standing("1", "2", None, "1")
     with get_client(sync_client=True) as client:

@@ -112,16 +112,27 @@ def test_what_a_killed_stack_left_is_not_taken_for_one(home: Path, capsys: pytes
     assert "not up in" in capsys.readouterr().out
 
 
-def test_other_commands_join_the_stack_of_their_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
-    for name in ("PREFECT_API_URL", "PLUMBLINE_WEBHOOK_URL"):
-        monkeypatch.setenv(name, "")  # so that it is put back
-        monkeypatch.delenv(name)
+SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PLUMBLINE_WEBHOOK_URL")
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [({}, True), ({"MLFLOW_TRACKING_URI": "http://elsewhere:5000"}, False), ({"PREFECT_API_URL": "http://far"}, False)],
+)
+def test_other_commands_join_the_stack_of_their_home_unless_a_server_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], joined: bool
+) -> None:
+    """Half of each would put a run's record where its deployment does not look."""
+    for name in SERVERS:
+        monkeypatch.setenv(name, given.get(name, ""))  # so that it is put back
+        if name not in given:
+            monkeypatch.delenv(name)
     with only_one(home):
         write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
         join(home)
-    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
-    assert os.environ["MLFLOW_TRACKING_URI"] == "http://elsewhere:5000"
+    theirs = {"PREFECT_API_URL": f"{ADDRESSES['prefect']}/api", "MLFLOW_TRACKING_URI": ADDRESSES["mlflow"]}
+    found = {name: os.environ[name] for name in SERVERS[:2] if name in os.environ}
+    assert found == (theirs if joined else given)
 
 
 def test_a_request_to_stop_is_an_event_and_the_handlers_are_put_back(home: Path) -> None:

@@ -195,7 +195,7 @@ def test_the_challenger_is_found_with_its_record(name: str) -> None:
     assert (candidate.version, candidate.champion, candidate.refusal) == (made.version, None, "")
     shown = card(candidate)
     assert "There is no champion yet" in shown
-    assert "| win rate | 0.93 | ≥ 0.55 | passed |" in shown
+    assert "- win rate 0.93, bound ≥ 0.55: passed" in shown
     assert "reward, mean (logits)" in shown
     assert made.run_id in shown
 
