@@ -44,6 +44,7 @@ from tasks.webhook import read_secret
 PoolType = Literal["process", "docker", "kubernetes"]
 SILENCE = timedelta(seconds=90)  # three heartbeats; a shorter one killed healthy runs
 ZOMBIES = "plumbline: runs that fell silent"
+TRAINING = "training"
 WEBHOOK = "plumbline"
 WEBHOOK_EVENTS = ["model_version_alias.created"]
 
@@ -80,6 +81,7 @@ def bootstrap(
     """
     with _told_in_one_line(), get_client(sync_client=True) as client:
         yield _work_pool(client, pool, pool_type, job_template)
+        yield _queue(client, pool, (gpu_slots or max(1, gpu_count())) + 1)
         yield _gpu_limit(client, gpu_slots)
         for spec in _specs(project):
             yield _deployment(client, project, spec, pool)
@@ -180,6 +182,17 @@ def _template(kind: PoolType, file: Path | None) -> dict[str, Any] | None:
     return template
 
 
+def _queue(client: SyncPrefectClient, pool: str, at_once: int) -> Change:
+    """The queue of the long runs: one works beside those that hold a GPU slot, and the rest waits, at no cost."""
+    what = f"work queue {TRAINING}"
+    try:
+        found = client.read_work_queue_by_name(TRAINING, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(TRAINING, concurrency_limit=at_once, work_pool_name=pool)
+        return Change("made", what, f"runs at once: {at_once}")
+    return Change("left", what, f"runs at once: {found.concurrency_limit or 'any number'}")
+
+
 def _gpu_limit(client: SyncPrefectClient, slots: int | None) -> Change:
     what = f"concurrency limit {GPU_SLOT}"
     try:
@@ -215,6 +228,7 @@ def _deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str, Any
         "parameters": spec.get("parameters", {}),
         "entrypoint": spec["entrypoint"],
         "work_pool_name": pool,
+        "work_queue_name": spec["work_pool"].get("work_queue_name", "default"),
         "pull_steps": spec["pull"],
         "concurrency_limit": limit.limit if limit else None,
         "concurrency_options": {"collision_strategy": limit.collision_strategy.value} if limit else None,

@@ -76,6 +76,7 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
     first, second = apply(project()), apply(project())
     assert {name: how for name, how in first.items() if "webhook" not in name} == {
         "work pool local": "made",
+        "work queue training": "made",
         "concurrency limit gpu": "made",
         "deployment greet/greet": "made",
         "automation 'plumbline: runs that fell silent'": "made",
@@ -93,6 +94,35 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
     assert [(item.slug, item.schedule.cron, item.active) for item in found.schedules] == [("weekly", "0 3 * * 1", True)]
     started = client.read_resource_related_automations(f"prefect.deployment.{found.id}")
     assert [(item.name, item.trigger.expect) for item in started] == [("test: greet", {"test.arrived"})]
+
+
+def test_trainings_wait_in_a_queue_of_their_own(client: Any, project: Callable[..., Path]) -> None:
+    """One run more than there are GPU slots is at work; a limit that a person changed stays."""
+    apply(project(work_pool={"name": "local", "work_queue_name": "training"}), gpu_slots=3)
+    queue = client.read_work_queue_by_name("training", work_pool_name="local")
+    assert (read(client).work_queue_name, queue.concurrency_limit) == ("training", 4)
+    client.update_work_queue(queue.id, concurrency_limit=7)
+    apply(project(), gpu_slots=3)
+    assert client.read_work_queue_by_name("training", work_pool_name="local").concurrency_limit == 7
+    assert read(client).work_queue_name == "default"
+
+
+def test_what_a_cut_off_bootstrap_left_undone_is_done_by_the_next(
+    client: Any, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import bootstrap
+
+    def fails(*_: Any) -> None:
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "_triggers", fails)
+        with pytest.raises(ConnectionError):
+            apply(project())
+    assert apply(project())["deployment greet/greet"] == "changed"
+    found = read(client)
+    assert [item.name for item in client.read_resource_related_automations(f"prefect.deployment.{found.id}")] != []
+    assert apply(project())["deployment greet/greet"] == "left"
 
 
 def test_a_schedule_that_a_person_changed_survives(client: Any, project: Callable[..., Path]) -> None:
