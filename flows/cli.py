@@ -130,7 +130,7 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
 
 for command in (
     *(operate.up, operate.status, operate.down, operate.bootstrap),
-    *(operate.promote, operate.rollback, operate.smoke, operate.receiver),
+    *(operate.promote, operate.rollback, operate.smoke, operate.receiver, operate.data_arrived),
 ):
     app.command(command)
 

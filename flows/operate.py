@@ -76,6 +76,22 @@ def bootstrap(
     return 0
 
 
+def data_arrived() -> int:
+    """Say that the data behind data.path has grown: Prefect starts a `retrain`."""
+    from alignment.errors import ConfigError
+    from flows.presence import join
+
+    join(home())
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
+    from tasks.announcing import announce
+    from tasks.events import DATA_ARRIVED
+
+    announce(DATA_ARRIVED, "any", {})
+    Console().print(f"{DATA_ARRIVED} sent", highlight=False)
+    return 0
+
+
 ModelName = Annotated[str, Parameter(help="Name of the registered model")]
 Reason = Annotated[str, Parameter(help="Why; kept on the version")]
 Approver = Annotated[str, Parameter(help="Who decides it [asked for, or your user name]", show_default=False)]
