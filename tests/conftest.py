@@ -23,7 +23,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point everything that keeps files at this test's folder."""
+    """Point everything that keeps files at a folder beside this test's own."""
+    home = tmp_path.with_name(f"{tmp_path.name}-home")
+    home.mkdir()  # Prefect makes its own folder only where the parent is there
     for name, folder in (
         ("PLUMBLINE_HOME", "plumbline"),
         ("HF_HOME", "huggingface"),
@@ -31,8 +33,7 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("HF_EVALUATE_CACHE", "huggingface/evaluate"),
         ("PREFECT_HOME", "prefect"),
     ):
-        monkeypatch.setenv(name, str(tmp_path / "home" / folder))
-    (tmp_path / "home").mkdir()  # Prefect makes its own folder only where its parent is there
+        monkeypatch.setenv(name, str(home / folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.machine import Machine, machine, shrunken, wait_for
+from tests.stack.machine import FINAL, Machine, machine, shrunken, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -131,12 +131,12 @@ def test_twenty_runs_at_once_share_one_slot(here: Machine, undisturbed: Undistur
     def all_ended() -> bool:
         nonlocal most
         most = max(most, here.slots())
-        return all(here.kind(run) in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} for run in runs)
+        return set(here.kinds(runs)) <= FINAL
 
-    seconds = wait_for(all_ended, 1_500, "the end of 20 runs")
+    seconds = wait_for(all_ended, 1_500, "the end of 20 runs", every=2)
     found = [made for stage in stages for made in here.manifests(stage) if made["key"] not in before]
 
-    assert [here.kind(run) for run in runs] == ["COMPLETED"] * 20
+    assert here.kinds(runs) == ["COMPLETED"] * 20
     assert len(found) == 2 * 20
     assert most == 1
     assert overlapping(found) == []
