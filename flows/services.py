@@ -156,6 +156,9 @@ def _prefect_env(home: Path, url: str) -> dict[str, str]:
         "PREFECT_SERVER_UI_V2_ENABLED": "false",  # which asks an outside host for its analytics; it stays at /v2
         "PREFECT_UI_STATIC_DIRECTORY": str(home / "prefect" / "ui"),  # else it writes into the installation
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Runs wait in the queue here by design. Marking twenty of them Late, all at once and every five seconds, locks
+        # SQLite for everybody else.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT__SERVER_FINAL": "1",
     }
