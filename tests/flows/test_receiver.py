@@ -14,6 +14,7 @@ from alignment.config import PromotionConfig
 from alignment.errors import ConfigError, TrackingError
 from flows.receiver import create_app
 from tasks import webhook
+from tasks.home import home as tasks_home
 
 SECRET = b"a secret of more than 16 characters"
 NOW = 1_800_000_000.0
@@ -145,13 +146,13 @@ def test_a_replayed_message_is_409_also_after_a_restart(receiver: Receiver) -> N
     assert receiver.looked == ["film"]
 
 
-def test_ids_are_forgotten_once_their_time_is_refused_anyway(receiver: Receiver, tmp_path: Path) -> None:
+def test_ids_are_forgotten_once_their_time_is_refused_anyway(receiver: Receiver) -> None:
     first, second = message(name="first"), message(name="second")
     old = headers(first)
     assert receiver.post(first, old) == 200
     receiver.now = NOW + webhook.WINDOW + 1
     assert receiver.post(second, headers(second, at=receiver.now)) == 200
-    [file] = tmp_path.rglob("deliveries.json")
+    [file] = tasks_home().rglob("deliveries.json")
     assert len(json.loads(file.read_text(encoding="utf-8"))) == 1
     assert receiver.post(first, old) == 401
 
