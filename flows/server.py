@@ -15,7 +15,7 @@ STOPPED_WITHIN = 5.0  # seconds
 def prefect_command(port: int, log_level: str = "error") -> list[str]:
     """Prefect's server as one process, without the command line's wrapper around it."""
     return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *(sys.executable, "-m", "uvicorn", "--factory", "flows.prefect_app:create_app"),
         *("--host", LOOPBACK, "--port", str(port), "--log-level", log_level, "--lifespan", "on"),
     ]
 

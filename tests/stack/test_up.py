@@ -179,7 +179,7 @@ def test_a_schedule_paused_by_a_person_survives_the_next_bootstrap(stack: Stack)
 
 
 def test_a_server_that_dies_is_started_again(stack: Stack) -> None:
-    (server,) = [pid for pid in marked(stack.home) if "prefect.server.api" in name_of(pid)]
+    (server,) = [pid for pid in marked(stack.home) if "flows.prefect_app" in name_of(pid)]
     os.kill(server, signal.SIGKILL)
     until(lambda: not answers(f"{stack.address('prefect')}/api/health"), 10)
     until(lambda: answers(f"{stack.address('prefect')}/api/health"), ANSWERS_WITHIN, stack.told)
