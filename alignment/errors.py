@@ -18,6 +18,9 @@ PlumblineError                 exit code 1
 └── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
 """
 
+REFUSED = 3
+"""The exit code of a command whose outcome is a refusal, by the gates or by a person."""
+
 
 class PlumblineError(Exception):
     """Root of the tree; its message is shown to the user as one line."""
@@ -70,7 +73,7 @@ class TrainingError(StageError):
 class PromotionError(PlumblineError):
     """The version may not become the champion: it failed, was never judged, or the champion moved; nothing was done."""
 
-    exit_code = 3
+    exit_code = REFUSED
 
 
 class NothingNewError(PlumblineError):

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment import models, texts
+from alignment import models, prompts, texts
 from alignment.config import AlignConfig
 from alignment.errors import DataError, ModelError
 from alignment.store import StageRef, Store, digest, digest_file, digest_folder
@@ -59,13 +59,7 @@ def _anchor_source(config: AlignConfig) -> Any:
 
 def _prompts_source(config: AlignConfig) -> Any:
     settings = config.prompts.model_dump(exclude={"exclude"})
-    try:
-        excluded = digest_file(Path(config.prompts.exclude)) if config.prompts.exclude else ""
-    except OSError as error:
-        raise DataError(
-            f"prompts.exclude {config.prompts.exclude}: cannot be read ({error.strerror or error}); "
-            "give a text file of prompt ids, or leave it empty"
-        ) from error
+    excluded = digest(sorted(prompts.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
     return {"prompts": settings, "excluded": excluded, "seed": config.seed}
 
 

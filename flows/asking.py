@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.prompt import Confirm, Prompt
 
-from alignment.errors import InputError
+from alignment.errors import REFUSED, InputError
 from flows.console import make_console, quieten
 from tasks.home import home
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from flows.promote import Approval
     from tasks.candidates import Candidate
     from tasks.promotion import Outcome
-
-REFUSED = 3
 
 
 def promote(name: str, version: int | None, config: Path, yes: bool, reason: str, approver: str) -> int:

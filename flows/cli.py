@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid, load_config
-from alignment.errors import InputError, PlumblineError
+from alignment.errors import REFUSED, InputError, PlumblineError
 from flows import operate
 from flows.console import make_console, quieten
 from flows.flags import Flags, overrides
@@ -23,7 +23,6 @@ from tasks.home import home, prepare_environment, store, tracking_uri
 if TYPE_CHECKING:
     from flows.align import AlignResult
 
-REFUSED = 3
 INTERRUPTED = 130
 CONFIGS = Path(__file__).parent / "configs"
 QUICKSTART, ROUND = CONFIGS / "quickstart.yaml", CONFIGS / "quickstart_retrain.yaml"

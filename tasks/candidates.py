@@ -10,10 +10,9 @@ from alignment.gates import judge
 from alignment.report import EvalReport, Judgement, SampleRow
 from tasks import registry, tracking
 from tasks.registry import RegisteredVersion
-from tasks.standing import CHALLENGER, Standing, read_standing
+from tasks.standing import ANCHOR, CHALLENGER, Standing, read_standing
 
 SAMPLES = 2  # of each kind on the card
-ANCHOR = "anchor"
 
 
 class Candidate(BaseModel):

@@ -15,9 +15,7 @@ from tasks.home import home, store
 from tasks.models import base_model
 from tasks.registry import RegisteredVersion
 from tasks.running import RETRIES
-
-CHAMPION = "champion"
-ANCHOR = "anchor"
+from tasks.standing import ANCHOR, CHAMPION
 
 
 def next_round(config: AlignConfig) -> AlignConfig:

@@ -16,6 +16,7 @@ logger = logging.getLogger("plumbline")
 CHAMPION = "champion"
 PREVIOUS = "previous"
 CHALLENGER = "challenger"
+ANCHOR = "anchor"
 RECORDED = "plumbline.champion"
 """The model's tag that names the last champion known here: an alias that says otherwise was moved by hand."""
 
