@@ -34,7 +34,7 @@ test-stack: $(VENV)/installed-stack
 
 pictures: $(VENV)/installed-stack
 	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \
-		tests/stack/test_pencil.py tests/stack/test_schedule.py
+		tests/stack/test_pencil.py tests/stack/test_schedule.py -k sqlite
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

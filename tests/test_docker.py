@@ -14,10 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.stack.services import SECRETS, compose_services
+from tests.stack.docker import DOCKER, SECRETS, compose_services, instructions, stages
 
 ROOT = Path(__file__).parents[1]
-DOCKER = ROOT / "docker"
 COMPOSE = (DOCKER / "compose.yaml").read_text("utf-8")
 EXAMPLE = (DOCKER / ".env.example").read_text("utf-8")
 DOCKERFILE = (DOCKER / "Dockerfile").read_text("utf-8")
@@ -25,29 +24,6 @@ JOB: dict[str, Any] = json.loads((DOCKER / "kubernetes" / "job-template.json").r
 SERVICES = compose_services()
 OWN = {name for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"bootstrap"}
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in order, each with its whole argument."""
-    joined = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", DOCKERFILE))
-    return [
-        (word, " ".join(rest.split()))
-        for word, _, rest in (line.partition(" ") for line in joined.splitlines())
-        if word
-    ]
-
-
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """Each stage's instructions, those of the stages that it starts from included."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    name = ""
-    for word, rest in instructions():
-        if word == "FROM":
-            base, _, name = rest.partition(" AS ")
-            found[name] = list(found.get(base, []))
-        elif name:
-            found[name].append((word, rest))
-    return found
 
 
 def texts() -> dict[str, str]:

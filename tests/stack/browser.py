@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from tests.stack.machine import Machine
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
@@ -42,10 +44,14 @@ def start_chromium() -> Iterator["Browser"]:
 
 
 @contextmanager
-def open_page(browser: "Browser") -> Iterator["Page"]:
-    """An empty page that reaches this machine alone."""
+def open_page(browser: "Browser", stack: Machine) -> Iterator["Page"]:
+    """An empty page that reaches this machine alone, and answers where MLflow asks who is there."""
+    options: dict[str, Any] = {}
+    if stack.passwords is not None:
+        user, password = stack.passwords.mlflow
+        options["http_credentials"] = {"username": user, "password": password, "origin": stack.mlflow}
     context = browser.new_context(
-        viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB", timezone_id="UTC"
+        viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", locale="en-GB", timezone_id="UTC", **options
     )
     context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", refuse)
     context.set_default_timeout(PATIENCE)
@@ -59,6 +65,16 @@ def open_page(browser: "Browser") -> Iterator["Page"]:
 def refuse(route: "Route") -> None:
     """Stop a request."""
     route.abort()
+
+
+def sign_in(page: "Page", stack: Machine) -> None:
+    """Type Prefect's password where its page asks for one."""
+    if stack.passwords is None:
+        return
+    page.goto(f"{stack.prefect}/login")
+    page.locator("input[type='password']").fill(stack.passwords.prefect)
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_url(lambda url: "/login" not in url)
 
 
 def picture(page: "Page", name: str, *, of: "Locator | None" = None, height: int = HEIGHT, after: float = 2.0) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack.browser import open_page, start_chromium
-from tests.stack.machine import Machine, machine
+from tests.stack.browser import open_page, sign_in, start_chromium
+from tests.stack.cluster import SERVERS, stack_on
+from tests.stack.machine import Machine
 from tests.stack.reviews import Reviews, make_reviews
 
 if TYPE_CHECKING:
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
 ROWS: list[tuple[str, float, str]] = []
 
 
-@pytest.fixture(scope="session")
-def figures() -> Callable[[str, float, str], None]:
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[[str, float, str], None]:
     """Note a figure: what happened, the seconds until it was noticed or over, and what was computed again."""
-    return lambda what, seconds, lost: ROWS.append((what, seconds, lost))
+    servers = next((name for name in SERVERS if name in request.node.name), "")
+    return lambda what, seconds, lost: ROWS.append((f"{what}, {servers}" if servers else what, seconds, lost))
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """One stack for all tests that click in it."""
-    with machine(tmp_path_factory.mktemp("browser") / "home") as found:
+@pytest.fixture(scope="session", params=SERVERS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One stack of each kind for all tests that click in it."""
+    with stack_on(request.param, tmp_path_factory.mktemp("browser")) as found:
         yield found
 
 
@@ -41,8 +43,10 @@ def chromium() -> Iterator["Browser"]:
 
 
 @pytest.fixture
-def page(chromium: "Browser") -> Iterator["Page"]:
-    with open_page(chromium) as empty:
+def page(chromium: "Browser", stack: Machine) -> Iterator["Page"]:
+    """A page of somebody who has signed in."""
+    with open_page(chromium, stack) as empty:
+        sign_in(empty, stack)
         yield empty
 
 
@@ -50,4 +54,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if ROWS:
         terminalreporter.section("measured")
         for what, seconds, lost in ROWS:
-            terminalreporter.write_line(f"{what:<40} {seconds:7.1f} s   {lost}")
+            terminalreporter.write_line(f"{what:<60} {seconds:7.1f} s   {lost}")

@@ -1,4 +1,4 @@
-"""One machine under test: `plumbline up` in a home of its own, and the calls that a person would make in a browser."""
+"""A stack under test: `plumbline up` in a home of its own, and the calls that a person would make in a browser."""
 
 import json
 import os
@@ -8,41 +8,53 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.flows.small import OPEN_GATES, SMALL
+from tests.stack.processes import pids
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 READY_WITHIN = 180.0  # seconds
 
 
+@dataclass(frozen=True)
+class Passwords:
+    """What a person types to sign in: one line for Prefect, a user and a password for MLflow."""
+
+    prefect: str
+    mlflow: tuple[str, str]
+
+
 class Machine:
-    """A running stack, its addresses, and what its servers say."""
+    """A running stack: its home, its addresses, what its servers ask for, and what they say."""
 
-    def __init__(self, home: Path, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(
+        self,
+        home: Path,
+        addresses: Mapping[str, str],
+        service: Callable[[str], list[int]],
+        passwords: Passwords | None = None,
+    ) -> None:
         self.home = home
-        self.process = process
-        state = self.state()
-        self.prefect = str(state["prefect"])
-        self.mlflow = str(state["mlflow"])
-        self.receiver = str(state["receiver"])
-
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.home / "stack" / "stack.json").read_text(encoding="utf-8"))
-        return found
+        self.prefect = addresses["prefect"]
+        self.mlflow = addresses["mlflow"]
+        self.service = service
+        """The processes of a service, by its name."""
+        self.passwords = passwords
+        self._headers = {"Content-Type": "application/json"}
+        if passwords is not None:
+            self._headers["Authorization"] = "Basic " + b64encode(passwords.prefect.encode()).decode()
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
         """A call to Prefect's API, tried again while the server is away."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.prefect}/api/{path}",
-            data,
-            {"Content-Type": "application/json"},
-            method=method or ("GET" if body is None else "POST"),
-        )
+        method = method or ("GET" if body is None else "POST")
+        request = urllib.request.Request(f"{self.prefect}/api/{path}", data, self._headers, method=method)
         ends = time.monotonic() + 60
         while True:
             try:
@@ -100,21 +112,14 @@ class Machine:
         """How many GPU slots are taken."""
         return int(self.api("v2/concurrency_limits/gpu")["active_slots"])
 
+    def kill(self, service: str) -> None:
+        """End a service without a warning."""
+        for pid in self.service(service):
+            os.kill(pid, signal.SIGKILL)
+
     def pids(self, run: str) -> list[int]:
         """The processes of a flow run."""
         return [pid for pid, env in environments() if env.get("PREFECT__FLOW_RUN_ID") == run]
-
-    def service(self, *words: str) -> int:
-        """The process of this stack whose command has all these words."""
-        found = [
-            pid
-            for pid, env in environments()
-            if env.get("PLUMBLINE_HOME") == str(self.home)
-            and "PREFECT__FLOW_RUN_ID" not in env
-            and all(word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") for word in words)
-        ]
-        assert len(found) == 1, (words, found)
-        return found[0]
 
     def mlflow_runs(self, flow_run: str) -> list[Any]:
         """The MLflow runs of a flow run, the newest first."""
@@ -140,7 +145,8 @@ def machine(home: Path, *arguments: str, **environment: str) -> Iterator[Machine
     process = start(home, *arguments, **environment)
     try:
         wait_for_ready(home, process)
-        yield Machine(home, process)
+        addresses = json.loads((home / "stack" / "stack.json").read_text(encoding="utf-8"))
+        yield Machine(home, addresses, lambda service: pids_of(home, service))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -161,6 +167,18 @@ def start(home: Path, *arguments: str, **environment: str) -> "subprocess.Popen[
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+
+
+def pids_of(home: Path, service: str) -> list[int]:
+    """The processes of a service of the stack that is up in a home."""
+    words = {"prefect": ("flows.prefect_app:create_app",), "worker": ("worker", "start")}[service]
+    return [
+        pid
+        for pid, env in environments()
+        if env.get("PLUMBLINE_HOME") == str(home)
+        and "PREFECT__FLOW_RUN_ID" not in env
+        and all(word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") for word in words)
+    ]
 
 
 def wait_for_ready(home: Path, process: "subprocess.Popen[bytes]", within: float = READY_WITHIN) -> None:
@@ -185,10 +203,10 @@ def wait_for(happened: Callable[[], bool], within: float, what: str, every: floa
 
 def environments() -> Iterator[tuple[int, dict[str, str]]]:
     """Every process that may be read, with its environment."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    for pid in pids():
         with suppress(OSError):
-            pairs = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
-            yield int(folder.name), dict(pair.partition("=")[::2] for pair in pairs if "=" in pair)
+            pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+            yield pid, dict(pair.partition("=")[::2] for pair in pairs if "=" in pair)
 
 
 def shrunken(**dpo: Any) -> dict[str, Any]:

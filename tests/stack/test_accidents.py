@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.machine import FINAL, Machine, machine, shrunken, wait_for
+from tests.stack.cluster import SERVERS, stack_on
+from tests.stack.machine import FINAL, Machine, shrunken, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -19,9 +20,9 @@ STEPS = 800
 SETTINGS = shrunken(steps=STEPS, learning_rate=1e-5, stop_chosen_drop=0, checkpoint_every=50, log_every=50)
 
 
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with machine(tmp_path_factory.mktemp("accidents") / "home") as found:
+@pytest.fixture(scope="module", params=SERVERS)
+def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with stack_on(request.param, tmp_path_factory.mktemp("accidents")) as found:
         yield found
 
 
@@ -95,14 +96,15 @@ def test_a_worker_killed_with_its_flow_is_found_by_the_missing_heartbeats(
     here: Machine, training: str, undisturbed: Undisturbed, figures: Any
 ) -> None:
     kept = here.checkpoint()
-    worker = here.service("worker", "start")
-    for pid in (worker, *here.pids(training)):
+    worker = here.service("worker")
+    here.kill("worker")
+    for pid in here.pids(training):
         os.kill(pid, signal.SIGKILL)
     seconds = wait_for(lambda: here.kind(training) == "CRASHED", 180, "Crashed")
 
     here.retry(training)
     assert here.end(training) == "COMPLETED"
-    assert here.service("worker", "start") != worker
+    assert set(here.service("worker")).isdisjoint(worker)
     assert result(here) == undisturbed
     assert here.slots() == 0
     figures("worker and flow killed with -9", seconds, f"at most the steps since checkpoint {kept} of {STEPS}")
@@ -111,7 +113,7 @@ def test_a_worker_killed_with_its_flow_is_found_by_the_missing_heartbeats(
 def test_a_server_that_dies_comes_back_and_the_run_lives_on(
     here: Machine, training: str, undisturbed: Undisturbed, figures: Any
 ) -> None:
-    os.kill(here.service("prefect.server.api.server:create_app"), signal.SIGKILL)
+    here.kill("prefect")
     seconds = wait_for(lambda: here.kind(training) != "", 60, "an answer")
 
     assert here.end(training) == "COMPLETED"

@@ -79,6 +79,19 @@ def test_an_approval_makes_the_version_champion_and_starts_its_smoke_test(
     figures("approved in Prefect's UI", seconds, "until the aliases had moved")
 
 
+def test_a_question_outlives_a_restart_of_prefects_server(
+    stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
+) -> None:
+    stack.kill("prefect")
+    assert stack.kind(paused) == "PAUSED"
+    dialog = question(page, stack, paused)
+    choose(page, field(dialog, "Decision"), "approve")
+    submit(dialog)
+
+    assert stack.end(paused) == "COMPLETED"
+    assert reviews.aliases()["champion"] == candidate
+
+
 def test_submitting_without_a_decision_rejects(
     stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
 ) -> None:

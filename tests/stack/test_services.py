@@ -14,45 +14,39 @@ from uuid import uuid4
 
 import pytest
 
-from tests.stack.services import (
-    POSTGRES_BIN,
-    SECRETS,
-    Backing,
-    free_port,
-    mlflow_server,
-    postgres_and_redis,
-    prefect_server,
-    wait_until,
-)
+from tests.stack.cluster import PASSWORDS
+from tests.stack.docker import SECRETS, Site
+from tests.stack.processes import wait_until
+from tests.stack.services import POSTGRES_BIN, postgres_and_redis, server
 
 pytestmark = pytest.mark.stack
 
-PREFECT_USER = f"admin:{SECRETS['PREFECT_PASSWORD']}"
+PREFECT_USER = PASSWORDS.prefect
 LEASE = 600  # seconds; a shorter one may end while the server starts, and its slot is given back
-MLFLOW_USER = f"admin:{SECRETS['MLFLOW_ADMIN_PASSWORD']}"
+MLFLOW_USER = ":".join(PASSWORDS.mlflow)
 
 
 @dataclass(frozen=True)
 class Stack:
-    backing: Backing
+    site: Site
     prefect: str
     mlflow: str
 
 
 @pytest.fixture(scope="module")
-def backing() -> Iterator[Backing]:
+def site() -> Iterator[Site]:
     with postgres_and_redis() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def stack(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("servers")
     with (
-        prefect_server(backing, folder / "prefect.log") as prefect,
-        mlflow_server(backing, folder / "mlflow.log") as mlflow,
+        server(site, "prefect", folder / "prefect.log") as prefect,
+        server(site, "mlflow", folder / "mlflow.log") as mlflow,
     ):
-        yield Stack(backing, prefect, mlflow)
+        yield Stack(site, prefect, mlflow)
 
 
 def ask(url: str, user: str = "", body: Any = None, host: str = "", method: str = "") -> tuple[int, Any]:
@@ -78,8 +72,8 @@ def _json(body: bytes) -> Any:
         return body.decode()
 
 
-def sql(backing: Backing, role: str, database: str, query: str) -> subprocess.CompletedProcess[str]:
-    where = [f"--host=127.0.0.1 --port={backing.postgres_port} --username={role} --dbname={database}"]
+def sql(site: Site, role: str, database: str, query: str) -> subprocess.CompletedProcess[str]:
+    where = [f"--host=127.0.0.1 --port={site.ports['postgres']} --username={role} --dbname={database}"]
     return subprocess.run(
         [
             str(POSTGRES_BIN / "psql"),
@@ -97,8 +91,8 @@ def sql(backing: Backing, role: str, database: str, query: str) -> subprocess.Co
     )
 
 
-def redis(backing: Backing, *command: str, password: str = SECRETS["REDIS_PASSWORD"]) -> str:
-    called = ["redis-cli", "-p", str(backing.redis_port), *command]
+def redis(site: Site, *command: str, password: str = SECRETS["REDIS_PASSWORD"]) -> str:
+    called = ["redis-cli", "-p", str(site.ports["redis"]), *command]
     env = {"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": password}
     return subprocess.run(called, env=env, check=False, capture_output=True, text=True).stdout.strip()
 
@@ -112,25 +106,25 @@ def take_slot(stack: Stack, limit: str) -> tuple[int, Any]:
     return ask(f"{stack.prefect}/api/v2/concurrency_limits/increment-with-lease", PREFECT_USER, body)
 
 
-def test_each_role_reaches_its_own_databases_only(backing: Backing) -> None:
-    assert sql(backing, "prefect", "prefect", "SELECT 1").stdout == "1\n"
-    assert sql(backing, "mlflow", "mlflow", "SELECT 1").stdout == "1\n"
-    assert sql(backing, "mlflow", "mlflow_auth", "SELECT 1").stdout == "1\n"
-    refused = sql(backing, "mlflow", "prefect", "SELECT 1")
+def test_each_role_reaches_its_own_databases_only(site: Site) -> None:
+    assert sql(site, "prefect", "prefect", "SELECT 1").stdout == "1\n"
+    assert sql(site, "mlflow", "mlflow", "SELECT 1").stdout == "1\n"
+    assert sql(site, "mlflow", "mlflow_auth", "SELECT 1").stdout == "1\n"
+    refused = sql(site, "mlflow", "prefect", "SELECT 1")
     assert refused.returncode != 0
     assert "permission denied for database" in refused.stderr
 
 
-def test_redis_asks_for_its_password_and_keeps_what_it_is_told(backing: Backing) -> None:
-    assert redis(backing, "ping") == "PONG"
-    assert "NOAUTH" in redis(backing, "ping", password="")
-    assert redis(backing, "config", "get", "appendonly").splitlines() == ["appendonly", "yes"]
+def test_redis_asks_for_its_password_and_keeps_what_it_is_told(site: Site) -> None:
+    assert redis(site, "ping") == "PONG"
+    assert "NOAUTH" in redis(site, "ping", password="")
+    assert redis(site, "config", "get", "appendonly").splitlines() == ["appendonly", "yes"]
 
 
 def test_both_servers_keep_their_tables_in_postgresql(stack: Stack) -> None:
     tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
     found = {
-        database: set(sql(stack.backing, role, database, tables).stdout.split())
+        database: set(sql(stack.site, role, database, tables).stdout.split())
         for role, database in (("prefect", "prefect"), ("mlflow", "mlflow"), ("mlflow", "mlflow_auth"))
     }
     assert {"flow_run", "events", "concurrency_limit_v2"} <= found["prefect"]
@@ -170,7 +164,7 @@ def test_mlflow_keeps_artifacts_itself(stack: Stack, tmp_path: Path, monkeypatch
     client = MlflowClient(stack.mlflow)
     run = client.create_run(client.create_experiment("artifacts"))
     client.log_text(run.info.run_id, "kept", "note.txt")
-    kept = list(Path(stack.backing.mlflow["MLFLOW_ARTIFACTS_DESTINATION"]).rglob("note.txt"))
+    kept = list(Path(stack.site.environment("mlflow")["MLFLOW_ARTIFACTS_DESTINATION"]).rglob("note.txt"))
     assert [path.read_text("utf-8") for path in kept] == ["kept"]
     fetched = client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path))
     assert Path(fetched).read_text("utf-8") == "kept"
@@ -185,7 +179,7 @@ def test_mlflow_accepts_a_webhook_to_a_neighbour_and_encrypts_its_secret(stack: 
     }
     status, made = ask(f"{stack.mlflow}/api/2.0/mlflow/webhooks", MLFLOW_USER, body)
     assert status == 200, made
-    stored = sql(stack.backing, "mlflow", "mlflow", "SELECT secret FROM webhooks").stdout
+    stored = sql(stack.site, "mlflow", "mlflow", "SELECT secret FROM webhooks").stdout
     assert stored.strip()
     assert SECRETS["WEBHOOK_SECRET"] not in stored
 
@@ -205,21 +199,21 @@ def test_a_flow_runs_events_arrive_by_way_of_redis(stack: Stack) -> None:
         return {event["event"].rpartition(".")[2] for event in found}
 
     wait_until(lambda: arrived() >= {"Pending", "Running", "Completed"}, "the run's events")
-    assert int(redis(stack.backing, "xlen", "events")) > 0
-    assert "event-persister" in redis(stack.backing, "xinfo", "groups", "events")
+    assert int(redis(stack.site, "xlen", "events")) > 0
+    assert "event-persister" in redis(stack.site, "xinfo", "groups", "events")
 
 
-def test_a_gpu_slot_outlives_a_restart_of_the_prefect_server(backing: Backing, tmp_path: Path) -> None:
-    port = free_port()
+def test_a_gpu_slot_outlives_a_restart_of_the_prefect_server(site: Site, tmp_path: Path) -> None:
+    beside = site.with_another_port("prefect")
     limit = f"gpu-{uuid4().hex[:8]}"
-    with prefect_server(backing, tmp_path / "prefect.log", port) as address:
-        stack = Stack(backing, address, "")
+    with server(beside, "prefect", tmp_path / "prefect.log") as address:
+        stack = Stack(beside, address, "")
         made = ask(f"{address}/api/v2/concurrency_limits/", PREFECT_USER, {"name": limit, "limit": 1, "active": True})
         assert made[0] == 201, made
         status, taken = take_slot(stack, limit)
         assert status == 200, taken
         assert take_slot(stack, limit)[0] == 423
-    with prefect_server(backing, tmp_path / "prefect.log", port):
+    with server(beside, "prefect", tmp_path / "prefect.log"):
         time.sleep(2)  # the service that takes back slots without a lease has had its chance
         assert slots(stack, limit) == 1
         assert take_slot(stack, limit)[0] == 423

@@ -18,7 +18,7 @@ import pytest
 
 from tasks import connection, registry, tracking, webhook
 from tasks.standing import Standing, read_standing
-from tests.stack.services import answers, free_port, process, wait_until
+from tests.stack.processes import answers, free_port, process, wait_until
 from tests.versions import make_version, report
 
 pytestmark = pytest.mark.stack
