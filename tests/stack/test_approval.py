@@ -86,6 +86,7 @@ def test_a_question_outlives_a_restart_of_prefects_server(
     assert stack.kind(paused) == "PAUSED"
     dialog = question(page, stack, paused)
     choose(page, field(dialog, "Decision"), "approve")
+    field(dialog, "Approver").locator("textarea").fill("Ada Lovelace")
     submit(dialog)
 
     assert stack.end(paused) == "COMPLETED"
