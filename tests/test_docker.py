@@ -19,7 +19,6 @@ from tests.stack.docker import DOCKER, SECRETS, compose_services, instructions, 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (DOCKER / "compose.yaml").read_text("utf-8")
 EXAMPLE = (DOCKER / ".env.example").read_text("utf-8")
-DOCKERFILE = (DOCKER / "Dockerfile").read_text("utf-8")
 JOB: dict[str, Any] = json.loads((DOCKER / "kubernetes" / "job-template.json").read_text("utf-8"))
 SERVICES = compose_services()
 OWN = {name for name, service in SERVICES.items() if "build" in service}

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flows.prefect_app import create_app, use_own_cursors
+from flows.prefect_app import close_failed_cursors, create_app
 
 INSERT = "INSERT INTO counts VALUES (1)"
 
@@ -19,7 +20,7 @@ async def collect_while_one_waits(path: Path, *, mended: bool) -> None:
     """One connection owns the lock, the other fails on it, then waits for it while the failure becomes garbage."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", isolation_level="AUTOCOMMIT")
     if mended:
-        event.listen(engine.sync_engine, "do_connect", use_own_cursors)
+        event.listen(engine.sync_engine, "do_connect", close_failed_cursors)
     try:
         async with engine.connect() as owner, engine.connect() as other:
             await owner.exec_driver_sql("CREATE TABLE counts (count INTEGER)")
@@ -42,16 +43,17 @@ def test_a_failed_statement_that_becomes_garbage_does_not_hold_up_the_loop(tmp_p
     asyncio.run(collect_while_one_waits(tmp_path / "some.db", mended=True))
 
 
-def test_without_own_cursors_it_does(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="its sqlite3 may reset a failed statement by itself")
+def test_otherwise_it_does(tmp_path: Path) -> None:
     """Once this fails, SQLAlchemy closes the cursor itself, and `flows/prefect_app.py` can go."""
     with pytest.raises(OperationalError, match="database is locked"):
         asyncio.run(collect_while_one_waits(tmp_path / "some.db", mended=False))
 
 
-def test_the_application_is_made_with_own_cursors() -> None:
+def test_the_application_is_made_and_its_failed_cursors_close() -> None:
     """prefect 3.8.8 allows a fastapi with which its server does not start; `pip check` does not see it."""
     try:
         assert create_app().routes
-        assert event.contains(Engine, "do_connect", use_own_cursors)
+        assert event.contains(Engine, "do_connect", close_failed_cursors)
     finally:
-        event.remove(Engine, "do_connect", use_own_cursors)
+        event.remove(Engine, "do_connect", close_failed_cursors)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.processes import answers, end_marked
 from tests.stack.docker import SECRETS
 from tests.stack.machine import Machine, Passwords, machine
-from tests.stack.processes import Kept, answers, wait_until
+from tests.stack.processes import READY_WITHIN, Kept, wait_until
 from tests.stack.services import postgres_and_redis, prepared
 
 SERVERS = ("sqlite", "postgresql")
@@ -19,35 +20,40 @@ WORKER = "worker-cpu"
 
 
 @contextmanager
-def cluster() -> Iterator[Machine]:
-    """PostgreSQL, Redis, both servers, the receiver, what the bootstrap makes, and a worker, until the block ends."""
+def cluster(logs: Path) -> Iterator[Machine]:
+    """PostgreSQL, Redis, both servers, the receiver, what the bootstrap makes, and a worker, until the block ends.
+
+    Their output goes to the folder `logs`. Meanwhile this process signs in to MLflow as the administrator.
+    """
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
         site = stack.enter_context(postgres_and_redis())
+        stack.callback(end_marked, site.folder)  # a worker's runs have groups of their own
         kept: dict[str, Kept] = {}
 
         def keep(name: str) -> None:
-            log = site.folder / f"{name}.log"
+            log, health = logs / f"{name}.log", site.health(name)
             kept[name] = Kept(site.command(name), prepared(site, name), log)
             stack.callback(kept[name].stop)
-            wait_until(lambda: answers(site.health(name)), name, kept[name].child, log)
+            wait_until(lambda: answers(health), name, kept[name].child, log)
 
         for name in ("prefect", "mlflow", "receiver"):
             keep(name)
+        bootstrap = site.command("bootstrap"), prepared(site, "bootstrap")
         made = subprocess.run(
-            site.command("bootstrap"), env=prepared(site, "bootstrap"), check=False, capture_output=True, text=True
+            bootstrap[0], env=bootstrap[1], check=False, capture_output=True, text=True, timeout=READY_WITHIN
         )
         assert made.returncode == 0, made.stdout + made.stderr
         keep(WORKER)
 
-        environment.setenv("MLFLOW_TRACKING_USERNAME", PASSWORDS.mlflow[0])
-        environment.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORDS.mlflow[1])
+        user, password = PASSWORDS.mlflow
+        environment.setenv("MLFLOW_TRACKING_USERNAME", user)
+        environment.setenv("MLFLOW_TRACKING_PASSWORD", password)
         addresses = {name: site.url(name) for name in ("prefect", "mlflow")}
         names = {"prefect": "prefect", "worker": WORKER}
-        yield Machine(
-            site.mounts(WORKER)["/data"], addresses, lambda service: kept[names[service]].members(), PASSWORDS
-        )
+        home = site.mounts(WORKER)["/data"]
+        yield Machine(home, addresses, lambda service: kept[names[service]].members(), PASSWORDS)
 
 
 def stack_on(servers: str, folder: Path) -> AbstractContextManager[Machine]:
-    """A stack of its own on either kind of servers."""
-    return machine(folder / "home") if servers == "sqlite" else cluster()
+    """A stack of its own on either kind of servers, with its logs in `folder`."""
+    return machine(folder / "home") if servers == "sqlite" else cluster(folder)

@@ -50,6 +50,11 @@ def page(chromium: "Browser", stack: Machine) -> Iterator["Page"]:
         yield empty
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what shares the two stacks last: the second one is up until the end."""
+    items.sort(key=lambda item: "stack" in getattr(getattr(item, "callspec", None), "params", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if ROWS:
         terminalreporter.section("measured")

@@ -11,11 +11,10 @@ from typing import Any
 
 import yaml
 
-from tests.stack.processes import free_port
+from flows.processes import LOOPBACK, MARK, free_port
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
-LOOPBACK = "127.0.0.1"
 PORTS = {"postgres": 5432, "redis": 6379, "prefect": 4200, "mlflow": 5000, "receiver": 5055, "worker-cpu": 8080}
 SECRETS = {
     name: secrets.token_urlsafe(24)
@@ -110,8 +109,8 @@ class Site:
         found = {key: self._moved(key, value, mounts) for key, value in (image | service["environment"]).items()}
         if name == "worker-cpu":  # in a container it has the port 8080 for itself
             found |= {"PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK, "PREFECT_WORKER_WEBSERVER_PORT": str(self.ports[name])}
-        here = {"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin", "CUDA_VISIBLE_DEVICES": ""}
-        return found | here
+        programs = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        return found | {"PATH": programs, "CUDA_VISIBLE_DEVICES": "", MARK: str(self.folder)}
 
     def command(self, name: str) -> list[str]:
         """The command of a service of ours, on loopback and on its port here."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flows.small import OPEN_GATES, SMALL
-from tests.stack.processes import pids
+from tests.stack.processes import command_of, pids
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 READY_WITHIN = 180.0  # seconds
@@ -113,9 +113,12 @@ class Machine:
         return int(self.api("v2/concurrency_limits/gpu")["active_slots"])
 
     def kill(self, service: str) -> None:
-        """End a service without a warning."""
-        for pid in self.service(service):
-            os.kill(pid, signal.SIGKILL)
+        """End a service without a warning; fails where none of its processes is there."""
+        found = self.service(service)
+        assert found, f"no process of {service} was found"
+        for pid in found:
+            with suppress(ProcessLookupError):  # whoever keeps the service up may be first
+                os.kill(pid, signal.SIGKILL)
 
     def pids(self, run: str) -> list[int]:
         """The processes of a flow run."""
@@ -177,7 +180,7 @@ def pids_of(home: Path, service: str) -> list[int]:
         for pid, env in environments()
         if env.get("PLUMBLINE_HOME") == str(home)
         and "PREFECT__FLOW_RUN_ID" not in env
-        and all(word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") for word in words)
+        and set(words) <= set(command_of(pid))
     ]
 
 

@@ -2,12 +2,9 @@
 
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +30,7 @@ def process(
 
 
 class Kept:
-    """A process that is started again whenever it ends, with all of its group gone, as a container would be."""
+    """A process that is started again whenever it ends, once what is left of its group is gone as well."""
 
     def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
         self._start = lambda: _start(command, env, log)
@@ -62,6 +59,14 @@ class Kept:
 def pids() -> Iterator[int]:
     """Every process."""
     return (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+
+
+def command_of(pid: int) -> list[str]:
+    """The words of a process's command; none where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return []
 
 
 def _group(pid: int) -> int:
@@ -100,19 +105,3 @@ def wait_until(ready: Callable[[], bool], what: str, child: Any = None, log: Pat
         time.sleep(0.2)
     told = log.read_text("utf-8", errors="replace")[-3_000:] if log else ""
     pytest.fail(f"{what} did not get ready; the end of its log:\n{told}")
-
-
-def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -13,18 +13,23 @@ from typing import Any
 
 import pytest
 
-from tests.stack.docker import DOCKER, LOOPBACK, Service, Site, compose_services
-from tests.stack.processes import answers, process, wait_until
+from flows.processes import LOOPBACK, answers
+from tests.stack.docker import DOCKER, Service, Site, compose_services
+from tests.stack.processes import process, wait_until
 
 POSTGRES_BIN = max(
-    Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), default=Path("/usr/bin")
+    (program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    key=lambda folder: int(folder.parent.name),
+    default=Path("/usr/bin"),
 )
 
 
 @contextmanager
 def postgres_and_redis() -> Iterator[Site]:
     """Run both on loopback with empty databases that are gone afterwards; yields where the other services go too."""
-    _require(POSTGRES_BIN / "initdb", shutil.which("redis-server"))
+    for program, package in {POSTGRES_BIN / "initdb": "postgresql", "redis-server": "redis-server"}.items():
+        if shutil.which(program) is None:
+            pytest.fail(f"{program} is missing: apt-get install {package}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-", ignore_cleanup_errors=True)))
         folder.chmod(0o755)  # PostgreSQL refuses to be root, and its user has to get through
@@ -38,8 +43,9 @@ def postgres_and_redis() -> Iterator[Site]:
 @contextmanager
 def server(site: Site, name: str, log: Path) -> Iterator[str]:
     """Run a service as compose.yaml starts it; yields its address once it is healthy."""
+    health = site.health(name)
     with process(site.command(name), prepared(site, name), log) as child:
-        wait_until(lambda: answers(site.health(name)), name, child, log)
+        wait_until(lambda: answers(health), name, child, log)
         yield site.url(name)
 
 
@@ -101,11 +107,6 @@ def _redis(service: Service, site: Site) -> Iterator[None]:
             "Redis", child, log,
         )  # fmt: skip
         yield
-
-
-def _require(*programs: Path | str | None) -> None:
-    if not all(program is not None and Path(program).exists() for program in programs):
-        pytest.fail("PostgreSQL or Redis is missing: apt-get install postgresql redis-server")
 
 
 def _require_packages() -> None:

@@ -104,7 +104,9 @@ def test_a_worker_killed_with_its_flow_is_found_by_the_missing_heartbeats(
 
     here.retry(training)
     assert here.end(training) == "COMPLETED"
-    assert set(here.service("worker")).isdisjoint(worker)
+    again = here.service("worker")
+    assert again
+    assert set(again).isdisjoint(worker)
     assert result(here) == undisturbed
     assert here.slots() == 0
     figures("worker and flow killed with -9", seconds, f"at most the steps since checkpoint {kept} of {STEPS}")
@@ -113,10 +115,14 @@ def test_a_worker_killed_with_its_flow_is_found_by_the_missing_heartbeats(
 def test_a_server_that_dies_comes_back_and_the_run_lives_on(
     here: Machine, training: str, undisturbed: Undisturbed, figures: Any
 ) -> None:
+    server = here.service("prefect")
     here.kill("prefect")
     seconds = wait_for(lambda: here.kind(training) != "", 60, "an answer")
 
     assert here.end(training) == "COMPLETED"
+    again = here.service("prefect")
+    assert again
+    assert set(again).isdisjoint(server)
     assert [run.info.status for run in here.mlflow_runs(training)] == ["FINISHED"]
     assert result(here) == undisturbed
     wait_for(lambda: here.slots() == 0, 90, "the free slot")

@@ -82,8 +82,10 @@ def test_an_approval_makes_the_version_champion_and_starts_its_smoke_test(
 def test_a_question_outlives_a_restart_of_prefects_server(
     stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
 ) -> None:
+    server, began = stack.service("prefect"), now()
     stack.kill("prefect")
     assert stack.kind(paused) == "PAUSED"
+    assert set(stack.service("prefect")).isdisjoint(server)
     dialog = question(page, stack, paused)
     choose(page, field(dialog, "Decision"), "approve")
     field(dialog, "Approver").locator("textarea").fill("Ada Lovelace")
@@ -91,6 +93,7 @@ def test_a_question_outlives_a_restart_of_prefects_server(
 
     assert stack.end(paused) == "COMPLETED"
     assert reviews.aliases()["champion"] == candidate
+    reviews.smoke_tested(began)
 
 
 def test_submitting_without_a_decision_rejects(

@@ -16,6 +16,7 @@ import pytest
 
 from flows.presence import State, running
 from flows.processes import answers, end_marked, free_port, marked
+from tests.stack.processes import command_of
 
 pytestmark = [
     pytest.mark.stack,
@@ -102,10 +103,7 @@ def until(condition: Callable[[], bool], within: float, told: Callable[[], str] 
 
 
 def name_of(pid: int) -> str:
-    try:
-        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
+    return " ".join(command_of(pid))
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from flows.processes import answers, free_port
 from tasks import connection, registry, tracking, webhook
 from tasks.standing import Standing, read_standing
-from tests.stack.processes import answers, free_port, process, wait_until
+from tests.stack.processes import process, wait_until
 from tests.versions import make_version, report
 
 pytestmark = pytest.mark.stack
