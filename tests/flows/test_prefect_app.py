@@ -16,8 +16,8 @@ from flows.prefect_app import close_failed_cursors, create_app
 INSERT = "INSERT INTO counts VALUES (1)"
 
 
-async def collect_while_one_waits(path: Path, *, mended: bool) -> None:
-    """One connection owns the lock, the other fails on it, then waits for it while the failure becomes garbage."""
+async def collect_while_one_waits(path: Path, patience: int, *, mended: bool) -> None:
+    """One connection owns the lock, the other fails on it, then waits `patience` ms as the failure becomes garbage."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", isolation_level="AUTOCOMMIT")
     if mended:
         event.listen(engine.sync_engine, "do_connect", close_failed_cursors)
@@ -28,7 +28,7 @@ async def collect_while_one_waits(path: Path, *, mended: bool) -> None:
             await other.exec_driver_sql("PRAGMA busy_timeout = 0")
             with pytest.raises(OperationalError, match="database is locked") as failure:
                 await other.exec_driver_sql(INSERT)
-            await other.exec_driver_sql("PRAGMA busy_timeout = 2000")
+            await other.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
             waiting = asyncio.create_task(other.exec_driver_sql(INSERT))
             await asyncio.sleep(0.3)  # until its thread waits
             del failure
@@ -40,14 +40,14 @@ async def collect_while_one_waits(path: Path, *, mended: bool) -> None:
 
 
 def test_a_failed_statement_that_becomes_garbage_does_not_hold_up_the_loop(tmp_path: Path) -> None:
-    asyncio.run(collect_while_one_waits(tmp_path / "some.db", mended=True))
+    asyncio.run(collect_while_one_waits(tmp_path / "some.db", 60_000, mended=True))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="its sqlite3 may reset a failed statement by itself")
 def test_otherwise_it_does(tmp_path: Path) -> None:
     """Once this fails, SQLAlchemy closes the cursor itself, and `flows/prefect_app.py` can go."""
     with pytest.raises(OperationalError, match="database is locked"):
-        asyncio.run(collect_while_one_waits(tmp_path / "some.db", mended=False))
+        asyncio.run(collect_while_one_waits(tmp_path / "some.db", 2_000, mended=False))
 
 
 def test_the_application_is_made_and_its_failed_cursors_close() -> None:
