@@ -29,8 +29,8 @@ test-full: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m full
 
 test-stack: $(VENV)/installed-stack
-	$(BIN)/python -m pytest -m stack || { echo "What failed is tried once more: a busy machine can be too slow for a page."; \
-		$(BIN)/python -m pytest -m stack --last-failed --last-failed-no-failures none; }
+	$(BIN)/python -m pytest -m stack $(STACK) || { echo "What failed is tried once more: a busy machine can be too slow for a page."; \
+		$(BIN)/python -m pytest -m stack $(STACK) --last-failed --last-failed-no-failures none; }
 
 pictures: $(VENV)/installed-stack
 	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \

@@ -9,6 +9,7 @@ Row = tuple[str, str, str, str]
 
 HEADINGS: Row = ("Metric", "Base, own fresh samples", "Aligned", "Change")
 MAX_TEXT = 400  # characters of a sample text in a table
+CONTROL_SIGNS = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
 NONE = "–"
 
 
@@ -176,8 +177,8 @@ def gates_list(judgement: Judgement) -> str:
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
     """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
     return "\n".join(
-        f"- {_cell(row.prompt)}\n  - {_signed(row.base_reward)} before: {_cell(row.base)}\n"
-        f"  - {_signed(row.aligned_reward)} after: {_cell(row.aligned)}"
+        f"- {in_markdown(row.prompt)}\n  - {_signed(row.base_reward)} before: {in_markdown(row.base)}\n"
+        f"  - {_signed(row.aligned_reward)} after: {in_markdown(row.aligned)}"
         for row in rows[: max(0, limit)]
     )
 
@@ -273,13 +274,17 @@ def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *([_cell(text) for text in row] for row in rows)]
+    lines = [headings, ["---"] * len(headings), *([in_markdown(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    """One line that cannot break out of a Markdown table or become HTML."""
-    line = " ".join(text.split())
+def in_markdown(text: str) -> str:
+    """A text on one line that cannot break out of a Markdown table or become HTML, cut where it is long.
+
+    Control characters become the signs for them, NUL for instance ␀: a byte-level model may write some, and PostgreSQL
+    refuses a NUL.
+    """
+    line = " ".join(text.split()).translate(CONTROL_SIGNS)
     line = line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
     for sign in "\\|`*[":
         line = line.replace(sign, f"\\{sign}")

@@ -7,6 +7,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from alignment.card import in_markdown
 from alignment.config import AlignConfig, DataConfig
 from alignment.errors import ModelError, PromotionError
 from alignment.report import EvalReport
@@ -66,9 +67,8 @@ def record_smoke(subject: Subject, result: SmokeResult) -> None:
     when = datetime.now(UTC).isoformat(timespec="seconds")
     tags = {"smoke.verdict": result.verdict, "smoke.reward": reward, "smoke.time": when}
     registry.tag_version(subject.name, subject.version, tags)
-    texts = "\n\n".join(
-        f"> {' '.join(text.split()) or '(nothing)'}" for text in result.texts[:: max(1, len(result.texts) // 8)]
-    )
+    some = result.texts[:: max(1, len(result.texts) // 8)]
+    texts = "\n\n".join(f"> {in_markdown(text) if text.strip() else '(nothing)'}" for text in some)
     sentence = f"{subject.name} version {subject.version}: {result.sentence}"
     create_markdown_artifact(
         key="smoke", markdown=f"# Smoke test {result.verdict}\n\n{sentence}\n\n{texts}", description=sentence

@@ -8,6 +8,7 @@ import pytest
 from alignment.card import (
     gates_list,
     gates_table,
+    in_markdown,
     model_card,
     result_list,
     result_rows,
@@ -154,6 +155,11 @@ def test_gates_show_value_bound_verdict_and_meaning() -> None:
         "| win rate | 0.93 | ≥ 0.55 | passed | too few prompts got a better text |",
         "| kl per token | 0.31 | ≤ 0.2 | FAILED | the policy went too far |",
     ]
+
+
+def test_a_control_character_is_shown_as_a_sign() -> None:
+    """A byte-level model may write a NUL, which PostgreSQL refuses; line breaks and tabs are spaces."""
+    assert in_markdown("a\x00b\tc\nd\x1be\x7f") == "a␀b c d␛e␡"
 
 
 def test_texts_cannot_break_out_of_the_table() -> None:
