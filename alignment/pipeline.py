@@ -177,10 +177,12 @@ STAGES: dict[str, Stage] = {
             gpu=True,
             trains=lambda _: True,
         ),
-        Stage("before", "alignment.stages:before", ("base", "reward", "prompts"), _evaluated, _eval_samples, gpu=True),
+        Stage(
+            "before", "alignment.evaluation:before", ("base", "reward", "prompts"), _evaluated, _eval_samples, gpu=True
+        ),
         Stage(
             "after",
-            "alignment.stages:after",
+            "alignment.evaluation:after",
             ("policy", "base", "reward", "prompts"),
             _evaluated,
             _eval_samples,
@@ -188,7 +190,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "anchor",
-            "alignment.stages:anchor",
+            "alignment.evaluation:anchor",
             (),
             _anchor_source,
             lambda c: c.evaluation.anchor,
@@ -196,7 +198,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "drift",
-            "alignment.stages:drift",
+            "alignment.evaluation:drift",
             ("anchor", "base", "reward", "prompts", "before", "after"),
             _evaluated,
             _eval_samples,
@@ -205,7 +207,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "report",
-            "alignment.stages:report",
+            "alignment.evaluation:report",
             ("base", "reward", "before", "after", "validation", "drift"),
             lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed},
             lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",

@@ -1,45 +1,20 @@
-"""The datum's way: each function reads the folders of earlier stages, calls the pure part, and fills its own folder.
+"""The datum's way to a policy: each function reads the folders of earlier stages, calls the pure part, fills its own.
 
-A stage returns its counts. Functions of this file are the only ones of the library that touch files.
+A stage returns its counts. What follows is in `evaluation`; change code there, and nothing here is computed again.
 """
 
-import json
-import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.config import AlignConfig
 from alignment.errors import PairsError
+from alignment.inference import base_model, count_finished, draw, forget_base, rewards_of
+from alignment.job import Counts, Job, Rows, read_rows, write_rows
 from alignment.store import write_json
-
-logger = logging.getLogger(__name__)
-
-Counts = dict[str, int]
-Rows = list[dict[str, Any]]
-
-
-def _silent(done: int, total: int) -> None:
-    """The progress report of someone who does not look."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage works with: config, its parents' folders, its own, one that survives a crash, and reports."""
-
-    config: AlignConfig
-    inputs: Mapping[str, Path]
-    out: Path
-    work: Path
-    progress: Callable[[int, int], None] = _silent
-    on_row: Callable[[dict[str, float]], None] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def texts(job: Job) -> Counts:
@@ -105,7 +80,7 @@ def prompts(job: Job) -> Counts:
 
     config = job.config.prompts
     excluded = cutting.read_ids(config.exclude) if config.exclude else set()
-    loaded = _base(job.inputs["base"] / "model")
+    loaded = base_model(job.inputs["base"] / "model")
 
     def decode(ids: Sequence[int]) -> str:
         return str(loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -141,24 +116,24 @@ def sample_shard(job: Job) -> Counts:
 
     rows = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "train"]
     rows = rows[job.options["first"] : job.options["last"]]
-    loaded = _base(job.inputs["base"] / "model", job.config.sampling.precision)
+    loaded = base_model(job.inputs["base"] / "model", job.config.sampling.precision)
     models.require_context(loaded, job.config.sampling.total_tokens, "sampling.total_tokens")
-    drawn = _draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
+    drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
     write_rows(job.out / "samples.parquet", drawn)
-    return _finished(drawn)
+    return count_finished(drawn)
 
 
 def samples(job: Job) -> Counts:
     """All shards, given in order as `options["shards"]` -> samples.parquet."""
     table = pa.concat_tables([pq.read_table(Path(folder) / "samples.parquet") for folder in job.options["shards"]])
     pq.write_table(table, job.out / "samples.parquet")
-    return _finished(table.select(["finished"]).to_pylist())
+    return count_finished(table.select(["finished"]).to_pylist())
 
 
 def scores(job: Job) -> Counts:
     """Samples -> scores.parquet, with the reward of each text; counts those that the reward model reads in part."""
     rows = read_rows(job.inputs["samples"] / "samples.parquet")
-    found, truncated = _score(job, [row["text"] for row in rows])
+    found, truncated = rewards_of(job, [row["text"] for row in rows])
     for row, score in zip(rows, found, strict=True):
         row["reward"] = score
     write_rows(job.out / "scores.parquet", rows)
@@ -208,7 +183,7 @@ def reference(job: Job) -> Counts:
     if job.config.sampling.precision == "fp32":
         found = {side: [row[f"{side}_logprob"] for row in rows] for side in sides}
     else:
-        loaded = _base(job.inputs["base"] / "model")
+        loaded = base_model(job.inputs["base"] / "model")
         found = {
             side: score_completions(
                 loaded.model,
@@ -237,7 +212,7 @@ def policy(job: Job) -> Counts:
     """
     from alignment import dpo, models
 
-    _kept_base.cache_clear()
+    forget_base()
     loaded = models.load_base(job.inputs["base"] / "model")
     columns = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
     rows = read_rows(job.inputs["reference"] / "pairs.parquet", columns)
@@ -254,255 +229,6 @@ def policy(job: Job) -> Counts:
     models.save(loaded, job.out / "model")
     write_json(job.out / "history.json", outcome.history)
     return {"pairs": len(rows), "steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
-
-
-def before(job: Job) -> Counts:
-    """The base model's fresh samples on the held-out prompts -> samples.parquet."""
-    return _evaluate(job, "base")
-
-
-def after(job: Job) -> Counts:
-    """The aligned model's fresh samples on the same prompts, with the same random numbers -> samples.parquet."""
-    return _evaluate(job, "policy")
-
-
-def anchor(job: Job) -> Counts:
-    """The first base of all rounds -> model/."""
-    from alignment import models
-
-    models.copy(job.config.evaluation.anchor, job.out / "model", "base", "main")
-    return {"brought_in": 1}
-
-
-def drift(job: Job) -> Counts:
-    """The anchor's own fresh samples, and its log-probs of both models' -> samples.parquet and drift.json."""
-    from alignment import comparison, hf_metrics, models
-
-    sides = {side: read_rows(job.inputs[side] / "samples.parquet") for side in ("before", "after")}
-    models.require_same_vocabulary(job.inputs["anchor"] / "model", job.inputs["base"] / "model")
-    rows = _write(job, models.load_base(job.inputs["anchor"] / "model", precision=job.config.sampling.precision))
-    loaded = models.load_base(job.inputs["anchor"] / "model")
-    scored, _ = _score(job, [row["text"] for row in rows])
-    for row, score in zip(rows, scored, strict=True):
-        row["reward"] = score
-    for side in (rows, *sides.values()):
-        for row, logprob in zip(side, _logprobs(job, loaded, side), strict=True):
-            row["base_logprob"] = logprob
-    found = comparison.drift(
-        _measured(rows),
-        _measured(sides["before"]),
-        _measured(sides["after"]),
-        metrics=hf_metrics.all_metrics(),
-    )
-    write_rows(job.out / "samples.parquet", rows)
-    write_json(job.out / "drift.json", found.model_dump(mode="json"))
-    return _finished(rows)
-
-
-def report(job: Job) -> Counts:
-    """Both sides' samples -> report.json and the table of sample texts, samples.json."""
-    from alignment import comparison, hf_metrics
-    from alignment.report import Drift, SampleRow
-
-    rows = {name: read_rows(job.inputs[name] / "samples.parquet") for name in ("before", "after")}
-    winners = (
-        pq.read_table(job.inputs["validation"] / "accepted.parquet", columns=["chosen_score"]).column(0).to_numpy()
-    )
-    found = comparison.compare(
-        _measured(rows["before"]),
-        _measured(rows["after"]),
-        metrics=hf_metrics.all_metrics(),
-        winners_mean=float(winners.mean()),
-        config=job.config.evaluation,
-        seed=job.config.seed,
-    ).model_copy(
-        update={
-            "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
-            "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
-            "drift": Drift.model_validate_json((job.inputs["drift"] / "drift.json").read_text(encoding="utf-8"))
-            if "drift" in job.inputs
-            else None,
-        }
-    )
-    firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
-        : job.config.evaluation.table_rows
-    ]
-    table = [
-        SampleRow(
-            prompt=old["prompt"],
-            base=old["text"],
-            base_reward=old["reward"],
-            aligned=new["text"],
-            aligned_reward=new["reward"],
-        )
-        for old, new in firsts
-    ]
-    (job.out / "report.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
-    write_json(job.out / "samples.json", [row.model_dump() for row in table])
-    return {"prompts": found.prompts, "samples": len(rows["after"])}
-
-
-def read_rows(path: Path, columns: list[str] | None = None) -> Rows:
-    """A Parquet file as a list of dicts."""
-    rows: Rows = pq.read_table(path, columns=columns).to_pylist()
-    return rows
-
-
-def write_rows(path: Path, rows: Rows) -> None:
-    """A list of dicts as a Parquet file."""
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def _trained(job: Job, stage: str) -> dict[str, float]:
-    """What was measured when a model was trained here; nothing where it was brought in."""
-    path = job.inputs[stage] / "metrics.json"
-    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
-
-
-def _base(folder: Path, precision: str = "fp32") -> Any:
-    """The base model of the stages that only read it, placed anew: another model may have set the threads since."""
-    from alignment.models import place
-
-    loaded = _kept_base(folder, precision)
-    place(loaded.model)
-    return loaded
-
-
-@lru_cache(maxsize=1)
-def _kept_base(folder: Path, precision: str) -> Any:
-    """One base model is kept, so that shards do not load it again and again."""
-    from alignment.models import load_base
-
-    return load_base(folder, precision=precision)
-
-
-def _draw(job: Job, loaded: Any, prompt_rows: Rows, count: int, purpose: str) -> Rows:
-    from alignment.sampling import generate, request
-
-    config = job.config.sampling
-    wanted = [(row, index) for row in prompt_rows for index in range(count)]
-    drawn = generate(
-        loaded.model,
-        [
-            request(
-                row["prompt_ids"],
-                config,
-                seed=job.config.seed,
-                purpose=purpose,
-                prompt_id=row["prompt_id"],
-                index=index,
-            )
-            for row, index in wanted
-        ],
-        config,
-        eos_id=loaded.eos_id,
-        pad_id=loaded.pad_id,
-        progress=job.progress,
-    )
-    decoded = loaded.tokenizer.batch_decode(
-        [[*row["prompt_ids"], *completion.ids] for (row, _), completion in zip(wanted, drawn, strict=True)],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-    )
-    return [
-        {
-            "prompt_id": row["prompt_id"],
-            "prompt": row["prompt"],
-            "prompt_ids": row["prompt_ids"],
-            "index": index,
-            "ids": completion.ids,
-            "text": text,
-            "finished": completion.finished,
-            "logprob": completion.logprob,
-        }
-        for (row, index), completion, text in zip(wanted, drawn, decoded, strict=True)
-    ]
-
-
-def _score(job: Job, found: list[str]) -> tuple[list[float], int]:
-    """The reward of each text, and how many texts are longer than the reward model reads."""
-    from alignment import models
-    from alignment import reward as rewards
-
-    loaded = models.load_reward(job.inputs["reward"] / "model")
-    column = models.positive_class(loaded.model.config, job.config.reward.positive_class)
-    batch_size = job.config.reward.batch_size * 8
-    scored: list[float] = rewards.score_texts(
-        loaded, found, column=column, batch_size=batch_size, progress=job.progress
-    ).tolist()
-    return scored, rewards.count_truncated(loaded, found)
-
-
-def _evaluate(job: Job, writer: str) -> Counts:
-    """Fresh samples of one model, its and the base's log-probs of them, rewards and, where asked for, judgements."""
-    from alignment import grammar, models
-
-    precision = job.config.sampling.precision
-    is_base = writer == "base"
-    model_folder = job.inputs[writer] / "model"
-    loaded = _base(model_folder, precision) if is_base else models.load_base(model_folder, precision=precision)
-    rows = _write(job, loaded)
-    exact = precision == "fp32"
-    own = [row["logprob"] for row in rows] if exact else _logprobs(job, models.load_base(model_folder), rows)
-    of_base = own if is_base else _logprobs(job, _base(job.inputs["base"] / "model"), rows)
-    scored, truncated = _score(job, [row["text"] for row in rows])
-    judged = job.config.evaluation.judge == "grammar"
-    for row, mine, bases, score in zip(rows, own, of_base, scored, strict=True):
-        row.update(
-            logprob=mine,
-            base_logprob=bases,
-            reward=score,
-            grammatical=grammar.grammatical_fraction(row["text"]) if judged else None,
-            gold=grammar.sentiment(row["text"]) if judged else None,
-        )
-    write_rows(job.out / "samples.parquet", rows)
-    prompts = len({row["prompt_id"] for row in rows})
-    return _finished(rows) | {"prompts": prompts, "scored_in_part": truncated}
-
-
-def _write(job: Job, loaded: Any) -> Rows:
-    """A model's fresh samples on the held-out prompts."""
-    held_out = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "eval"]
-    return _draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")
-
-
-def _logprobs(job: Job, loaded: Any, rows: Rows) -> list[float]:
-    """What a model thinks of samples, whoever wrote them."""
-    from alignment.logprobs import score_completions
-
-    found: list[float] = score_completions(
-        loaded.model,
-        [row["prompt_ids"] for row in rows],
-        [row["ids"] for row in rows],
-        pad_id=loaded.pad_id,
-        batch_size=min(64, job.config.sampling.batch_size),
-    ).tolist()
-    return found
-
-
-def _measured(rows: Rows) -> Any:
-    import numpy as np
-
-    from alignment.comparison import Measured
-
-    judged = rows[0].get("grammatical") is not None
-    return Measured(
-        prompt_ids=[row["prompt_id"] for row in rows],
-        completions=[row["ids"] for row in rows],
-        rewards=np.array([row["reward"] for row in rows]),
-        base_logprobs=np.array([row["base_logprob"] for row in rows]),
-        policy_logprobs=np.array([row["logprob"] for row in rows]),
-        finished=np.array([row["finished"] for row in rows]),
-        texts=[row["text"] for row in rows],
-        grammatical=np.array([row["grammatical"] for row in rows]) if judged else None,
-        gold=np.array([row["gold"] for row in rows]) if judged else None,
-    )
-
-
-def _finished(rows: Rows) -> Counts:
-    finished = sum(bool(row["finished"]) for row in rows)
-    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}
 
 
 def _pair_row(chosen: dict[str, Any], rejected: dict[str, Any], prompt: str, strategy: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from alignment.stages import Job
+from alignment.job import Job
 from alignment.store import write_json
 
 

@@ -7,8 +7,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from alignment.card import gates_table, model_card, result_table, samples_table
 from alignment.config import AlignConfig
+from alignment.job import read_rows
 from alignment.report import Judgement, SampleRow
-from alignment.stages import read_rows
 from alignment.store import StageRef
 from tasks import registry, tracking
 from tasks.evaluation import read_report

@@ -18,8 +18,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import MissingContextError, ObjectNotFound
 
 from alignment.config import AlignConfig
+from alignment.job import Job
 from alignment.pipeline import STAGES, lineage
-from alignment.stages import Job
 from alignment.store import StageRef
 from tasks.home import store
 from tasks.stopping import held_signals, require_wanted

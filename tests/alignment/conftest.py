@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from alignment.job import read_rows
+from alignment.pipeline import STAGES
+from tests.alignment.chain import PROMPTS, Chain, config
+
 CONTEXT = 16
 
 
@@ -61,3 +65,24 @@ def reward_folder(reward: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("reward")
     models.save(reward, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Every stage but the anchor's, the samples in shards of 5, 5 and 2 prompts."""
+    chain = Chain(tmp_path_factory.mktemp("chain"), config())
+    for name in [stage.name for stage in STAGES.values() if stage.when(chain.config)]:
+        options: dict[str, Any] = {}
+        if name == "samples":
+            shards = [chain.sample(f"shard {first}", first, min(first + 5, PROMPTS)) for first in (0, 5, 10)]
+            options = {"shards": [str(shard) for shard in shards]}
+        if name == "reference":
+            options = {"reference": "the base model's digest"}
+        chain.folders[name] = chain.run(name, **options)
+    return chain
+
+
+@pytest.fixture
+def rows(chain: Chain) -> Callable[[str, str], list[dict[str, Any]]]:
+    """`rows(stage, file)` of the chain."""
+    return lambda stage, file: read_rows(chain.folders[stage] / file)

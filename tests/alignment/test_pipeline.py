@@ -360,8 +360,14 @@ def test_the_version_of_the_stages_follows_imports_of_imports():
     found = pipeline._closure("alignment.stages")
     assert {"alignment.dpo", "alignment.losses", "alignment.grammar", "alignment.errors"} <= found
     assert "alignment.pipeline" not in found
-    assert "alignment.stages" in pipeline._closure("expectations.stage")
+    assert "alignment.job" in pipeline._closure("expectations.stage")
     assert {"expectations.suites", "alignment.config"} <= pipeline._closure("expectations.stage")
+
+
+def test_another_way_of_judging_trains_nothing_again():
+    judging = {"alignment.evaluation", "alignment.comparison", "alignment.metrics", "alignment.report"}
+    assert judging <= pipeline._closure("alignment.evaluation")
+    assert not judging & (pipeline._closure("alignment.stages") | pipeline._closure("expectations.stage"))
 
 
 def test_imports_are_found_wherever_they_stand():

@@ -1,0 +1,110 @@
+"""What the stages ask of a model: fresh samples, the reward of texts, log-probs of samples."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignment.job import Counts, Job, Rows
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
+
+def base_model(folder: Path, precision: str = "fp32") -> "Loaded":
+    """The base model of the stages that only read it, placed anew: another model may have set the threads since."""
+    from alignment.models import place
+
+    loaded = _kept_base(folder, precision)
+    place(loaded.model)
+    return loaded
+
+
+def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str) -> Rows:
+    """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart."""
+    from alignment.sampling import generate, request
+
+    config = job.config.sampling
+    wanted = [(row, index) for row in prompt_rows for index in range(count)]
+    drawn = generate(
+        loaded.model,
+        [
+            request(
+                row["prompt_ids"],
+                config,
+                seed=job.config.seed,
+                purpose=purpose,
+                prompt_id=row["prompt_id"],
+                index=index,
+            )
+            for row, index in wanted
+        ],
+        config,
+        eos_id=loaded.eos_id,
+        pad_id=loaded.pad_id,
+        progress=job.progress,
+    )
+    decoded = loaded.tokenizer.batch_decode(
+        [[*row["prompt_ids"], *completion.ids] for (row, _), completion in zip(wanted, drawn, strict=True)],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "prompt_ids": row["prompt_ids"],
+            "index": index,
+            "ids": completion.ids,
+            "text": text,
+            "finished": completion.finished,
+            "logprob": completion.logprob,
+        }
+        for (row, index), completion, text in zip(wanted, drawn, decoded, strict=True)
+    ]
+
+
+def rewards_of(job: Job, found: list[str]) -> tuple[list[float], int]:
+    """The reward of each text, and how many texts are longer than the reward model reads."""
+    from alignment import models
+    from alignment import reward as rewards
+
+    loaded = models.load_reward(job.inputs["reward"] / "model")
+    column = models.positive_class(loaded.model.config, job.config.reward.positive_class)
+    batch_size = job.config.reward.batch_size * 8
+    scored: list[float] = rewards.score_texts(
+        loaded, found, column=column, batch_size=batch_size, progress=job.progress
+    ).tolist()
+    return scored, rewards.count_truncated(loaded, found)
+
+
+def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:
+    """What a model thinks of samples, whoever wrote them."""
+    from alignment.logprobs import score_completions
+
+    found: list[float] = score_completions(
+        loaded.model,
+        [row["prompt_ids"] for row in rows],
+        [row["ids"] for row in rows],
+        pad_id=loaded.pad_id,
+        batch_size=min(64, job.config.sampling.batch_size),
+    ).tolist()
+    return found
+
+
+def count_finished(rows: Rows) -> Counts:
+    """How many samples there are, and how many of them end by EOS or for want of room."""
+    finished = sum(bool(row["finished"]) for row in rows)
+    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}
+
+
+def forget_base() -> None:
+    """Let the kept base model go, before a training needs the memory."""
+    _kept_base.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _kept_base(folder: Path, precision: str) -> "Loaded":
+    """One base model is kept, so that shards do not load it again and again."""
+    from alignment.models import load_base
+
+    return load_base(folder, precision=precision)

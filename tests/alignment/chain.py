@@ -1,0 +1,80 @@
+"""The stages one after the other on a shrunken default, without a scheduler, in folders of their own."""
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.config import AlignConfig, build_config, merge
+from alignment.job import Job
+from alignment.pipeline import STAGES
+
+TEXTS, PROMPTS, HELD_OUT, STEPS = 300, 12, 6, 3
+SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 4, "learning_rate": 1e-2}
+SHRUNKEN: dict[str, dict[str, Any]] = {
+    "data": {"rows": TEXTS},
+    "base": SIZE | {"vocab_size": 300, "steps": 30},
+    "reward": SIZE | {"steps": 10},
+    "prompts": {"count": PROMPTS, "eval_count": HELD_OUT, "tokens_min": 4, "tokens_max": 6},
+    "sampling": {"samples_per_prompt": 2, "total_tokens": 24, "top_k": 20, "batch_size": 7, "shard_prompts": 5},
+    "validation": {
+        "min_gap": 0.0,
+        "min_tokens": 1,
+        "min_chars": 1,
+        "max_length_ratio": 1_000.0,
+        "min_pairs": 1,
+        "max_quarantined": 1.0,
+        "chosen_longer_min": 0.0,
+        "chosen_longer_max": 1.0,
+        "max_length_correlation": 1.0,
+        "min_distinct_prompts": 1,
+    },
+    "dpo": {"steps": STEPS, "batch_size": 2, "warmup_steps": 1, "log_every": 1},
+    "evaluation": {"samples_per_prompt": 2, "bootstrap": 100, "judge": "grammar"},
+}
+
+
+def config(**changes: dict[str, Any]) -> AlignConfig:
+    return build_config(merge(SHRUNKEN, changes))
+
+
+@dataclass
+class Chain:
+    """Runs stages into folders of their own below `root`; keeps what each counted."""
+
+    root: Path
+    config: AlignConfig
+    folders: dict[str, Path] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+    told: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def run(self, name: str, folder: str = "", fill: str = "", **options: Any) -> Path:
+        """Fill `folder`, by default the stage's own name, with a stage or with another function."""
+        stage = STAGES[name]
+        module, _, function = (fill or stage.fill).partition(":")
+        out, work = self.root / (folder or name), self.root / f"work-{folder or name}"
+        out.mkdir()
+        work.mkdir()
+
+        def progress(done: int, total: int) -> None:
+            self.told[name] = (done, total)
+
+        job = Job(
+            self.config,
+            {need: self.folders[need] for need in stage.needs if need in self.folders},
+            out,
+            work,
+            progress,
+            self.rows.append if name == "policy" else None,
+            options,
+        )
+        self.counts[folder or name] = getattr(importlib.import_module(module), function)(job)
+        return out
+
+    def sample(self, name: str, first: int, last: int) -> Path:
+        return self.run("samples", name, "alignment.stages:sample_shard", first=first, last=last)
+
+    def other(self, root: Path, **changes: dict[str, Any]) -> "Chain":
+        """The same folders so far, under another configuration."""
+        return Chain(root, config(**changes), dict(self.folders))
