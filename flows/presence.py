@@ -106,7 +106,7 @@ def status(home: Path, console: Console) -> int:
         console.print(f"not up in {home}; `plumbline up` starts it", highlight=False, soft_wrap=True)
         return 1
     fares = {name: answers(url) for name, url in state.health.items()}
-    beat = _last_heartbeat(state.prefect) if fares["prefect"] else None
+    beat = last_heartbeat(state.prefect) if fares["prefect"] else None
     runs = call("POST", f"{state.prefect}/api/flow_runs/count", RUNNING) if fares["prefect"] else "?"
     fares["worker"] = beat is not None and beat < 3 * HEARTBEAT
     said = "no heartbeat" if beat is None else f"last heartbeat {beat:.0f} s ago"
@@ -136,7 +136,7 @@ def down(home: Path, console: Console) -> int:
     return 0
 
 
-def _last_heartbeat(prefect: str) -> float | None:
+def last_heartbeat(prefect: str) -> float | None:
     """Seconds since the pool's worker was last heard of, or None."""
     try:
         workers: list[dict[str, Any]] = call("POST", f"{prefect}/api/work_pools/{POOL}/workers/filter", {})

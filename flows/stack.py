@@ -15,7 +15,7 @@ from rich.markup import escape
 from alignment.errors import StackError
 from alignment.store import write_json
 from flows.logs import Log, tidy
-from flows.presence import State, only_one
+from flows.presence import State, last_heartbeat, only_one
 from flows.processes import call, end_marked, marked, start, stop
 from flows.services import (
     COMMAND,
@@ -30,6 +30,7 @@ from flows.services import (
 )
 
 READY_WITHIN = 180.0  # seconds for the servers' first answer, on a machine that is busy with something else
+WORKER_WITHIN = 60.0  # seconds for the worker's first heartbeat
 LOOK_EVERY = 0.2  # seconds
 PAUSED = "paused"  # the file that says that a stack paused its pool
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
@@ -80,7 +81,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
         return
     _settle(prefect)
     _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
-    services["worker"].start()
+    _start_worker(services["worker"], prefect, stopping)
     for line in (
         "",
         f"[bold]Prefect[/bold]  {prefect}   Deployments, align, Run: starts a run",
@@ -90,6 +91,18 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
         "",
     ):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _start_worker(worker: Service, prefect: str, stopping: threading.Event) -> None:
+    """Start it and wait for its first heartbeat; where none comes, the servers serve all the same."""
+    worker.start()
+
+    def heard_or_ended() -> bool:
+        age = last_heartbeat(prefect)
+        heard = age is not None and age < time.monotonic() - worker.started
+        return heard or worker.process is None or worker.process.poll() is not None
+
+    _until(heard_or_ended, WORKER_WITHIN, stopping)
 
 
 def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:

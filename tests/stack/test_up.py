@@ -61,9 +61,10 @@ class Stack:
         return time.monotonic() - started
 
     def ready(self) -> None:
-        """Wait until the bootstrap is done and the worker is known."""
+        """Wait until it says what to click; the worker is known by then."""
         until(lambda: "Ctrl-C stops everything" in self.told(), ANSWERS_WITHIN, self.told)
-        until(lambda: self.run("status").returncode == 0, 60, self.told)
+        status = self.run("status")
+        assert status.returncode == 0, status.stdout
 
     def told(self) -> str:
         return self.outputs[-1].read_text()
