@@ -11,7 +11,7 @@ UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${U
 # What the stack's tests need from the system: a browser, and what compose runs in containers.
 DEBIAN := chromium postgresql redis-server
 
-.PHONY: run plan up test test-full test-stack pictures check format clean forget
+.PHONY: run plan up test test-full test-stack pictures bench check format clean forget
 
 run: $(VENV)/installed
 	$(BIN)/plumbline run
@@ -35,6 +35,10 @@ test-stack: $(VENV)/installed-stack
 pictures: $(VENV)/installed-stack
 	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \
 		tests/stack/test_pencil.py tests/stack/test_schedule.py -k sqlite
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.training
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
