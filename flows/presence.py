@@ -17,7 +17,7 @@ from rich.console import Console
 
 from alignment.errors import StackError
 from flows.processes import answers, call, end_marked, send
-from flows.services import HEARTBEAT, POOL, STOPPED_WITHIN, stack_file
+from flows.services import HEARTBEAT, POOL, STOPPED_WITHIN, WORKER, stack_file
 
 LOOK_EVERY = 0.1  # seconds
 PATIENCE = 2.0  # seconds, for somebody who only looks at the lock, or has it and is about to write its addresses
@@ -137,12 +137,12 @@ def down(home: Path, console: Console) -> int:
 
 
 def last_heartbeat(prefect: str) -> float | None:
-    """Seconds since the pool's worker was last heard of, or None."""
+    """Seconds since the stack's own worker was last heard of; None where it never was, or Prefect does not answer."""
     try:
         workers: list[dict[str, Any]] = call("POST", f"{prefect}/api/work_pools/{POOL}/workers/filter", {})
     except OSError:
         return None
-    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers]
+    beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers if worker["name"] == WORKER]
     return max(0.0, (datetime.now(UTC) - max(beats)).total_seconds()) if beats else None
 
 

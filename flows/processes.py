@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,11 @@ def call(method: str, url: str, body: Any, timeout: float = 5.0) -> Any:
     """Send JSON to a server on loopback and return its JSON; raises OSError where it does not answer, or refuses."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
-    with _direct.open(request, timeout=timeout) as answer:
-        return json.loads(answer.read() or "null")
+    try:
+        with _direct.open(request, timeout=timeout) as answer:
+            return json.loads(answer.read() or "null")
+    except (HTTPException, ValueError) as error:  # it ended in the middle of its answer
+        raise OSError(f"{url}: no whole answer ({error!r})") from error
 
 
 def wait_for_answer(

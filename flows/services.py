@@ -15,7 +15,7 @@ from flows.logs import Log
 from flows.processes import LOOPBACK, MARK, free_port, start, wait_for_answer
 from flows.server import prefect_command
 
-POOL = "local"
+POOL = WORKER = "local"
 STOPPED_WITHIN = {"runs": 30.0, "worker": 5.0, "receiver": 5.0, "mlflow": 5.0, "prefect": 10.0}  # seconds
 HEARTBEAT = 30  # seconds between two signs of life of a run; Prefect takes no less
 OTHERS = (  # what would lead a process of this stack to somebody else's server
@@ -105,7 +105,7 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
         "receiver": ([*COMMAND, "receiver", "--port", str(ports.receiver)], clients, f"{receiver}/health"),
         "worker": (
             [
-                *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", POOL),
+                *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", WORKER),
                 *("--type", "process", "--install-policy", "never"),
             ],
             clients | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT), "PREFECT_WORKER_QUERY_SECONDS": "3"},

@@ -29,8 +29,7 @@ from flows.services import (
     stack_file,
 )
 
-READY_WITHIN = 180.0  # seconds for the servers' first answer, on a machine that is busy with something else
-WORKER_WITHIN = 60.0  # seconds for the worker's first heartbeat
+READY_WITHIN = 180.0  # seconds for a service's first sign of life, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
 PAUSED = "paused"  # the file that says that a stack paused its pool
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
@@ -67,7 +66,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     prefect, mlflow, receiver = ports.addresses()
     state = State(os.getpid(), prefect, mlflow, receiver)
     write_json(stack_file(home, "stack.json"), asdict(state))
-    console.print("starting Prefect and MLflow (about half a minute) ...", highlight=False)
+    console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
     servers = "prefect", "mlflow"
     for name in servers:
         services[name].start()
@@ -81,7 +80,12 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
         return
     _settle(prefect)
     _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
-    _start_worker(services["worker"], prefect, stopping)
+    heard = start_worker(services, prefect, stopping)
+    if stopping.is_set():
+        return
+    if not heard:
+        text = f"the worker gives no sign of life yet; see {services['worker'].log.path}"
+        console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
     for line in (
         "",
         f"[bold]Prefect[/bold]  {prefect}   Deployments, align, Run: starts a run",
@@ -93,16 +97,20 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _start_worker(worker: Service, prefect: str, stopping: threading.Event) -> None:
-    """Start it and wait for its first heartbeat; where none comes, the servers serve all the same."""
+def start_worker(services: dict[str, Service], prefect: str, stopping: threading.Event) -> bool:
+    """Start it and wait for its first heartbeat; returns whether it came, which needs no process to end meanwhile."""
+    worker = services["worker"]
     worker.start()
 
-    def heard_or_ended() -> bool:
+    def heard() -> bool:
         age = last_heartbeat(prefect)
-        heard = age is not None and age < time.monotonic() - worker.started
-        return heard or worker.process is None or worker.process.poll() is not None
+        return age is not None and age < time.monotonic() - worker.started
 
-    _until(heard_or_ended, WORKER_WITHIN, stopping)
+    def ended() -> bool:
+        return any(service.process is not None and service.process.poll() is not None for service in services.values())
+
+    _until(lambda: heard() or ended(), READY_WITHIN, stopping)
+    return heard()
 
 
 def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:

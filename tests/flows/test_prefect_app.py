@@ -50,7 +50,7 @@ def test_otherwise_it_does(tmp_path: Path) -> None:
         asyncio.run(collect_while_one_waits(tmp_path / "some.db", 2_000, mended=False))
 
 
-def test_the_application_is_made_and_its_failed_cursors_close() -> None:
+def test_the_application_is_made_and_its_connections_close_failed_cursors() -> None:
     """prefect 3.8.8 allows a fastapi with which its server does not start; `pip check` does not see it."""
     try:
         assert create_app().routes

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from flows.presence import join, only_one, running
 from flows.presence import status as show_status
 from flows.processes import MARK, end_marked, free_port, marked, start
 from flows.services import Ports, Service, make_services, project_folder, secret, stack_file
-from flows.stack import DEATHS, revive
+from flows.stack import DEATHS, revive, start_worker
 
 PROJECT = Path(__file__).parents[2]
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -194,6 +195,66 @@ def test_a_process_that_keeps_dying_is_given_up_with_its_log_named(home: Path) -
     service.process.wait()
     with pytest.raises(StackError, match=r"mlflow ended 5 times in a row; see .*mlflow\.log"):
         revive(service, console)
+
+
+Begin = Callable[[list[str]], Service]
+
+
+@pytest.fixture
+def worker(home: Path) -> Iterator[Begin]:
+    """A worker with the given command, not started yet."""
+    made: list[Service] = []
+
+    def make(command: list[str]) -> Service:
+        made.append(Service("worker", command, os.environ | {MARK: str(home)}, Log(home / "worker.log")))
+        return made[-1]
+
+    yield make
+    end_marked(home)
+    for service in made:
+        assert service.process is not None
+        service.process.wait()
+
+
+def test_a_worker_is_heard_of_by_a_heartbeat_since_its_start(worker: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    beats = iter([None, 60.0, 0.0])  # none yet; one that an earlier worker of the name left; its own
+    monkeypatch.setattr("flows.stack.last_heartbeat", lambda _: next(beats, 0.0))
+    time.sleep(0.05)
+    assert start_worker({"worker": worker(SLEEP)}, "http://prefect", threading.Event())
+    assert next(beats, "all were asked for") == "all were asked for"
+    assert time.monotonic() - began < 10
+
+
+def test_a_worker_of_which_nothing_is_heard_is_said_to_be_silent(
+    worker: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.stack.last_heartbeat", lambda _: 60.0)
+    monkeypatch.setattr("flows.stack.READY_WITHIN", 0.5)
+    assert not start_worker({"worker": worker(SLEEP)}, "http://prefect", threading.Event())
+
+
+@pytest.mark.parametrize("name", ["worker", "prefect"])
+def test_nobody_waits_for_a_worker_while_a_process_has_ended(
+    worker: Begin, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The watcher starts it again."""
+    monkeypatch.setattr("flows.stack.last_heartbeat", lambda _: None)
+    services = {"prefect": worker(SLEEP), "worker": worker(SLEEP)}
+    services[name].command = [sys.executable, "-c", ""]
+    services["prefect"].start()
+    began = time.monotonic()
+    assert not start_worker(services, "http://prefect", threading.Event())
+    assert time.monotonic() - began < 60
+
+
+def test_nobody_waits_for_a_worker_once_asked_to_stop(worker: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.stack.last_heartbeat", lambda _: None)
+    stopping = threading.Event()
+    stopping.set()
+    began = time.monotonic()
+    assert not start_worker({"worker": worker(SLEEP)}, "http://prefect", stopping)
+    assert time.monotonic() - began < 60
 
 
 def test_a_log_is_read_by_whole_lines_and_begun_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
