@@ -8,7 +8,7 @@ from alignment.report import EvalReport, GateResult, Judgement, SampleRow
 Row = tuple[str, str, str, str]
 
 HEADINGS: Row = ("Metric", "Base, own fresh samples", "Aligned", "Change")
-MAX_TEXT = 400  # characters of a sample text in a table
+MAX_TEXT = 400  # characters of a sample text that are shown
 CONTROL_SIGNS = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
 NONE = "–"
 
@@ -281,8 +281,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def in_markdown(text: str) -> str:
     """A text on one line that cannot break out of a Markdown table or become HTML, cut where it is long.
 
-    Control characters become the signs for them, NUL for instance ␀: a byte-level model may write some, and PostgreSQL
-    refuses a NUL.
+    Tabs and line breaks become spaces, other control characters the signs for them, NUL for instance ␀: a byte-level
+    model may write some, and PostgreSQL refuses a NUL.
     """
     line = " ".join(text.split()).translate(CONTROL_SIGNS)
     line = line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"

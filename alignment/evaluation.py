@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from alignment.inference import base_model, count_finished, draw, logprobs, rewards_of
-from alignment.job import Counts, Job, Rows, read_rows, write_rows
+from alignment.inference import base_model, draw, logprobs, rewards_of
+from alignment.job import Counts, Job, Rows, count_finished, read_rows, write_rows
 from alignment.store import write_json
 
 if TYPE_CHECKING:  # they bring torch and numpy
@@ -28,21 +28,24 @@ def anchor(job: Job) -> Counts:
     """The first base of all rounds -> model/."""
     from alignment import models
 
-    models.copy(job.config.evaluation.anchor, job.out / "model", "base", "main")
+    models.copy(job.config.evaluation.anchor, job.out / "model", "anchor", "main")
     return {"brought_in": 1}
 
 
 def drift(job: Job) -> Counts:
-    """The anchor's own fresh samples, and its log-probs of both models' -> samples.parquet and drift.json."""
+    """The anchor's own fresh samples, and its log-probs of both models' -> samples.parquet and drift.json.
+
+    The anchor takes the base's place here: `base_logprob` is the log-prob under it.
+    """
     from alignment import comparison, hf_metrics, models
 
     sides = {side: read_rows(job.inputs[side] / "samples.parquet") for side in ("before", "after")}
     models.require_same_vocabulary(job.inputs["anchor"] / "model", job.inputs["base"] / "model")
     rows = _write(job, models.load_base(job.inputs["anchor"] / "model", precision=job.config.sampling.precision))
-    loaded = models.load_base(job.inputs["anchor"] / "model")
     scored, _ = rewards_of(job, [row["text"] for row in rows])
     for row, score in zip(rows, scored, strict=True):
         row["reward"] = score
+    loaded = models.load_base(job.inputs["anchor"] / "model")
     for side in (rows, *sides.values()):
         for row, logprob in zip(side, logprobs(job, loaded, side), strict=True):
             row["base_logprob"] = logprob

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.job import Counts, Job, Rows
+from alignment.job import Job, Rows
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -20,7 +20,11 @@ def base_model(folder: Path, precision: str = "fp32") -> "Loaded":
 
 
 def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str) -> Rows:
-    """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart."""
+    """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
+
+    A row holds its prompt, its index among that prompt's samples, the completion's token ids (EOS included), the whole
+    text, whether EOS ended it, and `logprob`: the sum over the completion, in nats, under the model as it was loaded.
+    """
     from alignment.sampling import generate, request
 
     config = job.config.sampling
@@ -63,22 +67,25 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str
     ]
 
 
-def rewards_of(job: Job, found: list[str]) -> tuple[list[float], int]:
-    """The reward of each text, and how many texts are longer than the reward model reads."""
+def rewards_of(job: Job, texts: list[str]) -> tuple[list[float], int]:
+    """The reward of each text, a raw logit, and how many texts are longer than the reward model reads.
+
+    Raises ModelError where the class to reward is unknown, ScoreError where a score is not finite.
+    """
     from alignment import models
     from alignment import reward as rewards
 
     loaded = models.load_reward(job.inputs["reward"] / "model")
     column = models.positive_class(loaded.model.config, job.config.reward.positive_class)
-    batch_size = job.config.reward.batch_size * 8
+    batch_size = job.config.reward.batch_size * 8  # nothing is kept for a backward pass
     scored: list[float] = rewards.score_texts(
-        loaded, found, column=column, batch_size=batch_size, progress=job.progress
+        loaded, texts, column=column, batch_size=batch_size, progress=job.progress
     ).tolist()
-    return scored, rewards.count_truncated(loaded, found)
+    return scored, rewards.count_truncated(loaded, texts)
 
 
 def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:
-    """What a model thinks of samples, whoever wrote them."""
+    """log p(completion | prompt) of each sample under a model, whoever wrote it: sums in nats, in the rows' order."""
     from alignment.logprobs import score_completions
 
     found: list[float] = score_completions(
@@ -86,15 +93,10 @@ def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:
         [row["prompt_ids"] for row in rows],
         [row["ids"] for row in rows],
         pad_id=loaded.pad_id,
-        batch_size=min(64, job.config.sampling.batch_size),
+        batch_size=min(64, job.config.sampling.batch_size),  # logits of every position, where sampling has one's
+        progress=job.progress,
     ).tolist()
     return found
-
-
-def count_finished(rows: Rows) -> Counts:
-    """How many samples there are, and how many of them end by EOS or for want of room."""
-    finished = sum(bool(row["finished"]) for row in rows)
-    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}
 
 
 def forget_base() -> None:

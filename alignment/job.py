@@ -20,7 +20,11 @@ def _silent(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage works with: config, its parents' folders, its own, one that survives a crash, and reports."""
+    """What a stage works with: config, its parents' folders, its own, one that survives a crash, and reports.
+
+    `progress` takes (done, total) and raises Interrupted to stop the work; `on_row` takes each row of training metrics.
+    `options` hold what a single call is told beside the config, such as which prompts a shard of samples is for.
+    """
 
     config: AlignConfig
     inputs: Mapping[str, Path]
@@ -40,3 +44,9 @@ def read_rows(path: Path, columns: list[str] | None = None) -> Rows:
 def write_rows(path: Path, rows: Rows) -> None:
     """A list of dicts as a Parquet file."""
     pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def count_finished(rows: Rows) -> Counts:
+    """How many samples there are, and how many of them end by EOS or for want of room."""
+    finished = sum(bool(row["finished"]) for row in rows)
+    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}

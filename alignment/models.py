@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from alignment.errors import ModelError
 
-Kind = Literal["base", "reward"]
+Kind = Literal["base", "reward", "anchor"]
+FIELDS: dict[Kind, str] = {"base": "base.model", "reward": "reward.model", "anchor": "evaluation.anchor"}
+"""Where a configuration names the model of each kind; the anchor is a base model."""
 
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt", "model.ckpt")
 SMALL_MODEL = 1_000_000  # parameters
@@ -81,11 +83,11 @@ def _threads_at_start() -> int:
     return torch.get_num_threads()
 
 
-def load_base(source: str | Path, *, revision: str = "main", precision: str = "fp32") -> Loaded:
+def load_base(source: str | Path, *, revision: str = "main", precision: str = "fp32", kind: Kind = "base") -> Loaded:
     """A causal language model and its tokenizer. Raises ModelError where either is missing or unsafe."""
     from transformers import AutoModelForCausalLM
 
-    return _load(source, AutoModelForCausalLM, "base", revision, precision)
+    return _load(source, AutoModelForCausalLM, kind, revision, precision)
 
 
 def load_reward(source: str | Path, *, revision: str = "main") -> Loaded:
@@ -105,7 +107,10 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
     """Bring a model from the hub or a local folder into `folder`, having loaded it once to know that it is whole."""
-    save(load_base(source, revision=revision) if kind == "base" else load_reward(source, revision=revision), folder)
+    if kind == "reward":
+        save(load_reward(source, revision=revision), folder)
+    else:
+        save(load_base(source, revision=revision, kind=kind), folder)
 
 
 def require_same_vocabulary(anchor: Path, base: Path) -> None:
@@ -140,7 +145,7 @@ def local_folder(source: str | Path, kind: Kind) -> Path | None:
     if path.is_dir():
         return path
     if path.is_absolute() or str(source).startswith((".", "~")):
-        raise ModelError(f"{kind}.model {source}: no such folder; give a folder that `save_pretrained` wrote")
+        raise ModelError(f"{FIELDS[kind]} {source}: no such folder; give a folder that `save_pretrained` wrote")
     return None
 
 
@@ -200,15 +205,15 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
             way_out = (
                 "convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"
             )
-        raise ModelError(f"{kind}.model {source}: cannot be loaded ({reason[:240]}); {way_out}") from error
+        raise ModelError(f"{FIELDS[kind]} {source}: cannot be loaded ({reason[:240]}); {way_out}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
-            f"{kind}.model {source}: its weights lack {missing[0]}, which would be random; give a "
-            f"{'causal language model' if kind == 'base' else 'sequence classifier'} that was saved whole"
+            f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
+            f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
-    if kind == "base" and tokenizer.eos_token_id is None:
+    if kind != "reward" and tokenizer.eos_token_id is None:
         raise ModelError(
-            f"base.model {source}: its tokenizer names no end-of-text token; set `eos_token` and save it again"
+            f"{FIELDS[kind]} {source}: its tokenizer names no end-of-text token; set `eos_token` and save it again"
         )
     tokenizer.padding_side = "right"
     loaded = Loaded(place(model).eval(), tokenizer)
@@ -223,19 +228,19 @@ def check_folder(folder: Path, kind: Kind) -> None:
     weights = sorted(name for name in files if name.endswith(".safetensors"))
     pickles = sorted(files.intersection(PICKLES))
     if "config.json" not in files:
-        raise ModelError(f"{kind}.model {folder}: no config.json; give a folder that `save_pretrained` wrote")
+        raise ModelError(f"{FIELDS[kind]} {folder}: no config.json; give a folder that `save_pretrained` wrote")
     if not weights and pickles:
         raise ModelError(
-            f"{kind}.model {folder}: {pickles[0]} is a pickle, which can run code when it is loaded; "
+            f"{FIELDS[kind]} {folder}: {pickles[0]} is a pickle, which can run code when it is loaded; "
             "convert it once where you trust it, with `save_pretrained`, which writes safetensors"
         )
     if not weights:
-        raise ModelError(f"{kind}.model {folder}: no weights; expected model.safetensors beside config.json")
+        raise ModelError(f"{FIELDS[kind]} {folder}: no weights; expected model.safetensors beside config.json")
     if not files.intersection(TOKENIZER_FILES):
-        raise ModelError(f"{kind}.model {folder}: no tokenizer; save it there with `tokenizer.save_pretrained`")
+        raise ModelError(f"{FIELDS[kind]} {folder}: no tokenizer; save it there with `tokenizer.save_pretrained`")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{kind}.model {folder}: config.json is not JSON ({error})") from error
+        raise ModelError(f"{FIELDS[kind]} {folder}: config.json is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{kind}.model {folder}: config.json holds a {type(config).__name__}, expected an object")
+        raise ModelError(f"{FIELDS[kind]} {folder}: config.json holds a {type(config).__name__}, expected an object")

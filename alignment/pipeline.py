@@ -40,21 +40,23 @@ def _model_source(config: AlignConfig, group: models.Kind) -> Any:
     if settings.model == "train":
         recipe = settings.model_dump(exclude={"model", "revision", "positive_class"})
         return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
-    try:
-        folder = models.local_folder(settings.model, group)
-        if folder:
-            return {"folder": digest_folder(folder)}
-    except OSError as error:
-        raise ModelError(
-            f"{group}.model {settings.model}: cannot be read ({error.strerror or error}); "
-            "give a folder that you may read"
-        ) from error
-    return {"hub": settings.model, "revision": settings.revision}
+    return _content(settings.model, group) or {"hub": settings.model, "revision": settings.revision}
 
 
 def _anchor_source(config: AlignConfig) -> Any:
-    folder = models.local_folder(config.evaluation.anchor, "base")
-    return {"folder": digest_folder(folder)} if folder else {"hub": config.evaluation.anchor}
+    return _content(config.evaluation.anchor, "anchor") or {"hub": config.evaluation.anchor}
+
+
+def _content(source: str, kind: models.Kind) -> dict[str, str]:
+    """The digest of a local model; empty for one on the hub. Raises ModelError where it cannot be read."""
+    try:
+        folder = models.local_folder(source, kind)
+        return {"folder": digest_folder(folder)} if folder else {}
+    except OSError as error:
+        raise ModelError(
+            f"{models.FIELDS[kind]} {source}: cannot be read ({error.strerror or error}); "
+            "give a folder that you may read"
+        ) from error
 
 
 def _prompts_source(config: AlignConfig) -> Any:

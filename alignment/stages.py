@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.errors import PairsError
-from alignment.inference import base_model, count_finished, draw, forget_base, rewards_of
-from alignment.job import Counts, Job, Rows, read_rows, write_rows
+from alignment.inference import base_model, draw, forget_base, rewards_of
+from alignment.job import Counts, Job, Rows, count_finished, read_rows, write_rows
 from alignment.store import write_json
 
 

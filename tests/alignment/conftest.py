@@ -1,4 +1,4 @@
-"""Whole models of a few thousand random weights, in memory and in folders; no test changes one of them."""
+"""Models of a few thousand random weights, and the pipeline run through once; no test changes any of it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,15 @@ from alignment.logprobs import score_completions
 from alignment.report import EvalReport
 from tests.alignment.chain import HELD_OUT, Chain
 
-pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations' imports
+
+def fresh(model: Path, found: list[dict[str, Any]]) -> list[float]:
+    """The log-probs of samples under a stage's model, one forward pass each, in full precision."""
+    loaded = models.load_base(model / "model")
+    return [
+        float(score_completions(loaded.model, [row["prompt_ids"]], [row["ids"]], pad_id=loaded.pad_id, batch_size=1)[0])
+        for row in found
+    ]
+
 
 # Both sides and the report
 
@@ -25,11 +34,23 @@ def test_every_held_out_prompt_is_answered_by_both_models(chain, rows, side):
     assert chain.counts["report"] == {"prompts": HELD_OUT, "samples": 2 * HELD_OUT}
 
 
-def test_the_base_model_is_measured_against_itself(rows):
-    assert all(row["base_logprob"] == row["logprob"] for row in rows("before", "samples.parquet"))
-    assert any(row["base_logprob"] != row["logprob"] for row in rows("after", "samples.parquet"))
+def test_log_probs_are_each_model_s_own(chain, rows):
+    before, after = rows("before", "samples.parquet"), rows("after", "samples.parquet")
+    under = fresh(chain.folders["base"], [*before, *after])
+    assert [row["base_logprob"] for row in [*before, *after]] == pytest.approx(under, abs=1e-4)
+    assert [row["logprob"] for row in before] == pytest.approx(under[: len(before)], abs=1e-4)
+    assert any(row["base_logprob"] != pytest.approx(row["logprob"], abs=1e-3) for row in after)
     assert all(0 <= row["grammatical"] <= 1 for row in rows("before", "samples.parquet"))
     assert all(-1 <= row["gold"] <= 1 for row in rows("before", "samples.parquet"))
+
+
+def test_after_sampling_in_half_precision_log_probs_are_taken_again_in_full(chain, tmp_path):
+    """The KL gate rests on them: rounding must not look like distance."""
+    half = chain.other(tmp_path, sampling={"precision": "bf16"})
+    for side, writer in (("before", "base"), ("after", "policy")):
+        found = read_rows(half.run(side) / "samples.parquet")
+        assert [row["logprob"] for row in found] == pytest.approx(fresh(chain.folders[writer], found), abs=1e-4)
+        assert [row["base_logprob"] for row in found] == pytest.approx(fresh(chain.folders["base"], found), abs=1e-4)
 
 
 def test_a_policy_that_did_not_move_writes_what_the_base_writes(chain, rows, tmp_path):
@@ -80,9 +101,10 @@ def test_the_report_carries_how_good_the_models_are_that_were_trained_here(chain
 
 def test_the_table_shows_one_sample_of_each_prompt_before_and_after(chain, rows):
     table = json.loads((chain.folders["report"] / "samples.json").read_text())
-    before = [row for row in rows("before", "samples.parquet") if row["index"] == 0]
+    before, after = ([row for row in rows(side, "samples.parquet") if not row["index"]] for side in ("before", "after"))
     assert [row["prompt"] for row in table] == [row["prompt"] for row in before]
-    assert [row["base"] for row in table] == [row["text"] for row in before]
+    assert [(row["base"], row["base_reward"]) for row in table] == [(row["text"], row["reward"]) for row in before]
+    assert [(row["aligned"], row["aligned_reward"]) for row in table] == [(row["text"], row["reward"]) for row in after]
 
 
 # The anchor

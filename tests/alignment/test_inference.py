@@ -1,10 +1,6 @@
 """What the stages ask of a model: one base is kept between shards, and placed anew."""
 
-import pytest
-
 from alignment import inference, models
-
-pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations' imports
 
 
 def test_one_base_model_is_kept_between_shards(chain):

@@ -293,24 +293,32 @@ def test_data_that_is_missing_is_refused_and_not_looked_for_on_the_hub(path):
         keys(build_config({"data": {"path": path}}))
 
 
-@pytest.mark.parametrize("group", ["base", "reward"])
+MODELS = [("base", "model"), ("reward", "model"), ("evaluation", "anchor")]
+
+
+@pytest.mark.parametrize(("group", "name"), MODELS)
 @pytest.mark.parametrize("path", ["./none", "~/none", "/none"])
-def test_a_model_that_is_missing_is_refused_and_not_looked_for_on_the_hub(group, path):
+def test_a_model_that_is_missing_is_refused_and_not_looked_for_on_the_hub(group, name, path):
     with pytest.raises(ModelError) as raised:
-        keys(build_config({group: {"model": path}}))
-    assert str(raised.value) == f"{group}.model {path}: no such folder; give a folder that `save_pretrained` wrote"
+        keys(build_config({group: {name: path}}))
+    assert str(raised.value) == f"{group}.{name} {path}: no such folder; give a folder that `save_pretrained` wrote"
 
 
-def test_what_may_not_be_read_is_named_in_one_line(folder, tmp_path, monkeypatch):
-    def refuse(_: Path) -> str:
-        raise PermissionError(13, "Permission denied")
+def refuse(_: Path) -> str:
+    raise PermissionError(13, "Permission denied")
 
+
+@pytest.mark.parametrize(("group", "name"), MODELS)
+def test_a_model_that_may_not_be_read_is_named_in_one_line(group, name, folder, monkeypatch):
     monkeypatch.setattr(pipeline, "digest_folder", refuse)
     with pytest.raises(ModelError) as raised:
-        keys(build_config({"base": {"model": str(folder)}}))
+        keys(build_config({group: {name: str(folder)}}))
     assert str(raised.value) == (
-        f"base.model {folder}: cannot be read (Permission denied); give a folder that you may read"
+        f"{group}.{name} {folder}: cannot be read (Permission denied); give a folder that you may read"
     )
+
+
+def test_data_that_may_not_be_read_is_named_in_one_line(tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
     path.write_text("text,label\na,1\n")
     monkeypatch.setattr(Path, "exists", refuse)

@@ -11,9 +11,6 @@ from alignment.job import read_rows, write_rows
 from alignment.logprobs import score_completions
 from tests.alignment.chain import HELD_OUT, PROMPTS, STEPS, TEXTS
 
-pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations' imports
-
-
 # Counts
 
 
