@@ -26,7 +26,7 @@ def cluster(logs: Path) -> Iterator[Machine]:
     Their output goes to the folder `logs`. Meanwhile this process signs in to MLflow as the administrator.
     """
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
-        site = stack.enter_context(postgres_and_redis())
+        site = stack.enter_context(postgres_and_redis(logs))
         stack.callback(end_marked, site.folder)  # a worker's runs have groups of their own
         kept: dict[str, Kept] = {}
 
@@ -42,6 +42,7 @@ def cluster(logs: Path) -> Iterator[Machine]:
         made = subprocess.run(
             bootstrap[0], env=bootstrap[1], check=False, capture_output=True, text=True, timeout=READY_WITHIN
         )
+        (logs / "bootstrap.log").write_text(made.stdout + made.stderr, "utf-8")
         assert made.returncode == 0, made.stdout + made.stderr
         keep(WORKER)
 

@@ -7,18 +7,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import sample
 from typing import Any
 
 import yaml
 
-from flows.processes import LOOPBACK, MARK, free_port
+from flows.processes import LOOPBACK, MARK
+from tests.stack.processes import quiet_ports
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
 PORTS = {"postgres": 5432, "redis": 6379, "prefect": 4200, "mlflow": 5000, "receiver": 5055, "worker-cpu": 8080}
-QUIET = range(20_000, 32_000)
-"""Ports that no outgoing connection takes, so that one found free is free still when its service starts."""
 SECRETS = {
     name: secrets.token_urlsafe(24)
     for name in (
@@ -78,11 +76,12 @@ class Site:
     @classmethod
     def free(cls, folder: Path) -> "Site":
         """A site in an empty folder, on ports that nobody uses."""
-        return cls(folder, dict(zip(PORTS, (free_port(port) for port in sample(QUIET, len(PORTS))), strict=True)))
+        return cls(folder, dict(zip(PORTS, quiet_ports(len(PORTS)), strict=True)))
 
     def with_another_port(self, name: str) -> "Site":
         """The same site, with one service on another port."""
-        return replace(self, ports={**self.ports, name: free_port(*sample(QUIET, 1))})
+        (port,) = quiet_ports(1, besides=self.ports.values())
+        return replace(self, ports={**self.ports, name: port})
 
     def url(self, name: str) -> str:
         """The address of a service."""

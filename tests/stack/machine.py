@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.flows.small import OPEN_GATES, SMALL
-from tests.stack.processes import command_of, pids
+from tests.stack.processes import READY_WITHIN, command_of, pids, quiet_ports
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-READY_WITHIN = 180.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,13 @@ def machine(home: Path, *arguments: str, **environment: str) -> Iterator[Machine
 
 
 def start(home: Path, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `plumbline up` on free ports; its output goes to `home`/../up.log."""
+    """Start `plumbline up` on free ports; its output goes to `home`.log."""
     home.mkdir(parents=True, exist_ok=True)
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
         environment.setdefault(name, "")
     env = {name: value for name, value in (os.environ | environment).items() if value or name not in environment}
-    ports = ("--prefect-port", "0", "--mlflow-port", "0", "--receiver-port", "0")
+    names = ("prefect", "mlflow", "receiver")
+    ports = [f"--{name}-port={port}" for name, port in zip(names, quiet_ports(len(names)), strict=True)]
     with home.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", "from flows.cli import main; main()", "up", *(arguments or ports)],

@@ -5,14 +5,20 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from random import sample
 from typing import Any
 
 import pytest
 
+from flows.processes import free_port
+
 READY_WITHIN = 300.0  # seconds; two cores that do other things need a minute
+QUIET = range(20_000, 32_000)
+"""Ports that Linux gives no outgoing connection, so that one found free is free still when its service starts."""
 STOPPED_WITHIN = 20.0  # seconds
 AGAIN_AFTER = 0.5  # seconds
 
@@ -54,6 +60,12 @@ class Kept:
         self._over.set()
         self._keeper.join()
         _stop(self.child, signal.SIGTERM)
+
+
+def quiet_ports(count: int, besides: Collection[int] = ()) -> list[int]:
+    """Different ports of loopback that nobody uses, none of them in `besides`."""
+    tried = (port for port in sample(QUIET, len(QUIET)) if port not in besides and free_port(port) == port)
+    return list(islice(tried, count))
 
 
 def pids() -> Iterator[int]:

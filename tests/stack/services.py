@@ -25,7 +25,7 @@ POSTGRES_BIN = max(
 
 
 @contextmanager
-def postgres_and_redis() -> Iterator[Site]:
+def postgres_and_redis(logs: Path) -> Iterator[Site]:
     """Run both on loopback with empty databases that are gone afterwards; yields where the other services go too."""
     for program, package in {POSTGRES_BIN / "initdb": "postgresql", "redis-server": "redis-server"}.items():
         if shutil.which(program) is None:
@@ -35,8 +35,8 @@ def postgres_and_redis() -> Iterator[Site]:
         folder.chmod(0o755)  # PostgreSQL refuses to be root, and its user has to get through
         site = Site.free(folder)
         services = compose_services()
-        stack.enter_context(_postgres(services["postgres"], site))
-        stack.enter_context(_redis(services["redis"], site))
+        stack.enter_context(_postgres(services["postgres"], site, logs / "postgres.log"))
+        stack.enter_context(_redis(services["redis"], site, logs / "redis.log"))
         yield site
 
 
@@ -59,9 +59,9 @@ def prepared(site: Site, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def _postgres(service: Service, site: Site) -> Iterator[None]:
+def _postgres(service: Service, site: Site, log: Path) -> Iterator[None]:
     """A new cluster; the databases are made by the script that compose mounts."""
-    data, log, port = site.folder / "postgres", site.folder / "postgres.log", site.ports["postgres"]
+    data, port = site.folder / "postgres", site.ports["postgres"]
     data.mkdir(mode=0o700)
     password = site.folder / "password"
     password.write_text(service["environment"]["POSTGRES_PASSWORD"], "utf-8")
@@ -93,8 +93,8 @@ def _script(service: Service, port: int) -> None:
 
 
 @contextmanager
-def _redis(service: Service, site: Site) -> Iterator[None]:
-    data, log, port = site.folder / "redis", site.folder / "redis.log", site.ports["redis"]
+def _redis(service: Service, site: Site, log: Path) -> Iterator[None]:
+    data, port = site.folder / "redis", site.ports["redis"]
     data.mkdir()
     here = f"exec redis-server - --port {port} --bind {LOOPBACK} --dir {data} "
     command = [part.replace("exec redis-server - ", here) for part in service["command"]]

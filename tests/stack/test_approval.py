@@ -85,7 +85,9 @@ def test_a_question_outlives_a_restart_of_prefects_server(
     server, began = stack.service("prefect"), now()
     stack.kill("prefect")
     assert stack.kind(paused) == "PAUSED"
-    assert set(stack.service("prefect")).isdisjoint(server)
+    again = stack.service("prefect")
+    assert again
+    assert set(again).isdisjoint(server)
     dialog = question(page, stack, paused)
     choose(page, field(dialog, "Decision"), "approve")
     field(dialog, "Approver").locator("textarea").fill("Ada Lovelace")

@@ -34,8 +34,8 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    with postgres_and_redis() as running:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with postgres_and_redis(tmp_path_factory.mktemp("databases")) as running:
         yield running
 
 

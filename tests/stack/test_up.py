@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from flows.presence import State, running
-from flows.processes import answers, end_marked, free_port, marked
-from tests.stack.processes import command_of
+from flows.processes import answers, end_marked, marked
+from tests.stack.processes import READY_WITHIN, command_of, quiet_ports
 
 pytestmark = [
     pytest.mark.stack,
@@ -53,7 +53,8 @@ class Stack:
         started = time.monotonic()
         self.outputs.append(self.home / f"up-{len(self.outputs)}.txt")
         with self.outputs[-1].open("w") as output:
-            ports = [f"--{name}-port={free_port()}" for name in ("prefect", "mlflow", "receiver")]
+            names = ("prefect", "mlflow", "receiver")
+            ports = [f"--{name}-port={port}" for name, port in zip(names, quiet_ports(3), strict=True)]
             self.process = subprocess.Popen(
                 [*COMMAND, "up", *ports], env=self.env, cwd=PROJECT, stdout=output, stderr=output, text=True
             )
@@ -62,9 +63,8 @@ class Stack:
 
     def ready(self) -> None:
         """Wait until it says what to click; the worker is known by then."""
-        until(lambda: "Ctrl-C stops everything" in self.told(), ANSWERS_WITHIN, self.told)
-        status = self.run("status")
-        assert status.returncode == 0, status.stdout
+        until(lambda: "Ctrl-C stops everything" in self.told(), READY_WITHIN, self.told)
+        until(lambda: self.run("status").returncode == 0, 20, self.told)
 
     def told(self) -> str:
         return self.outputs[-1].read_text()

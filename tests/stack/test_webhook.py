@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from flows.processes import answers, free_port
+from flows.processes import answers
 from tasks import connection, registry, tracking, webhook
 from tasks.standing import Standing, read_standing
-from tests.stack.processes import process, wait_until
+from tests.stack.processes import process, quiet_ports, wait_until
 from tests.versions import make_version, report
 
 pytestmark = pytest.mark.stack
@@ -41,7 +41,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Both as processes, and MLflow's webhook to the receiver."""
     home = tmp_path_factory.mktemp("home")
-    ports = free_port(), free_port()
+    ports = quiet_ports(2)
     mlflow, receiver = (f"http://127.0.0.1:{port}" for port in ports)
     env = os.environ | {
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
