@@ -18,6 +18,9 @@ NOISE = re.compile(
     r"submitted to infrastructure|deployment (?:pull )?step|Deployment step|All deployment steps|Downloading flow code"
     r"|Beginning flow run|View at|Created task run|Executing |Finished in state Completed\(\)$"
 )
+TRIED_AGAIN = (
+    "Failed in consume_loop"  # an event of Prefect's, mostly as SQLite was busy; it warns once it gives one up
+)
 
 
 class Log:
@@ -57,6 +60,8 @@ def tidy(source: str, line: str) -> tuple[str, str, str] | None:
     if found is not None:
         level, message = found["level"], found["message"].strip()
         if level == "DEBUG" or (level == "INFO" and (not found["run"] or NOISE.search(message))):
+            return None
+        if message == TRIED_AGAIN:
             return None
         return found["run"] or source, level, message
     if source == "receiver" and (told := DATED.match(line)):

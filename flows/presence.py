@@ -21,6 +21,7 @@ from flows.services import HEARTBEAT, POOL, STOPPED_WITHIN, WORKER, stack_file
 
 LOOK_EVERY = 0.1  # seconds
 PATIENCE = 2.0  # seconds, for somebody who only looks at the lock, or has it and is about to write its addresses
+JOINED = "joined"  # the folder with a locked file for each process that uses the stack
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
 
 
@@ -97,6 +98,19 @@ def join(home: Path) -> None:
         os.environ["PREFECT_API_URL"] = f"{state.prefect}/api"
         os.environ["MLFLOW_TRACKING_URI"] = state.mlflow
         os.environ.setdefault("PLUMBLINE_WEBHOOK_URL", f"{state.receiver}/webhook")
+        _sign_in(home)
+
+
+def joined(home: Path) -> set[int]:
+    """The processes that joined the stack of this home and are still there."""
+    found = set()
+    for path in stack_file(home, JOINED).glob("[0-9]*"):
+        with path.open("a") as file:
+            if _take(file):  # nobody holds it any more
+                path.unlink(missing_ok=True)
+            else:
+                found.add(int(path.name))
+    return found
 
 
 def status(home: Path, console: Console) -> int:
@@ -144,6 +158,18 @@ def last_heartbeat(prefect: str) -> float | None:
         return None
     beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers if worker["name"] == WORKER]
     return max(0.0, (datetime.now(UTC) - max(beats)).total_seconds()) if beats else None
+
+
+_signed_in: list[IO[str]] = []  # open, and so locked, for as long as this process lives
+
+
+def _sign_in(home: Path) -> None:
+    """Have the stack know of this process: it must not lose its servers without a word."""
+    path = stack_file(home, JOINED) / str(os.getpid())
+    path.parent.mkdir(exist_ok=True)
+    file = path.open("a")
+    _take(file, PATIENCE)
+    _signed_in.append(file)
 
 
 def _take(file: IO[str], patience: float = 0.0) -> bool:

@@ -15,8 +15,8 @@ from rich.markup import escape
 from alignment.errors import StackError
 from alignment.store import write_json
 from flows.logs import Log, tidy
-from flows.presence import State, last_heartbeat, only_one
-from flows.processes import call, end_marked, marked, start, stop
+from flows.presence import State, joined, last_heartbeat, only_one
+from flows.processes import call, end_marked, marked, send, start, stop
 from flows.services import (
     COMMAND,
     POOL,
@@ -89,7 +89,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     for line in (
         "",
         f"[bold]Prefect[/bold]  {prefect}   Deployments, align, Run: starts a run",
-        f"[bold]MLflow[/bold]   {mlflow}   Experiments: results; Models: what was registered",
+        f"[bold]MLflow[/bold]   {mlflow}/#/models   what was registered; Experiments: results",
         f"Logs     {stack_file(home, 'log')}",
         "Ctrl-C stops everything.",
         "",
@@ -178,7 +178,12 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
     """End the runs, then the processes one after the other; a second request to stop ends the waiting."""
     stopping.clear()
     with suppress(OSError):  # the terminal may be gone
-        console.print(f"stopping; runs at work get {STOPPED_WITHIN['runs']:g} s to end (Ctrl-C again: at once)")
+        console.print(
+            f"stopping; runs and commands at work are told to end, and get {STOPPED_WITHIN['runs']:g} s for it "
+            "(Ctrl-C again: at once)",
+            highlight=False,
+            soft_wrap=True,
+        )
     with _no_further_runs(home, services["prefect"]):
         _end_runs(home, stopping)
         _end(services["worker"], console, stopping)
@@ -212,19 +217,25 @@ def _resume_pool(home: Path, pool: str) -> None:
 
 
 def _end_runs(home: Path, stopping: threading.Event) -> None:
-    """Ask the runs at work to end, and wait for them: the worker would kill them, and they could not say goodbye."""
+    """Ask the runs at work to end, and wait for them: the worker would kill them, and they could not say goodbye.
+
+    The same for commands in other terminals, such as `plumbline sweep`, which would wait for the servers for good.
+    """
     asked: set[int] = set()
 
     def none_left() -> bool:
-        left = set(marked(home, "PREFECT__FLOW_RUN_ID"))
+        commands = joined(home)
+        left = commands.union(marked(home, "PREFECT__FLOW_RUN_ID"))
         for pid in left - asked:
             with suppress(ProcessLookupError):
-                if os.getsid(pid) == pid:  # not a run's own children
+                if pid in commands or os.getsid(pid) == pid:  # not a run's own children
                     os.kill(pid, signal.SIGTERM)
                     asked.add(pid)
         return not left & asked
 
     _until(none_left, STOPPED_WITHIN["runs"], stopping)
+    for pid in joined(home):
+        send(pid, signal.SIGKILL)
 
 
 def _end(service: Service, console: Console, stopping: threading.Event) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from alignment.errors import ConfigError, StackError
 from alignment.store import is_alive, write_json
 from flows.logs import Log, tidy
-from flows.presence import join, only_one, running
+from flows.presence import join, joined, only_one, running
 from flows.presence import status as show_status
 from flows.processes import MARK, end_marked, free_port, marked, start
 from flows.services import Ports, Service, make_services, project_folder, secret, stack_file
@@ -134,6 +134,32 @@ def test_other_commands_join_the_stack_of_their_home_unless_a_server_is_named(
     theirs = {"PREFECT_API_URL": f"{ADDRESSES['prefect']}/api", "MLFLOW_TRACKING_URI": ADDRESSES["mlflow"]}
     found = {name: os.environ[name] for name in SERVERS[:2] if name in os.environ}
     assert found == (theirs if joined else given)
+
+
+JOIN = """
+import sys
+from pathlib import Path
+from flows.presence import join
+join(Path(sys.argv[1]))
+print("joined", flush=True)
+sys.stdin.read()
+"""
+
+
+@linux
+def test_the_stack_knows_who_joined_it_for_as_long_as_they_live(home: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in SERVERS}
+    with only_one(home):
+        write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
+        command = [sys.executable, "-c", JOIN, str(home)]
+        with subprocess.Popen(command, env=env, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"joined\n"
+            assert joined(home) == {other.pid}
+            assert joined(home) == {other.pid}
+            other.kill()
+    assert joined(home) == set()
+    assert list(stack_file(home, "joined").iterdir()) == []
 
 
 def test_a_request_to_stop_is_an_event_and_the_handlers_are_put_back(home: Path) -> None:
@@ -296,6 +322,7 @@ def test_a_log_is_read_by_whole_lines_and_begun_anew(home: Path, monkeypatch: py
             "12:00:01.123 | ERROR   | prefect.server - database is locked",
             ("prefect", "ERROR", "database is locked"),
         ),
+        ("prefect", "12:00:01.123 | ERROR   | prefect.server.utilities.messaging - Failed in consume_loop", None),
         (
             "mlflow",
             "2026/11/23 12:00:01 WARNING mlflow.store: slow",

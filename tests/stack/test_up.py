@@ -223,6 +223,30 @@ def test_down_stops_it_from_elsewhere_and_a_second_down_has_nothing_to_do(stack:
     stack.ready()
 
 
+def test_down_ends_a_command_that_waits_in_another_terminal(stack: Stack) -> None:
+    """It would wait for servers that are gone; and Prefect would have it wait for its slot before it ends."""
+    slot = {"names": ["gpu"], "slots": 1, "mode": "concurrency"}
+    lease = stack.prefect("/v2/concurrency_limits/increment-with-lease", slot | {"lease_duration": 300}, "POST")
+    command = subprocess.Popen(
+        [*COMMAND, "run"], env=stack.env, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert command.stdout is not None
+    while "waits for a GPU slot" not in (line := command.stdout.readline()):
+        assert line, "it ended"
+    assert stack.run("down").stdout == "stopped\n"
+    said, _ = command.communicate(timeout=ENDS_WITHIN)
+    assert "interrupted; what is finished stays in the store" in said
+    assert command.returncode == 130
+    assert stack.process is not None
+    assert stack.process.wait(ENDS_WITHIN) == 0
+
+    stack.up()
+    stack.ready()
+    (run,) = stack.prefect("/flow_runs/filter", {"flow_runs": {"name": {"like_": "align-"}}}, "POST")
+    assert run["state"]["type"] == "CRASHED"
+    stack.prefect("/v2/concurrency_limits/decrement-with-lease", {"lease_id": lease["lease_id"]}, "POST")
+
+
 def test_two_at_once(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     both = [
