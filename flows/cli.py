@@ -32,6 +32,7 @@ app = App(
     help="Aligns a causal language model to a reward model, judges the result, and registers it if it deserves it.\n\n"
     "A [value] in the help of a flag is what holds where the config file says nothing.",
     version=version("plumbline"),
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 
 ConfigPath = Annotated[Path, Parameter(help="YAML file with the configuration [quickstart.yaml]", show_default=False)]

@@ -14,7 +14,7 @@ from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import form
 from tasks import tracking
 from tasks.evaluation import read_report
-from tasks.running import run_logger
+from tasks.running import Event, tell
 
 
 class SweepResult(BaseModel):
@@ -44,7 +44,7 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
     points: list[Point] = []
     judged: dict[str, tuple[AlignConfig, Judged]] = {}
     for number, given in enumerate(configs, 1):
-        run_logger().info("point %d of %d: %s", number, len(configs), _label(given))
+        tell(Event(f"point {number} of {len(configs)}: {_label(given)}", "heading"))
         point, outcome = try_point(given, run_id)
         points.append(point)
         if outcome is not None:

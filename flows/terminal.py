@@ -20,7 +20,7 @@ from rich.table import Table
 from alignment.card import result_rows
 from flows.align import AlignResult
 from tasks import running
-from tasks.running import Event
+from tasks.running import WAITING, Event
 
 
 class StageLines(logging.Handler):
@@ -44,7 +44,11 @@ class StageLines(logging.Handler):
 
     def hear(self, event: Event) -> None:
         """Take one event of a stage."""
-        if event.kind == "started":
+        if event.kind == "heading":
+            self.console.print(f"\n[bold]{escape(event.stage)}[/bold]", highlight=False, soft_wrap=True)
+        elif event.kind == "waiting":
+            self.console.print(f"          [yellow]{event.stage} {WAITING}[/yellow]", highlight=False, soft_wrap=True)
+        elif event.kind == "started":
             self.bar = self.bars.add_task(event.stage, total=None)
         elif event.kind == "progress" and self.bar is not None:
             self.bars.update(self.bar, completed=event.done, total=event.total)

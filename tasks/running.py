@@ -4,7 +4,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,18 +27,24 @@ from tasks.transient import is_transient
 
 GPU_SLOT = "gpu"
 LEASE_SECONDS = 120  # a slot outlives its run by so much after kill -9, and a server that is away by no more
+ASK_EVERY = 10.0  # seconds between two questions for a slot that is taken
 ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
+
+WAITING = "waits for a GPU slot, which another run holds, or held when it was killed less than two minutes ago"
 
 Refs = Mapping[str, StageRef]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a stage: it started, moved on, was found in the store, or was computed."""
+    """Something happened to a stage: it started, moved on, was found in the store, or was computed.
+
+    "waiting" is for a GPU slot; a "heading" says what the stages after it belong to.
+    """
 
     stage: str
-    kind: Literal["started", "progress", "cached", "computed"]
+    kind: Literal["started", "progress", "cached", "computed", "waiting", "heading"]
     done: int = 0
     total: int = 0
     ref: StageRef | None = None
@@ -84,7 +90,7 @@ def run_stage(
         tell(Event(label, "cached", ref=found))
         return found
     tell(Event(label, "started"))
-    slot = gpu_slot() if stage.gpu and gpu else nullcontext()
+    slot = gpu_slot(label) if stage.gpu and gpu else nullcontext()
     module, _, function = (fill or stage.fill).partition(":")
     inputs = {need: refs[need].path for need in stage.needs if need in refs}
     held = held_signals() if stage.trains(config) else nullcontext()
@@ -116,7 +122,8 @@ def tell(event: Event) -> None:
         listener(event)
     if not LISTENERS and event.kind != "progress":
         counts = f": {event.ref.counts}, {event.ref.seconds:.1f} s" if event.ref else ""
-        run_logger().info("%s %s%s", event.stage, event.kind, counts)
+        kind = {"heading": "", "waiting": f" {WAITING}"}.get(event.kind, f" {event.kind}")
+        run_logger().info("%s%s%s", event.stage, kind, counts)
 
 
 def run_logger() -> Any:
@@ -128,12 +135,26 @@ def run_logger() -> Any:
 
 
 @contextmanager
-def gpu_slot() -> Iterator[None]:
-    """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for."""
+def gpu_slot(label: str) -> Iterator[None]:
+    """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
+
+    It is asked for again and again: Prefect's client answers every question before its process ends, so that after
+    Ctrl-C an open one would keep the process until another run's end.
+    """
     if not _gpu_is_limited():  # `concurrency` would warn of it each time
         yield
         return
-    with concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS):
+    waits = False
+    with ExitStack() as held:
+        while True:
+            try:
+                slot = concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS, timeout_seconds=ASK_EVERY)
+                held.enter_context(slot)
+                break
+            except TimeoutError:
+                if not waits:
+                    tell(Event(label, "waiting"))
+                waits = True
         yield
 
 

@@ -265,3 +265,13 @@ def test_an_mlflow_that_does_not_answer(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     refused(plumbline("run", "--config", config_file()), 1, "http://127.0.0.1:9", "MLFLOW_TRACKING_URI")
+
+
+def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.presence.status", interrupted)
+    found = plumbline("status")
+    assert found.code == 130
+    assert found.err == "plumbline: interrupted; what is finished stays in the store, run again to go on\n"

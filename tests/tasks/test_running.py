@@ -119,9 +119,31 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(running, "concurrency", concurrency)
     for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
         monkeypatch.setattr(running, "get_client", lambda *, limit=limit, **_: Client(limit))
-        with running.gpu_slot():
+        with running.gpu_slot("base"):
             pass
     assert taken == ["gpu"]
+
+
+def test_a_slot_that_is_taken_is_asked_for_again_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    """No question stays open: Prefect would have the process wait for its answer at the end."""
+    from prefect.client.schemas.objects import GlobalConcurrencyLimit
+
+    patience: list[float] = []
+
+    @contextmanager
+    def concurrency(_: str, *, timeout_seconds: float, **__: Any) -> Iterator[None]:
+        patience.append(timeout_seconds)
+        if len(patience) < 3:
+            raise TimeoutError
+        yield
+
+    monkeypatch.setattr(running, "concurrency", concurrency)
+    monkeypatch.setattr(running, "get_client", lambda **_: Client(GlobalConcurrencyLimit(name="gpu", limit=1)))
+    with running.gpu_slot("base"):
+        assert patience == [running.ASK_EVERY] * 3
+    assert [(event.stage, event.kind) for event in events] == [("base", "waiting")]
 
 
 def test_a_server_that_is_away_does_not_stop_a_stage(
