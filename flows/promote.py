@@ -31,6 +31,7 @@ from tasks.promotion import (
     roll_back,
     show_promotion,
 )
+from tasks.running import run_logger
 
 LOOK_EVERY = 2  # seconds between two looks for an answer
 SPARE = 600  # seconds that Prefect waits longer than this flow, which answers by itself when its own time is up
@@ -136,6 +137,7 @@ def ask(candidate: Candidate, promotion: PromotionConfig, approver: str, reason:
                 answer = pause_flow_run(form, timeout=int(seconds) + SPARE, poll_interval=LOOK_EVERY)
                 if answer.decision == "reject" or answer.approver.strip():
                     return answer
+                run_logger().warning("the approval names no approver; the run waits for one that does")
                 description, reason = f"**An approval needs your name.**\n\n{card(candidate)}", answer.reason
     except FlowPauseTimeout:
         return too_late

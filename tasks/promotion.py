@@ -1,6 +1,8 @@
 """Promotion, rejection and rollback, and what is made of an alias that was moved by hand: the registry's decisions."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +27,10 @@ from tasks.standing import RECORDED, Standing, alone, change, read_standing
 
 logger = logging.getLogger("plumbline")
 
-DECISION, REASON, APPROVER, TIME, BEFORE = (
-    f"promotion.{name}" for name in ("decision", "reason", "approver", "time", "previous")
+DECISION, REASON, APPROVER, TIME, BEFORE, HISTORY = (
+    f"promotion.{name}" for name in ("decision", "reason", "approver", "time", "previous", "history")
 )
+REMEMBERED = 20  # decisions on a version, the last ones
 BY_HAND = "by hand in MLflow"
 
 Verdict = Literal["nothing", "not ours", "promoted", "reverted", "warned"]
@@ -110,7 +113,7 @@ def promote_candidate(candidate: Candidate, reason: str, approver: str) -> Outco
         if after == before and not _is_unfinished(registry.get_version(name, version)):
             return Outcome(decision="unchanged", model_name=name, version=version)
         _decide(name, before, after, version, "approved", reason, approver)
-        _note(name, version, {DECISION: "promoted"})
+        _note(name, version, "promoted")
     _tell_champion(name, version, after.previous, "promotion")
     return Outcome(
         decision="promoted",
@@ -128,7 +131,7 @@ def reject_candidate(candidate: Candidate, reason: str, approver: str) -> Outcom
     with alone(candidate.name):
         if candidate.version == read_standing(candidate.name).champion != candidate.champion:
             return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
-        registry.tag_version(candidate.name, candidate.version, _tags("rejected", reason, approver, candidate.champion))
+        _sign(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
     return Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
@@ -147,7 +150,8 @@ def roll_back(name: str, reason: str, approver: str) -> Outcome:
             )
         _decide(name, before, after, after.champion, "promoted", reason or "rollback", approver)
         if after.previous is not None:
-            _note(name, after.previous, _tags("rolled back", reason, approver, None))
+            with _where_possible(name, after.previous):
+                _sign(name, after.previous, "rolled back", reason, approver, None)
     _tell_champion(name, after.champion, after.previous, "rollback")
     return Outcome(
         decision="rolled back",
@@ -202,7 +206,7 @@ def reconcile(name: str, policy: PromotionConfig) -> Verdict:
             after = replace(after, champion=None)
         if verdict == "promoted" and _is_unfinished(version):  # its approver stays
             change(name, before, after)
-            _note(name, champion, {DECISION: verdict})
+            _note(name, champion, verdict)
         else:
             _decide(name, before, after, champion, verdict, refusal, BY_HAND)
     logger.info("models:/%s: champion version %s %s%s", name, champion, verdict, f" ({refusal})" if refusal else "")
@@ -228,26 +232,40 @@ def _decide(
 ) -> None:
     """Write the decision on the version, then move the aliases; where they do not move, the tag says so."""
     replaced = before.recorded if before.champion == version else before.champion
-    registry.tag_version(name, version, _tags(decision, reason, approver, replaced))
+    _sign(name, version, decision, reason, approver, replaced)
     try:
         change(name, before, after)
     except BaseException:
-        _note(name, version, {DECISION: "failed"})
+        _note(name, version, "failed")
         raise
 
 
-def _tags(decision: str, reason: str, approver: str, before: str | None) -> dict[str, str]:
+def _sign(name: str, version: str, decision: str, reason: str, approver: str, before: str | None) -> None:
+    """Write a decision on the version: this one in tags of its own, and a line for each of the last ones in one."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    # in this order: whoever sees the decision sees the rest
-    return {REASON: reason, APPROVER: approver, TIME: when, BEFORE: before or "", DECISION: decision}
+    line = f"{when} {decision}, {approver or 'no name given'}{f': {reason}' if reason else ''}"
+    found = registry.find(name, version)
+    earlier = found.tags.get(HISTORY, "").splitlines() if found else []
+    tags = {
+        HISTORY: "\n".join([*earlier, " ".join(line.split())][-REMEMBERED:]),
+        **{REASON: reason, APPROVER: approver, TIME: when, BEFORE: before or ""},
+        DECISION: decision,  # the last: whoever sees it sees the rest
+    }
+    registry.tag_version(name, version, tags)
 
 
-def _note(name: str, version: str, tags: dict[str, str]) -> None:
+def _note(name: str, version: str, decision: str) -> None:
+    with _where_possible(name, version):
+        registry.tag_version(name, version, {DECISION: decision})
+
+
+@contextmanager
+def _where_possible(name: str, version: str) -> Iterator[None]:
     """Tags that must not stand in the way of what is done already."""
     try:
-        registry.tag_version(name, version, tags)
+        yield
     except PlumblineError as error:
-        logger.warning("models:/%s/%s: tags %s were not set: %s", name, version, ", ".join(tags), error)
+        logger.warning("models:/%s/%s: its promotion tags were not set: %s", name, version, error)
 
 
 def _tell_champion(name: str, version: str, previous: str | None, how: str) -> None:

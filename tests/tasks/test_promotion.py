@@ -408,6 +408,8 @@ def test_a_rollback_goes_back_and_a_second_one_forth(name: str, told: list[Any])
     assert tags_of(name, "1")["promotion.reason"] == "it rambles"
     roll_back.fn(name, "it did not", "Bob")
     assert read_standing(name) == Standing("2", "1", None, "2")
+    history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
+    assert history == ["approved, Ann: reads well", "rolled back, Bob: it rambles", "promoted, Bob: it did not"]
     assert [payload["how"] for _, payload in told] == ["rollback", "rollback"]
 
 
