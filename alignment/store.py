@@ -146,10 +146,10 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
 
     @contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str, wanted: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Let one process, and one thread of it, compute a stage; others wait, and should look again afterwards.
 
-        The lock of a process that died is free.
+        Who waits calls `wanted` now and then, which may raise. The lock of a process that died is free.
         """
         path = self.root / ".work" / f"{stage}-{key}.lock"
         waiting = False
@@ -167,6 +167,7 @@ class Store:
             if not waiting:
                 logger.info("%s is being computed by another process; waiting for it", stage)
                 waiting = True
+            wanted()
             time.sleep(LOCK_POLL)
 
     def _draft(self, name: str) -> Path:

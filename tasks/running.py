@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError, codes
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import MissingContextError, ObjectNotFound
 
@@ -27,11 +28,11 @@ from tasks.transient import is_transient
 
 GPU_SLOT = "gpu"
 LEASE_SECONDS = 120  # a slot outlives its run by so much after kill -9, and a server that is away by no more
-ASK_EVERY = 10.0  # seconds between two questions for a slot that is taken
+ASK_EVERY = 5.0  # seconds between two questions for a slot that is taken
 ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
 
-WAITING = "waits for a GPU slot, which another run holds, or held when it was killed less than two minutes ago"
+WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEASE_SECONDS / 60:g} minutes"
 
 Refs = Mapping[str, StageRef]
 
@@ -94,7 +95,7 @@ def run_stage(
     module, _, function = (fill or stage.fill).partition(":")
     inputs = {need: refs[need].path for need in stage.needs if need in refs}
     held = held_signals() if stage.trains(config) else nullcontext()
-    with store().lock(folder, key), slot, held, reported_progress(label) as progress:
+    with store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
             tell(Event(label, "cached", ref=found))
             return found
@@ -138,24 +139,49 @@ def run_logger() -> Any:
 def gpu_slot(label: str) -> Iterator[None]:
     """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
 
-    It is asked for again and again: Prefect's client answers every question before its process ends, so that after
-    Ctrl-C an open one would keep the process until another run's end.
+    Raises Interrupted where the run was asked to stop meanwhile.
     """
     if not _gpu_is_limited():  # `concurrency` would warn of it each time
         yield
         return
-    waits = False
     with ExitStack() as held:
-        while True:
-            try:
-                slot = concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS, timeout_seconds=ASK_EVERY)
-                held.enter_context(slot)
-                break
-            except TimeoutError:
-                if not waits:
-                    tell(Event(label, "waiting"))
-                waits = True
+        if not _take_slot(held):
+            tell(Event(label, "waiting"))
+            _pause(ASK_EVERY)
+            while not _take_slot(held):
+                _pause(ASK_EVERY)
         yield
+
+
+def _take_slot(held: ExitStack) -> bool:
+    """Ask for a slot once, and hold it until the end of `held`; False where none is free.
+
+    Prefect's client would go on asking by itself, and has to have its answer before its process can end: after Ctrl-C
+    that kept the process until another run's end.
+    """
+    try:
+        held.enter_context(concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS, max_retries=0))
+    except ConcurrencySlotAcquisitionError as error:
+        cause = error.__cause__
+        if isinstance(cause, HTTPStatusError) and cause.response.status_code == codes.LOCKED:
+            return False
+        raise
+    return True
+
+
+def _pause(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        require_wanted()
+        time.sleep(TELL_EVERY)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    return "ConcurrencySlotAcquisitionWithLeaseService" not in (record.args or ())
+
+
+# a slot that is taken is an error there, and what else can go wrong is raised
+logging.getLogger("prefect._internal.concurrency").addFilter(_is_worth_telling)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import pyarrow.parquet as parquet
 import pytest
 
 from alignment.config import AlignConfig
-from alignment.errors import ValidationError
+from alignment.errors import Interrupted, ValidationError
 from alignment.pipeline import keys as stage_keys
 from alignment.store import StageRef, write_json
 from tasks import connection, pairs, running, tracking
 from tasks.home import store
 from tasks.running import Event, run_stage
 from tasks.samples import merge_samples, shards
+from tasks.stopping import stopping_as_one
+from tasks.transient import is_transient
 
 CONFIG = AlignConfig.model_validate({"sampling": {"shard_prompts": 8}})
 
@@ -124,26 +127,68 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
     assert taken == ["gpu"]
 
 
-def test_a_slot_that_is_taken_is_asked_for_again_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, events: list[Event]
-) -> None:
-    """No question stays open: Prefect would have the process wait for its answer at the end."""
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Prefect, which refuses a slot with the statuses in here, the last first, and then grants it."""
+    from httpx import HTTPStatusError, Request, Response
     from prefect.client.schemas.objects import GlobalConcurrencyLimit
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-    patience: list[float] = []
+    refusals: list[int] = []
 
     @contextmanager
-    def concurrency(_: str, *, timeout_seconds: float, **__: Any) -> Iterator[None]:
-        patience.append(timeout_seconds)
-        if len(patience) < 3:
-            raise TimeoutError
+    def concurrency(_: str, *, max_retries: int, **__: Any) -> Iterator[None]:
+        assert max_retries == 0, "Prefect's client would go on asking, and keep the process until it has a slot"
+        if refusals:
+            request = Request("POST", "http://prefect")
+            cause = HTTPStatusError("refused", request=request, response=Response(refusals.pop(), request=request))
+            raise ConcurrencySlotAcquisitionError("refused") from cause
         yield
 
     monkeypatch.setattr(running, "concurrency", concurrency)
     monkeypatch.setattr(running, "get_client", lambda **_: Client(GlobalConcurrencyLimit(name="gpu", limit=1)))
+    monkeypatch.setattr(running, "ASK_EVERY", 0.01)
+    return refusals
+
+
+def test_a_slot_that_is_taken_is_asked_for_again_and_said_once(questions: list[int], events: list[Event]) -> None:
+    questions.extend([423, 423, 423])
     with running.gpu_slot("base"):
-        assert patience == [running.ASK_EVERY] * 3
+        assert questions == []
     assert [(event.stage, event.kind) for event in events] == [("base", "waiting")]
+
+
+def test_another_refusal_of_a_slot_is_an_error(questions: list[int]) -> None:
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+    questions.append(500)
+    with pytest.raises(ConcurrencySlotAcquisitionError), running.gpu_slot("base"):
+        pass
+
+
+def test_a_run_that_is_asked_to_stop_waits_for_no_slot_and_is_not_tried_again(questions: list[int]) -> None:
+    """In a thread of it as well, which no signal reaches: there the context says so."""
+
+    def take() -> None:
+        with running.gpu_slot("samples 0-8"):
+            pass
+
+    with suppress(KeyboardInterrupt), stopping_as_one():
+        of_the_run = copy_context()
+        raise KeyboardInterrupt
+    questions.extend([423, 423])
+    with pytest.raises(Interrupted) as raised:
+        of_the_run.run(take)
+    assert questions == [423]
+    assert not is_transient(raised.value)
+
+
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_another_process(keys: dict[str, str]) -> None:
+    with suppress(KeyboardInterrupt), stopping_as_one():
+        of_the_run = copy_context()
+        raise KeyboardInterrupt
+    with store().lock("texts", keys["texts"]), pytest.raises(Interrupted):
+        of_the_run.run(run_stage, "texts", CONFIG, keys, {})
 
 
 def test_a_server_that_is_away_does_not_stop_a_stage(
