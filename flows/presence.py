@@ -1,9 +1,11 @@
 """Whether a stack is up in this home, and where: one lock, one file of addresses, and what others may do with them."""
 
+import atexit
 import fcntl
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from flows.services import HEARTBEAT, POOL, STOPPED_WITHIN, WORKER, stack_file
 LOOK_EVERY = 0.1  # seconds
 PATIENCE = 2.0  # seconds, for somebody who only looks at the lock, or has it and is about to write its addresses
 JOINED = "joined"  # the folder with a locked file for each process that uses the stack
+LAST_WORDS = 5.0  # seconds for a process whose servers are gone
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
 
 
@@ -102,15 +105,26 @@ def join(home: Path) -> None:
 
 
 def joined(home: Path) -> set[int]:
-    """The processes that joined the stack of this home and are still there."""
+    """The processes of this host that joined the stack of this home and are still there."""
     found = set()
-    for path in stack_file(home, JOINED).glob("[0-9]*"):
-        with path.open("a") as file:
-            if _take(file):  # nobody holds it any more
-                path.unlink(missing_ok=True)
-            else:
-                found.add(int(path.name))
+    for path in stack_file(home, JOINED).glob(f"{socket.gethostname()}@*"):
+        with suppress(OSError), path.open("a") as file:  # another user's is not ours to tell
+            if not _take(file):
+                found.add(int(path.name.rpartition("@")[2]))
     return found
+
+
+def dismiss(home: Path, within: float) -> int:
+    """Have the processes that joined the stack end, if need be by force after `within` seconds; returns how many."""
+    there = joined(home)
+    for pid in there:
+        send(pid, signal.SIGTERM)
+    ends = time.monotonic() + within
+    while joined(home) & there and time.monotonic() < ends:
+        time.sleep(LOOK_EVERY)
+    for pid in joined(home) & there:
+        send(pid, signal.SIGKILL)
+    return len(there)
 
 
 def status(home: Path, console: Console) -> int:
@@ -136,7 +150,7 @@ def down(home: Path, console: Console) -> int:
     """Stop the stack of this home, wherever it was started; returns 0, also where there was nothing to stop."""
     state = running(home)
     if state is None:
-        left = end_marked(home)
+        left = end_marked(home) + dismiss(home, LAST_WORDS)
         console.print(f"not up{f'; ended {left} processes that it had left' if left else ''}", highlight=False)
         return 0
     send(state.pid, signal.SIGTERM)
@@ -146,6 +160,7 @@ def down(home: Path, console: Console) -> int:
             send(state.pid, signal.SIGKILL)
         time.sleep(LOOK_EVERY)
     end_marked(home)
+    dismiss(home, LAST_WORDS)
     console.print("stopped", highlight=False)
     return 0
 
@@ -160,16 +175,22 @@ def last_heartbeat(prefect: str) -> float | None:
     return max(0.0, (datetime.now(UTC) - max(beats)).total_seconds()) if beats else None
 
 
-_signed_in: list[IO[str]] = []  # open, and so locked, for as long as this process lives
-
-
 def _sign_in(home: Path) -> None:
-    """Have the stack know of this process: it must not lose its servers without a word."""
-    path = stack_file(home, JOINED) / str(os.getpid())
-    path.parent.mkdir(exist_ok=True)
-    file = path.open("a")
-    _take(file, PATIENCE)
-    _signed_in.append(file)
+    """Have the stack know of this process, so that its end is told to it; in somebody else's home it is not.
+
+    A file stands for the process, and is open, and so locked, for as long as that lives.
+    """
+    path = stack_file(home, JOINED) / f"{socket.gethostname()}@{os.getpid()}"
+    with suppress(PermissionError):
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("a")
+        _take(file, PATIENCE)
+        atexit.register(_sign_out, file, path)
+
+
+def _sign_out(file: IO[str], path: Path) -> None:
+    path.unlink(missing_ok=True)
+    file.close()
 
 
 def _take(file: IO[str], patience: float = 0.0) -> bool:

@@ -136,8 +136,8 @@ def end_marked(home: Path, within: float = 10.0) -> int:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal; that the process has ended is fine."""
-    with suppress(ProcessLookupError):
+    """Send a signal; that the process has ended, or is another user's, is fine."""
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 

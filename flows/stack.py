@@ -15,8 +15,8 @@ from rich.markup import escape
 from alignment.errors import StackError
 from alignment.store import write_json
 from flows.logs import Log, tidy
-from flows.presence import State, joined, last_heartbeat, only_one
-from flows.processes import call, end_marked, marked, send, start, stop
+from flows.presence import LAST_WORDS, State, dismiss, joined, last_heartbeat, only_one
+from flows.processes import call, end_marked, marked, start, stop
 from flows.services import (
     COMMAND,
     POOL,
@@ -190,6 +190,7 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
     for name in ("receiver", "mlflow", "prefect"):
         _end(services[name], console, stopping)
     end_marked(home)
+    dismiss(home, LAST_WORDS)  # who joined meanwhile
 
 
 @contextmanager
@@ -227,15 +228,14 @@ def _end_runs(home: Path, stopping: threading.Event) -> None:
         commands = joined(home)
         left = commands.union(marked(home, "PREFECT__FLOW_RUN_ID"))
         for pid in left - asked:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 if pid in commands or os.getsid(pid) == pid:  # not a run's own children
                     os.kill(pid, signal.SIGTERM)
                     asked.add(pid)
         return not left & asked
 
     _until(none_left, STOPPED_WITHIN["runs"], stopping)
-    for pid in joined(home):
-        send(pid, signal.SIGKILL)
+    dismiss(home, 0.0)
 
 
 def _end(service: Service, console: Console, stopping: threading.Event) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from alignment.errors import ConfigError, StackError
 from alignment.store import is_alive, write_json
 from flows.logs import Log, tidy
+from flows.presence import down as stop_stack
 from flows.presence import join, joined, only_one, running
 from flows.presence import status as show_status
 from flows.processes import MARK, end_marked, free_port, marked, start
@@ -159,7 +160,20 @@ def test_the_stack_knows_who_joined_it_for_as_long_as_they_live(home: Path) -> N
             assert joined(home) == {other.pid}
             other.kill()
     assert joined(home) == set()
-    assert list(stack_file(home, "joined").iterdir()) == []
+
+
+@linux
+def test_who_joined_a_stack_that_was_killed_is_told_by_down(home: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name not in SERVERS}
+    with only_one(home):
+        write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
+        command = [sys.executable, "-c", JOIN, str(home)]
+        other = subprocess.Popen(command, env=env, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"joined\n"
+    with other:
+        assert stop_stack(home, Console(quiet=True)) == 0
+        assert other.wait(10) == -signal.SIGTERM
 
 
 def test_a_request_to_stop_is_an_event_and_the_handlers_are_put_back(home: Path) -> None:
