@@ -132,6 +132,7 @@ def reject_candidate(candidate: Candidate, reason: str, approver: str) -> Outcom
         if candidate.version == read_standing(candidate.name).champion != candidate.champion:
             return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
         _sign(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
+        _remember(candidate.name, candidate.version)
     return Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
@@ -152,6 +153,7 @@ def roll_back(name: str, reason: str, approver: str) -> Outcome:
         if after.previous is not None:
             with _where_possible(name, after.previous):
                 _sign(name, after.previous, "rolled back", reason, approver, None)
+            _remember(name, after.previous)
     _tell_champion(name, after.champion, after.previous, "rollback")
     return Outcome(
         decision="rolled back",
@@ -238,25 +240,33 @@ def _decide(
     except BaseException:
         _note(name, version, "failed")
         raise
+    if decision != "approved":  # which is remembered by its outcome
+        _remember(name, version)
 
 
 def _sign(name: str, version: str, decision: str, reason: str, approver: str, before: str | None) -> None:
-    """Write a decision on the version: this one in tags of its own, and a line for each of the last ones in one."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    line = f"{when} {decision}, {approver or 'no name given'}{f': {reason}' if reason else ''}"
-    found = registry.find(name, version)
-    earlier = found.tags.get(HISTORY, "").splitlines() if found else []
-    tags = {
-        HISTORY: "\n".join([*earlier, " ".join(line.split())][-REMEMBERED:]),
-        **{REASON: reason, APPROVER: approver, TIME: when, BEFORE: before or ""},
-        DECISION: decision,  # the last: whoever sees it sees the rest
-    }
+    # in this order: whoever sees the decision sees the rest
+    tags = {REASON: reason, APPROVER: approver, TIME: when, BEFORE: before or "", DECISION: decision}
     registry.tag_version(name, version, tags)
 
 
 def _note(name: str, version: str, decision: str) -> None:
+    """What came of a decision that is on the version."""
     with _where_possible(name, version):
         registry.tag_version(name, version, {DECISION: decision})
+    _remember(name, version)
+
+
+def _remember(name: str, version: str) -> None:
+    """Add the decision that is on the version to those before it, a line each."""
+    with _where_possible(name, version):
+        tags = registry.get_version(name, version).tags
+        when, decision, approver, reason = (tags.get(tag, "") for tag in (TIME, DECISION, APPROVER, REASON))
+        line = " ".join(f"{when} {decision}, {approver or 'no name given'}{f': {reason}' if reason else ''}".split())
+        earlier = tags.get(HISTORY, "").splitlines()
+        if line not in earlier:
+            registry.tag_version(name, version, {HISTORY: "\n".join([*earlier, line][-REMEMBERED:])})
 
 
 @contextmanager

@@ -27,12 +27,12 @@ def test_the_ratio_is_taken_round_by_round() -> None:
 
 
 def test_both_samplers_draw_every_sample() -> None:
-    """Few end early where only one token of 40 does so, so both draw nearly all that there is room for."""
+    """One token of 40 ends a sample, so that about 25 of 40 are drawn of each: (1 - (39/40)^40) * 40."""
     prompts = [[1 + (n + k) % 30 for k in range(sampling.PROMPT_TOKENS)] for n in range(4)]
     ours, theirs = sampling.sides(gpt2(1, 32, VOCABULARY, sampling.TOTAL_TOKENS), prompts)
     most = len(prompts) * sampling.SAMPLES * (sampling.TOTAL_TOKENS - sampling.PROMPT_TOKENS)
     for side in (ours, theirs):
-        assert most / 4 < side.work() <= most
+        assert 0.5 * most < side.work() < 0.8 * most
 
 
 def test_both_trainers_log_the_same_losses() -> None:

@@ -367,6 +367,17 @@ def test_a_move_that_fails_midway_is_put_back_and_can_be_done_again(
     assert len(told) == 1
     promote(name)
     assert read_standing(name) == Standing("2", "1", None, "2")
+    history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
+    assert history == ["failed, Ann: reads well", "promoted, Ann: reads well"]
+
+
+def test_only_the_last_decisions_are_remembered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "REMEMBERED", 2)
+    make_version(name)
+    for reason in ("dull", "still dull", "as dull as ever"):
+        reject_candidate.fn(find_candidate(name, None), reason, "")
+    history = [line.partition(" ")[2] for line in tags_of(name, "1")["promotion.history"].splitlines()]
+    assert history == ["rejected, no name given: still dull", "rejected, no name given: as dull as ever"]
 
 
 @pytest.mark.parametrize("step", range(4), ids=["champion", "previous", "challenger", "record"])
@@ -409,7 +420,7 @@ def test_a_rollback_goes_back_and_a_second_one_forth(name: str, told: list[Any])
     roll_back.fn(name, "it did not", "Bob")
     assert read_standing(name) == Standing("2", "1", None, "2")
     history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
-    assert history == ["approved, Ann: reads well", "rolled back, Bob: it rambles", "promoted, Bob: it did not"]
+    assert history == ["promoted, Ann: reads well", "rolled back, Bob: it rambles", "promoted, Bob: it did not"]
     assert [payload["how"] for _, payload in told] == ["rollback", "rollback"]
 
 
