@@ -28,7 +28,7 @@ from tasks.transient import is_transient
 
 GPU_SLOT = "gpu"
 LEASE_SECONDS = 120  # a slot outlives its run by so much after kill -9, and a server that is away by no more
-ASK_EVERY = 1.0  # seconds between two questions for a slot that is taken; that long a device may idle
+ASK_EVERY = 5.0  # seconds between two questions for a slot that is taken
 ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
 
