@@ -174,6 +174,11 @@ class SamplingConfig(Group):
         128, ge=1, le=1_000_000, description="Prompts a shard; a finished shard survives a crash"
     )
     precision: Precision = Field("fp32", description="Precision of the forward pass")
+    cache: bool = Field(
+        True,
+        description="Keep what the model computed for earlier tokens; off, each token costs a pass over the whole "
+        "text: the way out for a model whose cached steps the self-check refuses",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -6,6 +6,7 @@ PlumblineError                 exit code 1
 │   ├── DataError              a dataset is missing, empty, or lacks a column or a class
 │   └── ModelError             a model folder lacks a part, is unsafe, or does not fit the request
 ├── StageError                 exit code 2: what a stage was given, or found, is not fit to go on with
+│   ├── SelfCheckError         a model gives a batch other numbers than a single sequence
 │   ├── ScoreError             the reward model gave values that are not finite
 │   ├── PairsError             the scores give no pair to learn from
 │   ├── ValidationError        the pairs failed a critical expectation about the whole set
@@ -52,6 +53,10 @@ class StageError(PlumblineError):
     """What a stage was given, or found, is not fit to go on with; the config or the models have to change."""
 
     exit_code = 2
+
+
+class SelfCheckError(StageError):
+    """A model gives a batch other numbers than a single sequence, so none of them can be trusted."""
 
 
 class ScoreError(StageError):

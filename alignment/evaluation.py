@@ -41,11 +41,12 @@ def drift(job: Job) -> Counts:
 
     sides = {side: read_rows(job.inputs[side] / "samples.parquet") for side in ("before", "after")}
     models.require_same_vocabulary(job.inputs["anchor"] / "model", job.inputs["base"] / "model")
-    rows = _write(job, models.load_base(job.inputs["anchor"] / "model", precision=job.config.sampling.precision))
+    folder, name = job.inputs["anchor"] / "model", f"evaluation.anchor {job.config.evaluation.anchor}"
+    rows = _write(job, models.load_base(folder, precision=job.config.sampling.precision, name=name))
     scored, _ = rewards_of(job, [row["text"] for row in rows])
     for row, score in zip(rows, scored, strict=True):
         row["reward"] = score
-    loaded = models.load_base(job.inputs["anchor"] / "model")
+    loaded = models.load_base(folder, name=name)
     for side in (rows, *sides.values()):
         for row, logprob in zip(side, logprobs(job, loaded, side), strict=True):
             row["base_logprob"] = logprob
@@ -116,12 +117,12 @@ def _evaluate(job: Job, writer: str) -> Counts:
 
     precision = job.config.sampling.precision
     is_base = writer == "base"
-    model_folder = job.inputs[writer] / "model"
-    loaded = base_model(model_folder, precision) if is_base else models.load_base(model_folder, precision=precision)
+    folder, name = job.inputs[writer] / "model", "the aligned model"
+    loaded = base_model(job, precision) if is_base else models.load_base(folder, precision=precision, name=name)
     rows = _write(job, loaded)
     exact = precision == "fp32"
-    own = [row["logprob"] for row in rows] if exact else logprobs(job, models.load_base(model_folder), rows)
-    of_base = own if is_base else logprobs(job, base_model(job.inputs["base"] / "model"), rows)
+    own = [row["logprob"] for row in rows] if exact else logprobs(job, models.load_base(folder, name=name), rows)
+    of_base = own if is_base else logprobs(job, base_model(job), rows)
     scored, truncated = rewards_of(job, [row["text"] for row in rows])
     judged = job.config.evaluation.judge == "grammar"
     for row, mine, bases, score in zip(rows, own, of_base, scored, strict=True):

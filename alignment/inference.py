@@ -10,11 +10,11 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-def base_model(folder: Path, precision: str = "fp32") -> "Loaded":
+def base_model(job: Job, precision: str = "fp32") -> "Loaded":
     """The base model of the stages that only read it, placed anew: another model may have set the threads since."""
     from alignment.models import place
 
-    loaded = _kept_base(folder, precision)
+    loaded = _kept_base(job.inputs["base"] / "model", precision, f"base.model {job.config.base.model}")
     place(loaded.model)
     return loaded
 
@@ -22,8 +22,9 @@ def base_model(folder: Path, precision: str = "fp32") -> "Loaded":
 def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str) -> Rows:
     """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
 
-    A row holds its prompt, its index among that prompt's samples, the completion's token ids (EOS included), the whole
-    text, whether EOS ended it, and `logprob`: the sum over the completion, in nats, under the model as it was loaded.
+    A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
+    the whole text, whether an end token ended it, and `logprob`: the sum over the completion, in nats, under the model
+    as it was loaded.
     """
     from alignment.sampling import generate, request
 
@@ -43,14 +44,13 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str
             for row, index in wanted
         ],
         config,
-        eos_id=loaded.eos_id,
-        pad_id=loaded.pad_id,
+        loaded.conventions,
+        name=loaded.name,
         progress=job.progress,
     )
-    decoded = loaded.tokenizer.batch_decode(
+    decoded = loaded.decode(
         [[*row["prompt_ids"], *completion.ids] for (row, _), completion in zip(wanted, drawn, strict=True)],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
+        [completion.finished for completion in drawn],
     )
     return [
         {
@@ -75,7 +75,7 @@ def rewards_of(job: Job, texts: list[str]) -> tuple[list[float], int]:
     from alignment import models
     from alignment import reward as rewards
 
-    loaded = models.load_reward(job.inputs["reward"] / "model")
+    loaded = models.load_reward(job.inputs["reward"] / "model", name=f"reward.model {job.config.reward.model}")
     column = models.positive_class(loaded.model.config, job.config.reward.positive_class)
     batch_size = job.config.reward.batch_size * 8  # nothing is kept for a backward pass
     scored: list[float] = rewards.score_texts(
@@ -94,6 +94,7 @@ def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:
         [row["ids"] for row in rows],
         pad_id=loaded.pad_id,
         batch_size=min(64, job.config.sampling.batch_size),  # logits of every position, where sampling has one's
+        name=loaded.name,
         progress=job.progress,
     ).tolist()
     return found
@@ -105,8 +106,8 @@ def forget_base() -> None:
 
 
 @lru_cache(maxsize=1)
-def _kept_base(folder: Path, precision: str) -> "Loaded":
+def _kept_base(folder: Path, precision: str, name: str) -> "Loaded":
     """One base model is kept, so that shards do not load it again and again."""
     from alignment.models import load_base
 
-    return load_base(folder, precision=precision)
+    return load_base(folder, precision=precision, name=name)

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from alignment.conventions import Conventions, embeddings
+from alignment.models import using
+from alignment.selfcheck import SelfCheck, plain_logprob
 
 Tokens = Sequence[int]
 
@@ -68,16 +73,36 @@ def score_completions(
     *,
     pad_id: int,
     batch_size: int,
+    name: str = "the model",
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float64]:
-    """log p(completion | prompt) of N sequences, in nats, shape [N]; batched by length, returned in the given order."""
+    """log p(completion | prompt) of N sequences, in nats, shape [N]; batched by length, returned in the given order.
+
+    Raises ModelError where the model, which errors call `name`, lacks a token or cannot be run, and SelfCheckError
+    where the log-probs of a batch are not those of its sequences one by one.
+    """
     device = next(model.parameters()).device
+    Conventions(ends=(), pad_id=pad_id, embeddings=embeddings(model)).require_known([*prompts, *completions], name)
+    check = SelfCheck("scoring", name, model)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
     found = np.empty(len(prompts), dtype=np.float64)
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
         batch = pad_right([prompts[i] for i in chunk], [completions[i] for i in chunk], pad_id).to(device)
-        found[chunk] = sum_logprobs(*completion_logits(model, batch), len(chunk)).double().cpu().numpy()
+        with using(name, "scoring"):
+            found[chunk] = sum_logprobs(*completion_logits(model, batch), len(chunk)).double().cpu().numpy()
+        check(
+            found[chunk].tolist(),
+            padded=len({len(prompts[i]) + len(completions[i]) for i in chunk}) > 1,
+            alone=partial(_alone, model, prompts, completions, chunk),
+            sizes=[len(completions[i]) for i in chunk],
+        )
         if progress is not None:
             progress(min(start + batch_size, len(order)), len(order))
     return found
+
+
+def _alone(
+    model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], chunk: Sequence[int], row: int
+) -> float:
+    return plain_logprob(model, prompts[chunk[row]], completions[chunk[row]])

@@ -1,48 +1,93 @@
 """Loading and saving models in the ordinary `save_pretrained` layout: safetensors only, and never remote code."""
 
 import ctypes
+import errno
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from alignment.errors import ModelError
+from alignment.conventions import Conventions, context_length, conventions, text_config  # noqa: F401
+from alignment.errors import ModelError, PlumblineError
 
 Kind = Literal["base", "reward", "anchor"]
 FIELDS: dict[Kind, str] = {"base": "base.model", "reward": "reward.model", "anchor": "evaluation.anchor"}
 """Where a configuration names the model of each kind; the anchor is a base model."""
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt", "model.ckpt")
 SMALL_MODEL = 1_000_000  # parameters
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model", "vocab.txt")
 
 
+REPLACEMENT = "\ufffd"  # what decoders write for a part of a character
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode on its device, and its tokenizer."""
+    """A model in evaluation mode on its device, and its tokenizer; `name` is how errors name it."""
 
     model: Any
     tokenizer: Any
+    name: str = "the model"
 
-    @property
-    def eos_id(self) -> int:
-        """The token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def bos_id(self) -> int:
-        """The token that begins a text: BOS, or EOS where the tokenizer has none, as for GPT-2."""
-        return int(self.eos_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id)
+    @cached_property
+    def conventions(self) -> Conventions:
+        """How this model's texts begin, end, are padded, and how long they may be."""
+        return conventions(self.model, self.tokenizer, self.name)
 
     @property
     def pad_id(self) -> int:
-        """A token for padding; it is masked everywhere, so EOS serves where the tokenizer has none."""
-        return int(self.eos_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id)
+        """A token for padding, which is masked everywhere."""
+        return self.conventions.pad_id
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of whole texts, begun as the tokenizer begins them, and not ended.
+
+        Raises ModelError where one holds a token that the model has no embedding for.
+        """
+        with using(self.name, "tokenization"):
+            bare: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        self.conventions.require_known(bare, self.name, self.tokenizer)
+        return [[*self.conventions.begins, *ids] for ids in bare]
+
+    def decode(self, rows: Sequence[Sequence[int]], finished: Sequence[bool]) -> list[str]:
+        """The texts of token ids, special tokens left out.
+
+        Where a text is not finished, a part of a character at its end was cut by the length, and is left out as well.
+        """
+        texts = self.tokenizer.batch_decode(
+            [list(ids) for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return [text if done else text.rstrip(REPLACEMENT) for text, done in zip(texts, finished, strict=True)]
+
+
+@contextmanager
+def using(name: str, stage: str) -> Iterator[None]:
+    """Turn what a model's or a tokenizer's code raises when it is used into one ModelError that names it and the stage.
+
+    A file that cannot be read or written is not the model's fault, and stays what it is.
+    """
+    try:
+        yield
+    except (PlumblineError, OSError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; a device's, not the machine's
+            raise ModelError(
+                f"{name}: not enough memory on the device for {stage}; lower its batch size, or take a smaller model"
+            ) from error
+        raise ModelError(
+            f"{name}: cannot be used for {stage} ({type(error).__name__}: {' '.join(str(error).split())[:240]}); check "
+            "that weights, config and tokenizer belong together, or take another model"
+        ) from error
 
 
 def device() -> Any:
@@ -83,18 +128,23 @@ def _threads_at_start() -> int:
     return torch.get_num_threads()
 
 
-def load_base(source: str | Path, *, revision: str = "main", precision: str = "fp32", kind: Kind = "base") -> Loaded:
-    """A causal language model and its tokenizer. Raises ModelError where either is missing or unsafe."""
+def load_base(
+    source: str | Path, *, revision: str = "main", precision: str = "fp32", kind: Kind = "base", name: str = ""
+) -> Loaded:
+    """A causal language model and its tokenizer; `name` is how errors name it, by default field and source.
+
+    Raises ModelError where either is missing or unsafe, or the two do not fit each other.
+    """
     from transformers import AutoModelForCausalLM
 
-    return _load(source, AutoModelForCausalLM, kind, revision, precision)
+    return _load(source, AutoModelForCausalLM, kind, revision, precision, name)
 
 
-def load_reward(source: str | Path, *, revision: str = "main") -> Loaded:
-    """A sequence classifier and its tokenizer. Raises ModelError where either is missing or unsafe."""
+def load_reward(source: str | Path, *, revision: str = "main", name: str = "") -> Loaded:
+    """A sequence classifier and its tokenizer. Raises as `load_base` does."""
     from transformers import AutoModelForSequenceClassification
 
-    return _load(source, AutoModelForSequenceClassification, "reward", revision, "fp32")
+    return _load(source, AutoModelForSequenceClassification, "reward", revision, "fp32", name)
 
 
 def save(loaded: Loaded, folder: Path) -> None:
@@ -128,11 +178,20 @@ def require_same_vocabulary(anchor: Path, base: Path) -> None:
 
 def require_context(loaded: Loaded, tokens: int, field: str) -> None:
     """Raise ModelError where the model cannot see `tokens` tokens at once."""
-    limit = context_length(loaded.model.config)
+    limit = loaded.conventions.longest
     if limit is not None and tokens > limit:
         raise ModelError(
-            f"{field} = {tokens} exceeds the base model's context of {limit} tokens; ask for at most {limit}, "
-            "or take a model with a longer context"
+            f"{field} = {tokens} exceeds the context of {limit} tokens that {loaded.name} has; ask for at most "
+            f"{limit}, or take a model with a longer context"
+        )
+
+
+def require_room(prompt: int, total: int, loaded: Loaded) -> None:
+    """Raise ModelError where a prompt of `prompt` tokens, BOS included, leaves no room in `sampling.total_tokens`."""
+    if prompt >= total:
+        raise ModelError(
+            f"sampling.total_tokens = {total} leaves no room after prompts of {prompt} tokens, with those that "
+            f"{loaded.name} begins every text with: raise it, or lower prompts.tokens_max"
         )
 
 
@@ -149,19 +208,11 @@ def local_folder(source: str | Path, kind: Kind) -> Path | None:
     return None
 
 
-def context_length(config: Any) -> int | None:
-    """The longest sequence in tokens that a model's config allows, or None where it names no limit."""
-    for name in ("max_position_embeddings", "n_positions"):
-        limit = getattr(config, name, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return None
-
-
 def positive_class(config: Any, wanted: str) -> int:
-    """The index of the logit that is the reward: a name, an index, or `auto`; a single output is a scalar head.
+    """The index of the logit that is the reward: a class's name, else an index, or `auto`; one output is a scalar head.
 
-    Raises ModelError where the class is unknown, or `auto` cannot tell which one is positive.
+    A name goes before an index, for names that are digits. Raises ModelError where the class is unknown or not the
+    only one of its name, or where `auto` cannot tell which one is positive.
     """
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if wanted == "auto":
@@ -170,18 +221,20 @@ def positive_class(config: Any, wanted: str) -> int:
         wanted = next((name for name in names.values() if name.upper() in {"POSITIVE", "POS"}), "")
         if not wanted and len(names) == 2 and set(names.values()) == {"LABEL_0", "LABEL_1"}:
             return 1
-    found = [index for index, name in names.items() if wanted in {name, str(index)}]
-    if not found:
+    found = [index for index, name in names.items() if name == wanted]
+    found = found or [index for index in names if str(index) == wanted]
+    if len(found) != 1:
+        way_out = (
+            f"{wanted} names several: give its index" if found else "set reward.positive_class to the one to reward"
+        )
         raise ModelError(
-            f"reward.positive_class: the reward model's classes are {', '.join(names.values())}; "
-            "set reward.positive_class to the one to reward"
+            f"reward.positive_class: the reward model's classes are {', '.join(names.values())}; {way_out}"
         )
     return found[0]
 
 
-def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision: str) -> Loaded:
+def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision: str, name: str) -> Loaded:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     folder = local_folder(source, kind)
@@ -198,28 +251,45 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
             output_loading_info=True,
             **safe,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # a broken file makes its reader raise anything
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
         reason = " ".join(str(error).split())
         way_out = "give a hub name with safetensors weights, or a folder that `save_pretrained` wrote"
         if not folder and "does not appear to have a file named model" in reason:
             way_out = (
                 "convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"
             )
+        if not folder and "config.json" in reason:
+            way_out += "; a LoRA adapter is no model: merge it into its base first"
         raise ModelError(f"{FIELDS[kind]} {source}: cannot be loaded ({reason[:240]}); {way_out}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
-    if kind != "reward" and tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{FIELDS[kind]} {source}: its tokenizer names no end-of-text token; set `eos_token` and save it again"
-        )
     tokenizer.padding_side = "right"
-    loaded = Loaded(place(model).eval(), tokenizer)
-    if kind == "reward" and model.config.pad_token_id is None:
-        model.config.pad_token_id = loaded.pad_id  # a classifier on a causal model looks for the last token before it
+    loaded = Loaded(place(model).eval(), tokenizer, name or f"{FIELDS[kind]} {source}")
+    if kind != "reward" and not loaded.conventions.ends:
+        raise ModelError(
+            f"{FIELDS[kind]} {source}: neither its tokenizer nor its config names an end-of-text token that it knows; "
+            "set `eos_token` and save it again"
+        )
+    _settle_padding(loaded, kind)
     return loaded
+
+
+def _settle_padding(loaded: Loaded, kind: Kind) -> None:
+    """Have config and tokenizer name a padding id that the model knows, where theirs is none; others stay as they are.
+
+    A classifier on a causal model looks for the last token before the config's, whatever the batch is padded with.
+    """
+    model, tokenizer, found = loaded.model, loaded.tokenizer, loaded.conventions
+    if kind == "reward":
+        text_config(model.config).pad_token_id = model.config.pad_token_id = found.pad_id
+    beyond = found.embeddings is not None and (tokenizer.pad_token_id or 0) >= found.embeddings
+    if beyond:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(found.pad_id)
 
 
 def check_folder(folder: Path, kind: Kind) -> None:
@@ -227,6 +297,15 @@ def check_folder(folder: Path, kind: Kind) -> None:
     files = {file.name for file in folder.iterdir()}
     weights = sorted(name for name in files if name.endswith(".safetensors"))
     pickles = sorted(files.intersection(PICKLES))
+    if "adapter_config.json" in files:
+        raise ModelError(
+            f"{FIELDS[kind]} {folder}: is an adapter (LoRA or the like), which needs its base; merge the two once, "
+            "with peft's `merge_and_unload`, and give the folder that `save_pretrained` wrote then"
+        )
+    if "MLmodel" in files:
+        raise ModelError(
+            f"{FIELDS[kind]} {folder}: is a model as MLflow keeps it; give its address, models:/name@alias, instead"
+        )
     if "config.json" not in files:
         raise ModelError(f"{FIELDS[kind]} {folder}: no config.json; give a folder that `save_pretrained` wrote")
     if not weights and pickles:

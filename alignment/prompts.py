@@ -11,13 +11,13 @@ from typing import Literal
 
 from alignment.config import PromptsConfig
 from alignment.errors import DataError
+from alignment.models import REPLACEMENT
 
 Split = Literal["train", "eval"]
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 Decode = Callable[[Sequence[int]], str]
 
 ENCODE_BATCH = 1_024
-REPLACEMENT = "\ufffd"  # what decoders write for a part of a character
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,12 @@ def first_tokens(
     config: PromptsConfig,
     seed: int,
     excluded: Collection[str] = (),
+    *,
+    begins: int = 0,
 ) -> Prompts:
     """Cut prompts from the openings of texts, in order, until both sides are full; `encode` gives token ids.
 
+    The first `begins` of a text's ids are those that stand before every text, such as BOS; they count for no length.
     Where the length is drawn from a range, the draw belongs to the text, so the order of the texts does not matter.
     Prompts whose ids are `excluded` are on neither side: they were trained on, whatever `eval_fraction` is by now.
     Raises DataError if there is none to train on, unless some were excluded, or too few are held out to evaluate on.
@@ -62,8 +65,9 @@ def first_tokens(
             counts["not_needed"] += len(batch)
             continue
         for text, ids in zip(batch, encode(batch), strict=True):
-            draw = random.Random(f"{seed}:{hash_ids(ids[: config.tokens_max])}")  # noqa: S311 - reproducible, not secret
-            wanted = draw.randint(config.tokens_min, config.tokens_max)
+            opening = ids[: begins + config.tokens_max]
+            draw = random.Random(f"{seed}:{hash_ids(opening)}")  # noqa: S311 - reproducible, not secret
+            wanted = begins + draw.randint(config.tokens_min, config.tokens_max)
             prompt_id = hash_ids(ids[:wanted])
             side = split(prompt_id, config.eval_fraction)
             if not config.min_chars <= len(text) <= config.max_chars:
@@ -99,15 +103,15 @@ def first_tokens(
     return Prompts(sides["train"], sides["eval"], {"train": 0} | dict(counts))
 
 
-def empty(bos_id: int, config: PromptsConfig, excluded: Collection[str] = ()) -> Prompts:
-    """`count` + `eval_count` copies of the empty prompt, BOS alone; each has its own id, for its random numbers.
+def empty(opening: Sequence[int], config: PromptsConfig, excluded: Collection[str] = ()) -> Prompts:
+    """`count` + `eval_count` copies of the empty prompt, such as BOS; each has its own id, for its random numbers.
 
     The train side's ids are the first that are not `excluded`.
     """
-    ids = (hash_ids([bos_id], f"train:{i}") for i in itertools.count())
+    ids = (hash_ids(opening, f"train:{i}") for i in itertools.count())
     unused = itertools.islice((prompt_id for prompt_id in ids if prompt_id not in excluded), config.count)
-    train = [Prompt(prompt_id, (bos_id,), "train") for prompt_id in unused]
-    held_out = [Prompt(hash_ids([bos_id], f"eval:{i}"), (bos_id,), "eval") for i in range(config.eval_count)]
+    train = [Prompt(prompt_id, tuple(opening), "train") for prompt_id in unused]
+    held_out = [Prompt(hash_ids(opening, f"eval:{i}"), tuple(opening), "eval") for i in range(config.eval_count)]
     return Prompts(train, held_out, {"train": len(train), "eval": len(held_out)})
 
 

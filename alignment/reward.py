@@ -1,6 +1,7 @@
 """The reward model: a small DistilBERT trained from labelled texts where none is given, and the scores of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification, 
 
 from alignment.config import RewardConfig
 from alignment.errors import DataError, ScoreError
-from alignment.models import Loaded, context_length, place
+from alignment.models import Loaded, place, using
+from alignment.selfcheck import SelfCheck
 from alignment.training import Progress, ReportProgress, SafeTrainer, arguments, resume_point
 
 HELD_OUT_TEXTS = 1_000
@@ -88,10 +90,14 @@ def score_texts(
 ) -> NDArray[np.float64]:
     """The raw logit in `column` for each of N texts, shape [N]; batched by length, returned in the given order.
 
-    Raises ScoreError, naming the first text, where a score is NaN or infinite.
+    Raises ModelError where the model lacks a token or cannot be run, SelfCheckError where a batch's logits are not
+    those of its texts one by one, and ScoreError, naming the first text, where a score is NaN or infinite.
     """
-    ids = loaded.tokenizer(list(texts), truncation=True, max_length=_longest(loaded))["input_ids"]
-    scores = _logits(loaded, ids, batch_size, progress)[:, column]
+    with using(loaded.name, "tokenization"):
+        encoded = loaded.tokenizer(list(texts), truncation=True, max_length=_longest(loaded))
+    ids = encoded["input_ids"]
+    loaded.conventions.require_known(ids, loaded.name, loaded.tokenizer)
+    scores = _logits(loaded, ids, batch_size, progress, types=encoded.get("token_type_ids"))[:, column]
     if not np.isfinite(scores).all():
         bad = np.flatnonzero(~np.isfinite(scores))
         raise ScoreError(
@@ -108,24 +114,49 @@ def count_truncated(loaded: Loaded, texts: Sequence[str]) -> int:
 
 
 def _longest(loaded: Loaded) -> int:
-    limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)  # RoBERTa's positions start at 2
-    return int(min(filter(None, limits)))
+    return int(min(filter(None, (loaded.conventions.longest, loaded.tokenizer.model_max_length))))
 
 
 @torch.inference_mode()
 def _logits(
-    loaded: Loaded, ids: Sequence[Sequence[int]], batch_size: int, progress: Progress | None
+    loaded: Loaded,
+    ids: Sequence[Sequence[int]],
+    batch_size: int,
+    progress: Progress | None,
+    types: Sequence[Sequence[int]] | None = None,
 ) -> NDArray[np.float64]:
+    """The logits [N, classes] of N texts, given as token ids and, where the tokenizer makes them, token types."""
+
+    def forward(rows: Sequence[int]) -> NDArray[np.float64]:
+        batch = _pad([ids[row] or [loaded.pad_id] for row in rows], loaded.pad_id)
+        if types is not None:
+            batch["token_type_ids"] = _pad([types[row] or [0] for row in rows], 0)["input_ids"]
+        batch = {name: tensor.to(loaded.model.device) for name, tensor in batch.items()}
+        logits: NDArray[np.float64] = loaded.model(**batch).logits.double().cpu().numpy()
+        return logits
+
+    check = SelfCheck("reward", loaded.name, loaded.model)
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
     found: NDArray[np.float64] = np.empty((len(ids), loaded.model.config.num_labels))
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
-        batch = _pad([ids[index] or [loaded.pad_id] for index in chunk], loaded.pad_id)
-        batch = {name: tensor.to(loaded.model.device) for name, tensor in batch.items()}
-        found[chunk] = loaded.model(**batch).logits.double().cpu().numpy()
+        with using(loaded.name, "reward"):
+            found[chunk] = forward(chunk)
+        check(
+            found[chunk],
+            padded=len({len(ids[index]) for index in chunk}) > 1,
+            alone=partial(_alone, forward, chunk),
+        )
         if progress is not None:
             progress(min(start + batch_size, len(order)), len(order))
     return found
+
+
+def _alone(
+    forward: Callable[[Sequence[int]], NDArray[np.float64]], chunk: Sequence[int], row: int
+) -> NDArray[np.float64]:
+    logits: NDArray[np.float64] = forward([chunk[row]])[0]
+    return logits
 
 
 class _Openings:

@@ -2,8 +2,10 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,15 @@ import torch
 from torch import Tensor
 
 from alignment.config import SamplingConfig
+from alignment.conventions import Conventions
 from alignment.logprobs import Tokens
+from alignment.models import using
+from alignment.selfcheck import SelfCheck, plain_logprob
+
+WAY_OUT = (
+    "set sampling.cache to false, which is slow and right where only the cache is at fault, or take another model: "
+    "it may look ahead, or number its positions in a way of its own"
+)
 
 
 @dataclass(frozen=True)
@@ -51,18 +61,30 @@ def generate(
     model: Any,
     requests: Sequence[Request],
     config: SamplingConfig,
+    conventions: Conventions,
     *,
-    eos_id: int,
-    pad_id: int,
+    name: str = "the model",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
-    """Draw every request, in batches of prompts with like lengths; returned in the given order."""
-    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), len(requests[i].uniforms)))
+    """Draw every request, in batches of prompts with like lengths; returned in the given order.
+
+    Raises SelfCheckError where the log-probs of a batch are not those of its sequences one by one, and ModelError where
+    the model cannot be run; `name` is how these name it.
+    """
+    conventions.require_known([request.prompt for request in requests], name)
+    check = SelfCheck("sampling", name, model, WAY_OUT)
     found: dict[int, Completion] = {}
-    for start in range(0, len(order), config.batch_size):
-        chunk = order[start : start + config.batch_size]
-        drawn = _generate_batch(model, [requests[i] for i in chunk], config, eos_id=eos_id, pad_id=pad_id)
+    for chunk in _batches(requests, config.batch_size, alike=not _bears_padding(model)):
+        batch = [requests[i] for i in chunk]
+        with using(name, "sampling"):
+            drawn = _generate_batch(model, batch, config, conventions)
         found.update(zip(chunk, drawn, strict=True))
+        check(
+            [completion.logprob for completion in drawn],
+            padded=len({len(request.prompt) for request in batch}) > 1,
+            alone=partial(_alone, model, batch, drawn),
+            sizes=[len(completion.ids) for completion in drawn],
+        )
         if progress is not None:
             progress(len(found), len(requests))
     return [found[i] for i in range(len(requests))]
@@ -70,16 +92,17 @@ def generate(
 
 @torch.inference_mode()
 def _generate_batch(
-    model: Any, requests: Sequence[Request], config: SamplingConfig, *, eos_id: int, pad_id: int
+    model: Any, requests: Sequence[Request], config: SamplingConfig, conventions: Conventions
 ) -> list[Completion]:
     device = next(model.parameters()).device
+    pad_id, ends = conventions.pad_id, torch.tensor(conventions.ends, device=device)
     prompts, of_request = _distinct([request.prompt for request in requests])
     ids, mask = _pad_left(prompts, pad_id)
     ids, mask, of_request = ids.to(device), mask.to(device), of_request.to(device)
     room = torch.tensor([len(request.uniforms) for request in requests], device=device)
     uniforms = _rectangle([request.uniforms for request in requests]).to(device)
 
-    step = _Stepper(model, mask)
+    step = _Stepper(model, mask, conventions.first_position, cached=config.cache)
     logits = step.prefill(ids, of_request)
     steps = int(room.max())
     tokens = torch.full((len(requests), steps), pad_id, dtype=torch.long, device=device)
@@ -93,8 +116,9 @@ def _generate_batch(
         tokens[:, position] = torch.where(alive, token, pad_id)
         logprobs[:, position] = torch.gather(logits.log_softmax(-1), 1, token[:, None])[:, 0] * alive
         lengths += alive
-        finished = finished | (alive & (token == eos_id))
-        alive = alive & (token != eos_id)
+        ended = torch.isin(token, ends)
+        finished = finished | (alive & ended)
+        alive = alive & ~ended
         if position + 1 == steps or not bool(alive.any()):
             break
         logits = step.advance(tokens[:, position], alive)
@@ -124,20 +148,28 @@ def choose(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
 
 
 class _Stepper:
-    """Runs a model over left-padded prompts and then token by token, keeping its cache, mask and positions in step."""
+    """Runs a model over left-padded prompts and then token by token, keeping its cache, mask and positions in step.
 
-    def __init__(self, model: Any, mask: Tensor) -> None:
+    A model that hands out no cache, or may keep none, is given the whole sequences at every step: slow, and right.
+    """
+
+    def __init__(self, model: Any, mask: Tensor, first_position: int, *, cached: bool) -> None:
         self.model = model
         self.mask = mask
+        self.first_position = first_position
         self.padded = not bool(mask.all())
-        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.takes = inspect.signature(model.forward).parameters
+        self.cache_name = _cache_name(model) if cached else ""
         self.cache: Any = None
+        self.ids: Tensor | None = None
 
     def prefill(self, ids: Tensor, repeats: Tensor) -> Tensor:
         """Run P distinct prompts once and spread their cache over the N requests: -> logits [N, V], fp32."""
-        positions = (self.mask.long().cumsum(1) - 1).clamp(min=0)
-        logits = self._forward(ids, positions)
-        self.cache.batch_select_indices(repeats)
+        logits = self._forward(ids, self._positions())
+        if self.cache is None:
+            self.ids = ids[repeats]
+        else:
+            self.cache.reorder_cache(repeats)  # unlike `batch_select_indices`, recurrent layers have it too
         self.mask = self.mask[repeats]
         return logits[repeats]
 
@@ -147,17 +179,48 @@ class _Stepper:
         Sequences that are no longer alive stay at their last position: a next one could lie beyond the model's context.
         """
         self.mask = torch.cat([self.mask, alive[:, None]], 1)
-        positions = self.mask.long().sum(1, keepdim=True) - 1
-        return self._forward(token[:, None], positions)
+        if self.ids is None:
+            return self._forward(token[:, None], self._positions()[:, -1:])
+        self.ids = torch.cat([self.ids, token[:, None]], 1)
+        return self._forward(self.ids, self._positions())
+
+    def _positions(self) -> Tensor:
+        return (self.mask.long().cumsum(1) - 1).clamp(min=0) + self.first_position
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         extra: dict[str, Any] = {"attention_mask": self.mask.long()} if self.padded else {}
-        if self.takes_positions:
+        if "position_ids" in self.takes:
             extra["position_ids"] = positions
-        out = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1, **extra)
-        self.cache = out.past_key_values
+        if self.cache_name and self.ids is None:
+            extra |= {self.cache_name: self.cache, "use_cache": True}
+        out = self.model(input_ids=ids, logits_to_keep=1, **extra)
+        self.cache = getattr(out, self.cache_name, None) if self.cache_name else None
         logits: Tensor = out.logits[:, -1].float()
         return logits
+
+
+def _alone(model: Any, batch: Sequence[Request], drawn: Sequence[Completion], row: int) -> float:
+    return plain_logprob(model, batch[row].prompt, drawn[row].ids)
+
+
+def _cache_name(model: Any) -> str:
+    """What a model calls the cache that it takes and hands out; empty where it has none."""
+    takes = inspect.signature(model.forward).parameters
+    return next((name for name in ("past_key_values", "cache_params") if name in takes), "")
+
+
+def _bears_padding(model: Any) -> bool:
+    """Whether prompts of several lengths may share a batch: padding on the left would run through a recurrent state."""
+    return _cache_name(model) == "past_key_values" and not getattr(model, "_is_stateful", False)
+
+
+def _batches(requests: Sequence[Request], size: int, *, alike: bool) -> Iterator[list[int]]:
+    """The requests' indices, shortest prompts first, at most `size` at a time; `alike`: of one length only."""
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), len(requests[i].uniforms)))
+    for _, group in groupby(order, key=lambda i: len(requests[i].prompt) if alike else 0):
+        found = list(group)
+        for start in range(0, len(found), size):
+            yield found[start : start + size]
 
 
 def _distinct(prompts: Sequence[Tokens]) -> tuple[list[Tokens], Tensor]:

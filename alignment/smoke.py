@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -41,13 +41,13 @@ def write(
 
     Raises ModelError where the model cannot be loaded, or a prompt fills its context.
     """
-    from alignment.models import context_length, load_base, require_context
+    from alignment.models import load_base, require_context
     from alignment.sampling import generate, request
 
-    loaded = load_base(folder, precision=config.sampling.precision)
-    limit = min(config.sampling.total_tokens, context_length(loaded.model.config) or config.sampling.total_tokens)
+    loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
+    limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
     sampling = config.sampling.model_copy(update={"total_tokens": limit})
-    ids = [_encode(loaded.tokenizer, prompt) or [loaded.bos_id] for prompt in prompts]
+    ids = [encoded or list(loaded.conventions.opening) for encoded in loaded.encode(prompts)]
     require_context(loaded, max(map(len, ids)) + 1, "smoke: tokens of a prompt and one more")
     drawn = generate(
         loaded.model,
@@ -57,15 +57,14 @@ def write(
             for index in range(SAMPLES)
         ],
         sampling,
-        eos_id=loaded.eos_id,
-        pad_id=loaded.pad_id,
+        loaded.conventions,
+        name=loaded.name,
         progress=progress,
     )
-    completions = [completion.ids for completion in drawn]
-    return Written(
-        texts=tuple(_decode(loaded, [[*ids[i // SAMPLES], *completion] for i, completion in enumerate(completions)])),
-        empty=sum(not text.strip() for text in _decode(loaded, completions)),
-    )
+    finished = [completion.finished for completion in drawn]
+    whole = [[*ids[i // SAMPLES], *completion.ids] for i, completion in enumerate(drawn)]
+    continuations = loaded.decode([completion.ids for completion in drawn], finished)
+    return Written(texts=tuple(loaded.decode(whole, finished)), empty=sum(not text.strip() for text in continuations))
 
 
 def score(folder: Path, texts: Sequence[str], config: AlignConfig) -> list[float]:
@@ -111,13 +110,3 @@ def judge_smoke(written: Written, rewards: Sequence[float] | None, report: EvalR
         recorded_mean=recorded,
         allowed=allowed,
     )
-
-
-def _encode(tokenizer: Any, prompt: str) -> list[int]:
-    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _decode(loaded: Any, rows: Sequence[Sequence[int]]) -> list[str]:
-    texts: list[str] = loaded.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return texts

@@ -75,26 +75,27 @@ def reward(job: Job) -> Counts:
 
 
 def prompts(job: Job) -> Counts:
-    """Texts -> prompts.parquet with both sides."""
+    """Texts -> prompts.parquet with both sides; each prompt begins as the base's tokenizer begins a text."""
+    from alignment import models
     from alignment import prompts as cutting
 
     config = job.config.prompts
     excluded = cutting.read_ids(config.exclude) if config.exclude else set()
-    loaded = base_model(job.inputs["base"] / "model")
+    loaded = base_model(job)
+    begins, opening = loaded.conventions.begins, loaded.conventions.opening
+    longest = len(opening) if config.mode == "empty" else len(begins) + config.tokens_max
+    models.require_room(longest, job.config.sampling.total_tokens, loaded)
 
     def decode(ids: Sequence[int]) -> str:
-        return str(loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return loaded.decode([ids], [True])[0]
 
     if config.mode == "empty":
-        found = cutting.empty(loaded.bos_id, config, excluded)
+        found = cutting.empty(opening, config, excluded)
     else:
         rows = read_rows(job.inputs["texts"] / "texts.parquet", ["text"])
-
-        def encode(some: Sequence[str]) -> list[list[int]]:
-            ids: list[list[int]] = loaded.tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
-            return ids
-
-        found = cutting.first_tokens([row["text"] for row in rows], encode, decode, config, job.config.seed, excluded)
+        found = cutting.first_tokens(
+            [row["text"] for row in rows], loaded.encode, decode, config, job.config.seed, excluded, begins=len(begins)
+        )
     write_rows(
         job.out / "prompts.parquet",
         [
@@ -116,7 +117,7 @@ def sample_shard(job: Job) -> Counts:
 
     rows = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "train"]
     rows = rows[job.options["first"] : job.options["last"]]
-    loaded = base_model(job.inputs["base"] / "model", job.config.sampling.precision)
+    loaded = base_model(job, job.config.sampling.precision)
     models.require_context(loaded, job.config.sampling.total_tokens, "sampling.total_tokens")
     drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
     write_rows(job.out / "samples.parquet", drawn)
@@ -183,7 +184,7 @@ def reference(job: Job) -> Counts:
     if job.config.sampling.precision == "fp32":
         found = {side: [row[f"{side}_logprob"] for row in rows] for side in sides}
     else:
-        loaded = base_model(job.inputs["base"] / "model")
+        loaded = base_model(job)
         found = {
             side: score_completions(
                 loaded.model,
@@ -191,6 +192,7 @@ def reference(job: Job) -> Counts:
                 [row[f"{side}_ids"] for row in rows],
                 pad_id=loaded.pad_id,
                 batch_size=job.config.dpo.batch_size,
+                name=loaded.name,
                 progress=job.progress,
             ).tolist()
             for side in sides

@@ -14,6 +14,7 @@ import torch
 
 from alignment.config import SamplingConfig
 from alignment.models import place
+from alignment.conventions import Conventions
 from alignment.sampling import generate, request
 from benchmarks.measure import Race, Side, gpt2, race, show
 
@@ -38,7 +39,7 @@ def sides(model: Any, prompts: list[list[int]]) -> tuple[Side, Side]:
             for number, prompt in enumerate(prompts)
             for index in range(SAMPLES)
         ]
-        return sum(len(drawn.ids) for drawn in generate(model, requests, config, eos_id=0, pad_id=0))
+        return sum(len(drawn.ids) for drawn in generate(model, requests, config, Conventions(ends=(0,), pad_id=0)))
 
     def theirs() -> int:
         drawn = 0

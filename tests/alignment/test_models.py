@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from transformers.utils.import_utils import is_env_variable_true
 
 from alignment import models
 from alignment.errors import InputError, ModelError
-from alignment.models import Loaded, check_folder, context_length, positive_class, require_context
+from alignment.models import Loaded, check_folder, positive_class, require_context
 from alignment.reward import score_texts
 
 
@@ -70,6 +69,15 @@ LACKING: dict[str, tuple[Callable[[Path], object], str]] = {
         "config.json is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))",
     ),
     "a list for a config": (holding("config.json", "[]"), "config.json holds a list, expected an object"),
+    "an adapter": (
+        holding("adapter_config.json", "{}"),
+        "is an adapter (LoRA or the like), which needs its base; merge the two once, with peft's `merge_and_unload`, "
+        "and give the folder that `save_pretrained` wrote then",
+    ),
+    "MLflow's folder": (
+        holding("MLmodel", ""),
+        "is a model as MLflow keeps it; give its address, models:/name@alias, instead",
+    ),
     "nothing": (
         lambda folder: [file.unlink() for file in folder.iterdir()],
         "no config.json; give a folder that `save_pretrained` wrote",
@@ -140,7 +148,7 @@ def test_a_hub_repository_of_pickles_is_neither_loaded_nor_sent_to_a_converter(m
 
     monkeypatch.delenv("DISABLE_SAFETENSORS_CONVERSION", raising=False)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: None)
-    message = refusal(lambda: models._load("some/pickles", Factory, "base", "main", "fp32"))
+    message = refusal(lambda: models._load("some/pickles", Factory, "base", "main", "fp32", ""))
     assert message.startswith("base.model some/pickles: cannot be loaded (some/pickles does not appear to have a file")
     assert message.endswith(
         "; convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"
@@ -177,27 +185,23 @@ def test_weights_of_which_a_part_is_missing_are_refused(spoilt):
 
 def test_a_base_model_has_to_know_where_a_text_ends(spoilt):
     def change(folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
+        for name in ("tokenizer_config.json", "config.json", "generation_config.json"):
+            values = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(values | {"eos_token": None, "eos_token_id": None}))
 
     folder = spoilt("base", change)
     assert refusal(lambda: models.load_base(folder)) == (
-        f"base.model {folder}: its tokenizer names no end-of-text token; set `eos_token` and save it again"
+        f"base.model {folder}: neither its tokenizer nor its config names an end-of-text token that it knows; "
+        "set `eos_token` and save it again"
     )
 
 
 def test_a_longer_context_than_the_models_is_refused(base):
     require_context(base, 16, "sampling.total_tokens")
     assert refusal(lambda: require_context(base, 17, "sampling.total_tokens")) == (
-        "sampling.total_tokens = 17 exceeds the base model's context of 16 tokens; ask for at most 16, "
+        "sampling.total_tokens = 17 exceeds the context of 16 tokens that the model has; ask for at most 16, "
         "or take a model with a longer context"
     )
-
-
-def test_a_model_that_names_no_context_has_no_limit():
-    config = SimpleNamespace(max_position_embeddings=-1)
-    assert context_length(config) is None
-    require_context(Loaded(SimpleNamespace(config=config), None), 10**9, "sampling.total_tokens")
 
 
 def test_every_refusal_is_the_users_to_mend():
@@ -218,6 +222,10 @@ def test_every_refusal_is_the_users_to_mend():
         (["helpful"], "auto", 0),
         (["toxic", "kind"], "kind", 1),
         (["toxic", "kind"], "0", 0),
+        (["1", "0"], "1", 0),
+        (["1", "0"], "0", 1),
+        (["1 star", "2 stars", "3 stars"], "2", 2),
+        (["1", "2", "3"], "2", 1),
     ],
 )
 def test_the_class_to_reward_is_found(names, wanted, index):
@@ -239,6 +247,14 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(names, wanted)
         f"reward.positive_class: the reward model's classes are {', '.join(names)}; "
         "set reward.positive_class to the one to reward"
     )
+
+
+def test_a_name_of_several_classes_is_refused():
+    config = SimpleNamespace(id2label={0: "bad", 1: "good", 2: "good"})
+    assert refusal(lambda: positive_class(config, "good")) == (
+        "reward.positive_class: the reward model's classes are bad, good, good; good names several: give its index"
+    )
+    assert positive_class(config, "2") == 2
 
 
 # What comes back
@@ -300,17 +316,6 @@ def test_a_local_model_is_copied_whole(kind, base_folder, reward_folder, tmp_pat
     one, two = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "copy"))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_the_special_tokens_stand_in_for_each_other(base):
-    """GPT-2 has EOS alone: it begins texts and pads them too."""
-
-    def ids(**tokens: int | None) -> tuple[int, int, int]:
-        loaded = replace(base, tokenizer=SimpleNamespace(**tokens))
-        return loaded.eos_id, loaded.bos_id, loaded.pad_id
-
-    assert ids(eos_token_id=2, bos_token_id=1, pad_token_id=0) == (2, 1, 0)
-    assert ids(eos_token_id=2, bos_token_id=None, pad_token_id=None) == (2, 2, 2)
 
 
 def test_a_classifier_on_a_causal_model_gets_a_padding_token(tiny_tokenizer, tmp_path):

@@ -1,8 +1,6 @@
 """The reward model: it learns two classes, and its scores belong to the texts, not to their company."""
 
 import copy
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -140,21 +138,15 @@ def test_a_text_is_read_up_to_the_context(reward):
 
 
 @pytest.mark.parametrize(("positions", "longest", "limit"), [(16, 64, 16), (66, 64, 64), (16, int(1e30), 16)])
-def test_the_limit_is_the_tighter_of_the_models_and_the_tokenizers(monkeypatch, positions, longest, limit):
-    """RoBERTa has two positions more than tokens, and some tokenizers name no limit but a huge number."""
-    from alignment import reward as module
-
-    asked: list[int] = []
-
-    def tokenizer(texts: list[str], *, truncation: bool, max_length: int) -> dict[str, Any]:
-        asked.append(max_length)
-        return {"input_ids": [[1] for _ in texts]}
-
+def test_the_limit_is_the_tighter_of_the_models_and_the_tokenizers(reward, positions, longest, limit):
+    """Some tokenizers name no limit but a huge number."""
+    tokenizer = copy.deepcopy(reward.tokenizer)
     tokenizer.model_max_length = longest
-    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=positions))
-    monkeypatch.setattr(module, "_logits", lambda *_: np.zeros((1, 1)))
-    score_texts(SimpleNamespace(model=model, tokenizer=tokenizer), ["a"], column=0, batch_size=1)
-    assert asked == [limit]
+    model = copy.deepcopy(reward.model)
+    model.config.max_position_embeddings = positions
+    model.distilbert.embeddings.position_embeddings = torch.nn.Embedding(positions, 8)
+    loaded = type(reward)(model, tokenizer)
+    assert count_truncated(loaded, ["0" * limit, "0" * (limit + 1)]) == 1
 
 
 def test_texts_of_which_the_end_is_not_read_are_counted(reward):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from alignment.config import SamplingConfig
+from alignment.conventions import Conventions
 from alignment.logprobs import score_completions
 from alignment.sampling import Completion, Request, choose, generate, request
 
@@ -46,7 +47,7 @@ def make_requests(prompts: Sequence[list[int]], config: SamplingConfig, **change
 
 
 def draw(model: Any, requests: Sequence[Request], config: SamplingConfig) -> list[Completion]:
-    return generate(model, requests, config, eos_id=EOS, pad_id=EOS)
+    return generate(model, requests, config, Conventions(ends=(EOS,), pad_id=EOS))
 
 
 def draw_alone(model: Any, request: Request, config: SamplingConfig) -> Completion:
@@ -136,8 +137,7 @@ class TestGenerate:
             model,
             make_requests(prompts, config),
             config,
-            eos_id=EOS,
-            pad_id=EOS,
+            Conventions(ends=(EOS,), pad_id=EOS),
             progress=lambda *report: reports.append(report),
         )
         assert reports == [(3, 8), (6, 8), (8, 8)]

@@ -84,7 +84,7 @@ def test_it_tells_its_progress_and_is_ready_to_be_asked(tiny_tokenizer, tmp_path
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert not loaded.model.training
     assert loaded.model.config.n_positions == 16
-    assert (loaded.eos_id, loaded.bos_id, loaded.pad_id) == (0, 0, 0)
+    assert (loaded.conventions.ends, loaded.conventions.opening, loaded.pad_id) == ((0,), (0,), 0)
 
 
 def test_a_tiny_model_is_trained_on_one_thread(tiny_tokenizer, tmp_path):

@@ -105,7 +105,7 @@ def test_a_base_with_too_short_a_context_is_refused_before_it_writes(chain, base
     given.folders["base"] = given.run("base")
     with pytest.raises(ModelError) as raised:
         given.sample("shard", 0, PROMPTS)
-    assert str(raised.value).startswith("sampling.total_tokens = 24 exceeds the base model's context of 16 tokens")
+    assert str(raised.value).startswith("sampling.total_tokens = 24 exceeds the context of 16 tokens that base.model")
 
 
 def test_a_model_that_is_given_is_brought_in_whole(chain, base_folder, reward_folder, tmp_path):
