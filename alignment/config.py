@@ -346,19 +346,33 @@ class RegistryConfig(Group):
     @model_validator(mode="after")
     def _names_are_mlflows(self) -> Self:
         name, alias = self.model_name, self.alias
+        if not self.experiment.strip() or not self.experiment.isprintable():
+            raise ValueError(
+                f"registry.experiment = {self.experiment!r}: MLflow's page needs a name that is not blank and has no "
+                "control characters"
+            )
         if not name.strip() or name in {".", ".."} or not name.isprintable() or set(name) & set("/:@\"'`"):
             raise ValueError(
                 f"registry.model_name = {name!r}: MLflow needs a name that is not blank and has no '/', ':', '@', "
                 "quotes or control characters"
+            )
+        if name != name.strip() or name.startswith("..") or set(name) & set("?\\"):
+            raise ValueError(
+                f"registry.model_name = {name!r}: MLflow registers such a name and does not find it again; leave out "
+                "'?', '\\', blanks at either end and '..' at the start"
             )
         if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
             raise ValueError(
                 f"registry.alias = {alias!r}: MLflow needs an alias of letters, digits, '-' and '_' that is not "
                 "`latest` nor `v` and a number"
             )
-        if alias in {"champion", "previous"}:
+        if alias.lower() in {"champion", "previous"}:
             raise ValueError(
                 f"registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
+            )
+        if alias.lower() == "anchor":
+            raise ValueError(
+                f"registry.alias = {alias!r}: that alias is the first base's; take another, such as `challenger`"
             )
         return self
 

@@ -193,7 +193,30 @@ def test_an_alias_that_the_registry_would_refuse_is_refused_before_the_run(alias
     )
 
 
-@pytest.mark.parametrize("alias", ["champion", "previous"])
+@pytest.mark.parametrize("name", ["a?b", "ab?", "ab\\", "..a", "...", " a", "a "])
+def test_a_name_that_the_registry_would_not_find_again_is_refused_before_the_run(name):
+    assert refusal({"registry": {"model_name": name}}) == (
+        f"config: registry.model_name = {name!r}: MLflow registers such a name and does not find it again; leave out "
+        "'?', '\\', blanks at either end and '..' at the start"
+    )
+
+
+@pytest.mark.parametrize("name", [" ", "\t", "a\nb", "a\x00"])
+def test_an_experiment_that_mlflow_could_not_show_is_refused_before_the_run(name):
+    assert refusal({"registry": {"experiment": name}}) == (
+        f"config: registry.experiment = {name!r}: MLflow's page needs a name that is not blank and has no control "
+        "characters"
+    )
+
+
+@pytest.mark.parametrize("alias", ["anchor", "Anchor"])
+def test_a_run_cannot_take_the_first_base_s_alias(alias):
+    assert refusal({"registry": {"alias": alias}}) == (
+        f"config: registry.alias = {alias!r}: that alias is the first base's; take another, such as `challenger`"
+    )
+
+
+@pytest.mark.parametrize("alias", ["champion", "previous", "Champion"])
 def test_a_run_cannot_promote(alias):
     assert refusal({"registry": {"alias": alias}}) == (
         f"config: registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
