@@ -30,6 +30,7 @@ from tasks.home import home, prepare_environment, tracking_uri
 from tasks.models import base_model, reward_model
 from tasks.pairs import build_pairs, require_valid, validate_pairs
 from tasks.publishing import log_model, record_run, show_result
+from tasks.registration import Registration
 from tasks.samples import merge_samples, sample_shard, score_samples, shards
 from tasks.stopping import stopping_as_one
 from tasks.training import reference_logprobs, train_policy
@@ -51,7 +52,8 @@ class AlignResult(BaseModel):
     run_id: str
     experiment: str
     where: str
-    model: dict[str, Any] | None
+    model: dict[str, Any] | None  # the version that passed
+    registered: str  # what became of it in the registry, in words; of a refused one too that is a version already
     report: EvalReport
     judgement: Judgement
     pairs: dict[str, int]
@@ -127,14 +129,16 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
 def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
     """Keep the policy, register it where every gate passed, and show the result."""
     refs, judgement = judged.refs, judged.judgement
-    model = log_model(config, refs, judgement, run_id)
+    found = log_model(config, refs, judgement, run_id)
     where = tracking.run_url(run_id)
-    show_result(refs, judgement, where)
+    registered = "" if found is None else found.sentence
+    show_result(refs, judgement, where, registered)
     return AlignResult(
         run_id=run_id,
         experiment=config.registry.experiment,
         where=where,
-        model=model,
+        model=_shown(found) if found is not None and judgement.verdict == "pass" else None,
+        registered=registered,
         report=read_report(refs["report"]),
         judgement=judgement,
         pairs={
@@ -145,3 +149,7 @@ def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
         seconds={name: ref.seconds for name, ref in refs.items()},
         cached=[name for name, ref in refs.items() if ref.cached],
     )
+
+
+def _shown(found: Registration) -> dict[str, Any]:
+    return {"name": found.name, "version": found.version, "uri": found.uri, "aliases": list(found.aliases)}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -142,6 +143,7 @@ def summary(result: "AlignResult") -> dict[str, Any]:
         "run_id": result.run_id,
         "experiment": result.experiment,
         "model": result.model,
+        "registered": result.registered,
         "pairs": result.pairs,
         **{name: report[name] for name in ("base", "aligned", "delta", "winners_mean")},
         "gates": [
@@ -232,9 +234,8 @@ def _show(result: "AlignResult", console: Console) -> None:
     colour = "green" if result.judgement.verdict == "pass" else "red"
     console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
     lines = {"Look at it": result.where, "Next": _next_command(result)}
-    if result.model is not None:
-        aliases = ", ".join(result.model["aliases"])
-        lines = {"Registered": f"{result.model['name']} version {result.model['version']} ({aliases})"} | lines
+    if result.registered:
+        lines = {"Registered": result.registered} | lines
     for heading, text in lines.items():
         console.print(f"{heading:<11} {escape(text)}", highlight=False, soft_wrap=True)
 
@@ -242,10 +243,12 @@ def _show(result: "AlignResult", console: Console) -> None:
 def _next_command(result: "AlignResult") -> str:
     if result.model is None:
         return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
+    model, aliases = result.model, result.model["aliases"]
+    address = f"models:/{model['name']}@{aliases[0]}" if aliases else model["uri"]
     # MLflow starts uvicorn by its name, so the environment has to be on the path
     return (
-        f"PATH={Path(sys.executable).parent}:$PATH MLFLOW_TRACKING_URI={tracking_uri()} mlflow models serve "
-        f"-m models:/{result.model['name']}@{result.model['aliases'][0]} --env-manager local --port 5001"
+        f"PATH={quote(str(Path(sys.executable).parent))}:$PATH MLFLOW_TRACKING_URI={quote(tracking_uri())} "
+        f"mlflow models serve -m {quote(address)} --env-manager local --port 5001"
     )
 
 

@@ -13,6 +13,8 @@ from tasks.registry import RegisteredVersion
 from tasks.standing import ANCHOR, CHALLENGER, Standing, read_standing
 
 SAMPLES = 2  # of each kind on the card
+JUDGED_AGAIN = "plumbline.judged_again"
+"""A version's tag: the refusal of a later run, whose gates its policy did not pass."""
 
 
 class Candidate(BaseModel):
@@ -83,14 +85,8 @@ def why_not(version: RegisteredVersion, run_tags: Mapping[str, str] | None, judg
     `run_tags` are those of the run that it came from, `judgement` the gates applied again to what that run recorded;
     None where there is no such run or record.
     """
-    if version.tags.get("plumbline.kind") == ANCHOR:
-        return "it is the anchor, kept to measure drift, and no candidate"
-    verdict = version.tags.get("plumbline.verdict")
-    if verdict is None:
-        return "it never passed the gates: it has no verdict"
-    failed = sorted(tag.removeprefix("gate.") for tag, value in version.tags.items() if _is_failed_gate(tag, value))
-    if failed or verdict != "pass":
-        return f"it failed the gates{': ' if failed else ''}{', '.join(failed)}"
+    if reason := tags_against(version):
+        return reason
     if run_tags is None:
         return "the run that it came from is not in MLflow, so its gates cannot be checked"
     if run_tags.get("plumbline.model_uri") != version.source:
@@ -99,6 +95,21 @@ def why_not(version: RegisteredVersion, run_tags: Mapping[str, str] | None, judg
         return "its run has no readable record of an evaluation, so its gates cannot be checked"
     if judgement.verdict != "pass":
         return f"judged again, it fails. {judgement.sentence}"
+    return ""
+
+
+def tags_against(version: RegisteredVersion) -> str:
+    """What the version's own tags say against it; empty where it passed."""
+    if version.tags.get("plumbline.kind") == ANCHOR:
+        return "it is the anchor, kept to measure drift, and no candidate"
+    verdict = version.tags.get("plumbline.verdict")
+    if verdict is None:
+        return "it never passed the gates: it has no verdict"
+    failed = sorted(tag.removeprefix("gate.") for tag, value in version.tags.items() if _is_failed_gate(tag, value))
+    if failed or verdict != "pass":
+        return f"it failed the gates{': ' if failed else ''}{', '.join(failed)}"
+    if again := version.tags.get(JUDGED_AGAIN):
+        return f"judged again, it failed. {again}"
     return ""
 
 

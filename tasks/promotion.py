@@ -23,12 +23,12 @@ from tasks.candidates import Candidate, card, choose, examine, require_promotabl
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
 from tasks.registry import RegisteredVersion
 from tasks.running import RETRIES, run_logger
-from tasks.standing import RECORDED, Standing, alone, change, read_standing
+from tasks.standing import DECISION, RECORDED, Standing, alone, change, read_standing
 
 logger = logging.getLogger("plumbline")
 
-DECISION, REASON, APPROVER, TIME, BEFORE, HISTORY = (
-    f"promotion.{name}" for name in ("decision", "reason", "approver", "time", "previous", "history")
+REASON, APPROVER, TIME, BEFORE, HISTORY = (
+    f"promotion.{name}" for name in ("reason", "approver", "time", "previous", "history")
 )
 REMEMBERED = 20  # decisions on a version, the last ones
 BY_HAND = "by hand in MLflow"

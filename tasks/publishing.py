@@ -1,17 +1,16 @@
 """Tasks that show a run to people: its record in MLflow, its model in the registry, its result in Prefect."""
 
-from typing import Any
-
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from alignment.card import gates_table, model_card, result_table, samples_table
+from alignment.card import gates_table, in_markdown, model_card, result_table, samples_table
 from alignment.config import AlignConfig
 from alignment.job import read_rows
 from alignment.report import Judgement, SampleRow
 from alignment.store import StageRef
-from tasks import registry, tracking
+from tasks import tracking
 from tasks.evaluation import read_report
+from tasks.registration import Registration, refuse, register
 from tasks.running import RETRIES, Refs
 
 
@@ -52,39 +51,42 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
 
 
 @task(name="log model", **RETRIES)
-def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> dict[str, Any] | None:
+def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> Registration | None:
     """Keep the model on its run; register it and set the alias only where every gate passed.
 
-    The same aligned model is registered once: a later run that finds it in the registry points there.
+    The same aligned model is registered once: of a later run's judgement, the version learns where it is a refusal.
+    Returns the version that the model is; None where it is none.
     """
     key = refs["policy"].digest
     name = config.registry.model_name
-    passed = judgement.verdict == "pass"
     card = model_card(config, read_report(refs["report"]), judgement, _samples(refs["report"]), _lineage(refs))
     uri = tracking.find_logged_model(config.registry.experiment, key)
     if uri is None:
         example = _samples(refs["report"])[0].prompt
         uri = tracking.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
     tracking.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
-    if not passed:
-        return None
+    if judgement.verdict != "pass":
+        return refuse(run_id, name, key=key, sentence=judgement.sentence)
     tags = {f"gate.{gate.name}": "passed" if gate.passed else "failed" for gate in judgement.gates}
-    version = registry.register(
+    made = register(
         run_id,
         uri,
         name,
         config.registry.alias,
+        key=key,
         description=card,
         tags=tags | {"plumbline.verdict": judgement.verdict},
-        key=key,
     )
-    tracking.tag(run_id, {"plumbline.registered": f"{version.name} v{version.version}"})
-    return {"name": version.name, "version": version.version, "uri": version.uri, "aliases": list(version.aliases)}
+    tracking.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
+    return made
 
 
 @task(name="show result")
-def show_result(refs: Refs, judgement: Judgement, where: str) -> None:
-    """The result table, the gates and sample texts as a Markdown artifact of the flow run."""
+def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -> None:
+    """The result table, the gates and sample texts as a Markdown artifact of the flow run.
+
+    `registered` says what became of the model in the registry; empty where nothing did.
+    """
     report = read_report(refs["report"])
     create_markdown_artifact(
         key="result",
@@ -92,6 +94,7 @@ def show_result(refs: Refs, judgement: Judgement, where: str) -> None:
             (
                 f"# {'Passed' if judgement.verdict == 'pass' else 'Refused'}",
                 judgement.sentence,
+                *([f"Registered: {in_markdown(registered)}"] if registered else []),
                 result_table(report),
                 "## Gates",
                 gates_table(judgement),

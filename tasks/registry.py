@@ -42,49 +42,32 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(
-    run_id: str,
-    model_uri: str,
-    name: str,
-    alias: str,
-    *,
-    key: str,
-    description: str = "",
-    tags: Mapping[str, str] | None = None,
+def create_version(
+    run_id: str, model_uri: str, name: str, *, key: str, description: str = "", tags: Mapping[str, str] | None = None
 ) -> RegisteredVersion:
-    """Register a model under `name` and point `alias` at it; a version that carries `key` already is used again.
+    """Register a model as the next version of `name`, which carries `key`; no alias moves.
 
     `description` is Markdown, cut to MLflow's 5,000 characters. The tags are part of the same request, so no version
-    exists without them; a version used again gets both anew. Raises TrackingError where MLflow cannot be reached or
-    refuses the name.
+    exists without them. Raises TrackingError where MLflow cannot be reached or refuses the name.
     """
     from mlflow.exceptions import MlflowException
 
     with guard():
-        found = find_version(name, key)
-        if found is None:
-            try:
-                client().create_registered_model(name)
-            except MlflowException as error:
-                if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            with fluent():
-                made = client().create_model_version(
-                    name,
-                    source=model_uri,
-                    run_id=run_id,
-                    model_id=model_uri.removeprefix("models:/") if LOGGED.fullmatch(model_uri) else None,
-                    description=_fit(description),
-                    tags={**(tags or {}), KEY: key},
-                )
-            found = get_version(name, str(made.version))
-        else:
-            client().update_model_version(name, found.version, _fit(description))
-            for tag, value in (tags or {}).items():
-                client().set_model_version_tag(name, found.version, tag, value)
-        if alias not in found.aliases:
-            set_alias(name, alias, found.version)
-        return get_version(name, found.version)
+        try:
+            client().create_registered_model(name)
+        except MlflowException as error:
+            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                raise
+        with fluent():
+            made = client().create_model_version(
+                name,
+                source=model_uri,
+                run_id=run_id,
+                model_id=model_uri.removeprefix("models:/") if LOGGED.fullmatch(model_uri) else None,
+                description=_fit(description),
+                tags={**(tags or {}), KEY: key},
+            )
+        return get_version(name, str(made.version))
 
 
 def find_version(name: str, key: str) -> RegisteredVersion | None:
@@ -266,6 +249,11 @@ def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, d
     return config.model_copy(update=changed), tags
 
 
+def folder_name(name: str) -> str:
+    """A registered model's name as that of a folder: short in bytes, and another for every name on every disk."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{digest(name)[:16]}"
+
+
 def local_model(uri: str, folder: Path) -> Path:
     """The local copy of a registered model below `folder`, made where it is missing. Raises as `export_model` does."""
     return _local(uri, folder)[1]
@@ -277,7 +265,7 @@ def _local(uri: str, folder: Path) -> tuple[str, Path]:
         resolved, target = uri, folder / uri.removeprefix("models:/")
     else:
         version = _resolve(uri)
-        resolved, target = version.uri, folder / version.name / f"{version.version}-{version.identity}"
+        resolved, target = version.uri, folder / folder_name(version.name) / f"{version.version}-{version.identity}"
     if not target.exists():
         draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:

@@ -15,7 +15,7 @@ from tasks.home import home, store
 from tasks.models import base_model
 from tasks.registry import RegisteredVersion
 from tasks.running import RETRIES
-from tasks.standing import ANCHOR, CHAMPION
+from tasks.standing import ANCHOR, CHAMPION, alone
 
 
 def next_round(config: AlignConfig) -> AlignConfig:
@@ -44,7 +44,7 @@ def excluded_prompts(config: AlignConfig) -> str:
     if not used:
         return ""
     ordered = sorted(used)
-    file = home() / "rounds" / config.registry.model_name / f"used-{digest(ordered)[:12]}.txt"
+    file = home() / "rounds" / registry.folder_name(config.registry.model_name) / f"used-{digest(ordered)[:12]}.txt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
@@ -61,24 +61,32 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
     where the champion's base is in the store no more, and is not the configured one either.
     """
     name = config.registry.model_name
-    found = registry.find_alias(name, ANCHOR) or registry.find_tagged(name, "plumbline.kind", ANCHOR)
+    found = _anchor(name)
     if found is not None:
         return found.uri
-    if registry.KEY not in champion.tags:
-        registry.set_alias(name, ANCHOR, champion.version)
-        return champion.uri
-    base = _base_of(config, champion)
-    uri = tracking.log_model(champion.run_id, base.path / "model", config, prompt="")
-    made = registry.register(
-        champion.run_id,
+    base = _base_of(config, champion) if registry.KEY in champion.tags else None
+    uri = "" if base is None else tracking.log_model(champion.run_id, base.path / "model", config, prompt="")
+    with alone(name):
+        found = _anchor(name)  # another round's, meanwhile
+        if found is None:
+            found = champion if base is None else _register_anchor(name, champion.run_id, uri, base)
+            registry.set_alias(name, ANCHOR, found.version)
+    return found.uri
+
+
+def _anchor(name: str) -> RegisteredVersion | None:
+    return registry.find_alias(name, ANCHOR) or registry.find_tagged(name, "plumbline.kind", ANCHOR)
+
+
+def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> RegisteredVersion:
+    return registry.create_version(
+        run_id,
         uri,
         name,
-        ANCHOR,
         key=f"anchor-{base.digest}",
         description=f"The first base of {name}: every round's drift is measured to it. Not a candidate for promotion.",
         tags={"plumbline.kind": ANCHOR},
     )
-    return made.uri
 
 
 def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:

@@ -19,6 +19,8 @@ CHALLENGER = "challenger"
 ANCHOR = "anchor"
 RECORDED = "plumbline.champion"
 """The model's tag that names the last champion known here: an alias that says otherwise was moved by hand."""
+DECISION = "promotion.decision"
+"""A version's tag: what was decided on it last."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def read_standing(name: str) -> Standing:
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Let one process of this home, and one thread of it, decide about a model at a time."""
+    """Let one process of this home, and one thread of it, decide about a model, or register it, at a time."""
     with store().lock("promotion", digest(name)[:20]):
         yield
 

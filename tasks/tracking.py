@@ -19,10 +19,10 @@ import yaml
 from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
-from alignment.errors import Interrupted, ModelError, NothingNewError, TrackingError
-from alignment.models import check_folder
+from alignment.errors import Interrupted, NothingNewError, TrackingError
 from alignment.report import EvalReport, Judgement, SampleRow
 from alignment.store import StageRef, digest, is_alive
+from tasks import serving
 from tasks.connection import check, client, configure, error_code, experiment, fluent, guard, place, without_advice
 
 if TYPE_CHECKING:
@@ -239,56 +239,29 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card: str = "") -> str:
     """Keep a `save_pretrained` folder on the run as a servable text-generation model.
 
-    Returns its address, `models:/m-…`. MLflow loads what it wrote and continues `prompt` (BOS where that is empty),
-    and warns where that fails. `card` becomes its README. Raises ModelError where the folder lacks a part.
+    Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
+    wrote and continues `prompt` and warns where that fails. `card` becomes its README.
+    Raises ModelError where the folder lacks a part.
     """
-    from mlflow.models import ModelSignature
     from mlflow.transformers import log_model as log_transformers
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    check_folder(folder, "base")
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder.absolute()), **local)
-        model = AutoModelForCausalLM.from_pretrained(str(folder.absolute()), use_safetensors=True, **local)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model folder {folder}: cannot be loaded ({' '.join(str(error).split())[:240]})") from error
-    types = {bool: "boolean", int: "long", float: "double"}
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string")]),
-        outputs=Schema([ColSpec("string")]),
-        params=ParamSchema(
-            [ParamSpec(name, types[type(value)], value) for name, value in serving_defaults(config).items()]
-        ),
-    )
-    with guard(), fluent(), without_advice():
+    model, tokenizer = serving.load(folder, config)
+    with guard(), fluent(), without_advice(), tempfile.TemporaryDirectory() as temporary:
         where = client().get_run(run_id).info.experiment_id
         logged = client().create_logged_model(where, name="model", source_run_id=run_id, model_type="dpo")
+        tokenizer.save_pretrained(Path(temporary) / "model")  # MLflow keeps it beside the weights, not with them
+        client().log_model_artifacts(logged.model_id, temporary)
         log_transformers(
             {"model": model, "tokenizer": tokenizer},
             model_id=logged.model_id,
             run_id=run_id,
             task="text-generation",
-            signature=signature,
-            input_example=([prompt or tokenizer.bos_token or tokenizer.eos_token], {"max_new_tokens": 4}),
+            signature=serving.signature(model.generation_config),
+            input_example=([prompt], {"max_new_tokens": 4}),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             model_card=_readme(card),
         )
     return f"models:/{logged.model_id}"
-
-
-def serving_defaults(config: AlignConfig) -> dict[str, bool | int | float]:
-    """How the served model writes where a request does not say: as it wrote in training."""
-    sampling = config.sampling
-    room = sampling.total_tokens - (1 if config.prompts.mode == "empty" else config.prompts.tokens_max)
-    return {
-        "max_new_tokens": sampling.new_tokens_max or max(1, room),
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-    }
 
 
 def find_logged_model(experiment_name: str, policy: str) -> str | None:

@@ -67,19 +67,39 @@ def make_version(
     alias: str = "challenger",
 ) -> RegisteredVersion:
     """Register the next version of `name`: judged as `found` deserves, with the tags that a run sets, laid over."""
-    config, found = AlignConfig(), found or report()
-    judgement = judge(found, config.gates)
+    found = found or report()
+    run_id, uri = make_run(name, found=found, record=record, tags=run_tags)
+    return register(run_id, uri, name, alias, key=f"key-{next(_numbers)}", tags=verdict_tags(found) | (tags or {}))
+
+
+def make_run(
+    name: str, *, found: EvalReport | None = None, record: bool = True, tags: dict[str, str] | None = None
+) -> tuple[str, str]:
+    """A finished run that was judged, and the address of the model on it."""
+    config = AlignConfig()
     run_id = str(client().create_run(experiment(config.registry.experiment), run_name=name).info.run_id)
     tracking.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
     uri = f"models:/{_logged_model(run_id)}"
-    tracking.tag(run_id, {"plumbline.model_uri": uri} | (run_tags or {}))
+    tracking.tag(run_id, {"plumbline.model_uri": uri} | (tags or {}))
     if record:
-        tracking.log_text(run_id, tracking.REPORT, found.model_dump_json())
+        tracking.log_text(run_id, tracking.REPORT, (found or report()).model_dump_json())
         tracking.log_samples_table(run_id, SAMPLES)
     tracking.finish(run_id, "FINISHED")
+    return run_id, uri
+
+
+def verdict_tags(found: EvalReport | None = None) -> dict[str, str]:
+    """What a version's tags say of its gates."""
+    judgement = judge(found or report(), AlignConfig().gates)
     gates = {f"gate.{gate.name}": "passed" if gate.passed else "failed" for gate in judgement.gates}
-    all_tags = gates | {"plumbline.verdict": judgement.verdict} | (tags or {})
-    return registry.register(run_id, uri, name, alias, key=f"key-{next(_numbers)}", tags=all_tags)
+    return gates | {"plumbline.verdict": judgement.verdict}
+
+
+def register(run_id: str, uri: str, name: str, alias: str, *, key: str = "k1", **options: Any) -> RegisteredVersion:
+    """The next version of `name`, with the alias, whoever had it."""
+    made = registry.create_version(run_id, uri, name, key=key, **options)
+    registry.set_alias(name, alias, made.version)
+    return registry.get_version(name, made.version)
 
 
 def _logged_model(run_id: str) -> str:

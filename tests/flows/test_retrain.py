@@ -13,6 +13,7 @@ from flows.align import AlignResult
 from flows.retrain import retrain
 from tasks import registry
 from tests.flows.small import OPEN_GATES, SMALL
+from tests.versions import register
 
 NAME = "rounds"
 COUNT = 24  # prompts a round; most texts are held out, and the others are three rounds and a rest
@@ -180,7 +181,7 @@ def test_a_champion_whose_base_is_lost_is_told_with_the_way_out(story: Story, cl
     lineage = json.loads(_artifact(at_home, story.first.run_id, "lineage.json"))
     base = Path(lineage["base"]["path"])
     uri = tags(client, story.first.run_id)["plumbline.model_uri"]
-    registry.register(story.first.run_id, uri, "lost", "champion", key="k")
+    register(story.first.run_id, uri, "lost", "champion", key="k")
     base.rename(base.with_name("away"))
     try:
         with pytest.raises(ModelError, match=r"^models:/lost: the base of version 1 [^\n]* alias `anchor`$"):

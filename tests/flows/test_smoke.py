@@ -12,6 +12,7 @@ from alignment.errors import ModelError, PromotionError
 from flows.align import connect
 from flows.smoke import smoke
 from tasks import connection, registry, tracking
+from tests import versions
 from tests.versions import SAMPLES, make_version, report
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -62,7 +63,7 @@ def register(
                 version.run_id, tracking.REPORT, found.model_copy(update={"aligned": aligned}).model_dump_json()
             )
             tracking.log_samples_table(version.run_id, SAMPLES)
-        return registry.register(version.run_id, uri, name, "champion", key=f"smoke-{name}").version
+        return versions.register(version.run_id, uri, name, "champion", key=f"smoke-{name}").version
 
     return make
 

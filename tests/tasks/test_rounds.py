@@ -36,7 +36,7 @@ class Registry:
         monkeypatch.setattr(registry, "find_tagged", lambda name, tag, value: self.tagged)
         monkeypatch.setattr(registry, "set_alias", lambda name, alias, version: self.set.append((alias, version)))
         self.set: list[tuple[str, str]] = []
-        monkeypatch.setattr(registry, "register", self.register)
+        monkeypatch.setattr(registry, "create_version", self.create_version)
         for name in ("excluded_prompts", "anchor_version"):  # as plain functions, without a server
             monkeypatch.setattr(rounds, name, getattr(rounds, name).fn)
 
@@ -44,8 +44,8 @@ class Registry:
         self.logged.append((run_id, folder))
         return "models:/m-1"
 
-    def register(self, run_id: str, uri: str, name: str, alias: str, **options: Any) -> RegisteredVersion:
-        self.registered.append({"run_id": run_id, "uri": uri, "name": name, "alias": alias, **options})
+    def create_version(self, run_id: str, uri: str, name: str, **options: Any) -> RegisteredVersion:
+        self.registered.append({"run_id": run_id, "uri": uri, "name": name, **options})
         return ANCHOR
 
 
@@ -152,10 +152,24 @@ def test_the_first_champion_s_base_becomes_a_version_that_is_no_candidate(mlflow
     assert rounds.anchor_version(CONFIG, CHAMPION) == ANCHOR.uri
     assert mlflow.logged == [("run 3", base.path / "model")]
     (made,) = mlflow.registered
-    assert (made["name"], made["alias"], made["uri"]) == ("plumbline-quickstart", "anchor", "models:/m-1")
+    assert (made["name"], made["uri"]) == ("plumbline-quickstart", "models:/m-1")
+    assert mlflow.set == [("anchor", ANCHOR.version)]
     assert made["key"] == f"anchor-{base.digest}"
     assert made["tags"] == {"plumbline.kind": "anchor"}
     assert "Not a candidate for promotion" in made["description"]
+
+
+def test_two_rounds_at_once_have_one_anchor(mlflow: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's was registered while this one's was being brought in."""
+    mlflow.lineage = {"base": written("an old key", "weights")}
+
+    def log_model(*_: Any, **__: Any) -> str:
+        mlflow.aliases = {"anchor": ANCHOR}
+        return "models:/m-2"
+
+    monkeypatch.setattr(tracking, "log_model", log_model)
+    assert rounds.anchor_version(CONFIG, CHAMPION) == ANCHOR.uri
+    assert (mlflow.registered, mlflow.set) == ([], [])
 
 
 def test_a_base_that_the_store_lost_is_made_again_where_it_comes_out_the_same(

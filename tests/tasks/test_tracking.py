@@ -21,6 +21,7 @@ from alignment.report import Delta, Drift, EvalReport, GateResult, Judgement, Mo
 from alignment.store import StageRef
 from tasks import connection, publishing, registry, tracking
 from tasks.training import LiveCurve
+from tests.versions import register
 
 CONFIG = AlignConfig()
 METRICS: dict[str, Any] = {
@@ -492,7 +493,7 @@ def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tup
 
     run, uri = logged
     tags = {"gate.win_rate": "passed", "plumbline.verdict": "pass"}
-    version = registry.register(run, uri, "tiny", "challenger", key="k1", description="# Card\n" * 2_000, tags=tags)
+    version = register(run, uri, "tiny", "challenger", key="k1", description="# Card\n" * 2_000, tags=tags)
     assert (version.uri, version.aliases, version.run_id) == ("models:/tiny/1", ("challenger",), run)
     assert version.tags == tags | {"plumbline.key": "k1"}
     item = connection.client().get_model_version("tiny", "1")
@@ -503,7 +504,6 @@ def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tup
     (text,) = model.predict(["the film"], params={"max_new_tokens": 4, "do_sample": False})
     assert text.startswith("the film")
     assert len(text) > len("the film")
-    assert model.metadata.get_params_schema().to_dict()[0]["default"] == 56
 
 
 def test_the_model_on_its_run_carries_its_metrics_pins_and_card(logged: tuple[str, str]) -> None:
@@ -535,26 +535,19 @@ def test_the_model_s_readme_is_its_card(run_id: str, tmp_path: Path, monkeypatch
     assert JUDGEMENT.sentence in given["card"]
 
 
-def test_registering_the_same_policy_again_uses_its_version(logged: tuple[str, str]) -> None:
-    run, uri = logged
-    first = registry.register(run, uri, "again", "challenger", key="k1")
-    other = registry.register(run, uri, "again", "challenger", key="k2")
-    assert (first.version, other.version) == ("1", "2")
-    tags = {"plumbline.verdict": "pass", "gate.win_rate": "passed"}
-    back = registry.register(run, uri, "again", "challenger", key="k1", description="new card", tags=tags)
-    assert (back.version, back.aliases) == ("1", ("challenger",))
-    assert back.tags == tags | {"plumbline.key": "k1"}
-    assert connection.client().get_model_version("again", "1").description == "new card"
-    assert registry.find_version("again", "k2") == registry.get_version("again", "2")
-    assert registry.get_version("again", "2").aliases == ()
-    assert registry.find_version("again", "k3") is None
+def test_a_version_is_found_by_its_policy(logged: tuple[str, str]) -> None:
+    for key in ("k1", "k2", "k1"):
+        register(*logged, "found", "challenger", key=key)
+    assert registry.find_version("found", "k1") == registry.get_version("found", "3")
+    assert registry.find_version("found", "k2") == registry.get_version("found", "2")
+    assert registry.find_version("found", "k3") is None
     assert registry.find_version("never registered", "k1") is None
 
 
 def test_aliases_move_and_go(logged: tuple[str, str]) -> None:
     run, uri = logged
     for key in ("k1", "k2"):
-        registry.register(run, uri, "moving", "challenger", key=key)
+        register(run, uri, "moving", "challenger", key=key)
     registry.set_alias("moving", "champion", "1")
     registry.set_alias("moving", "champion", "2")
     champion = registry.find_alias("moving", "champion")
@@ -571,7 +564,7 @@ def test_an_exported_model_has_the_same_logits(logged: tuple[str, str], folder: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run, uri = logged
-    registry.register(run, uri, "exported", "challenger", key="k1")
+    register(run, uri, "exported", "challenger", key="k1")
     assert registry.resolve_model_uri("models:/exported@challenger") == "models:/exported/1"
     assert registry.resolve_model_uri("models:/exported/1") == "models:/exported/1"
     registry.export_model("models:/exported@challenger", tmp_path / "out")
@@ -586,11 +579,11 @@ def test_an_exported_model_has_the_same_logits(logged: tuple[str, str], folder: 
 
 def test_a_config_that_names_registered_models_gets_local_folders(logged: tuple[str, str], tmp_path: Path) -> None:
     run, uri = logged
-    registry.register(run, uri, "based", "champion", key="k1")
+    register(run, uri, "based", "champion", key="k1")
     config = CONFIG.model_copy(update={"base": CONFIG.base.model_copy(update={"model": "models:/based@champion"})})
     for _ in range(2):
         local_config, tags = registry.with_local_models(config, tmp_path)
-    (path,) = (tmp_path / "based").iterdir()
+    (path,) = (tmp_path / registry.folder_name("based")).iterdir()
     assert path.name == f"1-{registry.get_version('based', '1').identity}"
     assert local_config.base.model == str(path)
     assert local_config.reward == CONFIG.reward
@@ -603,7 +596,7 @@ def test_the_same_name_and_number_of_another_registry_is_another_copy(logged: tu
     run, uri = logged
     paths = []
     for _ in range(2):
-        registry.register(run, uri, "recreated", "champion", key="k1")
+        register(run, uri, "recreated", "champion", key="k1")
         paths.append(registry._local("models:/recreated@champion", tmp_path)[1])
         connection.client().delete_registered_model("recreated")
         time.sleep(0.01)
@@ -613,16 +606,16 @@ def test_the_same_name_and_number_of_another_registry_is_another_copy(logged: tu
 def test_a_full_disk_while_a_model_is_fetched_is_the_store_s_error(
     logged: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry.register(*logged, "large", "champion", key="k1")
+    register(*logged, "large", "champion", key="k1")
 
     def full(*_: Any, dst_path: str, **__: Any) -> str:
-        assert Path(dst_path).parent == tmp_path / "large"
+        assert Path(dst_path).parent == tmp_path / registry.folder_name("large")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", full)
     with pytest.raises(StoreError, match="No space left on device"):
         registry._local("models:/large@champion", tmp_path)
-    assert list((tmp_path / "large").iterdir()) == []
+    assert list((tmp_path / registry.folder_name("large")).iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -637,7 +630,7 @@ def test_a_full_disk_while_a_model_is_fetched_is_the_store_s_error(
     ],
 )
 def test_an_address_that_leads_nowhere_says_what_there_is(logged: tuple[str, str], uri: str, message: str) -> None:
-    registry.register(*logged, "known", "challenger", key="k1")
+    register(*logged, "known", "challenger", key="k1")
     with pytest.raises(ModelError, match=message):
         registry.resolve_model_uri(uri)
 
