@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from alignment.environment import configuration_alone
 from alignment.errors import Interrupted, TrainingError
 from alignment.store import write_json
 
@@ -28,14 +29,21 @@ class SafeTrainer(Trainer):
 
     Random state is not kept: dropout is off or its draws need not repeat, and the data's order comes from the seed.
     The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more. A training whose
-    progress function raises Interrupted does keep one, and `train` then raises that.
+    progress function raises Interrupted does keep one, and `train` then raises that. What the environment says of
+    precision or of other processes is not used.
     """
 
     _kept: Interrupted | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what `Trainer` takes."""
+        with configuration_alone():
+            super().__init__(*args, **kwargs)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer` does, to the end or to the interruption."""
-        outcome = super().train(*args, **kwargs)
+        with configuration_alone():
+            outcome = super().train(*args, **kwargs)
         if self._kept is not None:
             raise self._kept
         return outcome
@@ -136,26 +144,27 @@ def arguments(
     Checkpoints fall on logging steps (the interval is rounded up), so a resumed run logs what an undisturbed one does.
     """
     interval = -(-checkpoint_every // log_every) * log_every
-    made = TrainingArguments(
-        output_dir=str(work),
-        seed=seed,
-        data_seed=seed,
-        max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        logging_steps=log_every,
-        logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
-        save_strategy="steps" if interval < steps else "no",
-        save_steps=interval,
-        save_total_limit=1,
-        use_cpu=not torch.cuda.is_available(),
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        **others,
-    )
+    with configuration_alone():
+        made = TrainingArguments(
+            output_dir=str(work),
+            seed=seed,
+            data_seed=seed,
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            warmup_steps=warmup_steps,
+            logging_steps=log_every,
+            logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
+            save_strategy="steps" if interval < steps else "no",
+            save_steps=interval,
+            save_total_limit=1,
+            use_cpu=not torch.cuda.is_available(),
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            **others,
+        )
     made._n_gpu = min(made.n_gpu, 1)  # where several GPUs are seen, `Trainer` would split each batch by nn.DataParallel
     return made
 
