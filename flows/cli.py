@@ -235,7 +235,7 @@ def _show(result: "AlignResult", console: Console) -> None:
     console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
     lines = {"Look at it": result.where, "Next": _next_command(result)}
     if result.registered:
-        lines = {"Registered": result.registered} | lines
+        lines = {"Earlier" if result.model is None else "Registered": result.registered} | lines
     for heading, text in lines.items():
         console.print(f"{heading:<11} {escape(text)}", highlight=False, soft_wrap=True)
 

@@ -94,7 +94,7 @@ def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -
             (
                 f"# {'Passed' if judgement.verdict == 'pass' else 'Refused'}",
                 judgement.sentence,
-                *([f"Registered: {in_markdown(registered)}"] if registered else []),
+                *([f"In MLflow's registry: {in_markdown(registered)}"] if registered else []),
                 result_table(report),
                 "## Gates",
                 gates_table(judgement),

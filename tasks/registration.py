@@ -32,8 +32,9 @@ class Registration(BaseModel):
     @property
     def sentence(self) -> str:
         """What was registered, or is already, in one line."""
-        what = f"{self.name} version {self.version}" if self.new else f"{self.name} is version {self.version} already"
-        return f"{what} ({', '.join(self.aliases) or 'no alias'}){f'; {self.note}' if self.note else ''}"
+        known = "" if self.new else f"this policy is version {self.version} already"
+        version = f"{self.name} version {self.version} ({', '.join(self.aliases) or 'no alias'})"
+        return "; ".join(part for part in (version, known, self.note) if part)
 
 
 def register(

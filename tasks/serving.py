@@ -86,11 +86,12 @@ def _fit_tokenizer(tokenizer: Any, found: Conventions) -> None:
     """Have it leave a prompt open at its right end, pad with a token that the model knows, and name the window."""
     from tokenizers.processors import TemplateProcessing
 
-    if affixes(tokenizer)[1]:
+    if getattr(tokenizer, "add_eos_token", False):
+        tokenizer.add_eos_token = False
+    if tokenizer.is_fast and affixes(tokenizer)[1]:
         begins = list(zip(tokenizer.convert_ids_to_tokens(list(found.begins)), found.begins, strict=True))
         template = [*(token for token, _ in begins), "$A"]
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=begins)
-        tokenizer.add_eos_token = False
     tokenizer.padding_side = "left"
     pad_id = tokenizer.pad_token_id
     if pad_id is None or (found.embeddings is not None and pad_id >= found.embeddings):

@@ -98,7 +98,9 @@ def test_a_second_run_computes_nothing_and_registers_nothing_new(events: list[Ev
     assert second.report == first.report
     assert second.model is not None
     assert first.model is not None
-    assert second.model["version"] == first.model["version"]
+    assert second.model == first.model
+    assert first.registered.startswith("small version 1 (challenger)")
+    assert second.registered == "small version 1 (challenger); this policy is version 1 already"
     assert len(mlflow_client.search_model_versions("name = 'small'")) == 1
 
 
@@ -106,7 +108,7 @@ def test_a_model_that_a_gate_refuses_is_kept_on_its_run_and_never_registered(mlf
     result = run(config(gates=OPEN_GATES | {"min_win_rate": 1.0}, registry={"model_name": "refused"}))
 
     assert result.judgement.verdict == "fail"
-    assert result.model is None
+    assert (result.model, result.registered) == (None, "")
     assert [gate.name for gate in result.judgement.gates if not gate.passed] == ["win_rate"]
     record = mlflow_client.get_run(result.run_id)
     assert record.info.status == "FINISHED"

@@ -115,6 +115,7 @@ def test_a_run_that_passes_exits_0_and_writes_its_json(
         "uri": "models:/small/1",
         "aliases": ["challenger"],
     }
+    assert found["registered"] == "small version 1 (challenger)"
     assert set(found["pairs"]) == {"built", "accepted", "quarantined"}
     assert {"reward_gain", "reward_gain_ci", "win_rate", "perplexity_ratio", "kl", "kl_per_token"} <= set(
         found["delta"]
@@ -131,6 +132,7 @@ def test_a_refused_run_exits_3_and_says_why(
 
     assert outcome.code == 3, outcome.err
     assert "Not registered: win rate" in outcome.out
+    assert "Earlier     small version 1 (challenger); this policy is version 1 already; it passed other" in outcome.out
     assert registered(at_home) == before
 
 

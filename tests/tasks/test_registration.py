@@ -73,12 +73,14 @@ def test_a_run_that_trains_an_old_policy_again_moves_no_alias(name: str) -> None
     decide(name, 1, promote_candidate)
     again = run(name, "a")
     assert again.sentence == (
-        f"{name} is version 1 already (champion); it does not become `challenger`: it is the `champion`"
+        f"{name} version 1 (champion); this policy is version 1 already; it does not become `challenger`: it is the "
+        "`champion`"
     )
     assert run(name, "b").sentence == (
-        f"{name} is version 2 already (no alias); it does not become `challenger`: the newer version 4 is"
+        f"{name} version 2 (no alias); this policy is version 2 already; it does not become `challenger`: the newer "
+        "version 4 is"
     )
-    assert run(name, "d").sentence == f"{name} is version 4 already (challenger)"
+    assert run(name, "d").sentence == f"{name} version 4 (challenger); this policy is version 4 already"
     assert standing(name) == ("1", None, "4")
 
 
@@ -199,8 +201,8 @@ def test_a_version_that_later_gates_refuse_keeps_its_tags_and_is_not_promoted(na
     refused = refuse("run 2", name, key="a", sentence="Not registered: KL per token 0.05 exceeds 0.01.")
     assert refused is not None
     assert refused.sentence == (
-        f"{name} is version 1 already (challenger); it passed other gates then, and is not promoted until it passes "
-        "again"
+        f"{name} version 1 (challenger); this policy is version 1 already; it passed other gates then, and is not "
+        "promoted until it passes again"
     )
     assert before.items() <= registry.get_version(name, "1").tags.items()
     with pytest.raises(
