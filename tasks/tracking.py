@@ -240,8 +240,8 @@ def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card:
     """Keep a `save_pretrained` folder on the run as a servable text-generation model.
 
     Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
-    wrote and continues `prompt` and warns where that fails. `card` becomes its README.
-    Raises ModelError where the folder lacks a part.
+    wrote and continues `prompt`, and warns where that fails. `card` becomes its README. Raises ModelError where the
+    folder lacks a part.
     """
     from mlflow.transformers import log_model as log_transformers
 
@@ -400,7 +400,8 @@ def _readme(card: str) -> Any:
     from huggingface_hub import ModelCard
 
     text = card or "Aligned by Plumbline; the run's model_card.md says how."
-    return ModelCard(f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n{text}")
+    where = "The folder `model/` beside this file is a `save_pretrained` folder, its tokenizer included."
+    return ModelCard(f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n{text}\n\n{where}")
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
