@@ -63,9 +63,10 @@ class Loaded:
 
         Where a text is not finished, a part of a character at its end was cut by the length, and is left out as well.
         """
-        texts = self.tokenizer.batch_decode(
-            [list(ids) for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        with using(self.name, "decoding"):
+            texts = self.tokenizer.batch_decode(
+                [list(ids) for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         return [text if done else text.rstrip(REPLACEMENT) for text, done in zip(texts, finished, strict=True)]
 
 

@@ -6,7 +6,7 @@ A stage returns its counts. What follows is in `evaluation`; change code there, 
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +16,17 @@ from alignment.inference import base_model, draw, forget_base, rewards_of
 from alignment.job import Counts, Job, Rows, count_finished, read_rows, write_rows
 from alignment.store import write_json
 
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
 
 def texts(job: Job) -> Counts:
-    """Labelled texts -> texts.parquet."""
+    """Labelled texts -> texts.parquet, and what the label column holds -> labels.json."""
     from alignment.texts import load_texts
 
-    rows, counts = load_texts(job.config.data, job.config.seed, cache=job.work)
+    rows, counts, labels = load_texts(job.config.data, job.config.seed, cache=job.work)
     write_rows(job.out / "texts.parquet", rows)
+    write_json(job.out / "labels.json", labels.model_dump())
     return counts
 
 
@@ -215,22 +219,45 @@ def policy(job: Job) -> Counts:
     from alignment import dpo, models
 
     forget_base()
-    loaded = models.load_base(job.inputs["base"] / "model")
+    loaded = models.load_base(job.inputs["base"] / "model", name=f"base.model {job.config.base.model}")
     columns = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
     rows = read_rows(job.inputs["reference"] / "pairs.parquet", columns)
-    outcome = dpo.train(
-        loaded.model,
-        rows,
-        job.config.dpo,
-        seed=job.config.seed,
-        pad_id=loaded.pad_id,
-        work=job.work,
-        progress=job.progress,
-        on_row=job.on_row,
-    )
+    _require_own_reference(loaded, rows[: job.config.dpo.batch_size])
+    with models.using(loaded.name, "training"):
+        outcome = dpo.train(
+            loaded.model,
+            rows,
+            job.config.dpo,
+            seed=job.config.seed,
+            pad_id=loaded.pad_id,
+            work=job.work,
+            progress=job.progress,
+            on_row=job.on_row,
+        )
     models.save(loaded, job.out / "model")
     write_json(job.out / "history.json", outcome.history)
     return {"pairs": len(rows), "steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
+
+
+def _require_own_reference(loaded: "Loaded", rows: Rows) -> None:
+    """Raise SelfCheckError unless the policy starts as its reference: what the batch gives, and what the pairs hold."""
+    import torch
+
+    from alignment.dpo import collate, pair_logps
+    from alignment.models import using
+    from alignment.selfcheck import SelfCheck, plain_logprob
+
+    def alone(row: int) -> float:
+        return plain_logprob(loaded.model, rows[row]["prompt_ids"], rows[row]["chosen_ids"])
+
+    with using(loaded.name, "training"), torch.inference_mode():
+        device = loaded.model.device
+        batch = {name: tensor.to(device) for name, tensor in collate(rows, loaded.pad_id).items()}
+        found = pair_logps(loaded.model, batch)[0].chosen.tolist()
+    sizes = [len(row["chosen_ids"]) for row in rows]
+    SelfCheck("training", loaded.name, loaded.model)(found, padded=True, alone=alone, sizes=sizes)
+    given = [row["reference_chosen"] for row in rows]
+    SelfCheck("the pairs' reference", loaded.name, loaded.model)(given, padded=True, alone=alone, sizes=sizes)
 
 
 def _pair_row(chosen: dict[str, Any], rejected: dict[str, Any], prompt: str, strategy: str) -> dict[str, Any]:
