@@ -57,7 +57,13 @@ class DataConfig(Group):
         "1",
         min_length=1,
         coerce_numbers_to_str=True,
-        description="Value of the label column that counts as positive",
+        description="Value of the label column that counts as positive; 1, 1.0 and true are one value",
+    )
+    negative_label: str = Field(
+        "",
+        coerce_numbers_to_str=True,
+        description="Value that counts as negative, where the column has more than two; texts with another are dropped "
+        "and counted; empty: the one other value",
     )
     rows: int = Field(12_000, ge=0, le=10_000_000, description="Rows to use, drawn with the seed; 0 uses all")
     min_chars: int = Field(1, ge=1, le=1_000_000, description="Shorter texts are dropped, and counted")

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment import models, prompts, texts
+from alignment import models, prompts, reading
 from alignment.config import AlignConfig
 from alignment.errors import DataError, ModelError
 from alignment.store import StageRef, Store, digest, digest_file, digest_folder
@@ -72,8 +72,8 @@ def _has_anchor(config: AlignConfig) -> bool:
 def _data_source(config: AlignConfig) -> Any:
     content = None
     try:
-        if config.data.path != "grammar" and texts.is_file(config.data.path):
-            texts.require_file(Path(config.data.path))
+        if config.data.path != "grammar" and reading.is_file(config.data.path):
+            reading.require_file(Path(config.data.path))
             content = digest_file(Path(config.data.path))
     except OSError as error:
         raise DataError(

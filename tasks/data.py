@@ -6,6 +6,7 @@ from prefect import task
 
 from alignment.config import AlignConfig
 from alignment.errors import NothingNewError
+from alignment.labels import Labels, require_two_classes
 from alignment.pairs import pair
 from alignment.store import StageRef
 from tasks.running import RETRIES, Refs, run_stage
@@ -13,8 +14,12 @@ from tasks.running import RETRIES, Refs, run_stage
 
 @task(name="load texts", **RETRIES)
 def load_texts(config: AlignConfig, keys: dict[str, str]) -> StageRef:
-    """Labelled texts from the grammar, a file or the hub."""
-    return run_stage("texts", config, keys, {})
+    """Labelled texts from the grammar, a file or the hub, of two classes where a reward model is trained on them."""
+    texts = run_stage("texts", config, keys, {})
+    if config.reward.model == "train":
+        labels = Labels.model_validate_json((texts.path / "labels.json").read_bytes())
+        require_two_classes(labels, config.data)
+    return texts
 
 
 @task(name="cut prompts", **RETRIES)

@@ -387,11 +387,12 @@ def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices
         name for name, schema in SCHEMAS if schema["type"] == "string" and not schema.keys() & {"minLength", "enum"}
     ]
     assert unbounded == []
-    assert free == ["data.label_column", "prompts.exclude", "evaluation.anchor"]  # empty: there is none
+    empty_is_none = ["data.label_column", "data.negative_label", "prompts.exclude", "evaluation.anchor"]
+    assert free == empty_is_none
 
 
 def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
-    assert all(schema["type"] in {"integer", "number", "string"} for _, schema in SCHEMAS)
+    assert all(schema["type"] in {"integer", "number", "string", "boolean"} for _, schema in SCHEMAS)
     assert all(issubclass(model, Group) for model in GROUPS.values())
 
 

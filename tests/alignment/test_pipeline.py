@@ -169,7 +169,7 @@ def test_every_field_moves_a_key_unless_it_is_known_not_to():
         group, _, field = name.rpartition(".")
         if group in {"gates", "registry"}:
             continue
-        other = f"{value}!" if isinstance(value, str) else value + 1
+        other = not value if isinstance(value, bool) else f"{value}!" if isinstance(value, str) else value + 1
         other = __file__ if name == "prompts.exclude" else other  # its content counts
         part = getattr(config, group).model_copy(update={field: other}) if group else None
         changed = config.model_copy(update={group: part} if group else {field: other})
