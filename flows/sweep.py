@@ -59,7 +59,9 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
     result = None
     if best is not None:
         result = publish(*judged[best.run_id], best.run_id)
-        told += f"; the surest is {best.loss}, {best.short}: {result.registered}"
+        is_challenger = result.model is not None and config.registry.alias in result.model["aliases"]
+        role = config.registry.alias if is_challenger else "surest"
+        told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
     tracking.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
     return SweepResult(run_id=run_id, where=tracking.run_url(run_id), points=rows, best=result)
 

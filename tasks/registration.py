@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks import registry
+from tasks import registry, tracking
 from tasks.candidates import JUDGED_AGAIN, tags_against
 from tasks.registry import RegisteredVersion
 from tasks.standing import CHAMPION, DECISION, alone
@@ -77,11 +77,13 @@ def refuse(run_id: str, name: str, *, key: str, sentence: str) -> Registration |
 def find_registered(name: str, key: str) -> RegisteredVersion | None:
     """The version that the policy `key` is, if any.
 
-    One whose run was deleted, or judged another model, does not count: it can never be promoted.
+    One whose run or model was deleted does not count, nor one whose run judged another model: it is of no use.
     """
     found = registry.find_version(name, key)
-    run = registry.find_run_tags(found.run_id) if found is not None and found.run_id else None
-    return found if found is not None and (run or {}).get("plumbline.model_uri") == found.source else None
+    if found is None or not found.run_id:
+        return None
+    judged = (registry.find_run_tags(found.run_id) or {}).get("plumbline.model_uri")
+    return found if judged == found.source and tracking.is_ready(found.source) else None
 
 
 def why_no_alias(

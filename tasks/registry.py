@@ -318,10 +318,10 @@ def _resolve(uri: str) -> RegisteredVersion:
 
 
 def _what_there_is(name: str) -> str:
-    models = [item for item in client().search_registered_models() if item.name == name]
-    if not models:
+    found = read_model(name)
+    if found is None:
         return f"no model is registered as {name!r}"
-    aliases = ", ".join(f"{alias} -> version {version}" for alias, version in sorted(models[0].aliases.items()))
+    aliases = ", ".join(f"{alias} -> version {version}" for alias, version in sorted(found[0].items()))
     return f"its aliases are: {aliases}" if aliases else "it has no alias"
 
 

@@ -272,9 +272,22 @@ def find_logged_model(experiment_name: str, policy: str) -> str | None:
             return None
         for run in client().search_runs([found.experiment_id], f"tags.`plumbline.policy` = '{policy}'"):
             uri = run.data.tags.get("plumbline.model_uri", "")
-            if uri and _is_ready(uri):
+            if uri and is_ready(uri):
                 return str(uri)
     return None
+
+
+def is_ready(uri: str) -> bool:
+    """Whether MLflow holds the whole of the model at an address that `log_model` returned."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            return str(client().get_logged_model(uri.removeprefix("models:/")).status) == "READY"
+        except MlflowException as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+                return False
+            raise
 
 
 def read_record(run_id: str) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
@@ -383,17 +396,6 @@ def _end_orphans(where: str) -> None:
             with suppress(TrackingError):  # somebody else's, which this user may not change
                 tag(found.info.run_id, {"plumbline.ended": f"process {pid} on {host} died; ended by a later run"})
                 finish(found.info.run_id, "FAILED")
-
-
-def _is_ready(uri: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client().get_logged_model(uri.removeprefix("models:/")).status) == "READY"
-    except MlflowException as error:
-        if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
-            return False
-        raise
 
 
 def _readme(card: str) -> Any:

@@ -122,6 +122,12 @@ def test_a_version_whose_run_was_deleted_is_made_anew_since_nobody_could_promote
     assert standing(name) == ("2", None, None)
 
 
+def test_a_version_whose_model_was_deleted_is_made_anew_since_nobody_could_load_it(name: str) -> None:
+    run(name, "a")
+    connection.client().delete_logged_model(registry.get_version(name, "1").source.removeprefix("models:/"))
+    assert run(name, "a").sentence == f"{name} version 2 (challenger)"
+
+
 def test_two_runs_at_once_make_one_version(name: str) -> None:
     runs = [make_run(name) for _ in range(4)]
     found: list[Registration] = []
