@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic import ValidationError as PydanticError
+from pydantic_core import PydanticCustomError
 
 from alignment.errors import ConfigError
+from alignment.yaml_file import read_yaml
 
 Loss = Literal["sigmoid", "hinge", "ipo", "robust"]
 Strategy = Literal["best_vs_worst", "best_vs_rest", "all_pairs", "best_vs_random"]
@@ -19,9 +20,18 @@ MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to 
 
 
 class Group(BaseModel):
-    """A group of fields: frozen, and unknown names are refused."""
+    """A group of fields: frozen; unknown names are refused, and a number may be given as text, not as true or false."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        parts = value if isinstance(value, list | tuple) else [value]
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if wanted is not bool and any(isinstance(part, bool) for part in parts):
+            raise PydanticCustomError("truth", "Input should not be true or false")
+        return value
 
 
 G = TypeVar("G", bound=Group)
@@ -102,7 +112,8 @@ class RewardConfig(Group):
         "auto",
         min_length=1,
         coerce_numbers_to_str=True,
-        description="Name or index of the class to reward; `auto` takes POSITIVE, or a scalar head",
+        description="Name of the class to reward, or its index where no class is named so; `auto` takes POSITIVE, or a "
+        "scalar head",
     )
     layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
     width: int = Field(64, ge=8, le=16_384, description="Embedding width, when trained here")
@@ -126,7 +137,12 @@ class PromptsConfig(Group):
     mode: Literal["first_tokens", "empty"] = Field(
         "first_tokens", description="`first_tokens` of each text, or the `empty` prompt (BOS alone)"
     )
-    tokens_min: int = Field(8, ge=1, le=65_536, description="Shortest prompt in tokens")
+    tokens_min: int = Field(
+        8,
+        ge=1,
+        le=65_536,
+        description="Shortest prompt in tokens of its text; BOS, where texts begin with it, is extra",
+    )
     tokens_max: int = Field(
         8, ge=1, le=65_536, description="Longest prompt in tokens; the length is drawn from the range"
     )
@@ -460,15 +476,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Align
 
     Raises ConfigError if the file is missing, is not YAML, or holds an unknown field or a value out of bounds.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror or error}; give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: not readable as YAML ({_one_line(error)})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {path}: holds a {type(values).__name__}, expected groups of fields such as `dpo:`")
-    return build_config(merge(values, overrides or {}), source=str(path))
+    return build_config(merge(read_yaml(path), overrides or {}), source=str(path))
 
 
 def build_config(values: Mapping[str, Any], source: str = "config") -> AlignConfig:
@@ -524,7 +532,3 @@ def _did_you_mean(location: tuple[Any, ...]) -> str:
         known = list(getattr(group, "model_fields", {}))
     close = get_close_matches(str(location[-1]), known, n=1)
     return f", did you mean `{'.'.join([*map(str, location[:-1]), close[0]])}`?" if close else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from httpx import HTTPError
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -17,6 +16,7 @@ from pydantic import ValidationError as PydanticError
 
 from alignment.config import PromotionConfig
 from alignment.errors import ConfigError, PlumblineError, PromotionError
+from alignment.yaml_file import read_yaml
 from tasks import registry
 from tasks.announcing import announce
 from tasks.candidates import Candidate, card, choose, examine, require_promotable
@@ -66,11 +66,7 @@ class Outcome(BaseModel):
 def load_promotion(path: Path) -> PromotionConfig:
     """Read the promotion's settings from a YAML file. Raises ConfigError where they cannot be read or used."""
     try:
-        return PromotionConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror or error}; give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        return PromotionConfig.model_validate(read_yaml(path))
     except PydanticError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"config {path}: {faults}; see flows/configs/promotion.yaml") from error

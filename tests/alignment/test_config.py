@@ -88,6 +88,13 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
         {"dpo": {"beta": "strong"}},
         "config: dpo.beta = 'strong': input should be a valid number, unable to parse string as a number",
     ),
+    "true for a whole number": (
+        {"dpo": {"steps": True}},
+        "config: dpo.steps = True: input should not be true or false",
+    ),
+    "true for a number": ({"dpo": {"beta": True}}, "config: dpo.beta = True: input should not be true or false"),
+    "false for the seed": ({"seed": False}, "config: seed = False: input should not be true or false"),
+    "true for a text": ({"data": {"path": True}}, "config: data.path = True: input should not be true or false"),
     "not whole": (
         {"dpo": {"steps": 2.5}},
         "config: dpo.steps = 2.5: input should be a valid integer, got a number with a fractional part",
@@ -258,7 +265,7 @@ def test_a_class_may_be_written_as_a_number(value, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- dpo\n", "holds a list, expected groups of fields such as `dpo:`"),
+        ("- dpo\n", "holds a list, expected names with values, a line each"),
         ("dpo: {beta: 1\n", "not readable as YAML (while parsing a flow mapping"),
         ("dpo: {betta: 1}\n", "unknown field `dpo.betta`, did you mean `dpo.beta`?"),
     ],
@@ -292,6 +299,72 @@ def test_a_configuration_is_frozen(model):
     name = next(iter(model.model_fields))
     with pytest.raises(PydanticError, match="Instance is frozen"):
         setattr(config, name, getattr(config, name))
+
+
+# What the fields make of a file's spellings
+
+
+def from_file(folder: Path, text: str) -> AlignConfig:
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return load_config(folder / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["no", "yes", "on", "off", "true", "True", "1", "1.0", "01", "0x10", "1_000", "1e3", "12:30", "2024-01-01", "pos"],
+)
+def test_a_text_is_what_was_written(tmp_path, spelling):
+    text = f"data: {{positive_label: {spelling}}}\nregistry: {{experiment: '{spelling}'}}\n"
+    config = from_file(tmp_path, text)
+    assert (config.data.positive_label, config.registry.experiment) == (spelling, spelling)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "steps"), [("10", 10), ("010", 10), ("+10", 10), ("1_000", 1_000), ("10.0", 10), ('"10"', 10)]
+)
+def test_a_whole_number_is_decimal(tmp_path, spelling, steps):
+    assert from_file(tmp_path, f"dpo: {{steps: {spelling}}}").dpo.steps == steps
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["yes", "on", "true", "0x10", "0o10", "12:30", "1e3", "2.5", "2024-01-01", "~", "null", "", "inf", "[1]"],
+)
+def test_what_is_no_whole_number_is_not_made_into_one(tmp_path, spelling):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: dpo\.steps = "):
+        from_file(tmp_path, f"dpo: {{steps: {spelling}}}")
+
+
+@pytest.mark.parametrize(("spelling", "beta"), [("1", 1.0), ("1e-1", 0.1), ("1.0e-1", 0.1), (".5", 0.5), ("01", 1.0)])
+def test_a_number_may_be_written_in_several_ways(tmp_path, spelling, beta):
+    assert from_file(tmp_path, f"dpo: {{beta: {spelling}}}").dpo.beta == beta
+
+
+@pytest.mark.parametrize("spelling", ["yes", "no", "off", "True", "0:1", ".nan", "nan", ".inf", "inf", "0x1", "~"])
+def test_what_is_no_number_is_not_made_into_one(tmp_path, spelling):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: dpo\.beta = "):
+        from_file(tmp_path, f"dpo: {{beta: {spelling}}}")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "cache"), [("true", True), ("on", True), ("yes", True), ("False", False), ("off", False)]
+)
+def test_a_switch_takes_every_word_for_on_and_off(tmp_path, spelling, cache):
+    assert from_file(tmp_path, f"sampling: {{cache: {spelling}}}").sampling.cache == cache
+
+
+def test_a_value_that_is_null_is_no_text(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.positive_label = None: input should be a valid string"):
+        from_file(tmp_path, "data:\n  positive_label:\n")
+
+
+def test_a_group_that_is_written_twice_is_refused(tmp_path):
+    with pytest.raises(ConfigError) as raised:
+        from_file(tmp_path, "dpo:\n  beta: 0.1\nseed: 3\ndpo:\n  steps: 4\n")
+    assert str(raised.value) == (
+        f"config {tmp_path / 'mine.yaml'}: line 4: `dpo` is written twice, first on line 1; write it once, "
+        "with everything that belongs to it"
+    )
 
 
 # Flags over the file
@@ -348,6 +421,12 @@ def test_after_a_merge_every_override_holds(values, over):
     merged = merge(values, over)
     assert merge(merged, over) == merged
     assert set(merged) == set(values) | set(over)
+
+
+@pytest.mark.parametrize("values", [{"betas": [0.5, True]}, {"betas": (True,)}, {"learning_rates": [False]}], ids=str)
+def test_a_grid_takes_no_truth_value_for_a_number(values):
+    with pytest.raises(ConfigError, match="input should not be true or false"):
+        build_grid(**values)
 
 
 # Its shape

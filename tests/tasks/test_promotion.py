@@ -566,7 +566,15 @@ def test_the_shipped_settings_are_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("automatic: perhaps", "automatic"), ("timeout: 3", "timeout"), ("[", "not readable as YAML")],
+    [
+        ("automatic: perhaps", "automatic"),
+        ("timeout: 3", "timeout"),
+        ("[", "not readable as YAML"),
+        ("timeout_hours: 1:20", "timeout_hours"),  # 80 to YAML 1.1
+        ("timeout_hours: yes", "timeout_hours"),
+        ("automatic: true\nautomatic: false", "line 2: `automatic` is written twice, first on line 1"),
+        ("- automatic", "holds a list"),
+    ],
 )
 def test_settings_that_cannot_be_used_are_named(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "promotion.yaml"
