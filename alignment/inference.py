@@ -24,11 +24,13 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str
 
     A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
     the whole text, whether an end token ended it, and `logprob`: the sum over the completion, in nats, under the model
-    as it was loaded.
+    as it was loaded. Raises ModelError where the model cannot see so many tokens at once.
     """
+    from alignment.models import require_context
     from alignment.sampling import generate, request
 
     config = job.config.sampling
+    require_context(loaded, config.total_tokens, "sampling.total_tokens")
     wanted = [(row, index) for row in prompt_rows for index in range(count)]
     drawn = generate(
         loaded.model,

@@ -117,12 +117,9 @@ def prompts(job: Job) -> Counts:
 
 def sample_shard(job: Job) -> Counts:
     """The samples of train prompts `options["first"]` to `options["last"]` (excluded) -> samples.parquet."""
-    from alignment import models
-
     rows = [row for row in read_rows(job.inputs["prompts"] / "prompts.parquet") if row["split"] == "train"]
     rows = rows[job.options["first"] : job.options["last"]]
     loaded = base_model(job, job.config.sampling.precision)
-    models.require_context(loaded, job.config.sampling.total_tokens, "sampling.total_tokens")
     drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
     write_rows(job.out / "samples.parquet", drawn)
     return count_finished(drawn)
