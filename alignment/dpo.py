@@ -56,25 +56,42 @@ def pair_logps(model: Any, inputs: dict[str, Tensor]) -> tuple[PairLogps, Tensor
 
 
 def objective(pairs: PairLogps, config: DPOConfig) -> Tensor:
-    """The mean loss over the batch plus, where asked for, the NLL of the chosen tokens; a scalar."""
-    value = LOSSES[config.loss](pairs, config.beta, config.label_smoothing).mean()
+    """Each pair's loss plus, where asked for, its NLL a chosen token; shape [B], so that no pair depends on others."""
+    value = LOSSES[config.loss](pairs, config.beta, config.label_smoothing)
     return value + config.nll_weight * chosen_nll(pairs) if config.nll_weight else value
 
 
 class DPOTrainer(SafeTrainer):
-    """`transformers.Trainer` on the DPO objective; it logs what the objective moves, not only the loss."""
+    """`transformers.Trainer` on the DPO objective; it logs what the objective moves, not only the loss.
+
+    A step's loss is the mean over its pairs, however they are split into batches: also at the end of an epoch, where
+    one batch is smaller and a mean of the batches' means would give its pairs more weight.
+    """
+
+    loss_is_scaled_for_ga = True
 
     def __init__(self, config: DPOConfig, **kwargs: Any) -> None:
         """Keyword arguments beside the config are `Trainer`'s own."""
         super().__init__(**kwargs)
         self.config = config
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over pairs: accumulation averages it
         self._window: dict[str, list[Tensor]] = defaultdict(list)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
-        """The objective on one batch; its parts are remembered for the next log line."""
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Tensor]], int]:
+        """The batches of one step, and the number of their pairs."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        return batches, sum(len(batch["reference"]) // 2 for batch in batches)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Any:
+        """One batch's part of the mean over the step's pairs; what it consists of is remembered for the next line."""
         pairs, logits = pair_logps(model, inputs)
-        loss = objective(pairs, self.config)
+        losses = objective(pairs, self.config)
+        loss = losses.sum() / (num_items_in_batch or len(losses))
         self._remember(pairs, logits.detach())
         return (loss, {"logits": logits}) if return_outputs else loss
 

@@ -85,5 +85,5 @@ def robust(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
 
 def chosen_nll(pairs: PairLogps) -> Tensor:
-    """Negative log-likelihood a chosen token, mean over the batch's tokens; a scalar: RPO, Pang et al. 2024, eq. 1."""
-    return -pairs.chosen.sum() / pairs.chosen_tokens.sum()
+    """−log π(y_w|x) / |y_w|, shape [B]: RPO, Pang et al. 2024, eq. 1, where a text counts once, long or short."""
+    return -pairs.chosen / pairs.chosen_tokens

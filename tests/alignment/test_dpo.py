@@ -18,8 +18,9 @@ from transformers import TrainingArguments
 from alignment import dpo, training
 from alignment.config import DPOConfig
 from alignment.errors import Interrupted as Stopped
-from alignment.errors import TrainingError
+from alignment.errors import SelfCheckError, TrainingError
 from alignment.logprobs import score_completions
+from alignment.losses import LOSSES
 from alignment.training import resume_point
 
 PAD = 0
@@ -118,14 +119,14 @@ class TestStart:
         """β = 0.1: ln 2, 1, (0 − 5)² and (0.9 − 0.1) ln 2 / 0.8."""
         config = make_config(loss=loss, beta=0.1, label_smoothing=SMOOTHING[loss])
         found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
-        assert dpo.objective(found, config).item() == pytest.approx(expected, abs=1e-4)
+        assert dpo.objective(found, config).tolist() == pytest.approx([expected] * 10, abs=1e-4)
 
     def test_nll_by_hand(self, model: Any, pairs: list[Pair]) -> None:
-        """ln 2 plus w times the mean NLL a chosen token, which the references' own log-probs give."""
-        nll = -sum(pair["reference_chosen"] for pair in pairs) / sum(len(pair["chosen_ids"]) for pair in pairs)
+        """ln 2 plus w times each pair's NLL a chosen token, which the references' own log-probs give."""
+        nlls = [-pair["reference_chosen"] / len(pair["chosen_ids"]) for pair in pairs]
         found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
-        assert dpo.objective(found, make_config(nll_weight=0.5)).item() == pytest.approx(
-            math.log(2) + 0.5 * nll, abs=1e-5
+        assert dpo.objective(found, make_config(nll_weight=0.5)).tolist() == pytest.approx(
+            [math.log(2) + 0.5 * nll for nll in nlls], abs=1e-5
         )
 
     @pytest.mark.parametrize("accumulation", [1, 2])
@@ -145,7 +146,8 @@ class TestStart:
         arguments = ([[5, 6], [7]], [[8, 9, 10], [11]])
         expected = score_completions(model, *arguments, pad_id=PAD, batch_size=2)
         model.train()
-        assert score_completions(model, *arguments, pad_id=PAD, batch_size=2) != pytest.approx(expected, abs=0.1)
+        with pytest.raises(SelfCheckError):  # one text would have two probabilities
+            score_completions(model, *arguments, pad_id=PAD, batch_size=2)
         dpo.without_dropout(model)
         assert (score_completions(model, *arguments, pad_id=PAD, batch_size=2) == expected).all()
 
@@ -183,21 +185,55 @@ class TestTraining:
             assert 0 <= row["rewards/accuracy"] <= 1
             assert 0 < row["entropy"] < math.log(50)
 
-    def test_one_batch_of_eight_is_two_batches_of_four(
-        self, model: Any, tiny_gpt2: Callable[..., Any], tmp_path: Path
+    @pytest.mark.parametrize("nll_weight", [0.0, 1.0])
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_one_batch_of_eight_is_any_split_of_it(
+        self,
+        model: Any,
+        tiny_gpt2: Callable[..., Any],
+        tmp_path: Path,
+        loss: str,
+        nll_weight: float,
     ) -> None:
-        """The seed alone gives the order of 24 pairs, so step by step both see the same eight.
+        """The seed alone gives the order of the pairs, so step by step both see the same eight.
 
-        Weights are compared by what they predict: the keys' biases have no gradient but rounding, which AdamW scales.
+        11 pairs are a step of eight and one of three, which in batches of two are unlike each other: 2 and 1. The
+        history tells the loss, and the gradient's norm, of each step; weights are compared by what they predict: the
+        keys' biases have no gradient but rounding, which AdamW scales.
         """
-        pairs = make_pairs(model, 24)
-        accumulated = tiny_gpt2(0, width=16)
-        settings = {"steps": 6, "log_every": 1}
+        pairs = make_pairs(model, 11)
+        settings = {"loss": loss, "label_smoothing": SMOOTHING[loss], "nll_weight": nll_weight, "beta": 0.2}
+        settings |= {"steps": 4, "log_every": 1, "max_grad_norm": 0.0, "schedule": "constant", "warmup_steps": 0}
         whole = train(model, pairs, make_config(batch_size=8, **settings), tmp_path / "whole")
-        halves = train(accumulated, pairs, make_config(batch_size=4, accumulation=2, **settings), tmp_path / "halves")
-        for row, other in zip(halves.history, whole.history, strict=True):
-            assert row == pytest.approx(other, abs=1e-4)
-        torch.testing.assert_close(gaps(accumulated, pairs), gaps(model, pairs), atol=1e-3, rtol=0)
+        assert len({row["grad_norm"] for row in whole.history}) == 4
+        for size in (2, 1):
+            other = tiny_gpt2(0, width=16)
+            config = make_config(batch_size=size, accumulation=8 // size, **settings)
+            for row, expected in zip(
+                train(other, pairs, config, tmp_path / str(size)).history, whole.history, strict=True
+            ):
+                assert row == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            torch.testing.assert_close(gaps(other, pairs), gaps(model, pairs), atol=1e-3, rtol=0)
+
+    @pytest.mark.parametrize("nll_weight", [0.0, 1.0])
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_the_gradient_of_a_batch_is_the_mean_of_its_pairs_gradients(
+        self, model: Any, pairs: list[Pair], loss: str, nll_weight: float
+    ) -> None:
+        """Whatever stands beside a pair in its batch, and however long it is."""
+
+        def gradients(batch: list[Pair]) -> list[torch.Tensor]:
+            model.zero_grad()
+            found, _ = dpo.pair_logps(model, dpo.collate(batch, PAD))
+            dpo.objective(found, config).mean().backward()
+            return [weight.grad.clone() for weight in model.parameters()]
+
+        config = make_config(loss=loss, nll_weight=nll_weight, label_smoothing=SMOOTHING[loss])
+        for pair in pairs:  # no longer the reference's, so that margins are of both signs
+            pair["reference_chosen"] += 0.7 * len(pair["rejected_ids"]) - 2
+        alone = [gradients([pair]) for pair in pairs]
+        for weight, each in zip(gradients(pairs), zip(*alone, strict=True), strict=True):
+            torch.testing.assert_close(weight, torch.stack(each).mean(0), atol=1e-5, rtol=1e-4)
 
     def test_a_warm_up_longer_than_the_training_ends_with_it(
         self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path

@@ -139,7 +139,7 @@ def test_huge_margins_stay_finite(name: str) -> None:
     assert all(math.isfinite(value(name, with_gap(h), 10, 0.1)) for h in (-1e4, 1e4))
 
 
-def test_chosen_nll_is_a_mean_over_tokens_and_not_over_texts() -> None:
-    """Sums of −10 over 4 tokens and −2 over 2: 12 / 6 = 2 nats a token; the mean of 2.5 and 1 would be 1.75."""
+def test_chosen_nll_is_a_mean_over_the_tokens_of_each_text() -> None:
+    """Sums of −10 over 4 tokens and −2 over 2: 2.5 and 1 nats a token, whatever the other text's length."""
     pairs = PairLogps(torch.tensor([-10.0, -2]), *[torch.zeros(2)] * 3, torch.tensor([4, 2]), torch.tensor([9, 9]))
-    assert chosen_nll(pairs).item() == 2
+    assert chosen_nll(pairs).tolist() == [2.5, 1]

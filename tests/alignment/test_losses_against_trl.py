@@ -26,10 +26,15 @@ Gradients = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """One objective as the two sides spell it."""
+    """One objective as the two sides spell it.
+
+    TRL's NLL is a mean over a batch's tokens, not over its pairs as in the paper that it cites: the two are one where a
+    batch is one pair, so there TRL gets the pairs one at a time.
+    """
 
     ours: DPOConfig
     theirs: dict[str, Any]
+    batch: int = 8
 
 
 CASES = {
@@ -42,6 +47,7 @@ CASES = {
     "sigmoid and NLL": Case(
         DPOConfig(loss="sigmoid", beta=BETA, nll_weight=NLL_WEIGHT),
         {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, NLL_WEIGHT]},
+        batch=1,
     ),
 }
 
@@ -100,7 +106,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def ours(case: Case, make_policy: Callable[[], Any], pairs: list[Pair]) -> tuple[float, Gradients]:
     model = make_policy()
     found, _ = dpo.pair_logps(model, dpo.collate(pairs, pad_id=0))
-    return backward(model, dpo.objective(found, case.ours))
+    return backward(model, dpo.objective(found, case.ours).mean())
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,9 @@ def theirs(
     model = make_policy()
     examples = [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
     trainer = trl_trainer(case.theirs, model, reference, examples, tiny_tokenizer, tmp_path_factory.mktemp("trl"))
-    return backward(model, trainer.compute_loss(model, trainer.data_collator(examples)))
+    batches = [examples[start : start + case.batch] for start in range(0, len(examples), case.batch)]
+    losses = [trainer.compute_loss(model, trainer.data_collator(batch)) for batch in batches]
+    return backward(model, torch.stack(losses).mean())
 
 
 def trl_trainer(
@@ -178,6 +186,6 @@ def test_conservative_sigmoid_by_hand(reference: Any, pairs: list[Pair]) -> None
         reference.zero_grad()
         found, _ = dpo.pair_logps(reference, batch)
         objective = dpo.objective(found, DPOConfig(loss="sigmoid", beta=BETA, label_smoothing=smoothing))
-        gradients[smoothing] = backward(reference, objective)[1]
+        gradients[smoothing] = backward(reference, objective.mean())[1]
     for name, clean in gradients[0.0].items():
         torch.testing.assert_close(gradients[0.1][name], 0.8 * clean, atol=TOLERANCE, rtol=0)
