@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alignment.config import RewardConfig
-from alignment.errors import DataError, ScoreError
+from alignment.errors import DataError, ModelError, ScoreError
 from alignment.models import positive_class
 from alignment.reward import _Openings, count_truncated, score_texts, train_reward
 
@@ -172,3 +172,15 @@ def test_scores_that_are_not_finite_are_refused_with_a_text(reward, value):
         "check the model's weights, or its precision"
     )
     assert np.isfinite(score_texts(broken, SOME, column=0, batch_size=4)).all()
+
+
+def test_a_text_with_a_token_that_the_model_has_no_embedding_for_is_refused(reward):
+    """It was added to the tokenizer, and the model was not resized: on a GPU the process would be lost."""
+    tokenizer = copy.deepcopy(reward.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
+    loaded = type(reward)(reward.model, tokenizer, "reward.model x")
+    assert score_texts(loaded, SOME, column=1, batch_size=4) == pytest.approx(
+        score_texts(reward, SOME, column=1, batch_size=4), abs=1e-6
+    )
+    with pytest.raises(ModelError, match=r"^reward\.model x: a text holds the token id \d+ \('<tool>'\)"):
+        score_texts(loaded, [*SOME, "a <tool>"], column=1, batch_size=4)
