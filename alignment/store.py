@@ -1,7 +1,6 @@
 """The stage store: one folder a finished stage, found by its key, written whole or not at all."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,19 +10,19 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from alignment.errors import PlumblineError, StoreError
+from alignment.locks import alone
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-LOCK_POLL = 0.2  # seconds between two looks at another process's lock
 FOREIGN_DRAFT_DAYS = 7.0  # after which the draft of another host is taken for dead; its processes cannot be asked
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
@@ -152,23 +151,10 @@ class Store:
         Who waits calls `wanted` now and then, which may raise. The lock of a process that died is free.
         """
         path = self.root / ".work" / f"{stage}-{key}.lock"
-        waiting = False
-        while True:
+        with ExitStack() as held:
             with disk_errors(path, self.root):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = path.open("a")
-            with file:
-                if _acquire(file, path):
-                    try:
-                        yield
-                    finally:
-                        path.unlink(missing_ok=True)
-                    return
-            if not waiting:
-                logger.info("%s is being computed by another process; waiting for it", stage)
-                waiting = True
-            wanted()
-            time.sleep(LOCK_POLL)
+                held.enter_context(alone(path, f"{stage} is being computed by another process", wanted))
+            yield
 
     def _draft(self, name: str) -> Path:
         """A new name below `.draft` that says whose it is."""
@@ -227,15 +213,6 @@ def is_alive(pid: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
-
-
-def _acquire(file: IO[str], path: Path) -> bool:
-    """Lock the file, unless another holds it or its last holder has deleted it meanwhile."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 def _files(folder: Path) -> list[Path]:

@@ -84,16 +84,16 @@ def ask(candidate: "Candidate", reason: str, approver: str, console: Console) ->
 def prefect() -> Iterator[None]:
     """The stack of this home where one is up, else a Prefect server of its own; and an MLflow that answers."""
     from flows.presence import join
-    from flows.server import start_local_server
+    from flows.server import prefect_server
 
     quieten()
     join(home())
-    server_is_ready = start_local_server(home())
-    from flows.align import connect
+    with prefect_server(home()) as server_is_ready:
+        from flows.align import connect
 
-    connect()
-    server_is_ready()
-    yield
+        connect()
+        server_is_ready()
+        yield
 
 
 def _report(outcome: "Outcome", console: Console) -> int:

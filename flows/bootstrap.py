@@ -9,14 +9,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from httpx import HTTPError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -29,13 +27,14 @@ from prefect.client.schemas.actions import (
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOptions, StateType
 from prefect.events import Automation, AutomationCore, DeploymentTriggerTypes, EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
-from alignment.errors import ConfigError, StackError
+from alignment.errors import ConfigError
 from alignment.store import digest
+from flows import reach
 from tasks.connection import client as mlflow_client
 from tasks.connection import guard, place
 from tasks.running import GPU_SLOT
@@ -79,7 +78,7 @@ def bootstrap(
 
     Raises ConfigError where prefect.yaml or the job template cannot be used, TrackingError where MLflow refuses.
     """
-    with _told_in_one_line(), get_client(sync_client=True) as client:
+    with reach.guard(), get_client(sync_client=True) as client:
         yield _work_pool(client, pool, pool_type, job_template)
         yield _queue(client, pool, (gpu_slots or max(1, gpu_count())) + 1)
         yield _gpu_limit(client, gpu_slots)
@@ -87,16 +86,6 @@ def bootstrap(
             yield _deployment(client, project, spec, pool)
         yield _automation(client, zombies())
     yield _webhook(webhook)
-
-
-@contextmanager
-def _told_in_one_line() -> Iterator[None]:
-    """Turn a refusal of Prefect's server, or its silence, into one StackError that names the address."""
-    try:
-        yield
-    except (HTTPError, PrefectHTTPStatusError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise StackError(f"Prefect at {os.environ.get('PREFECT_API_URL')}: {reason}") from error
 
 
 def configured_webhook() -> Webhook | None:

@@ -193,18 +193,18 @@ def _prefect(console: Console) -> Iterator[None]:
     What is slow to import is imported while the server starts.
     """
     from flows.presence import join
-    from flows.server import start_local_server
+    from flows.server import prefect_server
 
     join(home())
-    server_is_ready = start_local_server(home())
-    from flows import terminal
-    from tasks import tracking
+    with prefect_server(home()) as server_is_ready:
+        from flows import terminal
+        from tasks import tracking
 
-    tracking.configure(tracking_uri(), home() / "artifacts")
-    tracking.check()
-    server_is_ready()
-    with terminal.stage_lines(console):
-        yield
+        with terminal.stage_lines(console):
+            tracking.configure(tracking_uri(), home() / "artifacts")
+            tracking.check()
+            server_is_ready()
+            yield
 
 
 def _groups(wanted: AlignConfig) -> dict[str, Any]:

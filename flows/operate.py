@@ -53,13 +53,9 @@ def bootstrap(
 
     Run it again after an update; what was changed in the UI stays.
     """
-    from alignment.errors import ConfigError
-    from flows.presence import join
     from flows.services import project_folder
 
-    join(home())
-    if not os.environ.get("PREFECT_API_URL"):
-        raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
+    _reach_prefect()
     from flows.bootstrap import bootstrap as apply
     from flows.bootstrap import configured_webhook
 
@@ -78,12 +74,7 @@ def bootstrap(
 
 def data_arrived() -> int:
     """Say that the data behind data.path has grown: Prefect starts a `retrain`."""
-    from alignment.errors import ConfigError
-    from flows.presence import join
-
-    join(home())
-    if not os.environ.get("PREFECT_API_URL"):
-        raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
+    _reach_prefect()
     from tasks.announcing import announce
     from tasks.events import DATA_ARRIVED
 
@@ -149,3 +140,16 @@ def receiver(
     join(home())
     serve(host, port, load_promotion(config))
     return 0
+
+
+def _reach_prefect() -> None:
+    """Find a Prefect server that is there already. Raises ConfigError where there is none, StackError if it is mute."""
+    from alignment.errors import ConfigError
+    from flows import reach
+    from flows.presence import join
+
+    join(home())
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
+    reach.require_address(os.environ["PREFECT_API_URL"])
+    reach.check()

@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,10 @@ from alignment.errors import StackError
 from flows.processes import answers, call, end_marked, send
 from flows.services import HEARTBEAT, POOL, STOPPED_WITHIN, WORKER, stack_file
 
+logger = logging.getLogger("plumbline")
+
 LOOK_EVERY = 0.1  # seconds
+STARTS_WITHIN = 180.0  # seconds for the first answer of a stack's servers
 PATIENCE = 2.0  # seconds, for somebody who only looks at the lock, or has it and is about to write its addresses
 JOINED = "joined"  # the folder with a locked file for each process that uses the stack
 LAST_WORDS = 5.0  # seconds for a process whose servers are gone
@@ -93,10 +97,13 @@ def running(home: Path) -> State | None:
 
 
 def join(home: Path) -> None:
-    """Let this process use the stack of this home, where one is up and the environment names no servers."""
+    """Let this process use the stack of this home, where one is up and the environment names no servers.
+
+    One that is about to start is waited for.
+    """
     if os.environ.get("PREFECT_API_URL") or os.environ.get("MLFLOW_TRACKING_URI"):
         return
-    state = running(home)
+    state = _once_up(home)
     if state is not None:
         os.environ["PREFECT_API_URL"] = f"{state.prefect}/api"
         os.environ["MLFLOW_TRACKING_URI"] = state.mlflow
@@ -173,6 +180,20 @@ def last_heartbeat(prefect: str) -> float | None:
         return None
     beats = [datetime.fromisoformat(worker["last_heartbeat_time"]) for worker in workers if worker["name"] == WORKER]
     return max(0.0, (datetime.now(UTC) - max(beats)).total_seconds()) if beats else None
+
+
+def _once_up(home: Path) -> State | None:
+    """The stack of this home, once its servers answer or have had their time; None where none is up, or it ended."""
+    ends = time.monotonic() + STARTS_WITHIN
+    told = False
+    while (state := running(home)) is not None and time.monotonic() < ends:
+        if all(answers(state.health[name]) for name in ("prefect", "mlflow")):
+            break
+        if not told:
+            logger.warning("`plumbline up` starts in this home; waiting for its servers")
+            told = True
+        time.sleep(LOOK_EVERY)
+    return state
 
 
 def _sign_in(home: Path) -> None:

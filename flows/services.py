@@ -13,18 +13,13 @@ from pathlib import Path
 from alignment.errors import ConfigError
 from flows.logs import Log
 from flows.processes import LOOPBACK, MARK, free_port, start, wait_for_answer
-from flows.server import prefect_command
+from flows.server import own_environment, prefect_command
+from tasks.addresses import sqlite_uri
+from tasks.proxies import spare_loopback
 
 POOL = WORKER = "local"
 STOPPED_WITHIN = {"runs": 30.0, "worker": 5.0, "receiver": 5.0, "mlflow": 5.0, "prefect": 10.0}  # seconds
 HEARTBEAT = 30  # seconds between two signs of life of a run; Prefect takes no less
-OTHERS = (  # what would lead a process of this stack to somebody else's server
-    *("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"),
-    *("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"),
-    *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"),
-    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
-)
-OTHER_SERVERS = ("PREFECT_SERVER_", "PREFECT_MESSAGING_", "PREFECT_REDIS_", "_MLFLOW_SERVER_", "MLFLOW_SERVER_")
 COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
 
 
@@ -73,14 +68,10 @@ class Service:
             wait_for_answer(self.process, self.name, self.health, self.log.path, within, given_up)
 
 
-def _leads_elsewhere(name: str) -> bool:
-    return name in OTHERS or name.startswith(OTHER_SERVERS)
-
-
 def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]:
     """Every process of the stack with its command and environment, in the order of their start."""
     prefect, mlflow, receiver = ports.addresses()
-    common = {name: value for name, value in os.environ.items() if not _leads_elsewhere(name)} | {
+    common = own_environment() | {
         MARK: str(home),
         "PLUMBLINE_HOME": str(home),
         "PLUMBLINE_PROJECT": str(project),
@@ -88,9 +79,8 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_LOGGING_COLORS": "false",
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY", os.environ.get("no_proxy")), LOOPBACK))),
     }
-    common["no_proxy"] = common["NO_PROXY"]
+    spare_loopback(common)
     clients = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
     commands: dict[str, tuple[list[str], dict[str, str], str]] = {
         "prefect": (prefect_command(ports.prefect, "warning"), _prefect_env(home, prefect), f"{prefect}/api/health"),
@@ -172,8 +162,8 @@ def _mlflow_env(home: Path, port: int) -> dict[str, str]:
     artifacts = (home / "artifacts").as_uri()
     origins = [f"http://{host}:{port}" for host in (LOOPBACK, "localhost")]
     return {
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{home / 'mlflow.db'}",
-        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{home / 'mlflow.db'}",
+        "_MLFLOW_SERVER_FILE_STORE": sqlite_uri(home / "mlflow.db"),
+        "_MLFLOW_SERVER_REGISTRY_STORE": sqlite_uri(home / "mlflow.db"),
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts,
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",

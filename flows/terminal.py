@@ -22,6 +22,8 @@ from flows.align import AlignResult
 from tasks import running
 from tasks.running import WAITING, Event
 
+LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
+
 
 class StageLines(logging.Handler):
     """Prints each finished stage, shows the working one as a bar, and passes the library's warnings on between them."""
@@ -72,12 +74,14 @@ def stage_lines(console: Console) -> Iterator[None]:
     """Listen to the stages of a run while it lasts."""
     lines = StageLines(console)
     running.LISTENERS.append(lines.hear)
-    logging.getLogger("alignment").addHandler(lines)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(lines)
     try:
         with lines.bars:
             yield
     finally:
-        logging.getLogger("alignment").removeHandler(lines)
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(lines)
         running.LISTENERS.remove(lines.hear)
 
 

@@ -2,23 +2,26 @@
 
 import logging
 import os
-import re
 import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import getproxies
+from urllib.parse import urlsplit
 
 from alignment.errors import TrackingError
+from alignment.locks import alone
+from tasks.addresses import reason, shown, sqlite_file
 from tasks.home import home, tracking_uri
+from tasks.proxies import is_behind_proxy
 from tasks.transient import is_transient
+
+logger = logging.getLogger("plumbline")
 
 CONNECT_SECONDS = 5.0
 DEFAULTS = {
@@ -30,15 +33,15 @@ DEFAULTS = {
 }
 NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "mlflow.tracking.fluent")
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-START_IT = "start it, or unset MLFLOW_TRACKING_URI to use the local database"
-REASONS = {  # what the message of a failed request holds, and what that means
-    r"Connection refused|ConnectionRefusedError": f"connection refused; {START_IT}",
-    r"NameResolution|getaddrinfo|Name or service not known|Failed to resolve|gaierror": f"no such host; {START_IT}",
-    r"timed? ?out": f"no answer in time; {START_IT}",
-    r"\b401\b|UNAUTHENTICATED": "not signed in; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    r"\b403\b|PERMISSION_DENIED": "not allowed; ask for access, or add this host to the server's --allowed-hosts",
-    r"database is locked": "another process holds the database; wait for it, or run an MLflow server for both",
+HINTS = {
+    "start": "start it, or unset MLFLOW_TRACKING_URI to use the local database",
+    "sign_in": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "certificate": "MLFLOW_TRACKING_SERVER_CERT_PATH",
 }
+OTHER_PLACES = (  # of the environment: where MLflow would look and write instead, or beside
+    *("MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"),
+    *("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_TRACKING_DIR", "MLFLOW_REGISTRY_DIR"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,12 @@ class Place:
     @property
     def shown(self) -> str:
         """The address without its password."""
-        parts = urlsplit(self.uri)
-        if parts.password is None:
-            return self.uri
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return shown(self.uri)
 
     @property
     def database(self) -> Path | None:
         """The file of a SQLite database, else None."""
-        if not self.uri.startswith("sqlite:///"):
-            return None
-        return Path(self.uri.removeprefix("sqlite:///").partition("?")[0])
+        return sqlite_file(self.uri)
 
 
 _place: Place | None = None
@@ -101,10 +99,16 @@ def check() -> None:
         raise TrackingError(
             f"MLflow at {here.shown}: not an address that works; give http(s)://host:port or sqlite:////folder/mlflow.db"
         )
+    unused = [name for name in OTHER_PLACES if os.environ.get(name)]
+    if unused:
+        logger.warning(
+            "not used: %s of the environment; MLFLOW_TRACKING_URI and the config say where", ", ".join(unused)
+        )
     with guard():
         if here.database is not None:
-            _try_database(here.database)
-        elif here.remote and not getproxies().get(scheme):
+            with _first_use(here.uri):
+                _try_database(here.database)
+        elif here.remote and not is_behind_proxy(here.uri):
             parts = urlsplit(here.uri)
             port = parts.port or (443 if scheme == "https" else 80)
             socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
@@ -139,7 +143,7 @@ def guard() -> Iterator[None]:
     except Exception as error:
         if not _from_mlflow(error):
             raise
-        refusal = TrackingError(f"MLflow at {place().shown}: {_reason(error)}")
+        refusal = TrackingError(f"MLflow at {place().shown}: {reason(error, **HINTS)}")
         refusal.transient = is_transient(error)
         raise refusal from error
 
@@ -149,15 +153,15 @@ def fluent() -> Iterator[None]:
     """Point MLflow's global state here for the calls that take no client, one thread at a time, and put it back."""
     import mlflow
 
+    names = ("MLFLOW_TRACKING_URI", *OTHER_PLACES)
     with _global_state:
-        before = os.environ.get("MLFLOW_TRACKING_URI")
+        before = {name: os.environ.pop(name) for name in names if name in os.environ}
         mlflow.set_tracking_uri(place().uri)
         try:
             yield
         finally:
             mlflow.set_tracking_uri(None)
-            if before is not None:
-                os.environ["MLFLOW_TRACKING_URI"] = before
+            os.environ.update(before)
 
 
 @contextmanager
@@ -195,14 +199,28 @@ def _artifact_location() -> str | None:
 def _client(uri: str) -> Any:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if (database := Place(uri, None).database) is not None:
-        _try_database(database)
-    from mlflow import MlflowClient
+    with _first_use(uri):
+        if (database := sqlite_file(uri)) is not None:
+            _try_database(database)
+        from mlflow import MlflowClient
 
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with without_advice():
-        return MlflowClient(tracking_uri=uri)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        made = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if not Place(uri, None).remote:
+            with without_advice():
+                made.search_experiments(max_results=1)
+                made.search_registered_models(max_results=1)
+    return made
+
+
+def _first_use(uri: str) -> AbstractContextManager[None]:
+    """One process at a time where a database may have to be made or brought up to date: MLflow's own would collide."""
+    if Place(uri, None).remote:
+        return nullcontext()
+    database = sqlite_file(uri)
+    lock = database.with_name(f".{database.name}.lock") if database else home() / ".mlflow.lock"
+    return alone(lock, "another process opens MLflow's database", level=logging.WARNING)
 
 
 def _try_database(file: Path) -> None:
@@ -223,12 +241,3 @@ def _from_mlflow(error: Exception) -> bool:
 
         return isinstance(error, MlflowException | SQLAlchemyError)
     return False
-
-
-def _reason(error: Exception) -> str:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    for pattern, meaning in REASONS.items():
-        if re.search(pattern, text, re.IGNORECASE):
-            return meaning
-    line = str(error).strip().partition("\n")[0].strip() or type(error).__name__
-    return line if len(line) <= 300 else f"{line[:299]}…"

@@ -1,15 +1,19 @@
 """Where a run writes, and the environment that keeps every library's files there and its telemetry off."""
 
 import os
+import warnings
 from pathlib import Path
 
-from alignment.errors import StoreError
+from alignment.environment import drop_overrides
+from alignment.errors import ConfigError, StoreError
 from alignment.store import Store
+from tasks.addresses import sqlite_uri, unfit_signs
+from tasks.proxies import require_usable, spare_loopback
 
 QUIET_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "alignment",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "alignment,plumbline",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; the bootstrap's automation ends runs that are silent for 90
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,18 +36,37 @@ def store() -> Store:
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else the SQLite database of this home."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home() / "mlflow.db")
 
 
 def prepare_environment() -> None:
-    """Set what is not set yet; call it before Prefect, MLflow or a Hugging Face library is imported."""
+    """Set what is not set yet; call it before Prefect, MLflow, torch or a Hugging Face library is imported.
+
+    Raises ConfigError where PLUMBLINE_HOME or a proxy cannot be used, StoreError where the home cannot be written.
+    """
     root = home()
+    for name, folder in (("PLUMBLINE_HOME", str(root)), ("PREFECT_HOME", os.environ.get("PREFECT_HOME", ""))):
+        if unfit := unfit_signs(folder):
+            raise ConfigError(f"{name} {folder!r}: {unfit} cannot be in the path of a database; choose another folder")
+    drop_overrides()
+    require_usable(os.environ)
+    spare_loopback(os.environ)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
             f"PLUMBLINE_HOME {root}: cannot be created ({error.strerror}); point it at a folder that you may write"
         ) from error
+    set_defaults()
+
+
+def set_defaults() -> None:
+    """Point every library at the home and switch its telemetry off, where the environment says nothing; makes nothing.
+
+    Importing a flow or a task does this, so that nothing is left in the user's own home before a run is prepared.
+    """
+    root = home()
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")  # `prepare_environment` makes it
     for name, value in QUIET_DEFAULTS.items():
         os.environ.setdefault(name, value)
     for name, folder in (

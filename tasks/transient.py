@@ -26,11 +26,12 @@ FOR_GOOD = {"huggingface_hub.OfflineModeIsEnabled"}
 
 def is_transient(error: BaseException | None) -> bool:
     """Whether the error, or what caused it, may be gone at the next attempt."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
     return not any(_stays(link) for link in chain) and any(_may_pass(link) for link in chain)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

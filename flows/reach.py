@@ -1,0 +1,89 @@
+"""Whether the Prefect that `PREFECT_API_URL` names answers, and each of its failures as one line."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from alignment.errors import PlumblineError, StackError
+from tasks.addresses import reason, scheme_of, shown
+from tasks.proxies import is_behind_proxy
+from tasks.transient import causes
+
+WITHIN = 10.0  # seconds for an answer
+HINTS = {
+    "start": "start it, or unset PREFECT_API_URL to have a server of the run's own",
+    "sign_in": "PREFECT_API_AUTH_STRING or PREFECT_API_KEY",
+    "certificate": "PREFECT_API_SSL_CERT_FILE",
+}
+NOT_PREFECT = ValueError("what answers there is not Prefect's API; its address mostly ends in /api")
+
+
+def require_address(url: str) -> None:
+    """Raise StackError where this is no address of a server, or nobody listens there; it takes seconds at most."""
+    scheme = scheme_of(url)
+    if scheme not in ("http", "https"):
+        raise StackError(f"PREFECT_API_URL {shown(url)}: not an address that works; give http(s)://host:port/api")
+    if is_behind_proxy(url):
+        return
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[scheme]
+    try:
+        socket.create_connection((parts.hostname or "", port), WITHIN).close()
+    except OSError as error:
+        raise _refusal(url, error) from error
+
+
+def check() -> None:
+    """Ask Prefect for something that needs its API and a permission. Raises StackError where it does not answer so."""
+    from httpx import HTTPError, HTTPStatusError, InvalidURL
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = os.environ["PREFECT_API_URL"]
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": WITHIN}) as client,
+        ):
+            client.read_flows(limit=1)
+            client.raise_for_api_version_mismatch()
+    except HTTPStatusError as error:
+        raise _refusal(url, NOT_PREFECT if error.response.status_code in (404, 405) else error) from error
+    except (HTTPError, InvalidURL, RuntimeError) as error:
+        raise _refusal(url, error) from error
+    except ValueError as error:  # no JSON, or none of Prefect's
+        raise _refusal(url, NOT_PREFECT) from error
+
+
+@contextmanager
+def guard(log: Path | None = None) -> Iterator[None]:
+    """Turn what Prefect's silence or refusal raises into one StackError; `log` is that of a server of the run's own."""
+    try:
+        yield
+    except PlumblineError:
+        raise
+    except Exception as error:
+        if not _from_prefect(error):
+            raise
+        raise _refusal(os.environ.get("PREFECT_API_URL", ""), error, log) from error
+
+
+def _from_prefect(error: BaseException) -> bool:
+    """Whether a request to Prefect is what failed first: the hub and the endpoints of models use the same client."""
+    from httpx import HTTPError, InvalidURL
+
+    ours = urlsplit(os.environ.get("PREFECT_API_URL", "")).netloc.rpartition("@")[2]
+    for link in causes(error):
+        if isinstance(link, InvalidURL):
+            return True
+        if isinstance(link, HTTPError) and link._request is not None:
+            return link.request.url.netloc.decode() == ours
+    return False
+
+
+def _refusal(url: str, error: BaseException, log: Path | None = None) -> StackError:
+    hints = HINTS | ({"start": f"the run's own server has ended; see {log}, then run again"} if log else {})
+    return StackError(f"Prefect at PREFECT_API_URL {shown(url)}: {reason(error, **hints)}")
