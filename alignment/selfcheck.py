@@ -48,6 +48,10 @@ class SelfCheck:
             values = np.atleast_1d(found[row])
             size = 0 if sizes is None else sizes[row]
             scale = np.maximum(1, np.abs(np.nan_to_num(expected))) if sizes is None else 1
+            if sizes is not None and np.isnan(expected).any():
+                raise SelfCheckError(
+                    f"{self.name}: {self.stage} gives log-probs that are no numbers; check its weights, or its precision"
+                )
             with np.errstate(invalid="ignore"):
                 off = np.where(values == expected, 0.0, np.abs(values - expected))
             if sizes is None:  # logits that are not finite are refused by whoever reads their column

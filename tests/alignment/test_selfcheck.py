@@ -167,7 +167,9 @@ def test_rounding_is_a_thousandth_and_a_fifth_of_one_a_token(off, fits):
 
 def test_a_log_prob_that_is_no_number_is_found():
     check, _ = check_of()
-    with pytest.raises(SelfCheckError, match="off by nan nats a token"):
+    with pytest.raises(
+        SelfCheckError, match=r"^base\.model x: scoring gives log-probs that are no numbers; check its weights"
+    ):
         check([float("nan")], padded=False, alone=lambda _: float("nan"), sizes=[1])
 
 
