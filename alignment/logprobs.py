@@ -91,11 +91,11 @@ def score_completions(
         batch = pad_right([prompts[i] for i in chunk], [completions[i] for i in chunk], pad_id).to(device)
         with using(name, "scoring"):
             found[chunk] = sum_logprobs(*completion_logits(model, batch), len(chunk)).double().cpu().numpy()
-        check(
+        check.logprobs(
             found[chunk].tolist(),
+            [len(completions[i]) for i in chunk],
+            partial(_alone, model, prompts, completions, chunk),
             padded=len({len(prompts[i]) + len(completions[i]) for i in chunk}) > 1,
-            alone=partial(_alone, model, prompts, completions, chunk),
-            sizes=[len(completions[i]) for i in chunk],
         )
         if progress is not None:
             progress(min(start + batch_size, len(order)), len(order))

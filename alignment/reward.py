@@ -142,10 +142,8 @@ def _logits(
         chunk = order[start : start + batch_size]
         with using(loaded.name, "reward"):
             found[chunk] = forward(chunk)
-        check(
-            found[chunk],
-            padded=len({len(ids[index]) for index in chunk}) > 1,
-            alone=partial(_alone, forward, chunk),
+        check.logits(
+            found[chunk], partial(_alone, forward, chunk), padded=len({len(ids[index]) for index in chunk}) > 1
         )
         if progress is not None:
             progress(min(start + batch_size, len(order)), len(order))

@@ -79,11 +79,11 @@ def generate(
         with using(name, "sampling"):
             drawn = _generate_batch(model, batch, config, conventions)
         found.update(zip(chunk, drawn, strict=True))
-        check(
+        check.logprobs(
             [completion.logprob for completion in drawn],
+            [len(completion.ids) for completion in drawn],
+            partial(_alone, model, batch, drawn),
             padded=len({len(request.prompt) for request in batch}) > 1,
-            alone=partial(_alone, model, batch, drawn),
-            sizes=[len(completion.ids) for completion in drawn],
         )
         if progress is not None:
             progress(len(found), len(requests))

@@ -3,8 +3,9 @@
 It catches what nobody listed: a mask that is not heeded, positions that are shifted, a cache that is mixed up.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from alignment.errors import SelfCheckError
 from alignment.models import using
+
+T = TypeVar("T")
 
 ROWS = 3  # of a batch
 ALLOWED = {"fp32": (2e-4, 1e-3), "bf16": (0.05, 0.5)}  # nats a token, and nats or logits on top: many times rounding
@@ -27,45 +30,48 @@ class SelfCheck:
         self.per_token, self.floor = ALLOWED["fp32" if exact else "bf16"]
         self._due = {False, True}
 
-    def __call__(
-        self,
-        found: Sequence[float] | NDArray[np.float64],
-        padded: bool,
-        alone: Callable[[int], float | NDArray[np.float64]],
-        sizes: Sequence[int] | None = None,
+    def logprobs(
+        self, found: Sequence[float], lengths: Sequence[int], alone: Callable[[int], float], *, padded: bool
     ) -> None:
-        """Compare rows of a batch, a value or several each, with `alone(row)`.
+        """Compare a batch's log-probs, sums over `lengths` tokens in nats, with `alone(row)`.
 
-        `sizes` are the tokens that each value, then a log-prob, sums over. Raises SelfCheckError where a row is further
-        off than rounding goes.
+        Raises SelfCheckError where one is further off than rounding goes, or is no number.
         """
+        for row, expected in self._rows(len(found), alone, padded):
+            if math.isnan(expected):
+                raise SelfCheckError(
+                    f"{self.name}: {self.stage} gives log-probs that are no numbers; check its weights, or precision"
+                )
+            off = abs(found[row] - expected)
+            if found[row] != expected and not off <= self.floor + self.per_token * lengths[row]:
+                raise self._error(f"{off / max(1, lengths[row]):.2g} nats a token", found[row], expected)
+
+    def logits(self, found: NDArray[np.float64], alone: Callable[[int], NDArray[np.float64]], *, padded: bool) -> None:
+        """Compare a batch's logits [B, classes] with `alone(row)` [classes].
+
+        Raises SelfCheckError where one is further off than rounding goes; those that are no numbers in both pass.
+        """
+        for row, expected in self._rows(len(found), alone, padded):
+            agree = np.isclose(found[row], expected, rtol=self.floor, atol=self.floor, equal_nan=True)
+            if not agree.all():
+                worst = int(np.argmin(agree))
+                off = abs(found[row][worst] - expected[worst])
+                raise self._error(f"{off:.2g} logits", found[row][worst], expected[worst])
+
+    def _rows(self, count: int, alone: Callable[[int], T], padded: bool) -> Iterator[tuple[int, T]]:
+        """The rows to compare with what each gives alone: none once this kind of batch has been checked."""
         due = {False, padded} & self._due
-        if not due:
-            return
-        for row in _spread(len(found)):
+        for row in _spread(count) if due else []:
             with using(self.name, self.stage):
-                expected = np.atleast_1d(alone(row))
-            values = np.atleast_1d(found[row])
-            size = 0 if sizes is None else sizes[row]
-            scale = np.maximum(1, np.abs(np.nan_to_num(expected))) if sizes is None else 1
-            if sizes is not None and np.isnan(expected).any():
-                raise SelfCheckError(
-                    f"{self.name}: {self.stage} gives log-probs that are no numbers; check its weights, or its precision"
-                )
-            with np.errstate(invalid="ignore"):
-                off = np.where(values == expected, 0.0, np.abs(values - expected))
-            if sizes is None:  # logits that are not finite are refused by whoever reads their column
-                off[np.isnan(values) & np.isnan(expected)] = 0.0
-            if not (off <= self.floor * scale + self.per_token * size).all():  # as NaN is not
-                worst = int(np.argmax(off))
-                figure = (
-                    f"{off[worst]:.2g} logits" if sizes is None else f"{off[worst] / max(1, size):.2g} nats a token"
-                )
-                raise SelfCheckError(
-                    f"{self.name}: {self.stage} in a batch is off by {figure} from a plain forward pass of that one "
-                    f"text ({values[worst]:.4f} against {expected[worst]:.4f}); {self.way_out}"
-                )
+                expected = alone(row)
+            yield row, expected
         self._due -= due
+
+    def _error(self, off: str, found: float, expected: float) -> SelfCheckError:
+        return SelfCheckError(
+            f"{self.name}: {self.stage} in a batch is off by {off} from a plain forward pass of that one text "
+            f"({found:.4f} against {expected:.4f}); {self.way_out}"
+        )
 
 
 @torch.inference_mode()

@@ -251,10 +251,10 @@ def _require_own_reference(loaded: "Loaded", rows: Rows) -> None:
         device = loaded.model.device
         batch = {name: tensor.to(device) for name, tensor in collate(rows, loaded.pad_id).items()}
         found = pair_logps(loaded.model, batch)[0].chosen.tolist()
-    sizes = [len(row["chosen_ids"]) for row in rows]
-    SelfCheck("training", loaded.name, loaded.model)(found, padded=True, alone=alone, sizes=sizes)
+    lengths = [len(row["chosen_ids"]) for row in rows]
     given = [row["reference_chosen"] for row in rows]
-    SelfCheck("the pairs' reference", loaded.name, loaded.model)(given, padded=True, alone=alone, sizes=sizes)
+    for stage, values in (("training", found), ("the pairs' reference", given)):
+        SelfCheck(stage, loaded.name, loaded.model).logprobs(values, lengths, alone, padded=True)
 
 
 def _pair_row(chosen: dict[str, Any], rejected: dict[str, Any], prompt: str, strategy: str) -> dict[str, Any]:

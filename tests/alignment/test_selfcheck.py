@@ -139,44 +139,47 @@ def test_the_check_is_an_error_of_a_stage():
 # What is compared, and when
 
 
-def check_of(stage: str = "scoring") -> tuple[SelfCheck, list[int]]:
-    return SelfCheck(stage, "base.model x", build("gpt2")), []
+@pytest.fixture
+def check() -> SelfCheck:
+    return SelfCheck("scoring", "base.model x", build("gpt2"))
 
 
-def test_three_rows_of_the_first_batch_and_of_the_first_with_padding_are_compared():
-    check, asked = check_of()
+def test_three_rows_of_the_first_batch_and_of_the_first_with_padding_are_compared(check):
+    asked: list[int] = []
 
     def alone(row: int) -> float:
         asked.append(row)
         return -1.0
 
     for padded in (False, False, True, True):
-        check([-1.0] * 9, padded=padded, alone=alone, sizes=[3] * 9)
+        check.logprobs([-1.0] * 9, [3] * 9, alone, padded=padded)
     assert asked == [0, 4, 8, 0, 4, 8]
 
 
-@pytest.mark.parametrize(("off", "fits"), [(0.001 + 5 * 0.0002 - 1e-6, True), (0.001 + 5 * 0.0002 + 1e-6, False)])
-def test_rounding_is_a_thousandth_and_a_fifth_of_one_a_token(off, fits):
-    check, _ = check_of()
-    if fits:
-        check([off], padded=False, alone=lambda _: 0.0, sizes=[5])
-    else:
-        with pytest.raises(SelfCheckError):
-            check([off], padded=False, alone=lambda _: 0.0, sizes=[5])
+def test_rounding_is_a_thousandth_and_a_fifth_of_one_a_token(check):
+    allowed = 0.001 + 5 * 0.0002
+    check.logprobs([allowed - 1e-6], [5], lambda _: 0.0, padded=False)
+    with pytest.raises(SelfCheckError):
+        check.logprobs([allowed + 1e-6], [5], lambda _: 0.0, padded=True)
 
 
-def test_a_log_prob_that_is_no_number_is_found():
-    check, _ = check_of()
-    with pytest.raises(
-        SelfCheckError, match=r"^base\.model x: scoring gives log-probs that are no numbers; check its weights"
-    ):
-        check([float("nan")], padded=False, alone=lambda _: float("nan"), sizes=[1])
+def test_a_log_prob_that_is_no_number_is_found(check):
+    message = r"^base\.model x: scoring gives log-probs that are no numbers; check its weights, or precision$"
+    with pytest.raises(SelfCheckError, match=message):
+        check.logprobs([float("nan")], [1], lambda _: float("nan"), padded=False)
 
 
-def test_a_class_that_nobody_asks_for_may_be_no_number():
-    check, _ = check_of("reward")
+def test_a_token_that_a_model_never_writes_is_no_fault(check):
+    check.logprobs([-float("inf")], [1], lambda _: -float("inf"), padded=False)
+    with pytest.raises(SelfCheckError, match="off by inf nats a token"):
+        check.logprobs([-float("inf")], [1], lambda _: -3.0, padded=True)
+
+
+def test_a_class_that_nobody_asks_for_may_be_no_number(check):
     row = np.array([0.5, np.nan])
-    check(row[None], padded=False, alone=lambda _: row)
+    check.logits(row[None], lambda _: row, padded=False)
+    with pytest.raises(SelfCheckError, match=r"off by 0\.2 logits"):
+        check.logits(row[None], lambda _: row + 0.2, padded=True)
 
 
 def test_the_plain_log_prob_is_the_sum_of_the_softmaxs_logs():
