@@ -214,7 +214,7 @@ def test_a_round_is_cut_from_what_an_earlier_one_left(chain, rows, tmp_path):
 
 def test_every_folder_holds_only_what_its_stage_promises(chain):
     expected = {
-        "texts": {"texts.parquet"},
+        "texts": {"texts.parquet", "labels.json"},
         "base": {"model", "metrics.json"},
         "reward": {"model", "metrics.json"},
         "prompts": {"prompts.parquet"},
