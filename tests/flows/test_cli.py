@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,23 @@ def test_a_refused_run_exits_3_and_says_why(
     assert "Not registered: win rate" in outcome.out
     assert "Earlier     small version 1 (challenger); this policy is version 1 already; it passed other" in outcome.out
     assert registered(at_home) == before
+
+
+@pytest.mark.parametrize(
+    ("aliases", "address"),
+    [(["challenger", "champion"], "'models:/my film@challenger'"), ([], "'models:/my film/3'")],
+    ids=["by-its-alias", "without-one-by-its-number"],
+)
+def test_the_printed_command_serves_the_version_that_was_registered(
+    monkeypatch: pytest.MonkeyPatch, aliases: list[str], address: str
+) -> None:
+    from flows.cli import _next_command
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a home/mlflow.db")
+    result: Any = SimpleNamespace(model={"name": "my film", "uri": "models:/my film/3", "aliases": aliases})
+    assert f" MLFLOW_TRACKING_URI='sqlite:////a home/mlflow.db' mlflow models serve -m {address} " in _next_command(
+        result
+    )
 
 
 def test_a_plan_shows_what_the_store_has(plumbline: Callable[..., Outcome], config_file: Callable[..., Path]) -> None:

@@ -592,6 +592,44 @@ def test_a_config_that_names_registered_models_gets_local_folders(logged: tuple[
     assert registry.with_local_models(CONFIG, tmp_path) == (CONFIG, {})
 
 
+def test_a_name_s_folder_is_short_in_bytes_and_another_one_for_every_name() -> None:
+    """On a disk that knows no case as well, and whatever a name holds; file systems take 255 bytes."""
+    names = [
+        "电" * 100,
+        "电" * 200,
+        "A",
+        "a",
+        "a b",
+        "a-b",
+        "a#b",
+        "a%23b",
+        "-",
+        ".a",
+        "a.",
+        "~",
+        "é",
+        "e\u0301",
+        "CON",
+    ]
+    folders = [registry.folder_name(name) for name in names]
+    assert len({folder.lower() for folder in folders}) == len(names)
+    assert max(len(folder.encode()) for folder in folders) <= 64
+    assert not {".", "..", "~"} & set(folders)
+
+
+@pytest.mark.parametrize("name", ["电" * 200, "a#b", "100% a%20b", "-a b;c", "~", ".a.", "$(x) & {y}"])
+def test_a_model_is_brought_in_by_every_name_that_the_configuration_takes(
+    logged: tuple[str, str], tmp_path: Path, name: str
+) -> None:
+    import mlflow
+
+    AlignConfig.model_validate({"registry": {"model_name": name}})
+    register(*logged, name, "challenger")
+    assert (registry.local_model(f"models:/{name}@challenger", tmp_path) / "model.safetensors").exists()
+    with connection.fluent():
+        assert mlflow.transformers.load_model(f"models:/{name}/1").task == "text-generation"
+
+
 def test_the_same_name_and_number_of_another_registry_is_another_copy(logged: tuple[str, str], tmp_path: Path) -> None:
     run, uri = logged
     paths = []
