@@ -4,16 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from prefect import flow, unmapped
+from prefect import unmapped
 from prefect.runtime import flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig
 from alignment.pipeline import keys as stage_keys
 from alignment.report import EvalReport, Judgement
 from alignment.store import StageRef
-from flows.form import form
+from flows.form import config_flow
 from tasks import registry as model_registry
 from tasks import tracking
 from tasks.data import cut_prompts, load_texts, require_new
@@ -61,8 +60,7 @@ class AlignResult(BaseModel):
     cached: list[str]
 
 
-@flow(name="align", flow_run_name="align-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
-@form
+@config_flow("align")
 def align(config: AlignConfig) -> AlignResult:
     """Align a causal language model to a reward model, judge the result, and register it if it deserves it."""
     return tracked(config, run_stages)

@@ -3,15 +3,66 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+
+from prefect import Flow
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.config import AlignConfig, Group, build_config
+from tasks.home import prepare_environment
 
 R = TypeVar("R")
 
 
+class ConfigFlow(Flow[..., R], Generic[R]):
+    """A flow that is called with one AlignConfig, `align(config)`, or with its groups by name, as a form sends them."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it as any flow, in an environment that is prepared."""
+        prepare_environment()
+        args, kwargs = by_groups(inspect.signature(self.fn), args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> Any:
+        """A copy with other options, which is called in the same ways."""
+        made = super().with_options(**options)
+        made.__class__ = type(self)
+        return made
+
+
+def config_flow(name: str) -> Callable[[Callable[..., R]], ConfigFlow[R]]:
+    """Make a flow of `body(config, …)`; its runs are named after the model, and its tasks run one at a time."""
+
+    def decorate(body: Callable[..., R]) -> ConfigFlow[R]:
+        return ConfigFlow(
+            form(body),
+            name=name,
+            flow_run_name=f"{name}-{{registry.model_name}}",
+            task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+        )
+
+    return decorate
+
+
+def by_groups(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments with a configuration that comes first spread over the parameters of its groups."""
+    if not args or not isinstance(args[0], AlignConfig):
+        return args, kwargs
+    config, *rest = args
+    groups = {name: getattr(config, name) for name in AlignConfig.model_fields}
+    others = [name for name in signature.parameters if name not in groups]
+    given = groups | dict(zip(others, rest, strict=False))
+    if len(rest) > len(others) or given.keys() & kwargs.keys():
+        raise TypeError("beside a whole configuration only what is no part of it may be given, once; change it instead")
+    return (), given | kwargs
+
+
 def form(body: Callable[..., R]) -> Callable[..., R]:
     """`body(config, …)` as a function whose parameters are the fields of AlignConfig, then the body's others.
+
+    A configuration in the first place is taken for its fields.
 
     Defaults are literal, as the form needs; the docstring gets a line for each field, which the form shows. Groups that
     contradict each other raise ConfigError when it is called: a form checks each by itself.
@@ -22,6 +73,7 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(body)
     def with_groups(*args: Any, **kwargs: Any) -> R:
+        args, kwargs = by_groups(signature, args, kwargs)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         fields = {name: given.arguments.pop(name) for name in AlignConfig.model_fields}

@@ -2,20 +2,17 @@
 
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.config import AlignConfig
 from alignment.errors import NothingNewError
 from flows.align import AlignResult, connect, run_stages, tracked
-from flows.form import form
+from flows.form import config_flow
 from tasks.rounds import next_round
 
 
-@flow(name="retrain", flow_run_name="retrain-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
-@form
+@config_flow("retrain")
 def retrain(config: AlignConfig) -> AlignResult | State[Any]:
     """Train a challenger from the champion's own samples, and judge it against the champion and the first base.
 

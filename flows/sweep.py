@@ -2,16 +2,14 @@
 
 from functools import partial
 
-from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
 from alignment.errors import TrainingError
 from alignment.frontier import Point, best_point, grid_configs, point_rows
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
-from flows.form import form
+from flows.form import config_flow
 from tasks import tracking
 from tasks.evaluation import read_report
 from tasks.running import Event, tell
@@ -26,8 +24,7 @@ class SweepResult(BaseModel):
     best: AlignResult | None
 
 
-@flow(name="sweep", flow_run_name="sweep-{registry.model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
-@form
+@config_flow("sweep")
 def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult:  # noqa: B008 - Prefect draws its form from it
     """Train and judge one policy a point of the grid, on the same pairs; the surest gain of those that pass wins.
 

@@ -1,1 +1,5 @@
 """Thin Prefect tasks, one a stage: they pass references between stages and never data."""
+
+from tasks.home import set_defaults
+
+set_defaults()  # before any of them imports Prefect, MLflow or a Hugging Face library

@@ -1,8 +1,10 @@
 """Nothing outside `tmp_path` is written, the network is not used, and models are tiny."""
 
 import os
+from tempfile import TemporaryDirectory
 
 os.environ |= {  # read when a library is imported, so set before any is
+    "PLUMBLINE_HOME": (_while_importing := TemporaryDirectory(prefix="plumbline-")).name,  # each test has its own
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

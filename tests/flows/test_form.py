@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.runtime import flow_run
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
 from alignment.errors import ConfigError
 from flows.align import align
-from flows.form import form
+from flows.form import config_flow, form
 from flows.retrain import retrain
 from flows.sweep import sweep
 
@@ -126,6 +127,46 @@ def test_the_body_gets_one_configuration_and_its_own_parameters() -> None:
     assert _body(5).config.seed == 5
     with pytest.raises(TypeError):
         _body(config=AlignConfig())
+
+
+def test_a_whole_configuration_may_come_first_instead_of_its_groups() -> None:
+    config = AlignConfig.model_validate({"seed": 3, "dpo": {"beta": 0.25}})
+    assert _body(config) == Seen(config=config, extra=7)
+    assert _body(config, 8) == _body(config, extra=8) == Seen(config=config, extra=8)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((8, 9), {}), ((8,), {"extra": 9}), ((), {"seed": 4}), ((), {"dpo": None})], ids=str
+)
+def test_beside_a_whole_configuration_nothing_of_it_is_given(args: Any, kwargs: Any) -> None:
+    with pytest.raises(TypeError, match="beside a whole configuration"):
+        _body(AlignConfig(), *args, **kwargs)
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize("as_groups", [False, True], ids=["whole", "groups"])
+def test_a_flow_is_called_with_a_configuration_or_its_groups(as_groups: bool) -> None:
+    """The run is named after the model, and the body gets the same configuration and what else was given."""
+    seen: list[tuple[AlignConfig, GridConfig]] = []
+
+    @config_flow("look")
+    def look(config: AlignConfig, grid: GridConfig = GridConfig()) -> str:  # noqa: B008 - as Prefect draws it
+        """Look."""
+        seen.append((config, grid))
+        return str(flow_run.name)
+
+    config = AlignConfig.model_validate({"seed": 3, "registry": {"model_name": "mine"}})
+    grid = GridConfig(betas=(0.1,))
+    groups = {name: getattr(config, name) for name in AlignConfig.model_fields}
+    name = look(**groups, grid=grid) if as_groups else look(config, grid=grid)
+    assert name == "look-mine"
+    assert seen == [(config, grid)]
+    assert look.with_options(name="again")(config) == "look-mine"
+
+
+def test_the_flows_keep_their_names_and_how_their_runs_are_named() -> None:
+    for name, made in FLOWS.items():
+        assert (made.name, made.flow_run_name) == (name, f"{name}-{{registry.model_name}}")
 
 
 def test_the_docstring_keeps_its_words_and_gains_a_line_a_field() -> None:
