@@ -11,7 +11,7 @@ from typing import Any
 from alignment import models, prompts, reading
 from alignment.config import AlignConfig
 from alignment.errors import DataError, ModelError
-from alignment.store import StageRef, Store, digest, digest_file, digest_folder
+from alignment.store import StageRef, Store, digest, digest_file
 
 PROJECT = Path(__file__).parent.parent
 ROOMS = ("alignment", "expectations")
@@ -51,12 +51,20 @@ def _content(source: str, kind: models.Kind) -> dict[str, str]:
     """The digest of a local model; empty for one on the hub. Raises ModelError where it cannot be read."""
     try:
         folder = models.local_folder(source, kind)
-        return {"folder": digest_folder(folder)} if folder else {}
+        return {"folder": _digest_model(folder)} if folder else {}
     except OSError as error:
         raise ModelError(
             f"{models.FIELDS[kind]} {source}: cannot be read ({error.strerror or error}); "
             "give a folder that you may read"
         ) from error
+
+
+def _digest_model(folder: Path) -> str:
+    """SHA-256 of what a model is loaded from: hidden files are tools' notes, such as a download's times."""
+    names = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+    return digest(
+        {str(name): digest_file(folder / name) for name in names if not any(part[0] == "." for part in name.parts)}
+    )
 
 
 def _prompts_source(config: AlignConfig) -> Any:
@@ -70,16 +78,18 @@ def _has_anchor(config: AlignConfig) -> bool:
 
 
 def _data_source(config: AlignConfig) -> Any:
-    content = None
+    """What decides the texts: a file's format and content, wherever it lies, or a dataset's name and split."""
+    data, path = config.data.model_dump(), Path(config.data.path)
     try:
         if config.data.path != "grammar" and reading.is_file(config.data.path):
-            reading.require_file(Path(config.data.path))
-            content = digest_file(Path(config.data.path))
+            reading.require_file(path)
+            del data["path"], data["split"]
+            data |= {"format": reading.file_format(path), "content": digest_file(path)}
     except OSError as error:
         raise DataError(
-            f"data.path {config.data.path}: cannot be read ({error.strerror or error}); give a file that you may read"
+            f"data.path {path}: cannot be read ({error.strerror or error}); give a file that you may read"
         ) from error
-    return {"data": config.data.model_dump(), "content": content, "seed": config.seed}
+    return {"data": data, "seed": config.seed}
 
 
 def _evaluated(config: AlignConfig) -> Any:

@@ -214,6 +214,19 @@ def test_the_content_of_a_local_model_counts_and_its_place_does_not(folder, tmp_
     assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["base"]
 
 
+def test_what_tools_note_beside_a_model_does_not_count(folder):
+    """As `hf download --local-dir`, git and file managers do; what is loaded counts at any depth."""
+    config = build_config({"base": {"model": str(folder)}})
+    before = keys(config)
+    for name in (".cache/huggingface/download/model.metadata", ".git/HEAD", ".DS_Store"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("12:34")
+    assert keys(config) == before
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool.jinja").write_text("x")
+    assert keys(config) != before
+
+
 def test_the_revision_of_a_model_from_the_hub_counts():
     one, two = ({"reward": {"model": "some/model", "revision": revision}} for revision in ("main", "v2"))
     assert moved(one, two) == DOWNSTREAM["reward"]
@@ -227,6 +240,38 @@ def test_the_content_of_a_data_file_counts(tmp_path):
     path.write_text("text,label\nb,1\n")
     after = keys(config)
     assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["texts"]
+
+
+def test_the_place_of_a_data_file_does_not_count_and_how_it_is_read_does(tmp_path):
+    (tmp_path / "moved").mkdir()
+    for name in ("a.jsonl", "moved/b.JSON", "a.csv"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    one, same, other = ({"data": {"path": str(tmp_path / name)}} for name in ("a.jsonl", "moved/b.JSON", "a.csv"))
+    assert moved(one, same) == set()
+    assert moved(one, {"data": one["data"] | {"split": "test"}}) == set()
+    assert moved(one, other) == DOWNSTREAM["texts"]
+    assert moved(one, {"data": one["data"] | {"positive_label": "pos"}}) == DOWNSTREAM["texts"]
+
+
+@pytest.mark.parametrize("name", ["path", "split"])
+def test_a_dataset_from_the_hub_is_known_by_its_name_and_split(name):
+    one = {"path": "some/reviews", "split": "train"}
+    assert moved({"data": one}, {"data": one | {name: "other/one"}}) == DOWNSTREAM["texts"]
+
+
+def test_no_path_is_in_a_key(tmp_path, folder):
+    """Nor anything else of the place: a copy has other times."""
+    (tmp_path / "a.csv").write_text("text,label\na,1\n")
+    config = build_config(
+        {
+            "data": {"path": str(tmp_path / "a.csv")},
+            "base": {"model": str(folder)},
+            "reward": {"model": str(folder)},
+            "evaluation": {"anchor": str(folder)},
+        }
+    )
+    found = keys(config)
+    assert str(tmp_path) not in str([lineage(stage, config, found) for stage in STAGES.values()])
 
 
 # Prompts of earlier rounds
@@ -310,7 +355,7 @@ def refuse(_: Path) -> str:
 
 @pytest.mark.parametrize(("group", "name"), MODELS)
 def test_a_model_that_may_not_be_read_is_named_in_one_line(group, name, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "digest_folder", refuse)
+    monkeypatch.setattr(pipeline, "digest_file", refuse)
     with pytest.raises(ModelError) as raised:
         keys(build_config({group: {name: str(folder)}}))
     assert str(raised.value) == (
