@@ -9,17 +9,7 @@ from alignment.errors import ModelError
 from alignment.models import check_folder
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
     from transformers import GenerationConfig
-
-REQUEST = {
-    "max_new_tokens": "long",
-    "do_sample": "boolean",
-    "temperature": "double",
-    "top_k": "long",
-    "top_p": "double",
-}
-"""What a request to a served model may set, and its type in MLflow."""
 
 
 def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
@@ -68,18 +58,6 @@ def new_tokens(config: AlignConfig) -> int:
     """The most tokens that followed the longest prompt in training."""
     longest = 1 if config.prompts.mode == "empty" else config.prompts.tokens_max
     return config.sampling.new_tokens_max or config.sampling.total_tokens - longest
-
-
-def signature(writing: "GenerationConfig") -> "ModelSignature":
-    """A text in, a text out, and what a request may set; where it does not, `writing` holds."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
-    return ModelSignature(
-        inputs=Schema([ColSpec("string")]),
-        outputs=Schema([ColSpec("string")]),
-        params=ParamSchema([ParamSpec(name, kind, getattr(writing, name)) for name, kind in REQUEST.items()]),
-    )
 
 
 def _fit_tokenizer(tokenizer: Any, found: Conventions) -> None:

@@ -27,6 +27,8 @@ from tasks.connection import check, client, configure, error_code, experiment, f
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mlflow.models import ModelSignature
+    from transformers import GenerationConfig
 
 __all__ = ["check", "configure"]  # re-exported, so that flows need no second module
 
@@ -43,6 +45,14 @@ PUBLIC = "PLUMBLINE_MLFLOW_URL"  # where people open MLflow, where that is anoth
 REPORT = "report.json"
 USED_PROMPTS = "prompts/used.txt"
 STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt, Interrupted)
+REQUEST = {
+    "max_new_tokens": "long",
+    "do_sample": "boolean",
+    "temperature": "double",
+    "top_k": "long",
+    "top_p": "double",
+}
+"""What a request to a served model may set, and its type in MLflow."""
 REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
 
 
@@ -256,12 +266,24 @@ def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card:
             model_id=logged.model_id,
             run_id=run_id,
             task="text-generation",
-            signature=serving.signature(model.generation_config),
+            signature=signature(model.generation_config),
             input_example=([prompt], {"max_new_tokens": 4}),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             model_card=_readme(card),
         )
     return f"models:/{logged.model_id}"
+
+
+def signature(writing: "GenerationConfig") -> "ModelSignature":
+    """A text in, a text out, and what a request may set; where it does not, `writing` holds."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema([ColSpec("string")]),
+        params=ParamSchema([ParamSpec(name, kind, getattr(writing, name)) for name, kind in REQUEST.items()]),
+    )
 
 
 def find_logged_model(experiment_name: str, policy: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import PromotionError
-from tasks import connection, registry, tracking
+from tasks import connection, promotion, registry, tracking
 from tasks.promotion import find_candidate, promote_candidate, reject_candidate, roll_back
 from tasks.registration import Registration, refuse, register, why_no_alias
 from tasks.registry import RegisteredVersion
@@ -25,8 +25,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def local(place: Path) -> Iterator[None]:
-    """Every test writes to one database, under a name of its own: making one takes seconds."""
+def local(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test writes to one database, under a name of its own: making one takes seconds. Nobody is told of it."""
+    monkeypatch.setattr(promotion, "announce", lambda *_: None)
     before = connection._place
     tracking.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
     yield

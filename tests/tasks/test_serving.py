@@ -216,7 +216,7 @@ def test_without_a_window_new_tokens_are_counted_as_in_training(case: Case, tmp_
     case.model = BloomForCausalLM(BloomConfig(**size, bos_token_id=0, eos_token_id=0, pad_token_id=0))
     model, tokenizer = case.kept(tmp_path)
     assert (model.generation_config.max_length, model.generation_config.max_new_tokens) == (None, 16)
-    schema = serving.signature(model.generation_config).params.to_dict()
+    schema = tracking.signature(model.generation_config).params.to_dict()
     assert {item["name"]: item["default"] for item in schema}["max_new_tokens"] == 16
     ids = tokenizer("a" * 100, return_tensors="pt")
     assert model.generate(**ids).shape[1] <= 116
