@@ -173,13 +173,15 @@ def train(
     seed: int,
     pad_id: int,
     work: Path,
+    name: str = "the model",
     progress: Progress | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> TrainingOutcome:
     """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
 
     Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
-    Raises TrainingError if the loss stops being finite.
+    Raises TrainingError if the loss stops being finite, and ModelError if the model cannot be trained; errors call it
+    `name`.
     """
     trainer = DPOTrainer(
         config,
@@ -205,6 +207,7 @@ def train(
         callbacks=[ReportProgress(progress), WatchLogs(config, on_row)],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.named = name
     without_dropout(model)
     trainer.train(resume_from_checkpoint=resume_point(work))
     history = [metrics_row(row, int(row["step"])) for row in trainer.state.log_history if "chosen_drop" in row]

@@ -220,17 +220,17 @@ def policy(job: Job) -> Counts:
     columns = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
     rows = read_rows(job.inputs["reference"] / "pairs.parquet", columns)
     _require_own_reference(loaded, rows[: job.config.dpo.batch_size])
-    with models.using(loaded.name, "training"):
-        outcome = dpo.train(
-            loaded.model,
-            rows,
-            job.config.dpo,
-            seed=job.config.seed,
-            pad_id=loaded.pad_id,
-            work=job.work,
-            progress=job.progress,
-            on_row=job.on_row,
-        )
+    outcome = dpo.train(
+        loaded.model,
+        rows,
+        job.config.dpo,
+        seed=job.config.seed,
+        pad_id=loaded.pad_id,
+        work=job.work,
+        name=loaded.name,
+        progress=job.progress,
+        on_row=job.on_row,
+    )
     models.save(loaded, job.out / "model")
     write_json(job.out / "history.json", outcome.history)
     return {"pairs": len(rows), "steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}

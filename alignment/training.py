@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from alignment.environment import configuration_alone
 from alignment.errors import Interrupted, TrainingError
+from alignment.models import using
 from alignment.store import write_json
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ class SafeTrainer(Trainer):
     precision or of other processes is not used.
     """
 
+    named = "the model"
+    """How errors name what is trained."""
+
     _kept: Interrupted | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,6 +51,11 @@ class SafeTrainer(Trainer):
         if self._kept is not None:
             raise self._kept
         return outcome
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward and backward of one batch; raises ModelError where the model's code cannot do it."""
+        with using(self.named, "training"):
+            return super().training_step(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         callbacks = self.callback_handler.callbacks

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from alignment import dpo, training
 from alignment.config import DPOConfig
 from alignment.errors import Interrupted as Stopped
-from alignment.errors import SelfCheckError, TrainingError
+from alignment.errors import ModelError, SelfCheckError, TrainingError
 from alignment.logprobs import score_completions
 from alignment.losses import LOSSES
 from alignment.training import resume_point
@@ -537,6 +537,18 @@ def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monk
     settings = {"seed": 0, "steps": 1, "learning_rate": 1.0, "warmup_steps": 0, "log_every": 1, "checkpoint_every": 1}
     found = training.arguments(tmp_path, batch_size=3, **settings)
     assert (found.n_gpu, found.train_batch_size) == (1, 3)
+
+
+def test_a_model_that_cannot_be_trained_is_named(model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise NotImplementedError("derivative for this is not implemented")
+
+    model.transformer.wte.register_forward_hook(fail)
+    with pytest.raises(ModelError) as raised:
+        train(model, pairs, make_config(steps=1), tmp_path, name="base.model x")
+    assert str(raised.value).startswith(
+        "base.model x: cannot be used for training (NotImplementedError: derivative for this is not implemented); check"
+    )
 
 
 def interrupt(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, step: int) -> None:
