@@ -14,6 +14,7 @@ QUIET_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "alignment,plumbline",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # these loggers are used outside of a run as well
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; the bootstrap's automation ends runs that are silent for 90
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
