@@ -176,7 +176,7 @@ class Store:
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value, the same for every order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def digest_folder(folder: Path) -> str:
@@ -194,7 +194,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary name beside `path`, then rename it."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:  # which is JSON's own escape
             json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, default=str)
             stream.write("\n")
             stream.flush()

@@ -19,6 +19,8 @@ from alignment.errors import REFUSED, InputError, PlumblineError
 from flows import operate
 from flows.console import make_console, quieten
 from flows.flags import Flags, overrides
+from flows.output import make_steady
+from tasks.addresses import shown
 from tasks.home import home, prepare_environment, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -161,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point: every intended error is one line, and its exit code says whose it is."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    make_steady()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         prepare_environment()
@@ -255,7 +258,9 @@ def _next_command(result: "AlignResult") -> str:
 def _complain(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    Console(stderr=True).print(f"[bold red]plumbline:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"[bold red]plumbline:[/bold red] {escape(shown(message))}", highlight=False, soft_wrap=True
+    )
     return code
 
 

@@ -43,7 +43,7 @@ def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> "subproc
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             command,
-            env=env,
+            env={**env, "PYTHONIOENCODING": "utf-8"},  # as the log is read
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
