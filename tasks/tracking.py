@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -374,7 +375,7 @@ def run_url(run_id: str) -> str:
     path = f"#/experiments/{where}/runs/{run_id}"
     if here.remote:
         return f"{(os.environ.get(PUBLIC) or here.shown).rstrip('/')}/{path}"
-    return f"mlflow ui --backend-store-uri {here.shown}, then http://127.0.0.1:5000/{path}"
+    return f"mlflow ui --backend-store-uri {quote(here.shown)}, then http://127.0.0.1:5000/{path}"
 
 
 def read_json(path: Path) -> Any:
