@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from alignment.errors import PlumblineError, StackError
+from pydantic import ValidationError
+
+from alignment.errors import ConfigError, PlumblineError, StackError
 from tasks.addresses import reason, scheme_of, shown
 from tasks.proxies import is_behind_proxy
 from tasks.transient import causes
@@ -60,28 +62,40 @@ def check() -> None:
 
 @contextmanager
 def guard(log: Path | None = None) -> Iterator[None]:
-    """Turn what Prefect's silence or refusal raises into one StackError; `log` is that of a server of the run's own."""
+    """Turn what Prefect's silence or refusal raises into one StackError; `log` is that of a server of the run's own.
+
+    A setting of Prefect's that it cannot read, at its import, becomes a ConfigError.
+    """
     try:
         yield
     except PlumblineError:
         raise
-    except Exception as error:
-        if not _from_prefect(error):
+    except ValidationError as error:
+        if not error.title.endswith("Settings"):
             raise
-        raise _refusal(os.environ.get("PREFECT_API_URL", ""), error, log) from error
+        first = error.errors()[0]
+        name = "PREFECT_" + "_".join((error.title.removesuffix("Settings"), *map(str, first["loc"]))).strip("_").upper()
+        raise ConfigError(
+            f"Prefect's setting {name} or like it, {first['input']!r}: {first['msg']}; mend it"
+        ) from error
+    except Exception as error:
+        failed = _failed_request(error)
+        if failed is None:
+            raise
+        raise _refusal(os.environ.get("PREFECT_API_URL", ""), failed, log) from error
 
 
-def _from_prefect(error: BaseException) -> bool:
-    """Whether a request to Prefect is what failed first: the hub and the endpoints of models use the same client."""
+def _failed_request(error: BaseException) -> Exception | None:
+    """The failed request to Prefect below an error, or None: models' hub and endpoints have the same client."""
     from httpx import HTTPError, InvalidURL
 
     ours = urlsplit(os.environ.get("PREFECT_API_URL", "")).netloc.rpartition("@")[2]
     for link in causes(error):
         if isinstance(link, InvalidURL):
-            return True
+            return link
         if isinstance(link, HTTPError) and link._request is not None:
-            return link.request.url.netloc.decode() == ours
-    return False
+            return link if link.request.url.netloc.decode() == ours else None
+    return None
 
 
 def _refusal(url: str, error: BaseException, log: Path | None = None) -> StackError:
