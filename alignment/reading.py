@@ -6,6 +6,7 @@ for `labels` to say.
 
 import csv
 import errno
+import io
 import json
 import logging
 import math
@@ -14,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alignment.config import DataConfig
 from alignment.errors import DataError
 
 Row = tuple[str | None, str | None]  # text and label; None where there is none
-Reader = Callable[[Path, DataConfig], Iterator[Row]]
+Reader = Callable[[BinaryIO, DataConfig], Iterator[Row]]
 
 _QUOTING = "a field that holds a comma, a quote or a line break is written in double quotes, a quote in it twice"
 _JSON_SHAPE = "write one whole object a line, or one array of objects"
@@ -84,7 +85,8 @@ def _read_file(config: DataConfig) -> Iterator[Row]:
     path = Path(config.path)
     require_file(path)
     before = path.stat()
-    yield from READERS[path.suffix.lower()](path, config)
+    with path.open("rb") as stream:  # not its name, which some libraries take for a pattern or an address
+        yield from READERS[path.suffix.lower()](stream, config)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise _fault(config, "was written to while it was read; run again once it is finished")
@@ -110,23 +112,27 @@ def _require_columns(names: Sequence[str], config: DataConfig) -> None:
 # Text files
 
 
-def _lines(path: Path, config: DataConfig) -> Iterator[str]:
-    """The lines with their ends, a byte order mark left out; they must be UTF-8."""
+def _text(stream: BinaryIO) -> io.TextIOWrapper:
+    """UTF-8 with its line ends as they are, a byte order mark left out."""
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _lines(text: io.TextIOWrapper, config: DataConfig) -> Iterator[str]:
+    """The lines with their ends. Raises DataError for the first that is not UTF-8."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            for number, line in enumerate(stream, 1):
-                if "\0" in line:
-                    raise _fault(config, f"line {number} holds a NUL, as UTF-16 does; save the file as UTF-8")
-                yield line
+        for number, line in enumerate(text, 1):
+            if "\0" in line:
+                raise _fault(config, f"line {number} holds a NUL, as UTF-16 does; save the file as UTF-8")
+            yield line
     except UnicodeDecodeError:
-        where, byte = _first_byte_that_is_not_utf8(path)
+        where, byte = _first_byte_that_is_not_utf8(config.path)
         raise _fault(
             config, f"line {where} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8, and not compressed"
         ) from None
 
 
-def _first_byte_that_is_not_utf8(path: Path) -> tuple[int, int]:
-    with path.open("rb") as stream:
+def _first_byte_that_is_not_utf8(path: str) -> tuple[int, int]:
+    with Path(path).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 line.decode()
@@ -135,35 +141,36 @@ def _first_byte_that_is_not_utf8(path: Path) -> tuple[int, int]:
     raise AssertionError(f"{path} is UTF-8")
 
 
-def _csv(path: Path, config: DataConfig) -> Iterator[Row]:
+def _csv(stream: BinaryIO, config: DataConfig) -> Iterator[Row]:
     """Comma-separated, as RFC 4180 has it: as many fields in each row as in the header; blank lines are no rows."""
-    rows = _csv_rows(path, config)
-    _, names = next(rows, (0, []))
-    if not names:
-        raise _fault(config, "holds nothing but blank lines; it needs a text and a label column")
-    _require_columns(names, config)
-    text = names.index(config.text_column)
-    label = names.index(config.label_column) if config.label_column else None
-    for line, fields in rows:
-        if len(fields) != len(names):
-            raise _fault(
-                config, f"line {line} has {len(fields)} fields, and the header names {len(names)} columns; {_QUOTING}"
-            )
-        yield fields[text], None if label is None else sys.intern(fields[label])
+    with _text(stream) as opened, _fields_of_any_length():
+        rows = _csv_rows(opened, config)
+        _, names = next(rows, (0, []))
+        if not names:
+            raise _fault(config, "holds nothing but blank lines; it needs a text and a label column")
+        _require_columns(names, config)
+        text = names.index(config.text_column)
+        label = names.index(config.label_column) if config.label_column else None
+        for line, fields in rows:
+            if len(fields) != len(names):
+                raise _fault(
+                    config,
+                    f"line {line} has {len(fields)} fields, and the header names {len(names)} columns; {_QUOTING}",
+                )
+            yield fields[text], None if label is None else sys.intern(fields[label])
 
 
-def _csv_rows(path: Path, config: DataConfig) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(opened: io.TextIOWrapper, config: DataConfig) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row, with the line on which it begins."""
-    with _fields_of_any_length():
-        rows = csv.reader(_lines(path, config), strict=True)
-        line = 1
-        try:
-            for fields in rows:
-                if fields:
-                    yield line, fields
-                line = rows.line_num + 1
-        except csv.Error as error:
-            raise _fault(config, f"the row that begins on line {line} is not CSV ({error}); {_QUOTING}") from error
+    rows = csv.reader(_lines(opened, config), strict=True)
+    line = 1
+    try:
+        for fields in rows:
+            if fields:
+                yield line, fields
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise _fault(config, f"the row that begins on line {line} is not CSV ({error}); {_QUOTING}") from error
 
 
 @contextmanager
@@ -202,26 +209,27 @@ _KINDS = {
 }
 
 
-def _json(path: Path, config: DataConfig) -> Iterator[Row]:
+def _json(stream: BinaryIO, config: DataConfig) -> Iterator[Row]:
     """An object a line, or one array of objects; blank lines are no rows."""
     names: dict[str, None] | None = None
     wanted = set(_wanted(config))
-    for where, row in _json_rows(path, config):
-        if not isinstance(row, dict):
-            raise _fault(config, f"{where} is {_KINDS[type(row)]}, and not an object; {_JSON_SHAPE}")
-        if names is None or not wanted <= names.keys():
-            names = (names or {}) | dict.fromkeys(row)
-        text = _json_value(row, config.text_column, where, config)
-        if not isinstance(text, str | None):
-            raise _not_text(config, where, _KINDS[type(text)])
-        label = _json_value(row, config.label_column, where, config) if config.label_column else None
-        yield text, sys.intern(label if isinstance(label, str) else json.dumps(label)) if label is not None else None
+    with _text(stream) as opened:
+        for where, row in _json_rows(opened, config):
+            if not isinstance(row, dict):
+                raise _fault(config, f"{where} is {_KINDS[type(row)]}, and not an object; {_JSON_SHAPE}")
+            if names is None or not wanted <= names.keys():
+                names = (names or {}) | dict.fromkeys(row)
+            text = _json_value(row, config.text_column, where, config)
+            if not isinstance(text, str | None):
+                raise _not_text(config, where, _KINDS[type(text)])
+            label = _json_value(row, config.label_column, where, config) if config.label_column else None
+            yield text, None if label is None else sys.intern(label if isinstance(label, str) else json.dumps(label))
     if names is not None:
         _require_columns(list(names), config)
 
 
-def _json_rows(path: Path, config: DataConfig) -> Iterator[tuple[str, Any]]:
-    lines = enumerate(_lines(path, config), 1)
+def _json_rows(opened: io.TextIOWrapper, config: DataConfig) -> Iterator[tuple[str, Any]]:
+    lines = enumerate(_lines(opened, config), 1)
     for number, line in lines:
         if line.lstrip().startswith("["):
             whole = "".join([line, *(rest for _, rest in lines)])
@@ -268,15 +276,14 @@ def _not_text(config: DataConfig, where: str, kind: str, column: str = "") -> Da
 # Tables
 
 
-def _parquet(path: Path, config: DataConfig) -> Iterator[Row]:
+def _parquet(stream: BinaryIO, config: DataConfig) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pa.OSFile(str(path)) as stream:  # a path as a text could mean another file system
-        file = pq.ParquetFile(stream)
-        _require_columns(file.schema_arrow.names, config)
-        batches = file.iter_batches(columns=_wanted(config))
-        yield from _rows((pa.Table.from_batches([batch]) for batch in batches), config)
+    file = pq.ParquetFile(stream)
+    _require_columns(file.schema_arrow.names, config)
+    batches = file.iter_batches(columns=_wanted(config))
+    yield from _rows((pa.Table.from_batches([batch]) for batch in batches), config)
 
 
 def _hub(config: DataConfig, cache: Path) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import errno
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -139,10 +139,10 @@ def test_a_file_that_grows_while_it_is_read_is_refused(refusal, tmp_path, name, 
     path = save(FRAME, tmp_path / name)
     reader = reading.READERS[path.suffix]
 
-    def and_meanwhile(path: Path, config: DataConfig) -> Any:
-        yield from reader(path, config)
-        with path.open("ab") as stream:
-            stream.write(b"more")
+    def and_meanwhile(stream: BinaryIO, config: DataConfig) -> Any:
+        yield from reader(stream, config)
+        with path.open("ab") as writer:
+            writer.write(b"more")
 
     monkeypatch.setitem(reading.READERS, path.suffix, and_meanwhile)
     assert refusal(path) == "was written to while it was read; run again once it is finished"
