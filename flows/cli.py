@@ -5,17 +5,22 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EISDIR
 from importlib.metadata import version
+from json import dumps
+from os import strerror
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from uuid import uuid4
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid, load_config
-from alignment.errors import REFUSED, InputError, PlumblineError
+from alignment.errors import REFUSED, InputError, PlumblineError, StoreError
+from alignment.store import write_json
 from flows import operate
 from flows.console import make_console, quieten
 from flows.flags import Flags, overrides
@@ -52,7 +57,7 @@ def run(
 ) -> int:
     """Run the whole pipeline: exit 0 registered, 3 a gate refused, 2 bad config or input, 1 anything unexpected."""
     wanted = load_config(config, overrides(flags))
-    _require_folder_of(json)
+    _require_writable(json)
     console = _begin(config, wanted, debug)
     with _prefect(console):
         from flows.align import align
@@ -73,7 +78,7 @@ def retrain(
 ) -> int:
     """One more round from the champion, on prompts that no round has used: exits as `run` does, 0 also if skipped."""
     wanted = load_config(config, overrides(flags))
-    _require_folder_of(json)
+    _require_writable(json)
     console = _begin(config, wanted, debug)
     with _prefect(console):
         from flows.align import AlignResult
@@ -214,18 +219,45 @@ def _groups(wanted: AlignConfig) -> dict[str, Any]:
     return {name: getattr(wanted, name) for name in AlignConfig.model_fields}
 
 
-def _require_folder_of(json: Path | None) -> None:
-    if json is not None and not json.absolute().parent.is_dir():
-        raise InputError(f"--json {json}: the folder {json.absolute().parent} does not exist; create it first")
+def _require_writable(json: Path | None) -> None:
+    """Refuse at once what could not be written once everything is computed."""
+    if json is None:
+        return
+    folder = json.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--json {json}: the folder {folder} does not exist; create it first")
+    with _told(json, InputError):
+        if _is_special(json):
+            return
+        if json.is_dir():
+            raise IsADirectoryError(EISDIR, strerror(EISDIR))
+        draft = json.with_name(f".{json.name}.{uuid4().hex[:8]}")
+        draft.touch()
+        draft.unlink()
 
 
 def _report(result: "AlignResult", json: Path | None, console: Console) -> int:
-    if json is not None:
-        from alignment.store import write_json
-
-        write_json(json, summary(result))
     _show(result, console)
+    if json is not None:
+        with _told(json, StoreError):
+            if _is_special(json):
+                json.write_text(f"{dumps(summary(result), default=str)}\n", encoding="utf-8", errors="backslashreplace")
+            else:
+                write_json(json, summary(result))
     return 0 if result.judgement.verdict == "pass" else REFUSED
+
+
+def _is_special(path: Path) -> bool:
+    """A device or a pipe, which is written to and not replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _told(json: Path, kind: type[PlumblineError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"--json {json}: {error.strerror}; name a file that you may write") from error
 
 
 def _show(result: "AlignResult", console: Console) -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
 from tasks.home import home
 
-Port = Annotated[int, Parameter(help="Where it listens on 127.0.0.1; where that is taken, another one is chosen")]
+PORT = Number(gte=0, lte=65535)
+Port = Annotated[
+    int, Parameter(help="Where it listens on 127.0.0.1; where that is taken, another one is chosen", validator=PORT)
+]
 
 
 def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Port = 5055) -> int:
@@ -126,7 +130,7 @@ def smoke(
 def receiver(
     *,
     host: Annotated[str, Parameter(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="Port to listen on")] = 5055,
+    port: Annotated[int, Parameter(help="Port to listen on", validator=PORT)] = 5055,
     config: PromotionFile = PROMOTION,
 ) -> int:
     """Hear from MLflow that a champion was set by hand, and check it.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from alignment.config import PromotionConfig
-from alignment.errors import PlumblineError
+from alignment.errors import PlumblineError, StackError
 from tasks import webhook
 from tasks.home import home
 from tasks.promotion import reconcile, recorded_models
@@ -108,9 +109,17 @@ def look_at_all(known: Callable[[], list[str]], look: Look, policy: PromotionCon
 
 
 def serve(host: str, port: int, policy: PromotionConfig) -> None:
-    """Run the receiver until it is stopped. Raises ConfigError where its secret is missing or weak."""
+    """Run the receiver until it is stopped.
+
+    Raises ConfigError where its secret is missing or weak, StackError where it cannot listen at that address.
+    """
     import uvicorn
 
     app = create_app(webhook.read_secret(), policy, known=recorded_models)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:  # what uvicorn would end the process for, with the exit code of a refusal
+        kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=kind).close()
+    except (OSError, UnicodeError) as error:
+        raise StackError(f"receiver at {host}:{port}: {error}; give another --host or --port") from error
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

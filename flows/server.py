@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from importlib.metadata import version
 from pathlib import Path
 
+from alignment.errors import StoreError
 from alignment.locks import alone
 from flows import reach
 from flows.processes import LOOPBACK, free_port, start, stop, wait_for_answer
@@ -68,10 +69,16 @@ def prefect_server(home: Path) -> Iterator[Callable[[], None]]:
     log = home / "prefect" / "server.log"
     own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     with ExitStack() as starting:
-        starting.enter_context(first_use(folder))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            starting.enter_context(first_use(folder))
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_bytes(b"")
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or folder}: {error.strerror}; point PLUMBLINE_HOME at a folder that you may write"
+            ) from error
         port = free_port()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
         process = start(prefect_command(port), own_environment() | own, log)
         os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
         atexit.register(stop, process, STOPPED_WITHIN)
