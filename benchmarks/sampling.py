@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from alignment.config import SamplingConfig
-from alignment.models import place
 from alignment.conventions import Conventions
+from alignment.models import place
 from alignment.sampling import generate, request
 from benchmarks.measure import Race, Side, gpt2, race, show
 
