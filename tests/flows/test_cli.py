@@ -200,7 +200,7 @@ def test_a_flag_beats_the_file_and_both_are_bounded(
     ("overrides", "parts"),
     [
         ({"dpo": {"learning_rat": 1}}, ("unknown field `dpo.learning_rat`", "did you mean `dpo.learning_rate`?")),
-        ({"dpo": {"beta": -1}}, ("dpo.beta = -1", "greater than 0")),
+        ({"dpo": {"beta": -1}}, ("dpo.beta = '-1'", "greater than 0")),
         ({"data": {"path": "missing.parquet"}}, ("data.path missing.parquet", "no such file")),
         (
             {"prompts": {"tokens_min": 39, "tokens_max": 39}, "data": {"path": "short.csv"}},
@@ -208,7 +208,7 @@ def test_a_flag_beats_the_file_and_both_are_bounded(
         ),
         ({"data": {"path": "empty.csv"}}, ("data.path empty.csv", "empty")),
         ({"data": {"path": "one_column.csv"}}, ("has no column `label`", "data.label_column")),
-        ({"data": {"path": "one_class.csv"}}, ("needs texts of both classes", "data.positive_label")),
+        ({"data": {"path": "one_class.csv"}}, ("no text has this label", "data.positive_label")),
     ],
     ids=["unknown-field", "out-of-bounds", "missing-file", "short-texts", "empty-file", "one-column", "one-class"],
 )
