@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
+from alignment.environment import dropped
 from tasks.home import home
 
 PORT = Number(gte=0, lte=65535)
@@ -29,6 +30,8 @@ def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Po
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         if os.environ.get(name):
             console.print(f"{name} is set, and not used: up starts servers of its own", highlight=False)
+    for name in dropped():
+        console.print(f"{name} is set, and not used: the config names the precision", highlight=False)
     return run_stack(home(), Ports(prefect_port, mlflow_port, receiver_port), console)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,7 +130,9 @@ def secret(home: Path, name: str) -> str:
         draft = path.with_name(f".{name}.{os.getpid()}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(urlsafe_b64encode(secrets.token_bytes(32)))
-        draft.replace(path)
+        with suppress(FileExistsError):  # another process was quicker
+            path.hardlink_to(draft)
+        draft.unlink()
     return path.read_text(encoding="ascii")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from alignment.store import write_json
 from flows.logs import Log, tidy
 from flows.presence import LAST_WORDS, State, dismiss, joined, last_heartbeat, only_one
 from flows.processes import call, end_marked, marked, start, stop
+from flows.server import first_use, made
 from flows.services import (
     COMMAND,
     POOL,
@@ -28,6 +30,8 @@ from flows.services import (
     secret,
     stack_file,
 )
+from tasks import connection
+from tasks.addresses import sqlite_uri
 
 READY_WITHIN = 180.0  # seconds for a service's first sign of life, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
@@ -68,10 +72,14 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     write_json(stack_file(home, "stack.json"), asdict(state))
     console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
     servers = "prefect", "mlflow"
-    for name in servers:
-        services[name].start()
-    for name in servers:
-        services[name].wait(READY_WITHIN, stopping.is_set)
+    _make_database(home, services["mlflow"].env, stopping)
+    with first_use(home / "prefect"):
+        for name in servers:
+            services[name].start()
+        for name in servers:
+            services[name].wait(READY_WITHIN, stopping.is_set)
+        if not stopping.is_set():
+            made(home / "prefect")
     services["receiver"].start()
     if not stopping.is_set():
         _bootstrap(home, services["worker"].env, stopping)
@@ -113,17 +121,32 @@ def start_worker(services: dict[str, Service], prefect: str, stopping: threading
     return heard()
 
 
+def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
+    """Have MLflow's database made before its server starts, whose first requests would do it at once, and break it."""
+    uri = sqlite_uri(home / "mlflow.db")
+    with connection.first_use(uri):  # who makes it just now is waited for
+        there = (home / "mlflow.db").exists()
+    if not there:
+        code = "import sys; from tasks import connection; connection.configure(sys.argv[1]); connection.check()"
+        _run_once(home, "database", [sys.executable, "-c", code, uri], env, stopping)
+
+
 def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
     """`plumbline bootstrap` in a process of its own: the watcher stays small."""
-    log = Log(stack_file(home, "log") / "bootstrap.log")
-    process = start([*COMMAND, "bootstrap"], env, log.path)
+    _run_once(home, "bootstrap", [*COMMAND, "bootstrap"], env, stopping)
+
+
+def _run_once(home: Path, name: str, command: list[str], env: Mapping[str, str], stopping: threading.Event) -> None:
+    """Wait for a process to end, or for somebody to ask to stop. Raises StackError where it fails."""
+    log = Log(stack_file(home, "log") / f"{name}.log")
+    process = start(command, env, log.path)
     while process.poll() is None and not stopping.is_set():
         stopping.wait(LOOK_EVERY)
     if process.poll() is None:
         stop(process, 5)
     elif process.returncode:
         last = [line for line in log.lines() if line.strip()][-1:]
-        raise StackError(f"the bootstrap failed: {' '.join(last).removeprefix('plumbline: ')} (see {log.path})")
+        raise StackError(f"the {name} failed: {' '.join(last).removeprefix('plumbline: ')} (see {log.path})")
 
 
 def _settle(prefect: str) -> None:

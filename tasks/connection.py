@@ -106,7 +106,7 @@ def check() -> None:
         )
     with guard():
         if here.database is not None:
-            with _first_use(here.uri):
+            with first_use(here.uri):
                 _try_database(here.database)
         elif here.remote and not is_behind_proxy(here.uri):
             parts = urlsplit(here.uri)
@@ -199,7 +199,7 @@ def _artifact_location() -> str | None:
 def _client(uri: str) -> Any:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with _first_use(uri):
+    with first_use(uri):
         if (database := sqlite_file(uri)) is not None:
             _try_database(database)
         from mlflow import MlflowClient
@@ -214,7 +214,7 @@ def _client(uri: str) -> Any:
     return made
 
 
-def _first_use(uri: str) -> AbstractContextManager[None]:
+def first_use(uri: str) -> AbstractContextManager[None]:
     """One process at a time where a database may have to be made or brought up to date: MLflow's own would collide."""
     if Place(uri, None).remote:
         return nullcontext()

@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from flows.presence import join, joined, only_one, running
 from flows.presence import status as show_status
 from flows.processes import MARK, end_marked, free_port, marked, start
 from flows.services import Ports, Service, make_services, project_folder, secret, stack_file
-from flows.stack import DEATHS, revive, start_worker
+from flows.stack import DEATHS, _make_database, revive, start_worker
 
 PROJECT = Path(__file__).parents[2]
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -354,3 +356,16 @@ def test_people_see_what_runs_tell_and_what_goes_wrong(
     source: str, line: str, shown: tuple[str, str, str] | None
 ) -> None:
     assert tidy(source, line) == shown
+
+
+def test_mlflow_s_database_is_there_before_its_server(tmp_path: Path) -> None:
+    """The server's first requests would make it all at once, and leave it broken."""
+    env = os.environ | {"PLUMBLINE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    (tmp_path / "stack" / "log").mkdir(parents=True)
+    _make_database(tmp_path, env, threading.Event())
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM registered_models").fetchone() == (0,)
+    made = (tmp_path / "mlflow.db").stat().st_mtime_ns
+    _make_database(tmp_path, env, threading.Event())
+    assert (tmp_path / "mlflow.db").stat().st_mtime_ns == made
