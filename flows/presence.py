@@ -27,6 +27,7 @@ logger = logging.getLogger("plumbline")
 LOOK_EVERY = 0.1  # seconds
 STARTS_WITHIN = 180.0  # seconds for the first answer of a stack's servers
 PATIENCE = 2.0  # seconds, for somebody who only looks at the lock, or has it and is about to write its addresses
+STARTING = "starting"  # the file that is there until a stack's servers have answered
 JOINED = "joined"  # the folder with a locked file for each process that uses the stack
 LAST_WORDS = 5.0  # seconds for a process whose servers are gone
 RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
@@ -65,6 +66,7 @@ def only_one(home: Path) -> Iterator[threading.Event]:
             where = f": Prefect {state.prefect}, MLflow {state.mlflow}" if state else ""
             raise StackError(f"up already in {home}{where}; `plumbline down` stops it")
         stack_file(home, "stack.json").unlink(missing_ok=True)
+        stack_file(home, STARTING).unlink(missing_ok=True)
         stopping = threading.Event()
         before = {
             number: signal.signal(number, lambda *_: stopping.set())
@@ -183,12 +185,10 @@ def last_heartbeat(prefect: str) -> float | None:
 
 
 def _once_up(home: Path) -> State | None:
-    """The stack of this home, once its servers answer or have had their time; None where none is up, or it ended."""
+    """The stack of this home, once its servers have answered or have had their time; None where none is up."""
     ends = time.monotonic() + STARTS_WITHIN
     told = False
-    while (state := running(home)) is not None and time.monotonic() < ends:
-        if all(answers(state.health[name]) for name in ("prefect", "mlflow")):
-            break
+    while (state := running(home)) is not None and stack_file(home, STARTING).exists() and time.monotonic() < ends:
         if not told:
             logger.warning("`plumbline up` starts in this home; waiting for its servers")
             told = True

@@ -16,7 +16,7 @@ from rich.markup import escape
 from alignment.errors import StackError
 from alignment.store import write_json
 from flows.logs import Log, tidy
-from flows.presence import LAST_WORDS, State, dismiss, joined, last_heartbeat, only_one
+from flows.presence import LAST_WORDS, STARTING, State, dismiss, joined, last_heartbeat, only_one
 from flows.processes import call, end_marked, marked, start, stop
 from flows.server import first_use, made
 from flows.services import (
@@ -69,6 +69,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     secret(home, "webhook")
     prefect, mlflow, receiver = ports.addresses()
     state = State(os.getpid(), prefect, mlflow, receiver)
+    stack_file(home, STARTING).touch()
     write_json(stack_file(home, "stack.json"), asdict(state))
     console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
     servers = "prefect", "mlflow"
@@ -80,6 +81,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
             services[name].wait(READY_WITHIN, stopping.is_set)
         if not stopping.is_set():
             made(home / "prefect")
+    stack_file(home, STARTING).unlink(missing_ok=True)
     services["receiver"].start()
     if not stopping.is_set():
         _bootstrap(home, services["worker"].env, stopping)

@@ -369,3 +369,18 @@ def test_mlflow_s_database_is_there_before_its_server(tmp_path: Path) -> None:
     made = (tmp_path / "mlflow.db").stat().st_mtime_ns
     _make_database(tmp_path, env, threading.Event())
     assert (tmp_path / "mlflow.db").stat().st_mtime_ns == made
+
+
+def test_a_stack_that_starts_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PLUMBLINE_WEBHOOK_URL"):
+        monkeypatch.setenv(name, "")
+    with only_one(tmp_path):
+        write_json(stack_file(tmp_path, "stack.json"), {"pid": 1, "prefect": "p", "mlflow": "m", "receiver": "r"})
+        stack_file(tmp_path, "starting").touch()
+        waiting = threading.Thread(target=join, args=(tmp_path,))
+        waiting.start()
+        waiting.join(0.5)
+        assert not os.environ["PREFECT_API_URL"]
+        stack_file(tmp_path, "starting").unlink()
+        waiting.join(10)
+        assert os.environ["PREFECT_API_URL"] == "p/api"
