@@ -333,8 +333,9 @@ def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) ->
 
 
 def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> None:
+    """The home has a blank in its name: the command is quoted for a shell."""
     assert tracking.run_url(run_id).startswith(
-        f"mlflow ui --backend-store-uri sqlite:///{home}/mlflow.db, then http://"
+        f"mlflow ui --backend-store-uri 'sqlite:///{home}/mlflow.db', then http://"
     )
     assert run_id in tracking.run_url(run_id)
 
