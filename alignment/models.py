@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import json
+import logging
 import os
 import platform
 import sys
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 from alignment.conventions import Conventions, context_length, conventions, text_config  # noqa: F401
 from alignment.errors import ModelError, PlumblineError
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["base", "reward", "anchor"]
 FIELDS: dict[Kind, str] = {"base": "base.model", "reward": "reward.model", "anchor": "evaluation.anchor"}
@@ -59,13 +62,18 @@ class Loaded:
         return [[*self.conventions.begins, *ids] for ids in bare]
 
     def decode(self, rows: Sequence[Sequence[int]], finished: Sequence[bool]) -> list[str]:
-        """The texts of token ids, special tokens left out.
+        """The texts of token ids, special tokens left out, and the token that ends a finished one, special or not.
 
         Where a text is not finished, a part of a character at its end was cut by the length, and is left out as well.
         """
+        ends = self.conventions.ends
+        texts_only = [
+            list(ids[:-1] if done and ids and ids[-1] in ends else ids)
+            for ids, done in zip(rows, finished, strict=True)
+        ]
         with using(self.name, "decoding"):
             texts = self.tokenizer.batch_decode(
-                [list(ids) for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+                texts_only, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         return [text if done else text.rstrip(REPLACEMENT) for text, done in zip(texts, finished, strict=True)]
 
@@ -161,7 +169,9 @@ def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
     if kind == "reward":
         save(load_reward(source, revision=revision), folder)
     else:
-        save(load_base(source, revision=revision, kind=kind), folder)
+        loaded = load_base(source, revision=revision, kind=kind)
+        _warn_of_ends(loaded)
+        save(loaded, folder)
 
 
 def require_same_vocabulary(anchor: Path, base: Path) -> None:
@@ -278,6 +288,20 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
         )
     _settle_padding(loaded, kind)
     return loaded
+
+
+def _warn_of_ends(loaded: Loaded) -> None:
+    """A config that was left at its architecture's defaults may name an ordinary word as the end of a text."""
+    for token in loaded.conventions.ends:
+        text = loaded.tokenizer.decode([token], skip_special_tokens=True)
+        if text.strip():
+            logger.warning(
+                "%s: ends a text at the token id %d, %r, which its tokenizer takes for text; if that is wrong, mend "
+                "`eos_token_id` in its config.json and generation_config.json",
+                loaded.name,
+                token,
+                text,
+            )
 
 
 def _settle_padding(loaded: Loaded, kind: Kind) -> None:

@@ -167,6 +167,28 @@ def test_half_a_character_within_a_text_stays_for_the_validation_to_find(tiny_to
     assert Loaded(base.model, tiny_tokenizer).decode([half], [False]) == ["\ufffd fine"]
 
 
+def test_the_token_that_ends_a_text_is_none_of_it_whether_special_or_not(tiny_tokenizer, base):
+    ids = tiny_tokenizer("a fine")["input_ids"]
+    ends = tiny_tokenizer("!")["input_ids"]
+    model = build("gpt2", vocab_size=len(tiny_tokenizer), eos_token_id=ends)
+    given = Loaded(model, tiny_tokenizer)
+    assert given.decode([[*ids, *ends], [*ids, *ends], [*ids, 0]], [True, False, True]) == [
+        "a fine",
+        "a fine!",
+        "a fine",
+    ]
+
+
+def test_an_ordinary_word_that_ends_texts_is_warned_of(tiny_tokenizer, tmp_path, caplog):
+    """LlamaConfig's own `eos_token_id` is 2, whatever the tokenizer has there."""
+    word = tiny_tokenizer("!")["input_ids"]
+    models.save(Loaded(build("llama", vocab_size=len(tiny_tokenizer), eos_token_id=word), tiny_tokenizer), tmp_path)
+    models.copy(str(tmp_path), tmp_path / "copy", "base", "main")
+    assert [record.getMessage().partition(", which")[0] for record in caplog.records] == [
+        f"base.model {tmp_path}: ends a text at the token id {word[0]}, '!'"
+    ]
+
+
 # Use
 
 
