@@ -3,7 +3,7 @@
 A tokenizer, a config and the weights each say a part of it, and do not always agree; here they are asked once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ CONTEXT_NAMES = (
 )
 """What configs call the longest sequence, in tokens."""
 
+REPLACEMENT = "\ufffd"
+"""What decoders write for a part of a character."""
+
 POSITION_TABLES = ("position_embeddings", "position_embedding", "wpe", "embed_positions", "positions_embed", "pos_emb")
 """What models call their table of learned positions."""
-
-PROBE = "a"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Conventions:
     longest: int | None = None
     first_position: int = 0
     embeddings: int | None = None
+    names_padding: bool = True
+    """Whether the config names `pad_id`: a classifier that finds a text's end by it may else be given another one."""
 
     def require_known(self, rows: Iterable[Sequence[int]], name: str, tokenizer: Any = None) -> None:
         """Raise ModelError where a row holds an id that the model has no embedding for: on a GPU it would abort."""
@@ -59,30 +62,46 @@ class Conventions:
 def conventions(model: Any, tokenizer: Any, name: str = "the model") -> Conventions:
     """Ask a model and its tokenizer. Raises ModelError where a text would begin with an id that the model lacks."""
     size = embeddings(model)
-    begins, closes = affixes(tokenizer)
+    begins, _ = affixes(tokenizer)
     ends = end_ids(model, tokenizer)
+    pad_id = _pad_id(text_config(model.config), tokenizer, size)
     found = Conventions(
         ends=ends,
-        pad_id=_pad_id(text_config(model.config), tokenizer, closes, size),
+        pad_id=pad_id,
         begins=begins,
         opening=begins
         or ((ends[0] if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id),) if ends else ()),
         longest=longest(model),
         first_position=_first_position(model),
         embeddings=size,
+        names_padding=getattr(text_config(model.config), "pad_token_id", None) == pad_id,
     )
     found.require_known([found.begins, found.opening], name, tokenizer)
     return found
 
 
 def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that a tokenizer puts before and after every text, as its post-processor says."""
-    bare = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer(PROBE)["input_ids"])
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+    """The ids that a tokenizer puts before and after every text, as a text that it can spell shows."""
+    if tokenizer("")["input_ids"] == []:
+        return (), ()
+    for probe in _probes(tokenizer):
+        try:
+            bare = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
+            whole = list(tokenizer(probe)["input_ids"])
+        except Exception:  # noqa: BLE001, S112 - a vocabulary may lack the probe's signs, and raises anything then
+            continue
+        for start in range(len(whole) - len(bare) + 1 if bare else 0):
+            if whole[start : start + len(bare)] == bare:
+                return tuple(whole[:start]), tuple(whole[start + len(bare) :])
     return (), ()
+
+
+def _probes(tokenizer: Any) -> Iterator[str]:
+    """Texts to try: a letter, and what tokens of the vocabulary stand for, as not every one knows that letter."""
+    yield "a"
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    for token in ordinary[:: max(1, len(ordinary) // 50)]:
+        yield tokenizer.decode([token])
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -140,15 +159,9 @@ def _position_tables(model: Any) -> list[tuple[int, int]]:
     return found
 
 
-def _pad_id(config: Any, tokenizer: Any, closes: Sequence[int], size: int | None) -> int:
-    """The id to pad with: the config's own where it has one, as the model may look for it in what it is given.
-
-    A classifier on a causal model finds a text's last token by it: an id that the tokenizer ends every text with would
-    hide that token.
-    """
-    own = getattr(config, "pad_token_id", None)
-    for wanted in (own, tokenizer.pad_token_id, tokenizer.eos_token_id, *range(len(closes) + 1)):
-        known = wanted is not None and wanted >= 0 and (size is None or wanted < size)
-        if known and (wanted == own or wanted not in closes):
+def _pad_id(config: Any, tokenizer: Any, size: int | None) -> int:
+    """The id to pad with: the config's own where it has one, as the model may look for it in what it is given."""
+    for wanted in (getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if wanted is not None and wanted >= 0 and (size is None or wanted < size):
             return int(wanted)
     return 0

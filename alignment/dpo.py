@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
+RANDOM = ("dropout", "layerdrop", "drop_path", "drop_prob", "jitter")
+"""Parts of the names under which modules keep how much they draw at random."""
+
 _RUNAWAY_ACCURACY = 0.98
 
 
@@ -215,10 +218,13 @@ def train(
 
 
 def without_dropout(model: Any) -> None:
-    """Switch dropout off for good: policy and reference must give one sequence one probability."""
+    """Switch dropout off for good, and left-out layers and noisy routing with it.
+
+    Policy and reference must give one sequence one probability.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):
+            if isinstance(value, float) and any(part in name for part in RANDOM):
                 setattr(module, name, 0.0)

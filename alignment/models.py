@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from alignment.conventions import Conventions, context_length, conventions, text_config  # noqa: F401
+from alignment.conventions import REPLACEMENT, Conventions, conventions
 from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,6 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pyt
 SMALL_MODEL = 1_000_000  # parameters
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model", "vocab.txt")
-
-
-REPLACEMENT = "\ufffd"  # what decoders write for a part of a character
 
 
 @dataclass(frozen=True)
@@ -279,14 +276,14 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
     loaded = Loaded(place(model).eval(), tokenizer, name or f"{FIELDS[kind]} {source}")
     if kind != "reward" and not loaded.conventions.ends:
         raise ModelError(
             f"{FIELDS[kind]} {source}: neither its tokenizer nor its config names an end-of-text token that it knows; "
             "set `eos_token` and save it again"
         )
-    _settle_padding(loaded, kind)
+    _settle_padding(loaded)
     return loaded
 
 
@@ -304,16 +301,10 @@ def _warn_of_ends(loaded: Loaded) -> None:
             )
 
 
-def _settle_padding(loaded: Loaded, kind: Kind) -> None:
-    """Have config and tokenizer name a padding id that the model knows, where theirs is none; others stay as they are.
-
-    A classifier on a causal model looks for the last token before the config's, whatever the batch is padded with.
-    """
-    model, tokenizer, found = loaded.model, loaded.tokenizer, loaded.conventions
-    if kind == "reward":
-        text_config(model.config).pad_token_id = model.config.pad_token_id = found.pad_id
-    beyond = found.embeddings is not None and (tokenizer.pad_token_id or 0) >= found.embeddings
-    if beyond:
+def _settle_padding(loaded: Loaded) -> None:
+    """Have the tokenizer pad with a token that the model knows, where it names another: it is saved with the model."""
+    found, tokenizer = loaded.conventions, loaded.tokenizer
+    if found.embeddings is not None and (tokenizer.pad_token_id or 0) >= found.embeddings:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(found.pad_id)
 
 

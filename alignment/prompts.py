@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from alignment.config import PromptsConfig
+from alignment.conventions import REPLACEMENT
 from alignment.errors import DataError
-from alignment.models import REPLACEMENT
 
 Split = Literal["train", "eval"]
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]

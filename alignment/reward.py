@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, PrinterCallback
 
 from alignment.config import RewardConfig
+from alignment.conventions import text_config
 from alignment.errors import DataError, ScoreError
 from alignment.models import Loaded, place, using
 from alignment.selfcheck import SelfCheck
 from alignment.training import Progress, ReportProgress, SafeTrainer, arguments, resume_point
 
 HELD_OUT_TEXTS = 1_000
+NO_LIMIT = 10**9  # tokens
 
 
 def train_reward(
@@ -93,8 +95,9 @@ def score_texts(
     Raises ModelError where the model lacks a token or cannot be run, SelfCheckError where a batch's logits are not
     those of its texts one by one, and ScoreError, naming the first text, where a score is NaN or infinite.
     """
+    limit = _longest(loaded)
     with using(loaded.name, "tokenization"):
-        encoded = loaded.tokenizer(list(texts), truncation=True, max_length=_longest(loaded))
+        encoded = loaded.tokenizer(list(texts), truncation=limit is not None, max_length=limit, verbose=False)
     ids = encoded["input_ids"]
     loaded.conventions.require_known(ids, loaded.name, loaded.tokenizer)
     scores = _logits(loaded, ids, batch_size, progress, types=encoded.get("token_type_ids"))[:, column]
@@ -110,11 +113,15 @@ def score_texts(
 def count_truncated(loaded: Loaded, texts: Sequence[str]) -> int:
     """How many of the texts are longer than the reward model reads, and so are scored by their opening."""
     limit = _longest(loaded)
+    if limit is None:
+        return 0
     return sum(len(ids) > limit for ids in loaded.tokenizer(list(texts), verbose=False)["input_ids"])
 
 
-def _longest(loaded: Loaded) -> int:
-    return int(min(filter(None, (loaded.conventions.longest, loaded.tokenizer.model_max_length))))
+def _longest(loaded: Loaded) -> int | None:
+    """The most tokens that model and tokenizer allow; a tokenizer without a limit names a huge one."""
+    limits = (loaded.conventions.longest, loaded.tokenizer.model_max_length)
+    return min((int(limit) for limit in limits if limit and limit < NO_LIMIT), default=None)
 
 
 @torch.inference_mode()
@@ -128,7 +135,13 @@ def _logits(
     """The logits [N, classes] of N texts, given as token ids and, where the tokenizer makes them, token types."""
 
     def forward(rows: Sequence[int]) -> NDArray[np.float64]:
-        batch = _pad([ids[row] or [loaded.pad_id] for row in rows], loaded.pad_id)
+        given = [ids[row] or [loaded.pad_id] for row in rows]
+        pad_id = loaded.pad_id
+        if not loaded.conventions.names_padding:  # what is no text's last token hides none
+            last = {row[-1] for row in given}
+            pad_id = next(token for token in range(len(last) + 1) if token not in last)
+            text_config(loaded.model.config).pad_token_id = loaded.model.config.pad_token_id = pad_id
+        batch = _pad(given, pad_id)
         if types is not None:
             batch["token_type_ids"] = _pad([types[row] or [0] for row in rows], 0)["input_ids"]
         batch = {name: tensor.to(loaded.model.device) for name, tensor in batch.items()}

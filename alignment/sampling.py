@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
+from alignment.errors import SelfCheckError
 from alignment.logprobs import Tokens
 from alignment.models import using
 from alignment.selfcheck import SelfCheck, plain_logprob
@@ -76,8 +78,7 @@ def generate(
     found: dict[int, Completion] = {}
     for chunk in _batches(requests, config.batch_size, alike=not _bears_padding(model)):
         batch = [requests[i] for i in chunk]
-        with using(name, "sampling"):
-            drawn = _generate_batch(model, batch, config, conventions)
+        drawn = _generate_batch(model, batch, config, conventions, name)
         found.update(zip(chunk, drawn, strict=True))
         check.logprobs(
             [completion.logprob for completion in drawn],
@@ -92,7 +93,7 @@ def generate(
 
 @torch.inference_mode()
 def _generate_batch(
-    model: Any, requests: Sequence[Request], config: SamplingConfig, conventions: Conventions
+    model: Any, requests: Sequence[Request], config: SamplingConfig, conventions: Conventions, name: str
 ) -> list[Completion]:
     device = next(model.parameters()).device
     pad_id, ends = conventions.pad_id, torch.tensor(conventions.ends, device=device)
@@ -102,7 +103,7 @@ def _generate_batch(
     room = torch.tensor([len(request.uniforms) for request in requests], device=device)
     uniforms = _rectangle([request.uniforms for request in requests]).to(device)
 
-    step = _Stepper(model, mask, conventions.first_position, cached=config.cache)
+    step = _Stepper(model, mask, conventions.first_position, name, cached=config.cache)
     logits = step.prefill(ids, of_request)
     steps = int(room.max())
     tokens = torch.full((len(requests), steps), pad_id, dtype=torch.long, device=device)
@@ -123,6 +124,8 @@ def _generate_batch(
             break
         logits = step.advance(tokens[:, position], alive)
     sums = logprobs.double().sum(1).tolist()
+    if not all(map(math.isfinite, sums)):
+        raise SelfCheckError(f"{name}: sampling gives log-probs that are no numbers; check its weights, or precision")
     return [
         Completion(row[:length], done, logprob)
         for row, length, done, logprob in zip(tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True)
@@ -153,8 +156,9 @@ class _Stepper:
     A model that hands out no cache, or may keep none, is given the whole sequences at every step: slow, and right.
     """
 
-    def __init__(self, model: Any, mask: Tensor, first_position: int, *, cached: bool) -> None:
+    def __init__(self, model: Any, mask: Tensor, first_position: int, name: str, *, cached: bool) -> None:
         self.model = model
+        self.name = name
         self.mask = mask
         self.first_position = first_position
         self.padded = not bool(mask.all())
@@ -169,7 +173,8 @@ class _Stepper:
         if self.cache is None:
             self.ids = ids[repeats]
         else:
-            self.cache.reorder_cache(repeats)  # unlike `batch_select_indices`, recurrent layers have it too
+            with using(self.name, "sampling"):
+                self.cache.reorder_cache(repeats)  # unlike `batch_select_indices`, recurrent layers have it too
         self.mask = self.mask[repeats]
         return logits[repeats]
 
@@ -193,7 +198,8 @@ class _Stepper:
             extra["position_ids"] = positions
         if self.cache_name and self.ids is None:
             extra |= {self.cache_name: self.cache, "use_cache": True}
-        out = self.model(input_ids=ids, logits_to_keep=1, **extra)
+        with using(self.name, "sampling"):
+            out = self.model(input_ids=ids, logits_to_keep=1, **extra)
         self.cache = getattr(out, self.cache_name, None) if self.cache_name else None
         logits: Tensor = out.logits[:, -1].float()
         return logits
@@ -210,8 +216,13 @@ def _cache_name(model: Any) -> str:
 
 
 def _bears_padding(model: Any) -> bool:
-    """Whether prompts of several lengths may share a batch: padding on the left would run through a recurrent state."""
-    return _cache_name(model) == "past_key_values" and not getattr(model, "_is_stateful", False)
+    """Whether prompts of several lengths may share a batch.
+
+    Padding on the left would run through a recurrent state, and shift the positions that a model counts by itself.
+    """
+    takes = inspect.signature(model.forward).parameters
+    recurrent = getattr(model, "_is_stateful", False)
+    return _cache_name(model) == "past_key_values" and "position_ids" in takes and not recurrent
 
 
 def _batches(requests: Sequence[Request], size: int, *, alike: bool) -> Iterator[list[int]]:

@@ -240,7 +240,7 @@ def _require_own_reference(loaded: "Loaded", rows: Rows) -> None:
     """Raise SelfCheckError unless the policy starts as its reference: what the batch gives, and what the pairs hold."""
     import torch
 
-    from alignment.dpo import collate, pair_logps
+    from alignment.dpo import collate, pair_logps, without_dropout
     from alignment.models import using
     from alignment.selfcheck import SelfCheck, plain_logprob
 
@@ -250,7 +250,10 @@ def _require_own_reference(loaded: "Loaded", rows: Rows) -> None:
     with using(loaded.name, "training"), torch.inference_mode():
         device = loaded.model.device
         batch = {name: tensor.to(device) for name, tensor in collate(rows, loaded.pad_id).items()}
+        without_dropout(loaded.model)
+        loaded.model.train()  # as it will be: whatever still draws at random shows
         found = pair_logps(loaded.model, batch)[0].chosen.tolist()
+        loaded.model.eval()
     lengths = [len(row["chosen_ids"]) for row in rows]
     given = [row["reference_chosen"] for row in rows]
     for stage, values in (("training", found), ("the pairs' reference", given)):

@@ -129,8 +129,10 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     wanted = load_config(config, overrides(flags))
     quieten(debug)
     from flows.planning import plan_table
+    from tasks import tracking
     from tasks.registry import with_local_models
 
+    tracking.configure(tracking_uri(), home() / "artifacts")
     local, _ = with_local_models(wanted, home() / "models")
     make_console().print(plan_table(local, store()))
     return 0

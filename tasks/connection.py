@@ -153,15 +153,19 @@ def fluent() -> Iterator[None]:
     """Point MLflow's global state here for the calls that take no client, one thread at a time, and put it back."""
     import mlflow
 
+    global _place
     names = ("MLFLOW_TRACKING_URI", *OTHER_PLACES)
     with _global_state:
+        configured, here = _place, place()
+        _place = here  # what it says without being configured stands in the environment, which is empty from here on
         before = {name: os.environ.pop(name) for name in names if name in os.environ}
-        mlflow.set_tracking_uri(place().uri)
+        mlflow.set_tracking_uri(here.uri)
         try:
             yield
         finally:
             mlflow.set_tracking_uri(None)
             os.environ.update(before)
+            _place = configured
 
 
 @contextmanager

@@ -43,7 +43,8 @@ def register(
     """Make the policy `key` a version of `name`, unless it is one already, and point `alias` at it where it may.
 
     A version is written once: what its run judged, and what people wrote on it since, stays. Two runs of one home never
-    make two versions of a policy; those of two machines that share no store may, and the newer one has the alias then.
+    make two versions of a policy, nor take the alias from each other's newer one; those of homes that share no store
+    may, where they register in the same second.
     """
     with alone(name):
         version = find_registered(name, key)

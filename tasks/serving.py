@@ -24,7 +24,7 @@ def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder.absolute()), **local)
         model = AutoModelForCausalLM.from_pretrained(str(folder.absolute()), use_safetensors=True, **local)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken file makes its reader raise anything
         raise ModelError(f"model folder {folder}: cannot be loaded ({' '.join(str(error).split())[:240]})") from error
     found = conventions(model, tokenizer, f"model folder {folder}")
     _fit_tokenizer(tokenizer, found)
@@ -43,6 +43,7 @@ def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "Generat
     sampling = config.sampling
     return GenerationConfig(
         do_sample=True,
+        use_cache=sampling.cache,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,

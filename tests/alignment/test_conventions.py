@@ -48,6 +48,22 @@ def test_the_empty_prompt_is_what_stands_before_a_text(spelling, opening):
     assert loaded(spelling=spelling).conventions.opening == opening
 
 
+@pytest.mark.parametrize(("letters", "unknown"), [("BCD", False), ("ACGTN", False), ("ABC", True)])
+def test_a_vocabulary_that_lacks_the_letter_a_begins_its_texts_as_well(letters, unknown):
+    """Proteins, DNA, other scripts: WordLevel without an unknown token raises where it cannot spell a text."""
+    from tokenizers import Tokenizer, processors
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
+    made = Tokenizer(WordLevel(vocabulary, unk_token=letters[0]) if unknown else WordLevel(vocabulary))
+    made.pre_tokenizer = Split("", "isolated")
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    given = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    assert affixes(given) == ((1,), (2,))
+
+
 # The end
 
 
@@ -76,13 +92,6 @@ def test_padding_is_the_configs_where_the_model_knows_it(config, named, expected
     model = build("llama")
     model.config.pad_token_id = config
     assert Loaded(model, tokenizer(Spelling(pad=named))).pad_id == expected
-
-
-def test_padding_is_not_what_ends_every_text():
-    """A classifier on a causal model would take the token before it for the last one."""
-    model = build("gpt2", task="SequenceClassification", num_labels=1)
-    model.config.pad_token_id = None
-    assert Loaded(model, tokenizer(Spelling(ends=True, pad=False))).pad_id not in {EOS}
 
 
 def test_a_padding_token_without_embedding_is_replaced_in_the_tokenizer_too(tmp_path):

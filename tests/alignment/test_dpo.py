@@ -22,6 +22,7 @@ from alignment.errors import ModelError, SelfCheckError, TrainingError
 from alignment.logprobs import score_completions
 from alignment.losses import LOSSES
 from alignment.training import resume_point
+from tests.alignment.architectures import build
 
 PAD = 0
 SMOOTHING = {"sigmoid": 0.1, "hinge": 0.0, "ipo": 0.0, "robust": 0.1}
@@ -537,6 +538,18 @@ def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monk
     settings = {"seed": 0, "steps": 1, "learning_rate": 1.0, "warmup_steps": 0, "log_every": 1, "checkpoint_every": 1}
     found = training.arguments(tmp_path, batch_size=3, **settings)
     assert (found.n_gpu, found.train_batch_size) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("opt", {"layerdrop": 0.5}), ("mixtral", {"router_jitter_noise": 0.1})],
+    ids=["opt", "mixtral"],
+)
+def test_layers_and_experts_are_not_drawn_at_random(kind: str, changes: dict[str, float], tmp_path: Path) -> None:
+    """Policy and reference are one model at the start, so the margin is 0 there."""
+    model = build(kind, **changes)
+    outcome = train(model, make_pairs(model, 4), make_config(steps=1, log_every=1), tmp_path)
+    assert outcome.history[0]["rewards/margin"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_model_that_cannot_be_trained_is_named(model: Any, pairs: list[Pair], tmp_path: Path) -> None:

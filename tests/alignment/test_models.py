@@ -318,7 +318,7 @@ def test_a_local_model_is_copied_whole(kind, base_folder, reward_folder, tmp_pat
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_classifier_on_a_causal_model_gets_a_padding_token(tiny_tokenizer, tmp_path):
+def test_a_classifier_on_a_causal_model_without_a_padding_token_scores_batches(tiny_tokenizer, tmp_path):
     """Without one it refuses more than one text at a time."""
     from transformers import GPT2Config, GPT2ForSequenceClassification
 

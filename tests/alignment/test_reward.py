@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from alignment.config import RewardConfig
 from alignment.errors import DataError, ModelError, ScoreError
-from alignment.models import positive_class
+from alignment.models import Loaded, positive_class
 from alignment.reward import _Openings, count_truncated, score_texts, train_reward
+from tests.alignment.architectures import Spelling, build, tokenizer
 
 CONFIG = RewardConfig(
     layers=1, width=16, heads=2, context=16, steps=30, batch_size=8, learning_rate=1e-2, min_opening=4
@@ -184,3 +185,25 @@ def test_a_text_with_a_token_that_the_model_has_no_embedding_for_is_refused(rewa
     )
     with pytest.raises(ModelError, match=r"^reward\.model x: a text holds the token id \d+ \('<tool>'\)"):
         score_texts(loaded, [*SOME, "a <tool>"], column=1, batch_size=4)
+
+
+@pytest.mark.parametrize("config", [None, -1], ids=["no padding token", "-1, as older configs have it"])
+def test_a_text_that_ends_in_what_pads_is_read_to_its_end(config):
+    """A classifier on a causal model takes the last token before the padding for the text's last."""
+    model = build("llama", task="SequenceClassification", num_labels=1)
+    model.config.pad_token_id = config
+    loaded = Loaded(model, tokenizer(Spelling(ends=True, pad=False)))
+    texts = ["BCA", "A", "ABCDEFA"]
+    found = score_texts(loaded, texts, column=0, batch_size=3)
+    model.config.pad_token_id = None  # one text at a time: its last token
+    with torch.inference_mode():
+        alone = [float(model(**loaded.tokenizer(text, return_tensors="pt")).logits[0, 0]) for text in texts]
+    assert found == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_model_without_a_limit_reads_whole_texts():
+    """BLOOM names none, and its tokenizer a number beyond every integer."""
+    model = build("bloom", task="SequenceClassification", num_labels=1)
+    loaded = Loaded(model, tokenizer(Spelling()))
+    assert count_truncated(loaded, ["A" * 300]) == 0
+    assert np.isfinite(score_texts(loaded, ["A" * 300, "ABC"], column=0, batch_size=2)).all()

@@ -16,7 +16,7 @@ from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.reward import score_texts
-from alignment.sampling import generate, request
+from alignment.sampling import Request, generate, request
 from alignment.selfcheck import SelfCheck, plain_logprob
 from tests.alignment.architectures import EOS, PAD, Spelling, build, tokenizer
 
@@ -130,6 +130,17 @@ def test_padding_that_a_classifier_takes_for_text_is_found():
     model.config.pad_token_id = 40
     with pytest.raises(SelfCheckError, match=STAGES["reward"][2]):
         score_texts(loaded, ["ABC", "ABCDEFGHI", "AC"], column=0, batch_size=3)
+
+
+def test_a_later_batch_without_numbers_is_found_too():
+    """Positions from the 20th on are spoilt, which the first, short batch does not reach."""
+    model = build("gpt2")
+    with torch.no_grad():
+        model.transformer.wpe.weight[20:] = float("nan")
+    config = SAMPLING.model_copy(update={"batch_size": 1, "new_tokens_min": 2, "new_tokens_max": 20})
+    requests = [Request([1, 5], [0.5] * 3), Request([1, 5, 6], [0.5] * 21)]
+    with pytest.raises(SelfCheckError, match=r"^base\.model x: sampling gives log-probs that are no numbers"):
+        generate(model, requests, config, Conventions((), PAD), name="base.model x")
 
 
 def test_the_check_is_an_error_of_a_stage():

@@ -70,3 +70,14 @@ print(connection.experiment("first"))
 @pytest.mark.parametrize(("uri", "file"), [("sqlite:///:memory:", None), ("http://host:5000", None)])
 def test_what_is_no_file_has_none(uri: str, file: Any) -> None:
     assert connection.Place(uri, None).database is file
+
+
+def test_the_environments_mlflow_holds_within_fluent_where_nobody_configured_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in `plumbline plan` and in a worker: the variable is hidden from MLflow there, and what it said is not."""
+    monkeypatch.setattr(connection, "_place", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    with connection.fluent():
+        assert connection.place().uri == f"sqlite:///{tmp_path}/other.db"
+    assert connection._place is None
