@@ -471,12 +471,12 @@ class AlignConfig(Group):
         return self
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
     """Read a YAML file and lay `overrides` (nested as the YAML is) over it.
 
     Raises ConfigError if the file is missing, is not YAML, or holds an unknown field or a value out of bounds.
     """
-    return build_config(merge(read_yaml(path), overrides or {}), source=str(path))
+    return build_config(merge(read_yaml(Path(path)), overrides or {}), source=str(path))
 
 
 def build_config(values: Mapping[str, Any], source: str = "config") -> AlignConfig:

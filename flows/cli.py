@@ -279,6 +279,9 @@ def _show(result: "AlignResult", console: Console) -> None:
 
 def _next_command(result: "AlignResult") -> str:
     if result.model is None:
+        refused = {gate.name for gate in result.judgement.gates if not gate.passed}
+        if refused <= {"reward_gain", "win_rate"}:
+            return "read why above, then try more --prompts.count and --dpo.steps, or a better reward model"
         return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
     model, aliases = result.model, result.model["aliases"]
     address = f"models:/{model['name']}@{aliases[0]}" if aliases else model["uri"]

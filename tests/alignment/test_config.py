@@ -511,3 +511,8 @@ def test_by_default_nothing_is_excluded_and_no_drift_is_measured():
     config = AlignConfig()
     assert (config.prompts.exclude, config.evaluation.anchor) == ("", "")
     assert config.gates.max_anchor_kl_per_token > config.gates.max_kl_per_token
+
+
+def test_a_file_may_be_named_by_a_text(tmp_path):
+    (tmp_path / "my.yaml").write_text("dpo:\n  steps: 7\n")
+    assert load_config(str(tmp_path / "my.yaml")).dpo.steps == 7

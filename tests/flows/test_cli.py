@@ -295,3 +295,16 @@ def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch
     found = plumbline("status")
     assert found.code == 130
     assert found.err == "plumbline: interrupted; what is finished stays in the store, run again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("refused", "advice"),
+    [(["reward_gain"], "more --prompts.count"), (["win_rate", "kl_per_token"], "a lower --dpo.learning-rate")],
+)
+def test_the_next_step_after_a_refusal_depends_on_the_gates(refused, advice):
+    names = ("reward_gain", "win_rate", "kl_per_token")
+    gates = [SimpleNamespace(name=name, passed=name not in refused) for name in names]
+    result = SimpleNamespace(model=None, judgement=SimpleNamespace(gates=gates))
+    from flows.cli import _next_command
+
+    assert advice in _next_command(result)
