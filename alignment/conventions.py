@@ -5,6 +5,7 @@ A tokenizer, a config and the weights each say a part of it, and do not always a
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from alignment.errors import ModelError
@@ -48,15 +49,20 @@ class Conventions:
     """Whether the config names `pad_id`: a classifier that finds a text's end by it may else be given another one."""
 
     def require_known(self, rows: Iterable[Sequence[int]], name: str, tokenizer: Any = None) -> None:
-        """Raise ModelError where a row holds an id that the model has no embedding for: on a GPU it would abort."""
-        largest = max((max(row) for row in rows if row), default=0)
-        if self.embeddings is not None and largest >= self.embeddings:
-            token = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens(largest)!r})"
-            raise ModelError(
-                f"{name}: a text holds the token id {largest}{token}, and the model has embeddings for ids below "
-                f"{self.embeddings}; call `model.resize_token_embeddings(len(tokenizer))`, train and save it again, or "
-                "take that token out of the texts"
-            )
+        """Raise ModelError where a row holds an id that the model has no embedding for."""
+        require_known(rows, self.embeddings, name, tokenizer)
+
+
+def require_known(rows: Iterable[Sequence[int]], known: int | None, name: str, tokenizer: Any = None) -> None:
+    """Raise ModelError where a row holds an id that is not below `known`: on a GPU it would abort the process."""
+    largest = max((max(row) for row in rows if row), default=0)
+    if known is not None and largest >= known:
+        token = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens(largest)!r})"
+        raise ModelError(
+            f"{name}: a text holds the token id {largest}{token}, and the model has embeddings for ids below {known}; "
+            "call `model.resize_token_embeddings(len(tokenizer))`, train and save it again, or take that token out of "
+            "the texts"
+        )
 
 
 def conventions(model: Any, tokenizer: Any, name: str = "the model") -> Conventions:
@@ -81,8 +87,12 @@ def conventions(model: Any, tokenizer: Any, name: str = "the model") -> Conventi
 
 
 def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that a tokenizer puts before and after every text, as a text that it can spell shows."""
-    if tokenizer("")["input_ids"] == []:
+    """The ids that a tokenizer puts before and after every text, as a text that it can spell shows.
+
+    Where none shows it, what stands around no text at all is taken to begin one, up to EOS.
+    """
+    around = list(tokenizer("")["input_ids"])
+    if not around:
         return (), ()
     for probe in _probes(tokenizer):
         try:
@@ -93,7 +103,8 @@ def affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         for start in range(len(whole) - len(bare) + 1 if bare else 0):
             if whole[start : start + len(bare)] == bare:
                 return tuple(whole[:start]), tuple(whole[start + len(bare) :])
-    return (), ()
+    begins = tuple(takewhile(lambda token: token != tokenizer.eos_token_id, around))
+    return begins, tuple(around[len(begins) :])
 
 
 def _probes(tokenizer: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignment.conventions import Conventions, embeddings
+from alignment.conventions import embeddings, require_known
 from alignment.models import using
 from alignment.selfcheck import SelfCheck, plain_logprob
 
@@ -82,7 +82,7 @@ def score_completions(
     where the log-probs of a batch are not those of its sequences one by one.
     """
     device = next(model.parameters()).device
-    Conventions(ends=(), pad_id=pad_id, embeddings=embeddings(model)).require_known([*prompts, *completions], name)
+    require_known([*prompts, *completions], embeddings(model), name)
     check = SelfCheck("scoring", name, model)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
     found = np.empty(len(prompts), dtype=np.float64)

@@ -33,6 +33,11 @@ def test_the_post_processor_says_what_stands_around_a_text(spelling, before, aft
     assert affixes(tokenizer(spelling)) == (before, after)
 
 
+def test_what_stands_around_no_text_decides_where_no_text_can_be_spelt(monkeypatch):
+    monkeypatch.setattr("alignment.conventions._probes", lambda _: iter(()))
+    assert affixes(tokenizer(Spelling(begins=True, ends=True))) == ((BOS,), (EOS,))
+
+
 def test_a_text_is_begun_as_the_tokenizer_begins_it_and_not_ended():
     both = loaded(spelling=Spelling(begins=True, ends=True))
     assert both.encode(["AB", ""]) == [[BOS, 4, 5], [BOS]]
