@@ -15,7 +15,7 @@ import torch
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.models import place
-from alignment.sampling import generate, request
+from alignment.sampling.local import generate, request
 from benchmarks.measure import Race, Side, gpt2, race, show
 
 SIZES = {  # layers, width, vocabulary, prompts

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from alignment.job import Job
-from alignment.store import write_json
+from alignment.stages.job import Job
+from alignment.stages.store import write_json
 
 
 def validation(job: Job) -> dict[str, int]:

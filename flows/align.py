@@ -9,12 +9,10 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig
-from alignment.pipeline import keys as stage_keys
-from alignment.report import EvalReport, Judgement
-from alignment.store import StageRef
+from alignment.judging.report import EvalReport, Judgement
+from alignment.stages.plan import keys as stage_keys
+from alignment.stages.store import StageRef
 from flows.form import config_flow
-from tasks import registry as model_registry
-from tasks import tracking
 from tasks.data import cut_prompts, load_texts, require_new
 from tasks.evaluation import (
     anchor_model,
@@ -29,7 +27,9 @@ from tasks.home import home, prepare_environment, tracking_uri
 from tasks.models import base_model, reward_model
 from tasks.pairs import build_pairs, require_valid, validate_pairs
 from tasks.publishing import log_model, record_run, show_result
-from tasks.registration import Registration
+from tasks.registry import runs
+from tasks.registry import versions as model_registry
+from tasks.registry.registration import Registration
 from tasks.samples import merge_samples, sample_shard, score_samples, shards
 from tasks.stopping import stopping_as_one
 from tasks.training import reference_logprobs, train_policy
@@ -69,8 +69,8 @@ def align(config: AlignConfig) -> AlignResult:
 def connect() -> None:
     """Make sure, before any work, that MLflow can be reached."""
     prepare_environment()
-    tracking.configure(tracking_uri(), home() / "artifacts")
-    tracking.check()
+    runs.configure(tracking_uri(), home() / "artifacts")
+    runs.check()
 
 
 def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], R]) -> R:
@@ -81,7 +81,7 @@ def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], R]) -> R:
         "prefect.flow_run_name": flow_run.name or "",
         "prefect.flow_run_url": flow_run.ui_url or "",
     }
-    with stopping_as_one(), tracking.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
+    with stopping_as_one(), runs.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
         return body(config, run_id)
 
 
@@ -97,7 +97,7 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
     Registered models are brought into local folders first; the record names them as they were given.
     """
     config, lineage = model_registry.with_local_models(given, home() / "models")
-    tracking.tag(run_id, lineage)
+    runs.tag(run_id, lineage)
     keys = stage_keys(config)
     refs: dict[str, StageRef] = {}
     refs["texts"] = load_texts(config, keys)
@@ -128,7 +128,7 @@ def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
     """Keep the policy, register it where every gate passed, and show the result."""
     refs, judgement = judged.refs, judged.judgement
     found = log_model(config, refs, judgement, run_id)
-    where = tracking.run_url(run_id)
+    where = runs.run_url(run_id)
     registered = "" if found is None else found.sentence
     show_result(refs, judgement, where, registered)
     return AlignResult(

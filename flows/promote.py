@@ -20,9 +20,9 @@ from pydantic import Field
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError
 from flows.align import connect
-from flows.operate import PROMOTION
-from tasks.candidates import Candidate, card
-from tasks.promotion import (
+from flows.cli.operate import PROMOTION
+from tasks.registry.candidates import Candidate, card
+from tasks.registry.promotion import (
     Outcome,
     check_candidate,
     load_promotion,

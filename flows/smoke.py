@@ -6,8 +6,8 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from alignment.pipeline import keys as stage_keys
-from alignment.smoke import SmokeResult
+from alignment.judging.smoke import SmokeResult
+from alignment.stages.plan import keys as stage_keys
 from flows.align import connect
 from tasks.data import load_texts
 from tasks.models import reward_model

@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
 from alignment.errors import TrainingError
-from alignment.frontier import Point, best_point, grid_configs, point_rows
+from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
-from tasks import tracking
 from tasks.evaluation import read_report
+from tasks.registry import runs
 from tasks.running import Event, tell
 
 
@@ -36,7 +36,7 @@ def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult: 
 
 def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> SweepResult:
     """Every point as a child of the MLflow run `run_id`, which gets the table and the plot."""
-    from alignment.plots import reward_against_kl
+    from alignment.judging.plots import reward_against_kl
 
     points: list[Point] = []
     judged: dict[str, tuple[AlignConfig, Judged]] = {}
@@ -47,9 +47,9 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         if outcome is not None:
             judged[point.run_id] = (given, outcome)
     rows = point_rows(points)
-    tracking.log_json(run_id, "sweep.json", rows)
+    runs.log_json(run_id, "sweep.json", rows)
     if judged:
-        tracking.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
+        runs.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
     best = best_point(points)
     told = f"{sum(point.passed for point in points)} of {len(points)} points passed"
     create_table_artifact(key="sweep", table=rows, description=told)
@@ -59,15 +59,15 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         is_challenger = result.model is not None and config.registry.alias in result.model["aliases"]
         role = config.registry.alias if is_challenger else "surest"
         told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
-    tracking.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
-    return SweepResult(run_id=run_id, where=tracking.run_url(run_id), points=rows, best=result)
+    runs.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
+    return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result)
 
 
 def try_point(config: AlignConfig, parent: str) -> tuple[Point, Judged | None]:
     """One point as a child run; a training that diverges ends the point, anything else the sweep."""
     dpo = config.dpo
     try:
-        with tracking.run(config, run_name=_label(config), tags={"mlflow.parentRunId": parent}) as run_id:
+        with runs.run(config, run_name=_label(config), tags={"mlflow.parentRunId": parent}) as run_id:
             outcome = judge_policy(config, run_id)
     except TrainingError as error:
         return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None

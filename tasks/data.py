@@ -5,10 +5,10 @@ import math
 from prefect import task
 
 from alignment.config import AlignConfig
+from alignment.data.labels import Labels, require_two_classes
+from alignment.data.pairs import pair
 from alignment.errors import NothingNewError
-from alignment.labels import Labels, require_two_classes
-from alignment.pairs import pair
-from alignment.store import StageRef
+from alignment.stages.store import StageRef
 from tasks.running import RETRIES, Refs, run_stage
 
 

@@ -3,8 +3,8 @@
 from prefect import task
 
 from alignment.config import AlignConfig
-from alignment.report import EvalReport, Judgement
-from alignment.store import StageRef
+from alignment.judging.report import EvalReport, Judgement
+from alignment.stages.store import StageRef
 from tasks.running import GPU_SLOT, RETRIES, Refs, run_stage
 
 
@@ -41,7 +41,7 @@ def compare_models(config: AlignConfig, keys: dict[str, str], refs: Refs) -> Sta
 @task(name="apply gates")
 def apply_gates(config: AlignConfig, report: StageRef) -> Judgement:
     """The verdict; gates cost nothing, so they are applied anew in every run."""
-    from alignment.gates import judge
+    from alignment.judging.gates import judge
 
     return judge(read_report(report), config.gates)
 

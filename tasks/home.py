@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignment.environment import drop_overrides
 from alignment.errors import ConfigError, StoreError
-from alignment.store import Store
+from alignment.stages.store import Store
 from tasks.addresses import sqlite_uri, unfit_signs
 from tasks.proxies import require_usable, spare_loopback
 

@@ -3,7 +3,7 @@
 from prefect import task
 
 from alignment.config import AlignConfig
-from alignment.store import StageRef
+from alignment.stages.store import StageRef
 from tasks.running import GPU_SLOT, RETRIES, Refs, run_stage
 
 

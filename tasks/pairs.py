@@ -5,8 +5,8 @@ from prefect.artifacts import create_table_artifact
 
 from alignment.config import AlignConfig
 from alignment.errors import ValidationError
-from alignment.store import StageRef
-from tasks import tracking
+from alignment.stages.store import StageRef
+from tasks.registry import runs
 from tasks.running import RETRIES, Refs, run_stage
 
 
@@ -27,7 +27,7 @@ def require_valid(refs: Refs, run_id: str) -> None:
     """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed."""
     ref = refs["validation"]
     quarantined = ref.path / "quarantined.parquet"
-    found = tracking.read_json(ref.path / "checks.json")
+    found = runs.read_json(ref.path / "checks.json")
     create_table_artifact(
         key="validation",
         table=[
@@ -43,8 +43,8 @@ def require_valid(refs: Refs, run_id: str) -> None:
         ],
         description=f"{ref.counts['accepted']} pairs accepted, {ref.counts['quarantined']} quarantined",
     )
-    tracking.log_file(run_id, ref.path / "checks.json", "validation")
-    tracking.log_file(run_id, quarantined, "validation")
+    runs.log_file(run_id, ref.path / "checks.json", "validation")
+    runs.log_file(run_id, quarantined, "validation")
     if found["problem"]:
-        tracking.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
+        runs.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
         raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")

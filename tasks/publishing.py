@@ -3,21 +3,21 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from alignment.card import gates_table, in_markdown, model_card, result_table, samples_table
 from alignment.config import AlignConfig
-from alignment.job import read_rows
-from alignment.report import Judgement, SampleRow
-from alignment.store import StageRef
-from tasks import tracking
+from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
+from alignment.judging.report import Judgement, SampleRow
+from alignment.stages.job import read_rows
+from alignment.stages.store import StageRef
 from tasks.evaluation import read_report
-from tasks.registration import Registration, refuse, register
+from tasks.registry import runs
+from tasks.registry.registration import Registration, refuse, register
 from tasks.running import RETRIES, Refs
 
 
 @task(name="record run", **RETRIES)
 def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> None:
     """Datasets, metrics, plots, sample texts and lineage on the MLflow run."""
-    from alignment import plots
+    from alignment.judging import plots
 
     report = read_report(refs["report"])
     samples = _samples(refs["report"])
@@ -26,28 +26,28 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
         side: [row["reward"] for row in read_rows(refs[side].path / "samples.parquet", ["reward"])]
         for side in ("before", "after")
     }
-    tracking.log_dataset(run_id, refs["prompts"].path / "prompts.parquet", "prompts", "prompts", refs["prompts"].digest)
-    tracking.log_dataset(
+    runs.log_dataset(run_id, refs["prompts"].path / "prompts.parquet", "prompts", "prompts", refs["prompts"].digest)
+    runs.log_dataset(
         run_id, refs["validation"].path / "accepted.parquet", "pairs", "training", refs["validation"].digest
     )
-    tracking.log_evaluation(run_id, report, judgement)
-    tracking.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
-    tracking.log_figures(
+    runs.log_evaluation(run_id, report, judgement)
+    runs.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
+    runs.log_figures(
         run_id,
         {
             "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
             "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
-            "training": plots.training_curves(tracking.read_json(refs["policy"].path / "history.json")),
+            "training": plots.training_curves(runs.read_json(refs["policy"].path / "history.json")),
             "gates": plots.gates_chart(judgement),
         },
     )
-    tracking.log_samples_table(run_id, samples)
-    tracking.log_text(run_id, tracking.REPORT, report.model_dump_json(indent=2))
+    runs.log_samples_table(run_id, samples)
+    runs.log_text(run_id, runs.REPORT, report.model_dump_json(indent=2))
     prompts = read_rows(refs["prompts"].path / "prompts.parquet", ["prompt_id", "split"])
     used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
-    tracking.log_used_prompts(run_id, config.registry.model_name, used)
-    tracking.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
-    tracking.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
+    runs.log_used_prompts(run_id, config.registry.model_name, used)
+    runs.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
+    runs.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
 
 
 @task(name="log model", **RETRIES)
@@ -60,11 +60,11 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     key = refs["policy"].digest
     name = config.registry.model_name
     card = model_card(config, read_report(refs["report"]), judgement, _samples(refs["report"]), _lineage(refs))
-    uri = tracking.find_logged_model(config.registry.experiment, key)
+    uri = runs.find_logged_model(config.registry.experiment, key)
     if uri is None:
         example = _samples(refs["report"])[0].prompt
-        uri = tracking.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
-    tracking.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
+        uri = runs.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
+    runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
         return refuse(run_id, name, key=key, sentence=judgement.sentence)
     tags = {f"gate.{gate.name}": "passed" if gate.passed else "failed" for gate in judgement.gates}
@@ -77,7 +77,7 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
         description=card,
         tags=tags | {"plumbline.verdict": judgement.verdict},
     )
-    tracking.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
+    runs.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
     return made
 
 
@@ -108,7 +108,7 @@ def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -
 
 
 def _samples(report: StageRef) -> list[SampleRow]:
-    return [SampleRow.model_validate(row) for row in tracking.read_json(report.path / "samples.json")]
+    return [SampleRow.model_validate(row) for row in runs.read_json(report.path / "samples.json")]
 
 
 def _lineage(refs: Refs) -> dict[str, str]:

@@ -5,17 +5,17 @@ import uuid
 from prefect import task
 
 from alignment.config import AlignConfig
+from alignment.data.prompts import read_ids
 from alignment.errors import ModelError
-from alignment.pipeline import keys as stage_keys
-from alignment.prompts import read_ids
-from alignment.store import StageRef, digest
-from tasks import registry, tracking
+from alignment.stages.plan import keys as stage_keys
+from alignment.stages.store import StageRef, digest
 from tasks.data import load_texts
 from tasks.home import home, store
 from tasks.models import base_model
-from tasks.registry import RegisteredVersion
+from tasks.registry import runs, versions
+from tasks.registry.aliases import ANCHOR, CHAMPION, alone
+from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
-from tasks.standing import ANCHOR, CHAMPION, alone
 
 
 def next_round(config: AlignConfig) -> AlignConfig:
@@ -27,7 +27,7 @@ def next_round(config: AlignConfig) -> AlignConfig:
     changes: dict[str, object] = {
         "prompts": config.prompts.model_copy(update={"exclude": excluded_prompts(config)}),
     }
-    champion = registry.find_alias(name, CHAMPION)
+    champion = versions.find_alias(name, CHAMPION)
     if champion is not None:
         anchor = anchor_version(config, champion)
         changes["base"] = config.base.model_copy(update={"model": champion.uri})
@@ -38,13 +38,13 @@ def next_round(config: AlignConfig) -> AlignConfig:
 @task(name="find used prompts", **RETRIES)
 def excluded_prompts(config: AlignConfig) -> str:
     """A file with the prompts of earlier rounds, and with those that the configuration excludes; empty without any."""
-    used = tracking.used_prompts(config.registry.model_name)
+    used = runs.used_prompts(config.registry.model_name)
     if config.prompts.exclude:
         used |= read_ids(config.prompts.exclude)
     if not used:
         return ""
     ordered = sorted(used)
-    file = home() / "rounds" / registry.folder_name(config.registry.model_name) / f"used-{digest(ordered)[:12]}.txt"
+    file = home() / "rounds" / versions.folder_name(config.registry.model_name) / f"used-{digest(ordered)[:12]}.txt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
@@ -64,22 +64,22 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
     found = _anchor(name)
     if found is not None:
         return found.uri
-    base = _base_of(config, champion) if registry.KEY in champion.tags else None
-    uri = "" if base is None else tracking.log_model(champion.run_id, base.path / "model", config, prompt="")
+    base = _base_of(config, champion) if versions.KEY in champion.tags else None
+    uri = "" if base is None else runs.log_model(champion.run_id, base.path / "model", config, prompt="")
     with alone(name):
         found = _anchor(name)  # another round's, meanwhile
         if found is None:
             found = champion if base is None else _register_anchor(name, champion.run_id, uri, base)
-            registry.set_alias(name, ANCHOR, found.version)
+            versions.set_alias(name, ANCHOR, found.version)
     return found.uri
 
 
 def _anchor(name: str) -> RegisteredVersion | None:
-    return registry.find_alias(name, ANCHOR) or registry.find_tagged(name, "plumbline.kind", ANCHOR)
+    return versions.find_alias(name, ANCHOR) or versions.find_tagged(name, "plumbline.kind", ANCHOR)
 
 
 def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> RegisteredVersion:
-    return registry.create_version(
+    return versions.create_version(
         run_id,
         uri,
         name,
@@ -91,7 +91,7 @@ def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> Regist
 
 def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:
     """The base that the champion was trained from: out of the store, or made again where that still can be done."""
-    recorded = tracking.read_lineage(champion.run_id).get("base")
+    recorded = runs.read_lineage(champion.run_id).get("base")
     if recorded is None:
         raise ModelError(
             f"models:/{champion.name}: the run of version {champion.version} has no record of its base; register that "

@@ -19,9 +19,9 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import MissingContextError, ObjectNotFound
 
 from alignment.config import AlignConfig
-from alignment.job import Job
-from alignment.pipeline import STAGES, lineage
-from alignment.store import StageRef
+from alignment.stages.job import Job
+from alignment.stages.plan import STAGES, lineage
+from alignment.stages.store import StageRef
 from tasks.home import store
 from tasks.stopping import held_signals, require_wanted
 from tasks.transient import is_transient

@@ -3,7 +3,7 @@
 from prefect import task
 
 from alignment.config import AlignConfig
-from alignment.store import StageRef
+from alignment.stages.store import StageRef
 from tasks.home import store
 from tasks.running import GPU_SLOT, RETRIES, Refs, parts_folder, run_stage
 
@@ -21,7 +21,7 @@ def sample_shard(shard: tuple[int, int], config: AlignConfig, keys: dict[str, st
     """Samples of one range of prompts; once finished it survives a crash of the others."""
     first, last = shard
     options = {"first": first, "last": last}
-    fill = "alignment.stages:sample_shard"
+    fill = "alignment.stages.bodies:sample_shard"
     return run_stage("samples", config, keys, refs, part=f"{first}-{last}", fill=fill, options=options)
 
 

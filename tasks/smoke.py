@@ -7,14 +7,14 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from alignment.card import in_markdown
 from alignment.config import AlignConfig, DataConfig
 from alignment.errors import ModelError, PromotionError
-from alignment.report import EvalReport
-from alignment.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
-from alignment.store import StageRef
-from tasks import registry, tracking
+from alignment.judging.card import in_markdown
+from alignment.judging.report import EvalReport
+from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
+from alignment.stages.store import StageRef
 from tasks.home import home
+from tasks.registry import runs, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
 
 
@@ -34,19 +34,19 @@ class Subject(BaseModel):
 @task(name="bring model in", **RETRIES)
 def bring_in(name: str, alias: str) -> Subject:
     """The version that `alias` points at. Raises ModelError where there is none."""
-    version = registry.find_alias(name, alias)
+    version = versions.find_alias(name, alias)
     if version is None:
         raise ModelError(f"models:/{name}@{alias}: no version has this alias; promote one first, or name another alias")
-    folder = registry.local_model(version.uri, home() / "models")
+    folder = versions.local_model(version.uri, home() / "models")
     bare = Subject(name=name, version=version.version, folder=folder, prompts=("",) * UNPROMPTED, config=AlignConfig())
-    tags = registry.find_run_tags(version.run_id) if version.run_id else None
-    if tags is None or not registry.was_judged(version.run_id):
+    tags = versions.find_run_tags(version.run_id) if version.run_id else None
+    if tags is None or not versions.was_judged(version.run_id):
         return bare
     try:
-        config, report, rows = tracking.read_record(version.run_id)
+        config, report, rows = runs.read_record(version.run_id)
     except (ValueError, KeyError, TypeError):  # written by hand, or by a release whose fields were others
         return bare
-    local, _ = registry.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
+    local, _ = versions.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(row.prompt for row in rows)
     return bare.model_copy(update={"config": local, "report": report, "prompts": prompts})
 
@@ -66,7 +66,7 @@ def record_smoke(subject: Subject, result: SmokeResult) -> None:
     reward = "" if result.reward_mean is None else f"{result.reward_mean:.4f}"
     when = datetime.now(UTC).isoformat(timespec="seconds")
     tags = {"smoke.verdict": result.verdict, "smoke.reward": reward, "smoke.time": when}
-    registry.tag_version(subject.name, subject.version, tags)
+    versions.tag_version(subject.name, subject.version, tags)
     some = result.texts[:: max(1, len(result.texts) // 8)]
     texts = "\n\n".join(f"> {in_markdown(text) if text.strip() else '(nothing)'}" for text in some)
     sentence = f"{subject.name} version {subject.version}: {result.sentence}"

@@ -6,8 +6,8 @@ from prefect import task
 
 from alignment.config import AlignConfig
 from alignment.errors import TrackingError
-from alignment.store import StageRef
-from tasks import tracking
+from alignment.stages.store import StageRef
+from tasks.registry import runs
 from tasks.running import GPU_SLOT, RETRIES, Refs, run_logger, run_stage
 
 PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the training up
@@ -24,7 +24,7 @@ def reference_logprobs(config: AlignConfig, keys: dict[str, str], refs: Refs) ->
 def train_policy(config: AlignConfig, keys: dict[str, str], refs: Refs, run_id: str) -> StageRef:
     """DPO; its metrics reach MLflow while it trains, and whatever the run still lacks of the curve afterwards."""
     ref = run_stage("policy", config, keys, refs, on_row=LiveCurve(run_id))
-    tracking.complete_history(run_id, tracking.read_json(ref.path / "history.json"))
+    runs.complete_history(run_id, runs.read_json(ref.path / "history.json"))
     return ref
 
 
@@ -44,7 +44,7 @@ class LiveCurve:
         if time.monotonic() < self.not_before:
             return
         try:
-            tracking.log_history(self.run_id, self.waiting)
+            runs.log_history(self.run_id, self.waiting)
             self.waiting.clear()
         except TrackingError as error:
             self.not_before = time.monotonic() + PAUSE_SECONDS

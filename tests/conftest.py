@@ -83,6 +83,6 @@ def tiny_gpt2() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     """A byte-level BPE tokenizer of at most 300 tokens; `<|endoftext|>`, id 0, is BOS, EOS and padding."""
-    from alignment.tokenizer import train_tokenizer
+    from alignment.data.tokenizer import train_tokenizer
 
     return train_tokenizer(["a fine film", "a dull film", "the plot was fine", "the acting was dull"] * 8, 300, 64)

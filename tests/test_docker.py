@@ -62,7 +62,9 @@ def test_the_context_holds_what_the_image_needs_and_nothing_else() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     kept = {line[1:] for line in lines if line[0] == "!"}
-    packages = set(re.search(r"packages = \[(.*)\]", (ROOT / "pyproject.toml").read_text("utf-8"))[1].split('"')[1::2])  # type: ignore[index]
+    found = re.search(r"include = \[(.*)\]", (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert found is not None
+    packages = {name.rstrip("*") for name in found[1].split('"')[1::2]}
     assert kept == packages | {"constraints.txt", "pyproject.toml", "prefect.yaml", "README.md", "LICENSE"}
     assert all((ROOT / name).exists() for name in kept)
     assert not any(fnmatch.fnmatch(name, pattern) for name in kept for pattern in ("tests*", "docker*", "*.env"))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config import AlignConfig, build_config, merge
-from alignment.job import Job
-from alignment.pipeline import STAGES
+from alignment.stages.job import Job
+from alignment.stages.plan import STAGES
 
 TEXTS, PROMPTS, HELD_OUT, STEPS = 300, 12, 6, 3
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 4, "learning_rate": 1e-2}
@@ -73,7 +73,7 @@ class Chain:
         return out
 
     def sample(self, name: str, first: int, last: int) -> Path:
-        return self.run("samples", name, "alignment.stages:sample_shard", first=first, last=last)
+        return self.run("samples", name, "alignment.stages.bodies:sample_shard", first=first, last=last)
 
     def other(self, root: Path, **changes: dict[str, Any]) -> "Chain":
         """The same folders so far, under another configuration."""

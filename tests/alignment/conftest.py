@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from alignment.job import read_rows
-from alignment.pipeline import STAGES
+from alignment.stages.job import read_rows
+from alignment.stages.plan import STAGES
 from tests.alignment.chain import PROMPTS, Chain, config
 
 CONTEXT = 16

@@ -10,8 +10,8 @@ from alignment.config import build_config
 from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
-from alignment.reward import score_texts
-from alignment.sampling import generate, request
+from alignment.rewards.classifier import score_texts
+from alignment.sampling.local import generate, request
 from tests.alignment.architectures import EOS, TURN, Spelling, build, tokenizer
 
 SPELLINGS = [

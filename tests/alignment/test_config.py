@@ -11,7 +11,7 @@ from pydantic import ValidationError as PydanticError
 
 from alignment.config import AlignConfig, GridConfig, Group, Loss, build_config, build_grid, flatten, load_config, merge
 from alignment.errors import ConfigError, InputError
-from flows.flags import Flags, overrides
+from flows.cli.flags import Flags, overrides
 
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
 CONFIGS = sorted(path for path in SHIPPED.glob("*.yaml") if path.stem != "promotion")  # that one configures no run
@@ -476,7 +476,7 @@ def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
 
 
 def test_the_losses_are_those_of_the_choice():
-    from alignment.losses import LOSSES
+    from alignment.training.losses import LOSSES
 
     assert set(LOSSES) == set(get_args(Loss))
 

@@ -11,8 +11,8 @@ import torch
 from alignment import environment
 from alignment.config import BaseConfig
 from alignment.environment import configuration_alone, drop_overrides
-from alignment.sft import train_base
-from alignment.training import SafeTrainer, arguments
+from alignment.training.harness import SafeTrainer, arguments
+from alignment.training.sft import train_base
 
 TEXTS = ["a fine film", "the plot was fine", "a dull film", "the acting was dull"] * 10
 SMALL = BaseConfig(layers=1, width=16, heads=2, context=16, batch_size=8, learning_rate=1e-2, steps=3)

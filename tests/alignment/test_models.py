@@ -14,7 +14,7 @@ from transformers.utils.import_utils import is_env_variable_true
 from alignment import models
 from alignment.errors import InputError, ModelError
 from alignment.models import Loaded, check_folder, positive_class, require_context
-from alignment.reward import score_texts
+from alignment.rewards.classifier import score_texts
 
 
 def refusal(call: Callable[[], object]) -> str:

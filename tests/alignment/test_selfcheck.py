@@ -15,8 +15,8 @@ from alignment.conventions import Conventions
 from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
-from alignment.reward import score_texts
-from alignment.sampling import Request, generate, request
+from alignment.rewards.classifier import score_texts
+from alignment.sampling.local import Request, generate, request
 from alignment.selfcheck import SelfCheck, plain_logprob
 from tests.alignment.architectures import EOS, PAD, Spelling, build, tokenizer
 

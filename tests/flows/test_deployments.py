@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from alignment.config import AlignConfig
-from flows.bootstrap import TRAINING
-from flows.services import POOL
+from flows.stack.bootstrap import TRAINING
+from flows.stack.services import POOL
 from tasks.events import CHAMPION_CHANGED, DATA_ARRIVED
 
 PROJECT = Path(__file__).parents[2]

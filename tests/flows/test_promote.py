@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from alignment.errors import InputError, PromotionError
-from flows import asking, promote
+from flows import promote
 from flows.align import connect
-from tasks import connection, promotion, registry
-from tasks.standing import Standing, read_standing
-from tests.versions import make_version, report
+from flows.cli import asking
+from tasks.registry import connection, promotion, versions
+from tasks.registry.aliases import Standing, read_standing
+from tests.registered import make_version, report
 
 _names = (f"film-{number}" for number in itertools.count())
 
@@ -115,7 +116,7 @@ def test_an_approved_version_becomes_champion(name: str, told: list[dict[str, An
     outcome = state.result()
     assert outcome.sentence == f"{name} version 2 is the champion, after version 1; approved by Ann: reads well"
     assert read_standing(name) == Standing("2", "1", None, "2")
-    assert registry.get_version(name, "2").tags["promotion.approver"] == "Ann"
+    assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
     assert [payload["version"] for payload in told] == ["2"]
     assert f"# {name} version 2 as champion?" in form["description"]
     assert "It would replace version 1" in form["description"]
@@ -132,7 +133,7 @@ def test_an_answer_left_as_it_is_rejects(name: str, told: list[dict[str, Any]]) 
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert state.result().decision == "rejected"
     assert read_standing(name) == before
-    assert registry.get_version(name, "2").tags["promotion.decision"] == "rejected"
+    assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
     assert told == []
 
 
@@ -152,7 +153,7 @@ def test_nobody_s_answer_is_a_rejection(
     state = promote.promote(name, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert "nobody answered in 0.000555556 h" in state.message
-    assert registry.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
+    assert versions.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
     assert read_standing(name).champion == "1"
 
 
@@ -214,8 +215,8 @@ def test_a_rejection_that_comes_late_leaves_the_champion_s_record(name: str) -> 
     promote.promote(name, 2, yes=True, approver="Ann")
     outcome = promotion.reject_candidate.fn(candidate, "nobody answered", "")
     assert outcome.decision == "unchanged"
-    assert registry.get_version(name, "2").tags["promotion.approver"] == "Ann"
-    assert registry.get_version(name, "2").tags["promotion.decision"] == "promoted"
+    assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
+    assert versions.get_version(name, "2").tags["promotion.decision"] == "promoted"
 
 
 def test_the_champion_again_is_a_no_op_and_asks_nobody(name: str, told: list[dict[str, Any]]) -> None:
@@ -249,7 +250,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Callable[
 
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    monkeypatch.setattr("flows.asking.quieten", lambda: None)
+    monkeypatch.setattr("flows.cli.asking.quieten", lambda: None)
 
     def type_in(*lines: str) -> None:
         left = iter(lines)
@@ -281,8 +282,8 @@ def test_a_person_approves_in_the_terminal(
 def test_a_person_rejects_in_the_terminal(name: str, terminal: Callable[..., None], settings: Path) -> None:
     terminal("", "Ann")
     assert asking.promote(name, None, settings, yes=False, reason="", approver="") == 3
-    assert registry.get_version(name, "2").tags["promotion.decision"] == "rejected"
-    assert registry.get_version(name, "2").tags["promotion.approver"] == "Ann"
+    assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
+    assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
 
 
 def test_with_yes_nobody_is_asked(name: str, terminal: Callable[..., None], settings: Path) -> None:

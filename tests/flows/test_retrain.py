@@ -11,9 +11,9 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.errors import ModelError
 from flows.align import AlignResult
 from flows.retrain import retrain
-from tasks import registry
+from tasks.registry import versions
 from tests.flows.small import OPEN_GATES, SMALL
-from tests.versions import register
+from tests.registered import register
 
 NAME = "rounds"
 COUNT = 24  # prompts a round; most texts are held out, and the others are three rounds and a rest
@@ -58,7 +58,7 @@ def story(shared_home: Path, prefect_server: None) -> Story:
         patch.setenv("PLUMBLINE_HOME", str(shared_home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         first = start(config())
-        registry.set_alias(NAME, "champion", "1")
+        versions.set_alias(NAME, "champion", "1")
         second = start(config())
         tight = start(config(gates={"max_anchor_kl_per_token": 1e-6}))
         skipped = start(config(validation={"min_distinct_prompts": COUNT}), return_state=True)
@@ -80,7 +80,7 @@ def used(client: Any, result: AlignResult) -> set[str]:
     return set(Path(client.download_artifacts(result.run_id, "prompts/used.txt")).read_text().split())
 
 
-def versions(client: Any) -> dict[str, Any]:
+def registered(client: Any) -> dict[str, Any]:
     return {item.version: item for item in client.search_model_versions(f"name = '{NAME}'")}
 
 
@@ -117,7 +117,7 @@ def test_drift_is_measured_to_the_first_base_and_not_to_the_champion(story: Stor
 
 
 def test_the_anchor_is_registered_once_and_is_no_candidate(story: Story, client: Any) -> None:
-    anchors = [item for item in versions(client).values() if item.tags.get("plumbline.kind") == "anchor"]
+    anchors = [item for item in registered(client).values() if item.tags.get("plumbline.kind") == "anchor"]
     (anchor,) = anchors
     assert client.get_model_version_by_alias(NAME, "anchor").version == anchor.version
     assert "plumbline.verdict" not in anchor.tags
@@ -129,7 +129,7 @@ def test_the_anchor_is_registered_once_and_is_no_candidate(story: Story, client:
 
 
 def test_the_anchor_s_weights_are_the_first_base_s(story: Story, at_home: Path, tmp_path: Path) -> None:
-    registry.export_model(f"models:/{NAME}@anchor", tmp_path / "anchor")
+    versions.export_model(f"models:/{NAME}@anchor", tmp_path / "anchor")
     lineage = json.loads(_artifact(at_home, story.first.run_id, "lineage.json"))
     base = Path(lineage["base"]["path"]) / "model" / "model.safetensors"
     assert (tmp_path / "anchor" / "model.safetensors").read_bytes() == base.read_bytes()
@@ -146,7 +146,7 @@ def test_a_challenger_too_far_from_the_anchor_is_refused_and_registers_nothing(s
     assert [gate.name for gate in story.tight.judgement.gates if not gate.passed] == ["anchor_kl_per_token"]
     assert "from the anchor" in story.tight.judgement.sentence
     assert story.tight.model is None
-    assert story.tight.run_id not in {item.run_id for item in versions(client).values()}
+    assert story.tight.run_id not in {item.run_id for item in registered(client).values()}
     assert story.second.model is not None
     challenger = client.get_model_version_by_alias(NAME, "challenger")
     assert str(challenger.version) == story.second.model["version"]
@@ -165,15 +165,15 @@ def test_without_new_prompts_the_round_is_skipped(story: Story, client: Any) -> 
 
 def test_new_texts_go_on_from_the_champion_and_keep_the_anchor(story: Story, client: Any) -> None:
     """The configured base would be trained anew on them, and would be another."""
-    before = versions(client)
+    before = registered(client)
     grown = start(config(data={"rows": 1_800}))
     assert tags(client, grown.run_id)["plumbline.base"] == f"models:/{NAME}/1"
     assert tags(client, grown.run_id)["plumbline.anchor"] == tags(client, story.second.run_id)["plumbline.anchor"]
     assert grown.report.drift is not None
     assert not used(client, grown) & set().union(*(used(client, r) for r in (story.first, story.second, story.tight)))
-    anchors = [item for item in versions(client).values() if item.tags.get("plumbline.kind") == "anchor"]
+    anchors = [item for item in registered(client).values() if item.tags.get("plumbline.kind") == "anchor"]
     assert len(anchors) == 1
-    assert len(versions(client)) == len(before) + 1
+    assert len(registered(client)) == len(before) + 1
 
 
 def test_a_champion_whose_base_is_lost_is_told_with_the_way_out(story: Story, client: Any, at_home: Path) -> None:

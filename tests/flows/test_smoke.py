@@ -11,9 +11,9 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError, PromotionError
 from flows.align import connect
 from flows.smoke import smoke
-from tasks import connection, registry, tracking
-from tests import versions
-from tests.versions import SAMPLES, make_version, report
+from tasks.registry import connection, runs, versions
+from tests import registered
+from tests.registered import SAMPLES, make_version, report
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 
@@ -54,16 +54,14 @@ def register(
 
     def make(name: str, mean: float | None) -> str:
         version = make_version(name, record=False)
-        uri = tracking.log_model(version.run_id, tmp_path / "model", config, "a film")
+        uri = runs.log_model(version.run_id, tmp_path / "model", config, "a film")
         if mean is not None:
             found = report()
             aligned = found.aligned.model_copy(update={"reward_mean": mean})
-            tracking.log_text(version.run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
-            tracking.log_text(
-                version.run_id, tracking.REPORT, found.model_copy(update={"aligned": aligned}).model_dump_json()
-            )
-            tracking.log_samples_table(version.run_id, SAMPLES)
-        return versions.register(version.run_id, uri, name, "champion", key=f"smoke-{name}").version
+            runs.log_text(version.run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
+            runs.log_text(version.run_id, runs.REPORT, found.model_copy(update={"aligned": aligned}).model_dump_json())
+            runs.log_samples_table(version.run_id, SAMPLES)
+        return registered.register(version.run_id, uri, name, "champion", key=f"smoke-{name}").version
 
     return make
 
@@ -72,7 +70,7 @@ def test_a_champion_that_is_rewarded_as_recorded_passes(register: Callable[..., 
     version = register("as-recorded", 0.3)
     result = smoke("as-recorded")
     assert result.verdict == "passed", result.sentence
-    tags = registry.get_version("as-recorded", version).tags
+    tags = versions.get_version("as-recorded", version).tags
     assert (tags["smoke.verdict"], tags["smoke.reward"]) == ("passed", "0.2500")
     assert tags["smoke.time"].endswith("+00:00")
 
@@ -89,7 +87,7 @@ def test_a_champion_that_is_not_fails_the_flow_with_one_line(register: Callable[
     with pytest.raises(PromotionError, match=r"mean reward \+0\.25 of 20 texts is not the recorded \+1\.20") as raised:
         smoke("unlike")
     assert "\n" not in str(raised.value)
-    assert registry.get_version("unlike", version).tags["smoke.verdict"] == "failed"
+    assert versions.get_version("unlike", version).tags["smoke.verdict"] == "failed"
 
 
 def test_a_champion_without_a_record_writes_and_is_not_comparable(register: Callable[..., str]) -> None:
@@ -97,7 +95,7 @@ def test_a_champion_without_a_record_writes_and_is_not_comparable(register: Call
     result = smoke("unknown")
     assert result.verdict == "not comparable"
     assert len(result.texts) == 128
-    assert registry.get_version("unknown", version).tags["smoke.verdict"] == "not comparable"
+    assert versions.get_version("unknown", version).tags["smoke.verdict"] == "not comparable"
 
 
 def test_a_model_without_a_champion_is_bad_input() -> None:

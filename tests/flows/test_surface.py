@@ -11,8 +11,9 @@ import pytest
 
 from alignment.config import PromotionConfig
 from alignment.errors import InputError, StackError, StoreError
-from flows import cli, receiver
-from flows.server import prefect_server
+from flows.cli import commands
+from flows.stack import receiver
+from flows.stack.server import prefect_server
 
 Call = Callable[..., tuple[int, str]]
 
@@ -24,7 +25,7 @@ def plumbline(tmp_path: Path) -> Call:
     def call(*arguments: object, **variables: str) -> tuple[int, str]:
         root = str(Path(__file__).parents[2])
         env = os.environ | {"PLUMBLINE_HOME": str(tmp_path / "home"), "PYTHONPATH": root} | variables
-        command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-c", "from flows.cli.commands import main; main()", *map(str, arguments)]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
@@ -90,7 +91,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_it_is_computed(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--json"):
-        cli._require_writable(Path(json))
+        commands._require_writable(Path(json))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -98,7 +99,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_it_is_computed(
 def test_one_that_can_be_written_passes(json: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old.json").write_text("old")
-    cli._require_writable(json and Path(json))  # type: ignore[arg-type]
+    commands._require_writable(json and Path(json))  # type: ignore[arg-type]
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from alignment import dpo
 from alignment.config import AlignConfig, GridConfig, build_config, merge
 from alignment.errors import TrainingError, ValidationError
+from alignment.training import dpo
 from flows.sweep import SweepResult, sweep
 from tasks import running
 from tasks.running import Event

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.processes import answers, end_marked
+from flows.stack.processes import answers, end_marked
 from tests.stack.docker import SECRETS
 from tests.stack.machine import Machine, Passwords, machine
 from tests.stack.processes import READY_WITHIN, Kept, wait_until

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flows.processes import LOOPBACK, MARK
+from flows.stack.processes import LOOPBACK, MARK
 from tests.stack.processes import quiet_ports
 
 PROJECT = Path(__file__).parents[2]

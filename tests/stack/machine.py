@@ -165,7 +165,7 @@ def start(home: Path, *arguments: str, **environment: str) -> "subprocess.Popen[
     ports = [f"--{name}-port={port}" for name, port in zip(names, quiet_ports(len(names)), strict=True)]
     with home.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", "up", *(arguments or ports)],
+            [sys.executable, "-c", "from flows.cli.commands import main; main()", "up", *(arguments or ports)],
             env=env | {"PLUMBLINE_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -174,7 +174,7 @@ def start(home: Path, *arguments: str, **environment: str) -> "subprocess.Popen[
 
 def pids_of(home: Path, service: str) -> list[int]:
     """The processes of a service of the stack that is up in a home."""
-    words = {"prefect": ("flows.prefect_app:create_app",), "worker": ("worker", "start")}[service]
+    words = {"prefect": ("flows.stack.prefect_app:create_app",), "worker": ("worker", "start")}[service]
     return [
         pid
         for pid, env in environments()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.processes import free_port
+from flows.stack.processes import free_port
 
 READY_WITHIN = 300.0  # seconds; two cores that do other things need a minute
 QUIET = range(20_000, 32_000)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.processes import LOOPBACK, answers
+from flows.stack.processes import LOOPBACK, answers
 from tests.stack.docker import DOCKER, Service, Site, compose_services
 from tests.stack.processes import process, wait_until
 

@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from alignment.config import AlignConfig
-from flows.cli import _next_command
-from tasks import connection, tracking
+from flows.cli.commands import _next_command
 from tasks.home import home, tracking_uri
+from tasks.registry import connection, runs
+from tests.registered import register
 from tests.stack.processes import process, quiet_ports, wait_until
-from tests.versions import register
 
 pytestmark = pytest.mark.stack
 
@@ -32,9 +32,9 @@ def answer(
     monkeypatch.setattr(connection, "_place", None)
     tiny_gpt2(vocab_size=len(tiny_tokenizer), context=WINDOW).save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")
-    tracking.configure(tracking_uri(), home() / "artifacts")
-    run = tracking.start_run(AlignConfig(), "a run")
-    made = register(run, tracking.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
+    runs.configure(tracking_uri(), home() / "artifacts")
+    run = runs.start_run(AlignConfig(), "a run")
+    made = register(run, runs.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
     result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
     [port] = quiet_ports(1)
     command = ["bash", "-c", _next_command(result).replace("--port 5001", f"--port {port}")]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flows.presence import State, running
-from flows.processes import answers, end_marked, marked
+from flows.stack.presence import State, running
+from flows.stack.processes import answers, end_marked, marked
 from tests.stack.processes import READY_WITHIN, command_of, quiet_ports
 
 pytestmark = [
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 PROJECT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from flows.cli.commands import main; main()")
 ANSWERS_WITHIN = 90.0  # seconds
 ENDS_WITHIN = 75.0
 
@@ -178,7 +178,7 @@ def test_a_schedule_paused_by_a_person_survives_the_next_bootstrap(stack: Stack)
 
 
 def test_a_server_that_dies_is_started_again(stack: Stack) -> None:
-    (server,) = [pid for pid in marked(stack.home) if "flows.prefect_app" in name_of(pid)]
+    (server,) = [pid for pid in marked(stack.home) if "flows.stack.prefect_app" in name_of(pid)]
     os.kill(server, signal.SIGKILL)
     until(lambda: not answers(f"{stack.address('prefect')}/api/health"), 10)
     until(lambda: answers(f"{stack.address('prefect')}/api/health"), ANSWERS_WITHIN, stack.told)

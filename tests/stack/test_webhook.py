@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from flows.processes import answers
-from tasks import connection, registry, tracking, webhook
-from tasks.standing import Standing, read_standing
+from flows.stack.processes import answers
+from tasks.registry import connection, runs, versions, webhook
+from tasks.registry.aliases import Standing, read_standing
+from tests.registered import make_version, report
 from tests.stack.processes import process, quiet_ports, wait_until
-from tests.versions import make_version, report
 
 pytestmark = pytest.mark.stack
 
@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         "PREFECT_HOME": str(home / "prefect"),
     }
     log = home / "receiver.log"
-    serve = "from flows.receiver import serve; from alignment.config import PromotionConfig; "
+    serve = "from flows.stack.receiver import serve; from alignment.config import PromotionConfig; "
     serve += f"serve('127.0.0.1', {ports[1]}, PromotionConfig())"
     with (
         process([*command, *stores], env, home / "mlflow.log") as server,
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         wait_until(lambda: answers(f"{mlflow}/health"), "MLflow", server, home / "mlflow.log")
         wait_until(lambda: answers(f"{receiver}/health"), "the receiver", listener, log)
         before = connection._place
-        tracking.configure(mlflow)
+        runs.configure(mlflow)
         connection.client().create_webhook(
             name="promotion", url=f"{receiver}/webhook", events=["model_version_alias.created"], secret=SECRET
         )
@@ -99,7 +99,7 @@ def stands_within(name: str, wanted: Standing) -> float:
 def tags_within(name: str, version: str, decision: str) -> dict[str, str]:
     ends = time.monotonic() + WITHIN
     while time.monotonic() < ends:
-        tags = dict(registry.get_version(name, version).tags)
+        tags = dict(versions.get_version(name, version).tags)
         if tags.get("promotion.decision") == decision:
             return tags
         time.sleep(0.1)
@@ -114,16 +114,16 @@ def test_an_alias_moved_by_hand_is_taken_over_or_moved_back(place: Place, figure
     failed = make_version(name, found=report(kl_per_token=0.31), alias="tried")
     unknown = make_version(name, record=False, alias="unknown")
 
-    registry.set_alias(name, "champion", "1")
+    versions.set_alias(name, "champion", "1")
     seconds = stands_within(name, Standing("1", None, "2", "1"))
     figures("champion set by hand, passed", seconds, "nothing")
-    registry.set_alias(name, "champion", "2")
+    versions.set_alias(name, "champion", "2")
     stands_within(name, Standing("2", "1", None, "2"))
     tags = tags_within(name, "2", "promoted")
     assert (tags["promotion.approver"], tags["promotion.previous"]) == ("by hand in MLflow", "1")
 
     for version, reason in ((failed, "kl_per_token"), (unknown, "no readable record")):
-        registry.set_alias(name, "champion", version.version)
+        versions.set_alias(name, "champion", version.version)
         tags = tags_within(name, version.version, "reverted")
         figures(f"champion set by hand, {reason}", stands_within(name, Standing("2", "1", None, "2")), "nothing")
         assert reason in tags["promotion.reason"]
@@ -132,10 +132,10 @@ def test_an_alias_moved_by_hand_is_taken_over_or_moved_back(place: Place, figure
 def test_an_alias_of_another_name_moves_nothing(place: Place) -> None:
     name = "book"
     make_version(name)
-    registry.set_alias(name, "staging", "1")
-    registry.set_alias(name, "champion", "1")
+    versions.set_alias(name, "staging", "1")
+    versions.set_alias(name, "champion", "1")
     stands_within(name, Standing("1", None, None, "1"))
-    assert set(registry.get_version(name, "1").aliases) == {"champion", "staging"}
+    assert set(versions.get_version(name, "1").aliases) == {"champion", "staging"}
 
 
 def test_mlflow_s_own_test_of_the_webhook_succeeds(place: Place) -> None:

@@ -7,15 +7,16 @@ import pytest
 
 from alignment.config import AlignConfig, build_config
 from alignment.errors import DataError, ModelError, NothingNewError
-from alignment.pipeline import keys as stage_keys
-from alignment.store import StageRef
-from tasks import registry, rounds, tracking
+from alignment.stages.plan import keys as stage_keys
+from alignment.stages.store import StageRef
+from tasks import rounds
 from tasks.data import require_new
 from tasks.home import home, store
-from tasks.registry import RegisteredVersion
+from tasks.registry import runs, versions
+from tasks.registry.versions import RegisteredVersion
 
 CONFIG = AlignConfig()
-CHAMPION = RegisteredVersion("plumbline-quickstart", "3", ("champion",), "run 3", {registry.KEY: "policy 3"})
+CHAMPION = RegisteredVersion("plumbline-quickstart", "3", ("champion",), "run 3", {versions.KEY: "policy 3"})
 ANCHOR = RegisteredVersion("plumbline-quickstart", "2", ("anchor",), "run 3", {})
 
 
@@ -28,15 +29,15 @@ class Registry:
         self.lineage: dict[str, StageRef] = {}
         self.registered: list[dict[str, Any]] = []
         self.logged: list[tuple[str, Path]] = []
-        monkeypatch.setattr(tracking, "used_prompts", lambda name: set(self.used))
-        monkeypatch.setattr(tracking, "read_lineage", lambda run_id: self.lineage)
-        monkeypatch.setattr(tracking, "log_model", self.log_model)
+        monkeypatch.setattr(runs, "used_prompts", lambda name: set(self.used))
+        monkeypatch.setattr(runs, "read_lineage", lambda run_id: self.lineage)
+        monkeypatch.setattr(runs, "log_model", self.log_model)
         self.tagged: RegisteredVersion | None = None
-        monkeypatch.setattr(registry, "find_alias", lambda name, alias: self.aliases.get(alias))
-        monkeypatch.setattr(registry, "find_tagged", lambda name, tag, value: self.tagged)
-        monkeypatch.setattr(registry, "set_alias", lambda name, alias, version: self.set.append((alias, version)))
+        monkeypatch.setattr(versions, "find_alias", lambda name, alias: self.aliases.get(alias))
+        monkeypatch.setattr(versions, "find_tagged", lambda name, tag, value: self.tagged)
+        monkeypatch.setattr(versions, "set_alias", lambda name, alias, version: self.set.append((alias, version)))
         self.set: list[tuple[str, str]] = []
-        monkeypatch.setattr(registry, "create_version", self.create_version)
+        monkeypatch.setattr(versions, "create_version", self.create_version)
         for name in ("excluded_prompts", "anchor_version"):  # as plain functions, without a server
             monkeypatch.setattr(rounds, name, getattr(rounds, name).fn)
 
@@ -167,7 +168,7 @@ def test_two_rounds_at_once_have_one_anchor(mlflow: Registry, monkeypatch: pytes
         mlflow.aliases = {"anchor": ANCHOR}
         return "models:/m-2"
 
-    monkeypatch.setattr(tracking, "log_model", log_model)
+    monkeypatch.setattr(runs, "log_model", log_model)
     assert rounds.anchor_version(CONFIG, CHAMPION) == ANCHOR.uri
     assert (mlflow.registered, mlflow.set) == ([], [])
 

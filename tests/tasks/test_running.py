@@ -13,10 +13,11 @@ import pytest
 
 from alignment.config import AlignConfig
 from alignment.errors import Interrupted, ValidationError
-from alignment.pipeline import keys as stage_keys
-from alignment.store import StageRef, write_json
-from tasks import connection, pairs, running, tracking
+from alignment.stages.plan import keys as stage_keys
+from alignment.stages.store import StageRef, write_json
+from tasks import pairs, running
 from tasks.home import store
+from tasks.registry import connection, runs
 from tasks.running import Event, run_stage
 from tasks.samples import merge_samples, shards
 from tasks.stopping import stopping_as_one
@@ -81,7 +82,7 @@ def test_what_another_process_finished_meanwhile_is_not_computed(
         store().write("texts", keys["texts"], rows(3))
         yield
 
-    monkeypatch.setattr("alignment.store.Store.lock", lock)
+    monkeypatch.setattr("alignment.stages.store.Store.lock", lock)
     assert run_stage("texts", CONFIG, keys, {}).cached
     assert [event.kind for event in events] == ["started", "cached"]
 
@@ -230,7 +231,7 @@ def test_a_run_that_validation_stops_shows_why_in_mlflow(
     refs = {"texts": store().write("texts", "k1", rows(5)), "validation": validated}
     with (
         pytest.raises(ValidationError, match=r"min_pairs = 9; the quarantined pairs, with reasons, are in /") as raised,
-        tracking.run(CONFIG, "stopped") as run_id,
+        runs.run(CONFIG, "stopped") as run_id,
     ):
         pairs.require_valid.fn(refs, run_id)
     assert Path(str(raised.value).rpartition(" in ")[2]).exists()

@@ -14,7 +14,7 @@ import pytest
 from prefect.states import Completed, Failed
 
 from alignment.errors import DataError, ModelError, PlumblineError, StoreError, TrackingError
-from tasks import connection
+from tasks.registry import connection
 from tasks.running import can_pass
 from tasks.transient import is_transient
 

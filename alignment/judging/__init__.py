@@ -1,0 +1,1 @@
+"""Judging a policy: metrics, statistics, gates, and how their results are shown."""

@@ -1,0 +1,321 @@
+"""A run's result as Markdown: tables, sample texts and the model card, and the same rows for a terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from alignment.config import AlignConfig
+from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
+
+Row = tuple[str, str, str, str]
+
+HEADINGS: Row = ("Metric", "Base, own fresh samples", "Aligned", "Change")
+MAX_TEXT = 400  # characters of a sample text that are shown
+CONTROL_SIGNS = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
+NONE = "–"
+
+
+def result_rows(report: EvalReport) -> list[Row]:
+    """Before and after, one row a metric: name with its unit, base, aligned, change.
+
+    "Base" is always the base model's own fresh samples on the same prompts. The biased baseline is the mean score of
+    the pairs' winners, which selection alone lifts above that. The last rows are of the models that were trained here.
+    """
+    base, aligned, delta = report.base, report.aligned, report.delta
+    rows = [
+        (
+            "reward, mean (logits)",
+            _signed(base.reward_mean),
+            _signed(aligned.reward_mean),
+            f"{_signed(delta.reward_gain)} ({_signed(delta.reward_gain_ci[0])} to {_signed(delta.reward_gain_ci[1])})",
+        ),
+        ("reward gain (SDs of the base's reward)", NONE, NONE, _signed(delta.reward_gain_in_sd)),
+        ("reward, SD (logits)", _plain(base.reward_sd), _plain(aligned.reward_sd), _times(delta.reward_sd_ratio)),
+        (
+            "prompts won by the aligned model",
+            NONE,
+            _percent(delta.win_rate),
+            f"{_percent(delta.win_rate_ci[0])} to {_percent(delta.win_rate_ci[1])}",
+        ),
+        ("prompts won, at like lengths", NONE, _percent(delta.win_rate_length_matched), NONE),
+        (
+            "perplexity under the base",
+            _plain(base.perplexity),
+            _plain(aligned.perplexity),
+            _times(delta.perplexity_ratio),
+        ),
+        ("KL from the base (nats a token)", "0", f"{delta.kl_per_token:.3f}", NONE),
+        ("KL from the base (nats a sequence)", "0", _plain(delta.kl), NONE),
+        ("unigram entropy (nats)", _plain(base.entropy), _plain(aligned.entropy), _signed(delta.entropy_change)),
+    ]
+    for name, before, after in (
+        ("distinct 1-grams", base.distinct_1, aligned.distinct_1),
+        ("distinct 2-grams", base.distinct_2, aligned.distinct_2),
+        ("distinct 3-grams", base.distinct_3, aligned.distinct_3),
+        ("repeated 3-grams in a text", base.repetition, aligned.repetition),
+    ):
+        rows.append((name, _percent(before), _percent(after), _points(after - before)))
+    rows.append(("length (tokens)", f"{base.length:.1f}", f"{aligned.length:.1f}", _signed(delta.length_change, 1)))
+    rows.append(
+        (
+            "texts ended by EOS",
+            _percent(base.finished),
+            _percent(aligned.finished),
+            _points(aligned.finished - base.finished),
+        )
+    )
+    if base.grammatical is not None and aligned.grammatical is not None:
+        rows.append(
+            (
+                "grammatical sentences",
+                _percent(base.grammatical),
+                _percent(aligned.grammatical),
+                _points(aligned.grammatical - base.grammatical),
+            )
+        )
+    if base.gold_sentiment is not None and aligned.gold_sentiment is not None:
+        rows.append(
+            (
+                "gold sentiment (−1 to 1, by the grammar)",
+                _signed(base.gold_sentiment),
+                _signed(aligned.gold_sentiment),
+                _signed(aligned.gold_sentiment - base.gold_sentiment),
+            )
+        )
+    if report.drift is not None:
+        drift = report.drift
+        rows.append(
+            (
+                "KL from the anchor, the first base (nats a token)",
+                f"{drift.base_kl_per_token:.3f}",
+                f"{drift.kl_per_token:.3f}",
+                _signed(drift.kl_per_token - drift.base_kl_per_token, 3),
+            )
+        )
+        rows.append(
+            (
+                "perplexity under the anchor, over its own",
+                _times(drift.base_perplexity_ratio),
+                _times(drift.perplexity_ratio),
+                NONE,
+            )
+        )
+        rows.append(
+            (
+                "reward above the anchor's (logits)",
+                _signed(base.reward_mean - drift.anchor_reward_mean),
+                _signed(drift.reward_gain),
+                NONE,
+            )
+        )
+    rows.append(
+        (
+            "biased baseline: mean score of the winners (logits)",
+            _signed(report.winners_mean),
+            _signed(aligned.reward_mean),
+            _signed(aligned.reward_mean - report.winners_mean),
+        )
+    )
+    if report.base_validation_perplexity is not None:
+        rows.append(
+            ("base model's perplexity of held-out texts", _plain(report.base_validation_perplexity), NONE, NONE)
+        )
+    if report.reward_validation_accuracy is not None:
+        accuracy = _percent(report.reward_validation_accuracy)
+        rows.append(("reward model's accuracy on held-out texts", accuracy, accuracy, NONE))
+    return rows
+
+
+def result_table(report: EvalReport) -> str:
+    """The result as a Markdown table, and a line that says what stands behind it."""
+    note = (
+        f"{report.prompts:,} held-out prompts, {report.samples_per_prompt} fresh samples each from both models; "
+        "intervals by bootstrap over prompts. The biased baseline is for comparison only: winners are picked for their "
+        "score, so their mean is above that of the model which wrote them."
+    )
+    return f"{_table(HEADINGS, result_rows(report))}\n\n{note}"
+
+
+def gates_table(judgement: Judgement) -> str:
+    """Each gate with its value, bound, verdict, and what a failure of it means."""
+    rows = [
+        (
+            gate.name.replace("_", " "),
+            f"{gate.value:.4g}",
+            _bound(gate),
+            "passed" if gate.passed else "FAILED",
+            gate.why,
+        )
+        for gate in judgement.gates
+    ]
+    return _table(("Gate", "Value", "Bound", "Verdict", "A failure means"), rows)
+
+
+def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
+    """The first `limit` prompts with both continuations and their rewards in logits, long texts cut."""
+    return _table(
+        ("Prompt", "Base", "Reward", "Aligned", "Reward"),
+        [
+            (row.prompt, row.base, _signed(row.base_reward), row.aligned, _signed(row.aligned_reward))
+            for row in rows[: max(0, limit)]
+        ],
+    )
+
+
+def result_list(report: EvalReport) -> str:
+    """The result as a Markdown list, for where a table has no room."""
+    return "\n".join(f"- {name}: {_in_words(*figures)}" for name, *figures in result_rows(report))
+
+
+def gates_list(judgement: Judgement) -> str:
+    """Each gate with its value and bound as a Markdown list, the failed ones with what that means."""
+    return "\n".join(
+        f"- {gate.name.replace('_', ' ')} {gate.value:.4g}, bound {_bound(gate)}: "
+        f"{'passed' if gate.passed else f'**FAILED**, {gate.why}'}"
+        for gate in judgement.gates
+    )
+
+
+def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
+    """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
+    return "\n".join(
+        f"- {in_markdown(row.prompt)}\n  - {_signed(row.base_reward)} before: {in_markdown(row.base)}\n"
+        f"  - {_signed(row.aligned_reward)} after: {in_markdown(row.aligned)}"
+        for row in rows[: max(0, limit)]
+    )
+
+
+def model_card(
+    config: AlignConfig,
+    report: EvalReport,
+    judgement: Judgement,
+    samples: Sequence[SampleRow],
+    lineage: Mapping[str, str],
+) -> str:
+    """The model card: what was made of what and how, the result, the gates, its limits, and where it came from.
+
+    `lineage` names each thing that the model came from and its hash or link.
+    """
+    sections = [
+        f"# {config.registry.model_name}",
+        judgement.sentence,
+        _made_of(config),
+        f"## Result\n\n{result_table(report)}",
+        f"## Gates\n\n{gates_table(judgement)}",
+        f"## Samples\n\nOn held-out prompts, not chosen by hand.\n\n{samples_table(samples, 5)}",
+        "## Limits: what was not checked\n\n" + "\n".join(f"- {limit}" for limit in _limits(config, report)),
+    ]
+    if lineage:
+        sections.append("## Lineage\n\n" + _table(("What", "Hash or link"), list(lineage.items())))
+    return "\n\n".join(sections) + "\n"
+
+
+def _made_of(config: AlignConfig) -> str:
+    dpo, sampling, prompts = config.dpo, config.sampling, config.prompts
+    extras = [
+        f"label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else "",
+        f"NLL weight {dpo.nll_weight:g}" if dpo.nll_weight else "",
+    ]
+    span = (
+        f"{prompts.tokens_min}"
+        if prompts.tokens_min == prompts.tokens_max
+        else f"{prompts.tokens_min}–{prompts.tokens_max}"
+    )
+    cut = "BOS alone" if prompts.mode == "empty" else f"the first {span} tokens of a text"
+    rows = [
+        ("Base", "trained here from the data" if config.base.model == "train" else config.base.model),
+        (
+            "Data",
+            config.data.path if config.data.path == "grammar" else f"{config.data.path}, split {config.data.split}",
+        ),
+        (
+            "Reward model",
+            "trained here from the data's labels" if config.reward.model == "train" else config.reward.model,
+        ),
+        ("Prompts", cut),
+        (
+            "Pairs",
+            f"{config.pairs.strategy.replace('_', ' ')} of {sampling.samples_per_prompt} samples a prompt, "
+            f"temperature {sampling.temperature:g}, top-k {sampling.top_k}, top-p {sampling.top_p:g}",
+        ),
+        ("Loss", ", ".join(part for part in (f"DPO, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part)),
+        (
+            "Optimiser",
+            f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
+            f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
+        ),
+        ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs a device, {dpo.precision}"),
+        ("Seed", str(config.seed)),
+    ]
+    return f"## How it was made\n\n{_table(('What', 'Value'), rows)}"
+
+
+def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
+    yield (
+        "The reward model that labelled the pairs also scores the result. A higher score says that it prefers these "
+        "texts, not that people do; nobody read them."
+    )
+    yield (
+        f"All of it rests on one seed ({config.seed}) and on {report.prompts:,} prompts, drawn as the training prompts "
+        "were."
+    )
+    yield (
+        "Texts were sampled with the settings above; other temperatures, longer texts and other kinds of prompts "
+        "were not tried."
+    )
+    if not config.sampling.plain:
+        yield (
+            "Samples were drawn with a temperature, top-k or top-p that change the distribution, while log-probs are "
+            "the model's own: KL from the base is an estimate on shifted samples."
+        )
+    if report.aligned.grammatical is None:
+        yield "Whether the sentences are grammatical was not judged; perplexity and KL stand in for it."
+    if report.delta.win_rate_length_matched is None:
+        yield "No prompt had texts of like length from both models, so length may explain the wins."
+    yield "Facts, toxicity, social bias, memorised training text, other languages and other tasks were not checked."
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *([in_markdown(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def in_markdown(text: str) -> str:
+    """A text on one line that cannot break out of a Markdown table or become HTML, cut where it is long.
+
+    Tabs and line breaks become spaces, other control characters the signs for them, NUL for instance ␀: a byte-level
+    model may write some, and PostgreSQL refuses a NUL.
+    """
+    line = " ".join(text.split()).translate(CONTROL_SIGNS)
+    line = line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
+    for sign in "\\|`*[":
+        line = line.replace(sign, f"\\{sign}")
+    return line.replace("&", "&amp;").replace("<", "&lt;") or " "
+
+
+def _bound(gate: GateResult) -> str:
+    return gate.bound.replace(">=", "≥").replace("<=", "≤")
+
+
+def _in_words(before: str, after: str, change: str) -> str:
+    sides = " → ".join(figure for figure in (before, after) if figure != NONE)
+    return ", ".join(part for part in (sides, change) if part not in {"", NONE}) or NONE
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    text = f"{value:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def _times(ratio: float) -> str:
+    return f"×{ratio:.2f}"
+
+
+def _percent(fraction: float | None) -> str:
+    return NONE if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def _points(difference: float) -> str:
+    return f"{_signed(100 * difference, 1)} points"

@@ -1,0 +1,191 @@
+"""The gates between an evaluation and the registry: each is one function, registered by one decorator line.
+
+A gate reads one value from the report and its bounds from the configuration; `judge` decides. Reward and win rate are
+needed and never sufficient, because word salad has the highest of both: perplexity under the base and KL see it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from alignment.config import GatesConfig
+from alignment.judging.report import EvalReport, GateResult, Judgement
+
+Reading: TypeAlias = tuple[
+    float, float | None, float | None, str
+]  # value, low, high (None: open), what a failure means
+Read: TypeAlias = Callable[[EvalReport, GatesConfig], Reading | None]  # None: the gate does not apply to this report
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A registered gate; `label` names its value in a sentence."""
+
+    name: str
+    label: str
+    read: Read
+    strict: bool
+
+
+GATES: dict[str, Gate] = {}  # in the order of judgement, which is the order of definition
+
+
+def gate(name: str, label: str, *, strict: bool = False) -> Callable[[Read], Read]:
+    """Register a gate: the bounds belong to it, unless it is strict: then a value on a bound fails."""
+
+    def register(read: Read) -> Read:
+        if name in GATES:
+            raise ValueError(f"gate {name!r} is registered already; give this one another name")
+        GATES[name] = Gate(name, label, read, strict)
+        return read
+
+    return register
+
+
+@gate("reward_gain", "reward gain's lower bound", strict=True)
+def _reward_gain(report: EvalReport, config: GatesConfig) -> Reading:
+    return report.delta.reward_gain_ci[0], config.min_gain, None, "the gain may be chance"
+
+
+@gate("win_rate", "win rate")
+def _win_rate(report: EvalReport, config: GatesConfig) -> Reading:
+    return report.delta.win_rate, config.min_win_rate, None, "too few prompts got a better text"
+
+
+@gate("perplexity_ratio", "perplexity ratio")
+def _perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading:
+    ratio, low, high = report.delta.perplexity_ratio, config.min_perplexity_ratio, config.max_perplexity_ratio
+    if ratio < low:
+        return ratio, low, high, "to the base the text is too easy to foresee, as stock phrases are"
+    return ratio, low, high, "the text is less fluent than the base's, whatever reward it earns"
+
+
+@gate("kl_per_token", "KL per token")
+def _kl_per_token(report: EvalReport, config: GatesConfig) -> Reading:
+    why = "the policy went further from the base than its reward model can be trusted"
+    return report.delta.kl_per_token, None, config.max_kl_per_token, why
+
+
+@gate("reward_sd_ratio", "reward SD ratio")
+def _reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading:
+    return report.delta.reward_sd_ratio, config.min_reward_sd_ratio, None, "the texts have become alike"
+
+
+@gate("entropy_change", "relative move of the token entropy")
+def _entropy_change(report: EvalReport, config: GatesConfig) -> Reading:
+    base = report.base.entropy
+    move = abs(report.delta.entropy_change) / base if base else math.nan
+    return move, None, config.max_entropy_change, "the vocabulary in use shrank or scattered"
+
+
+@gate("grammatical_drop", "drop of grammatical sentences")
+def _grammatical_drop(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.delta.grammar_drop is None:
+        return None
+    return report.delta.grammar_drop, None, config.max_grammar_drop, "the text loses its grammar"
+
+
+@gate("anchor_kl_per_token", "KL per token from the anchor")
+def _anchor_kl_per_token(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    why = "over all rounds the policy went too far from the first base"
+    return report.drift.kl_per_token, None, config.max_anchor_kl_per_token, why
+
+
+@gate("anchor_perplexity_ratio", "perplexity ratio under the anchor")
+def _anchor_perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    ratio, low, high = report.drift.perplexity_ratio, config.min_perplexity_ratio, config.max_anchor_perplexity_ratio
+    if ratio < low:
+        return ratio, low, high, "over all rounds the text became too easy to foresee, as stock phrases are"
+    return ratio, low, high, "over all rounds the text became less fluent than the first base's"
+
+
+@gate("anchor_reward_sd_ratio", "reward SD over the anchor's")
+def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.drift is None:
+        return None
+    return (
+        report.drift.reward_sd_ratio,
+        config.min_anchor_reward_sd_ratio,
+        None,
+        "over all rounds the texts have become alike",
+    )
+
+
+def judge(report: EvalReport, config: GatesConfig) -> Judgement:
+    """Every gate that applies, in order; the verdict is a pass only if all of them pass."""
+    results = []
+    for entry in GATES.values():
+        reading = entry.read(report, config)
+        if reading is not None:
+            results.append(_result(entry, *reading))
+    failures = [result for result in results if not result.passed]
+    return Judgement(
+        verdict="fail" if failures else "pass",
+        sentence=_refusal(failures) if failures else _approval(report),
+        gates=tuple(results),
+    )
+
+
+def _result(entry: Gate, value: float, low: float | None, high: float | None, why: str) -> GateResult:
+    return GateResult(
+        name=entry.name,
+        value=value,
+        low=low,
+        high=high,
+        strict=entry.strict,
+        passed=_within(value, low, high, entry.strict),
+        why=why,
+    )
+
+
+def _within(value: float, low: float | None, high: float | None, strict: bool) -> bool:
+    """False for a value that is not finite, whatever the bounds."""
+    if not math.isfinite(value):
+        return False
+    if strict:
+        return (low is None or value > low) and (high is None or value < high)
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _approval(report: EvalReport) -> str:
+    delta = report.delta
+    low, high = delta.reward_gain_ci
+    return (
+        f"May be registered: reward {delta.reward_gain:+.2f} ({100 * report.confidence:g}% CI {low:.2f} to {high:.2f}) "
+        "on held-out prompts, and the text stays as fluent as the base "
+        f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats a token)."
+    )
+
+
+def _refusal(failures: list[GateResult]) -> str:
+    clauses = [f"{GATES[failure.name].label} {_breach(failure)} ({failure.why})" for failure in failures]
+    *others, last = clauses
+    return f"Not registered: {', '.join(others)}{', and ' if others else ''}{last}."
+
+
+def _breach(result: GateResult) -> str:
+    if not math.isfinite(result.value):
+        return f"is not a finite number ({result.value:g})"
+    value = _figure(result)
+    if result.low is not None and result.high is not None:
+        return f"{value} is outside {result.bound}"
+    if result.low is None:
+        return f"{value} exceeds {result.high:g}"
+    return f"{value} is not above {result.low:g}" if result.strict else f"{value} is below {result.low:g}"
+
+
+def _figure(result: GateResult) -> str:
+    """The value with two decimals, or with as many more as show that it breaks the bound: never `0.20 exceeds 0.2`."""
+    if abs(result.value) >= 1e6:
+        return f"{result.value:.3g}"
+    for decimals in range(2, 10):
+        figure = f"{result.value:.{decimals}f}"
+        rounded_away = float(figure) == 0 and result.value != 0
+        if not rounded_away and not _within(float(figure), result.low, result.high, result.strict):
+            return figure
+    return repr(result.value)

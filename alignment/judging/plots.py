@@ -1,0 +1,278 @@
+"""Figures of a run as pure functions: numbers in, a matplotlib Figure out, with no file written and no global state."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignment.judging.frontier import Point
+from alignment.judging.report import GateResult, Judgement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#2B303B", "#D9DDE3"
+BASE, ALIGNED, WARN = "#8C96A5", "#1B6CA8", "#C4731B"
+
+PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("Loss", "mean over pairs", {"loss": "loss"}),
+    (
+        "Implicit reward",
+        "β · log-ratio to the reference",
+        {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margin": "margin"},
+    ),
+    ("Accuracy", "pairs with a positive margin", {"rewards/accuracy": "accuracy"}),
+    ("Log-probability", "nats a completion", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    ("Fall of the chosen", "nats below the reference", {"chosen_drop": "chosen drop"}),
+    ("Entropy", "nats a token", {"entropy": "entropy"}),
+    ("Learning rate", "learning rate", {"learning_rate": "learning rate"}),
+)
+COLOURS = {"chosen": ALIGNED, "rejected": BASE, "margin": WARN}
+MOST_PANELS = 6
+
+
+def reward_histogram(base_rewards: Sequence[float], aligned_rewards: Sequence[float], winners_mean: float) -> "Figure":
+    """Rewards of fresh samples before and after, in the reward model's logits, with both means marked.
+
+    The dashed line is the biased baseline: the mean score of the pairs' winners, which selection alone lifts above
+    the base's mean. Raises ValueError where either side is empty.
+    """
+    import numpy as np
+
+    if not len(base_rewards) or not len(aligned_rewards):
+        raise ValueError("reward_histogram needs at least one reward on each side")
+    edges = np.histogram_bin_edges(np.concatenate([base_rewards, aligned_rewards]), bins=36)
+    figure, axes = _blank(8.0, 4.4)
+    for rewards, name, colour in ((base_rewards, "base", BASE), (aligned_rewards, "aligned", ALIGNED)):
+        mean, share = float(np.mean(rewards)), np.full(len(rewards), 100 / len(rewards))
+        axes.hist(rewards, edges, weights=share, color=colour, alpha=0.45, label=f"{name}, {len(rewards):,} samples")
+        axes.hist(rewards, edges, weights=share, color=colour, histtype="step", linewidth=1.0)
+        axes.axvline(mean, color=colour, linewidth=2.2, label=f"mean of the {name} {_signed(mean)}")
+    axes.axvline(
+        winners_mean,
+        color=WARN,
+        linewidth=1.8,
+        linestyle=(0, (5, 3)),
+        label=f"biased baseline: mean of the winners {_signed(winners_mean)}",
+    )
+    _name(axes, "Reward of fresh samples on held-out prompts", "reward (logit of the rewarded class)", "samples (%)")
+    _legend_below(figure, axes, columns=3)
+    return figure
+
+
+def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
+    """Score gaps of the pairs, chosen minus rejected in logits, with the smallest gap that is accepted.
+
+    Raises ValueError where there is no gap to draw.
+    """
+    if not len(gaps):
+        raise ValueError("gap_histogram needs at least one gap")
+    below = sum(gap < min_gap for gap in gaps)
+    figure, axes = _blank(8.0, 4.0)
+    axes.hist(gaps, bins=36, color=ALIGNED, alpha=0.55, edgecolor="white", linewidth=0.6, label=f"{len(gaps):,} pairs")
+    axes.axvline(
+        min_gap,
+        color=WARN,
+        linewidth=1.8,
+        linestyle=(0, (5, 3)),
+        label=f"smallest accepted gap {min_gap:g}, {below:,} {'pair' if below == 1 else 'pairs'} below it",
+    )
+    _name(axes, "Score gap within a pair", "chosen score − rejected score (logits)", "pairs")
+    _legend_below(figure, axes, columns=2)
+    return figure
+
+
+def training_curves(history: Sequence[Mapping[str, float]]) -> "Figure":
+    """Small panels over the optimiser steps, one for each group of metrics that the history holds, at most six.
+
+    Rows need `step`; other keys may be missing, and values that are not finite leave a hole in their line.
+    """
+    panels = [panel for panel in PANELS if any(key in row for row in history for key in panel[2])][:MOST_PANELS]
+    columns = min(3, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = _figure(4.2 * columns, 2.9 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, unit, lines) in zip(grid.flat, panels, strict=False):
+        _bare(axes)
+        for key, name in lines.items():
+            points = [(row["step"], _finite(row[key])) for row in history if key in row]
+            if points:
+                steps, values = zip(*points, strict=True)
+                marker = "o" if len(points) == 1 else None
+                axes.plot(
+                    steps,
+                    values,
+                    color=COLOURS.get(name, ALIGNED),
+                    linewidth=1.6,
+                    label=name,
+                    marker=marker,
+                    markersize=4,
+                )
+        if title == "Accuracy":
+            axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _name(axes, title, "step", unit)
+        if len(axes.lines) > 1:
+            axes.legend(
+                loc="lower right",
+                bbox_to_anchor=(1.01, 0.995),
+                ncols=len(lines),
+                frameon=False,
+                fontsize=8,
+                labelcolor="linecolor",
+                handlelength=1.0,
+                handletextpad=0.5,
+                columnspacing=1.2,
+                borderaxespad=0.2,
+            )
+    return figure
+
+
+def gates_chart(judgement: Judgement) -> "Figure":
+    """One row a gate, each on a scale of its own: the allowed range as a band, the value as a dot."""
+    count = max(1, len(judgement.gates))
+    figure, axes = _blank(8.6, 1.0 + 0.46 * count)
+    for row, gate in enumerate(judgement.gates):
+        low, high, value = _positions(gate)
+        colour = ALIGNED if gate.passed else WARN
+        axes.plot([0, 1], [row, row], color=FAINT, linewidth=1.0, zorder=1)
+        axes.barh(row, high - low, left=low, height=0.42, color=colour, alpha=0.16, zorder=2)
+        for edge, bound in ((low, gate.low), (high, gate.high)):
+            if bound is not None:
+                axes.plot([edge, edge], [row - 0.21, row + 0.21], color=colour, linewidth=1.4, zorder=3)
+        axes.plot([value], [row], marker="o", markersize=8, color=colour, markeredgecolor="white", zorder=4)
+        verdict = "passed" if gate.passed else "FAILED"
+        axes.text(1.04, row, f"{gate.value:.4g}", va="center", ha="left", fontsize=9.5, color=INK)
+        axes.text(1.17, row, gate.bound, va="center", ha="left", fontsize=9.5, color="#6A7382")
+        axes.text(1.38, row, verdict, va="center", ha="left", fontsize=9.5, color=colour, weight="bold")
+    axes.set_yticks(range(len(judgement.gates)), [gate.name.replace("_", " ") for gate in judgement.gates])
+    axes.set_ylim(count - 0.4, -0.6)
+    axes.set_xlim(-0.02, 1.56)
+    axes.set_xticks([])
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(
+        f"Gates: {judgement.verdict} (band: allowed; each row on its own scale)", loc="left", fontsize=11, color=INK
+    )
+    return figure
+
+
+def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figure":
+    """The frontier of a sweep: reward gain with its interval over KL per token, with the bound of the KL gate.
+
+    Points that the gates refused are hollow; those without a finite place are left out.
+    Raises ValueError where no point was judged.
+    """
+    if not any(point.report for point in points):
+        raise ValueError("reward_against_kl needs a point that was judged")
+    judged = [
+        point
+        for point in points
+        if point.report and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
+    ]
+    figure, axes = _blank(8.0, 5.0)
+    losses = sorted({point.loss for point in judged})
+    for loss, colour in zip(losses, (ALIGNED, WARN, BASE, INK), strict=False):
+        for passed in (True, False):
+            delta = [p.report.delta for p in judged if p.report and p.loss == loss and p.passed == passed]
+            if delta:
+                x, y = [d.kl_per_token for d in delta], [d.reward_gain for d in delta]
+                below = [max(0.0, d.reward_gain - d.reward_gain_ci[0]) for d in delta]
+                above = [max(0.0, d.reward_gain_ci[1] - d.reward_gain) for d in delta]
+                axes.errorbar(
+                    x,
+                    y,
+                    yerr=[below, above],
+                    fmt="o",
+                    markersize=7,
+                    color=colour,
+                    markerfacecolor=colour if passed else "white",
+                    elinewidth=1.0,
+                    label=f"{loss}, {'passed' if passed else 'refused'}",
+                )
+    for point in judged:
+        if point.report is not None:
+            place = (point.report.delta.kl_per_token, point.report.delta.reward_gain)
+            axes.annotate(point.short, place, xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK)
+    axes.axvline(
+        max_kl_per_token, color=WARN, linewidth=1.2, linestyle=(0, (5, 3)), label=f"KL gate {max_kl_per_token:g}"
+    )
+    if max((point.report.delta.kl_per_token for point in judged if point.report), default=0) > 5 * max_kl_per_token:
+        axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
+    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats a token", "reward gain (logits)")
+    _legend_below(figure, axes, columns=3)
+    return figure
+
+
+def _positions(gate: GateResult) -> tuple[float, float, float]:
+    """Where the allowed range starts and ends and where the value lies, on a scale of 0 to 1."""
+    marks = [mark for mark in (gate.low, gate.high, gate.value) if mark is not None and math.isfinite(mark)]
+    if gate.low is None or gate.high is None:
+        marks.append(0.0)
+    start, end = min(marks), max(marks)
+    pad = 0.15 * ((end - start) or 1.0)
+    start, end = start - pad, end + pad
+
+    def place(mark: float) -> float:
+        if math.isnan(mark):
+            return 1.0
+        return min(1.0, max(0.0, (mark - start) / (end - start)))
+
+    low = 0.0 if gate.low is None else place(gate.low)
+    high = 1.0 if gate.high is None else place(gate.high)
+    return low, high, place(gate.value)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _blank(width: float, height: float) -> tuple["Figure", Any]:
+    figure = _figure(width, height)
+    axes = figure.subplots()
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: Any) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+
+
+def _name(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=8)
+    axes.set_xlabel(x, fontsize=9.5, color=INK)
+    axes.set_ylabel(y, fontsize=9.5, color=INK)
+
+
+def _legend_below(figure: "Figure", axes: Any, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        handlelength=2.6,
+    )
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.nan
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,1 @@
+"""Sampling engines: what draws completions from a model."""

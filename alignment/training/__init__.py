@@ -1,0 +1,1 @@
+"""Training: one harness, the losses, and what is trained with it."""

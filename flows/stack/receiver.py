@@ -1,0 +1,125 @@
+"""The webhook receiver: hears from MLflow that a champion was set, and has the registry looked at anew."""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from alignment.config import PromotionConfig
+from alignment.errors import PlumblineError, StackError
+from tasks.home import home
+from tasks.registry import webhook
+from tasks.registry.promotion import reconcile, recorded_models
+from tasks.registry.webhook import Deliveries, Refused
+
+logger = logging.getLogger("plumbline")
+
+BODY_WITHIN = 10.0  # seconds
+Look = Callable[[str, PromotionConfig], str]
+
+
+def create_app(
+    secret: bytes,
+    policy: PromotionConfig,
+    *,
+    look: Look = reconcile,
+    known: Callable[[], list[str]] | None = None,
+    now: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The receiver with `POST /webhook` and `GET /health`.
+
+    A message only says that it is time to look: what counts is the registry's state. `known` names the models to look
+    at once at the start, since MLflow may have called while nobody listened.
+    """
+    deliveries = Deliveries(home() / "stack" / "deliveries.json", now)
+    one_at_a_time = threading.Lock()
+
+    def act(delivery: str, timestamp: float, name: str | None) -> str:
+        with one_at_a_time:
+            deliveries.refuse_known(delivery)
+            found = look(name, policy) if name is not None else "ignored"
+            deliveries.remember(delivery, timestamp)
+            return found
+
+    @asynccontextmanager
+    async def catch_up(_: FastAPI) -> AsyncIterator[None]:
+        if known is not None:
+            threading.Thread(target=look_at_all, args=(known, look, policy), daemon=True).start()
+        yield
+
+    app = FastAPI(title="Plumbline's webhook receiver", lifespan=catch_up, openapi_url=None)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/webhook")
+    async def receive(request: Request) -> JSONResponse:
+        try:
+            body = await read_body(request)
+            delivery, timestamp = webhook.verify(secret, request.headers, body, now())
+            found = await run_in_threadpool(act, delivery, timestamp, webhook.subject(body))
+        except Refused as refusal:
+            logger.warning("webhook refused: %s", refusal)
+            return JSONResponse({"refused": str(refusal)}, refusal.status)
+        except PlumblineError as error:  # MLflow tries again after a 503
+            logger.error("webhook: %s", error)
+            return JSONResponse({"refused": "the registry could not be read or changed; try again"}, 503)
+        return JSONResponse({"result": found})
+
+    return app
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, as soon as it is whole. Raises Refused where it is too large (413) or too slow (408)."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > webhook.MAX_BODY:
+        raise Refused(413, f"larger than {webhook.MAX_BODY} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > webhook.MAX_BODY:
+                    raise Refused(413, f"larger than {webhook.MAX_BODY} bytes")
+    except TimeoutError as error:
+        raise Refused(408, f"not whole within {BODY_WITHIN:.0f} s") from error
+    return bytes(body)
+
+
+def look_at_all(known: Callable[[], list[str]], look: Look, policy: PromotionConfig) -> None:
+    """Look at every known model; what cannot be read now is left to the next message."""
+    try:
+        names = known()
+    except PlumblineError as error:
+        logger.error("the registry was not looked at: %s", error)
+        return
+    for name in names:
+        try:
+            look(name, policy)
+        except PlumblineError as error:
+            logger.error("models:/%s was not looked at: %s", name, error)
+
+
+def serve(host: str, port: int, policy: PromotionConfig) -> None:
+    """Run the receiver until it is stopped.
+
+    Raises ConfigError where its secret is missing or weak, StackError where it cannot listen at that address.
+    """
+    import uvicorn
+
+    app = create_app(webhook.read_secret(), policy, known=recorded_models)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:  # what uvicorn would end the process for, with the exit code of a refusal
+        kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=kind).close()
+    except (OSError, UnicodeError) as error:
+        raise StackError(f"receiver at {host}:{port}: {error}; give another --host or --port") from error
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

@@ -1,0 +1,280 @@
+"""The whole system on one machine: MLflow, Prefect, the webhook receiver and a worker, started, watched and stopped."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from alignment.errors import StackError
+from alignment.stages.store import write_json
+from flows.stack.logs import Log, tidy
+from flows.stack.presence import LAST_WORDS, STARTING, State, dismiss, joined, last_heartbeat, only_one
+from flows.stack.processes import call, end_marked, marked, start, stop
+from flows.stack.server import first_use, made
+from flows.stack.services import (
+    COMMAND,
+    POOL,
+    STOPPED_WITHIN,
+    Ports,
+    Service,
+    make_services,
+    project_folder,
+    secret,
+    stack_file,
+)
+from tasks.addresses import sqlite_uri
+from tasks.registry import connection
+
+READY_WITHIN = 180.0  # seconds for a service's first sign of life, on a machine that is busy with something else
+LOOK_EVERY = 0.2  # seconds
+PAUSED = "paused"  # the file that says that a stack paused its pool
+SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
+DEATHS = 5  # in a row, after which the stack gives up
+SETTLED = {"RUNNING": "CRASHED", "PAUSED": "CRASHED", "CANCELLING": "CANCELLED", "PENDING": "SCHEDULED"}
+COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+
+
+def up(home: Path, wanted: Ports, console: Console) -> int:
+    """Run the stack until Ctrl-C, SIGTERM or SIGHUP; returns 0.
+
+    Raises StackError where it is up already in this home, where a server does not start, and where one keeps dying.
+    """
+    project = project_folder()
+    with only_one(home) as stopping:
+        end_marked(home)  # what a stack that was killed may have left
+        ports = wanted.free()
+        for name, before in asdict(wanted).items():
+            if getattr(ports, name) != before:
+                console.print(f"port {before} is taken; {name} gets {getattr(ports, name)}", highlight=False)
+        services = make_services(home, ports, project)
+        try:
+            _start(home, ports, services, console, stopping)
+            if not stopping.is_set():
+                _watch(services, console, stopping)
+        finally:
+            _stop(home, services, console, stopping)
+    return 0
+
+
+def _start(home: Path, ports: Ports, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+    """Start the two servers side by side, what needs them after that, and the worker once there is a pool for it."""
+    secret(home, "webhook")
+    prefect, mlflow, receiver = ports.addresses()
+    state = State(os.getpid(), prefect, mlflow, receiver)
+    stack_file(home, STARTING).touch()
+    write_json(stack_file(home, "stack.json"), asdict(state))
+    console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
+    servers = "prefect", "mlflow"
+    _make_database(home, services["mlflow"].env, stopping)
+    with first_use(home / "prefect"):
+        for name in servers:
+            services[name].start()
+        for name in servers:
+            services[name].wait(READY_WITHIN, stopping.is_set)
+        if not stopping.is_set():
+            made(home / "prefect")
+    stack_file(home, STARTING).unlink(missing_ok=True)
+    services["receiver"].start()
+    if not stopping.is_set():
+        _bootstrap(home, services["worker"].env, stopping)
+    services["receiver"].wait(READY_WITHIN, stopping.is_set)
+    if stopping.is_set():
+        return
+    _settle(prefect)
+    _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
+    heard = start_worker(services, prefect, stopping)
+    if stopping.is_set():
+        return
+    if not heard:
+        text = f"the worker gives no sign of life yet; see {services['worker'].log.path}"
+        console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
+    for line in (
+        "",
+        f"[bold]Prefect[/bold]  {prefect}   Deployments, align, Run: starts a run",
+        f"[bold]MLflow[/bold]   {mlflow}/#/models   what was registered; Experiments: results",
+        f"Logs     {stack_file(home, 'log')}",
+        "Ctrl-C stops everything.",
+        "",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def start_worker(services: dict[str, Service], prefect: str, stopping: threading.Event) -> bool:
+    """Start it and wait for its first heartbeat; returns whether it came, which needs no process to end meanwhile."""
+    worker = services["worker"]
+    worker.start()
+
+    def heard() -> bool:
+        age = last_heartbeat(prefect)
+        return age is not None and age < time.monotonic() - worker.started
+
+    def ended() -> bool:
+        return any(service.process is not None and service.process.poll() is not None for service in services.values())
+
+    _until(lambda: heard() or ended(), READY_WITHIN, stopping)
+    return heard()
+
+
+def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
+    """Have MLflow's database made before its server starts, whose first requests would do it at once, and break it."""
+    uri = sqlite_uri(home / "mlflow.db")
+    with connection.first_use(uri):  # who makes it just now is waited for
+        there = (home / "mlflow.db").exists()
+    if not there:
+        code = "import sys; from tasks import connection; connection.configure(sys.argv[1]); connection.check()"
+        _run_once(home, "database", [sys.executable, "-c", code, uri], env, stopping)
+
+
+def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
+    """`plumbline bootstrap` in a process of its own: the watcher stays small."""
+    _run_once(home, "bootstrap", [*COMMAND, "bootstrap"], env, stopping)
+
+
+def _run_once(home: Path, name: str, command: list[str], env: Mapping[str, str], stopping: threading.Event) -> None:
+    """Wait for a process to end, or for somebody to ask to stop. Raises StackError where it fails."""
+    log = Log(stack_file(home, "log") / f"{name}.log")
+    process = start(command, env, log.path)
+    while process.poll() is None and not stopping.is_set():
+        stopping.wait(LOOK_EVERY)
+    if process.poll() is None:
+        stop(process, 5)
+    elif process.returncode:
+        last = [line for line in log.lines() if line.strip()][-1:]
+        raise StackError(f"the {name} failed: {' '.join(last).removeprefix('plumbline: ')} (see {log.path})")
+
+
+def _settle(prefect: str) -> None:
+    """Give the runs that a killed stack left the state that they are in: no process of theirs is there any more.
+
+    What was about to start is started again; a suspended run never had a process, and stays.
+    """
+    states = {"type": {"any_": list(SETTLED)}, "name": {"not_any_": ["Suspended"]}}
+    asked = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
+    for run in call("POST", f"{prefect}/api/flow_runs/filter", asked):
+        state = {"type": SETTLED[run["state_type"]], "message": "The stack ended before this run did."}
+        call("POST", f"{prefect}/api/flow_runs/{run['id']}/set_state", {"state": state})
+
+
+def _watch(services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+    """Show the log and bring back what dies, until somebody asks to stop."""
+    while not stopping.wait(LOOK_EVERY):
+        for service in services.values():
+            _show(service, console)
+            revive(service, console)
+
+
+def _show(service: Service, console: Console) -> None:
+    for line in service.log.lines():
+        said = tidy(service.name, line)
+        if said is not None:
+            who, level, message = said
+            colour = COLOURS.get(level, "default")
+            text = f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(who):<20} [{colour}]{escape(message)}[/{colour}]"
+            console.print(text, highlight=False, soft_wrap=True)
+
+
+def revive(service: Service, console: Console) -> None:
+    """Start a process again that ended, after a pause that doubles; StackError where it never lives long."""
+    now = time.monotonic()
+    if service.process is None:
+        if now >= service.again_at:
+            service.start()
+        return
+    if service.process.poll() is None:
+        return
+    service.deaths = service.deaths + 1 if now - service.started < SHORT_LIFE else 1
+    if service.deaths >= DEATHS:
+        raise StackError(f"{service.name} ended {DEATHS} times in a row; see {service.log.path}")
+    wait = 2.0 ** (service.deaths - 1) / 2
+    text = f"{service.name} ended with code {service.process.returncode}; started again in {wait:g} s"
+    console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
+    service.process, service.again_at = None, now + wait
+
+
+def _stop(home: Path, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+    """End the runs, then the processes one after the other; a second request to stop ends the waiting."""
+    stopping.clear()
+    with suppress(OSError):  # the terminal may be gone
+        console.print(
+            f"stopping; runs and commands at work are told to end, and get {STOPPED_WITHIN['runs']:g} s for it "
+            "(Ctrl-C again: at once)",
+            highlight=False,
+            soft_wrap=True,
+        )
+    with _no_further_runs(home, services["prefect"]):
+        _end_runs(home, stopping)
+        _end(services["worker"], console, stopping)
+    for name in ("receiver", "mlflow", "prefect"):
+        _end(services[name], console, stopping)
+    end_marked(home)
+    dismiss(home, LAST_WORDS)  # who joined meanwhile
+
+
+@contextmanager
+def _no_further_runs(home: Path, prefect: Service) -> Iterator[None]:
+    """Pause the pool meanwhile: what is queued then waits for the next `up`, and is not started to be ended at once.
+
+    A file remembers that it was us, and not a person, so that the next `up` can resume it where this one cannot.
+    """
+    pool = prefect.health.replace("/health", f"/work_pools/{POOL}")
+    with suppress(OSError):
+        if not call("GET", pool, None)["is_paused"]:
+            stack_file(home, PAUSED).touch()
+            call("PATCH", pool, {"is_paused": True})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            _resume_pool(home, pool)
+
+
+def _resume_pool(home: Path, pool: str) -> None:
+    if stack_file(home, PAUSED).exists():
+        call("PATCH", pool, {"is_paused": False})
+        stack_file(home, PAUSED).unlink()
+
+
+def _end_runs(home: Path, stopping: threading.Event) -> None:
+    """Ask the runs at work to end, and wait for them: the worker would kill them, and they could not say goodbye.
+
+    The same for commands in other terminals, such as `plumbline sweep`, which would wait for the servers for good.
+    """
+    asked: set[int] = set()
+
+    def none_left() -> bool:
+        commands = joined(home)
+        left = commands.union(marked(home, "PREFECT__FLOW_RUN_ID"))
+        for pid in left - asked:
+            with suppress(ProcessLookupError, PermissionError):
+                if pid in commands or os.getsid(pid) == pid:  # not a run's own children
+                    os.kill(pid, signal.SIGTERM)
+                    asked.add(pid)
+        return not left & asked
+
+    _until(none_left, STOPPED_WITHIN["runs"], stopping)
+    dismiss(home, 0.0)
+
+
+def _end(service: Service, console: Console, stopping: threading.Event) -> None:
+    process = service.process
+    if process is not None:
+        process.terminate()
+        _until(lambda: process.poll() is not None, STOPPED_WITHIN[service.name], stopping)
+        process.kill()
+        process.wait()
+    with suppress(OSError):
+        _show(service, console)
+
+
+def _until(condition: Callable[[], bool], within: float, stopping: threading.Event) -> None:
+    ends = time.monotonic() + within
+    while not condition() and time.monotonic() < ends and not stopping.wait(LOOK_EVERY / 2):
+        pass

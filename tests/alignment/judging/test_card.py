@@ -1,0 +1,210 @@
+"""The Markdown of a run: an honest baseline, cells that cannot break a table, and the limits said aloud."""
+
+import re
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig
+from alignment.judging.card import (
+    gates_list,
+    gates_table,
+    in_markdown,
+    model_card,
+    result_list,
+    result_rows,
+    result_table,
+    samples_list,
+    samples_table,
+)
+from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+
+METRICS: dict[str, Any] = {
+    "reward_mean": -0.31,
+    "reward_sd": 1.2,
+    "entropy": 5.0,
+    "perplexity": 12.0,
+    "distinct_1": 0.1,
+    "distinct_2": 0.4,
+    "distinct_3": 0.7,
+    "repetition": 0.02,
+    "length": 40.0,
+    "finished": 0.5,
+}
+DELTA: dict[str, Any] = {
+    "reward_gain": 1.5,
+    "reward_gain_ci": (1.4, 1.6),
+    "reward_gain_in_sd": 1.25,
+    "reward_sd_ratio": 0.9,
+    "win_rate": 0.93,
+    "win_rate_ci": (0.9, 0.96),
+    "win_rate_length_matched": 0.91,
+    "perplexity_ratio": 1.08,
+    "kl": 2.5,
+    "kl_per_token": 0.061,
+    "entropy_change": -0.1,
+    "length_change": 3.0,
+}
+GATES = (
+    GateResult(name="win_rate", value=0.93, low=0.55, high=None, passed=True, why="too few prompts got a better text"),
+    GateResult(name="kl_per_token", value=0.31, low=None, high=0.2, passed=False, why="the policy went too far"),
+)
+JUDGEMENT = Judgement(verdict="fail", sentence="Refused: KL per token 0.31 exceeds 0.2.", gates=GATES)
+SAMPLE = SampleRow(prompt="the film", base=" was bad", base_reward=-1.0, aligned=" was good", aligned_reward=1.25)
+
+
+def report(grammatical: float | None = None, **delta: Any) -> EvalReport:
+    return EvalReport(
+        prompts=256,
+        samples_per_prompt=2,
+        base=ModelMetrics(**METRICS, grammatical=grammatical),
+        aligned=ModelMetrics(**(METRICS | {"reward_mean": 1.19, "length": 43.0}), grammatical=grammatical),
+        delta=Delta(**(DELTA | delta)),
+        winners_mean=0.66,
+    )
+
+
+def columns(table: str) -> set[int]:
+    return {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line.startswith("|")}
+
+
+def test_the_baseline_is_the_base_models_own_samples_and_the_biased_one_is_named_so() -> None:
+    rows = {row[0]: row[1:] for row in result_rows(report())}
+    assert rows["reward, mean (logits)"] == ("−0.31", "+1.19", "+1.50 (+1.40 to +1.60)")
+    assert rows["biased baseline: mean score of the winners (logits)"] == ("+0.66", "+1.19", "+0.53")
+    assert "winners are picked for their score" in result_table(report())
+
+
+def test_rows_carry_units_and_signs() -> None:
+    rows = {row[0]: row[1:] for row in result_rows(report())}
+    assert rows["length (tokens)"] == ("40.0", "43.0", "+3.0")
+    assert rows["KL from the base (nats a token)"] == ("0", "0.061", "–")
+    assert rows["perplexity under the base"] == ("12.00", "12.00", "×1.08")
+    assert rows["distinct 2-grams"] == ("40.0%", "40.0%", "0.0 points")
+
+
+@pytest.mark.parametrize(("judged", "shown"), [(None, False), (0.9, True)])
+def test_grammar_has_a_row_only_where_it_was_judged(judged: float | None, shown: bool) -> None:
+    assert ("grammatical sentences" in {row[0] for row in result_rows(report(judged))}) is shown
+    card = model_card(AlignConfig(), report(judged), JUDGEMENT, [SAMPLE], {})
+    assert ("grammatical was not judged" in card) is not shown
+
+
+def test_the_gold_judge_has_a_row_only_where_it_judged() -> None:
+    judged = report().model_copy(
+        update={
+            side: ModelMetrics(**METRICS, gold_sentiment=value) for side, value in (("base", -0.1), ("aligned", 0.6))
+        }
+    )
+    assert ("gold sentiment (−1 to 1, by the grammar)", "−0.10", "+0.60", "+0.70") in result_rows(judged)
+    assert not any("gold" in row[0] for row in result_rows(report()))
+
+
+def test_models_that_were_trained_here_show_how_good_they_are() -> None:
+    trained = report().model_copy(update={"base_validation_perplexity": 9.5, "reward_validation_accuracy": 0.97})
+    rows = [
+        ("base model's perplexity of held-out texts", "9.50", "–", "–"),
+        ("reward model's accuracy on held-out texts", "97.0%", "97.0%", "–"),
+    ]
+    assert result_rows(trained) == [*result_rows(report()), *rows]
+    card = model_card(AlignConfig(), trained, JUDGEMENT, [SAMPLE], {})
+    assert all(f"| {' | '.join(row)} |" in card for row in rows)
+
+
+def test_drift_has_rows_only_where_an_anchor_was_given() -> None:
+    """The base's reward is -0.31 and the anchor's -0.81; the aligned model is 2 above the anchor."""
+    far = report().model_copy(
+        update={
+            "drift": Drift(
+                base_kl_per_token=0.05,
+                kl_per_token=0.12,
+                base_perplexity_ratio=1.02,
+                perplexity_ratio=1.1,
+                anchor_reward_mean=-0.81,
+                reward_gain=2.0,
+                reward_sd_ratio=0.8,
+            )
+        }
+    )
+    rows = [
+        ("KL from the anchor, the first base (nats a token)", "0.050", "0.120", "+0.070"),
+        ("perplexity under the anchor, over its own", "×1.02", "×1.10", "–"),
+        ("reward above the anchor's (logits)", "+0.50", "+2.00", "–"),
+    ]
+    assert [row for row in result_rows(far) if row not in result_rows(report())] == rows
+    card = model_card(AlignConfig(), far, JUDGEMENT, [SAMPLE], {})
+    assert all(f"| {' | '.join(row)} |" in card for row in rows)
+    assert "anchor" not in result_table(report())
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}])
+def test_a_kl_on_shifted_samples_is_called_an_estimate(sampling: dict[str, float]) -> None:
+    shifted, plain = (AlignConfig.model_validate({"sampling": values}) for values in (sampling, {}))
+    for config, told in ((shifted, True), (plain, False)):
+        assert ("an estimate on shifted samples" in model_card(config, report(), JUDGEMENT, [SAMPLE], {})) is told
+
+
+def test_a_win_rate_that_could_not_be_had_is_a_dash_and_a_limit() -> None:
+    without = report(win_rate_length_matched=None)
+    assert ("prompts won, at like lengths", "–", "–", "–") in result_rows(without)
+    assert "length may explain the wins" in model_card(AlignConfig(), without, JUDGEMENT, [SAMPLE], {})
+
+
+def test_gates_show_value_bound_verdict_and_meaning() -> None:
+    assert gates_table(JUDGEMENT).splitlines()[2:] == [
+        "| win rate | 0.93 | ≥ 0.55 | passed | too few prompts got a better text |",
+        "| kl per token | 0.31 | ≤ 0.2 | FAILED | the policy went too far |",
+    ]
+
+
+def test_a_control_character_is_shown_as_a_sign() -> None:
+    """A byte-level model may write a NUL, which PostgreSQL refuses; line breaks and tabs are spaces."""
+    assert in_markdown("a\x00b\tc\nd\x1be\x7f") == "a␀b c d␛e␡"
+
+
+def test_texts_cannot_break_out_of_the_table() -> None:
+    nasty = "a | b\nc <img src=x> ![i](http://x) `code` \\| **bold**"
+    table = samples_table([SAMPLE.model_copy(update={"prompt": nasty, "base": nasty, "aligned": ""})], 5)
+    assert columns(table) == {6}
+    assert len(table.splitlines()) == 3
+    assert "<img" not in table
+    assert "![" not in table
+
+
+def test_samples_are_cut_to_the_limit_and_long_texts_to_a_line() -> None:
+    long = SAMPLE.model_copy(update={"base": "x" * 5_000})
+    assert len(samples_table([long] * 3, 2).splitlines()) == 4
+    assert len(samples_table([long], 1)) < 1_000
+    assert "−1.00" in samples_table([SAMPLE], 1)
+
+
+def test_the_card_says_what_how_and_what_was_not_checked() -> None:
+    config = AlignConfig.model_validate({"dpo": {"nll_weight": 0.2}, "base": {"model": "org/some_base"}})
+    card = model_card(config, report(), JUDGEMENT, [SAMPLE] * 9, {"pairs": "abc123"})
+    assert card.startswith(f"# {config.registry.model_name}\n\n{JUDGEMENT.sentence}\n")
+    for text in ("org/some_base", "DPO, hinge, beta 0.5, NLL weight 0.2", "learning rate 0.0003", "| pairs | abc123 |"):
+        assert text in card
+    headings = [line for line in card.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## How it was made",
+        "## Result",
+        "## Gates",
+        "## Samples",
+        "## Limits: what was not checked",
+        "## Lineage",
+    ]
+    assert "toxicity" in card
+    assert card.count("| the film |") == 5
+
+
+def test_a_list_says_what_the_table_says_where_there_is_no_room_for_one() -> None:
+    lines = result_list(report()).splitlines()
+    assert len(lines) == len(result_rows(report()))
+    for line, (name, before, after, change) in zip(lines, result_rows(report()), strict=True):
+        assert line.startswith(f"- {name}: ")
+        assert all(figure in line for figure in (before, after, change) if figure != "–")
+    gates = gates_list(JUDGEMENT).splitlines()
+    assert ["**FAILED**" in line for line in gates] == [not gate.passed for gate in JUDGEMENT.gates]
+    assert all(gate.why in line for line, gate in zip(gates, JUDGEMENT.gates, strict=True) if not gate.passed)
+    assert SAMPLE.prompt in samples_list([SAMPLE], 1)
+    assert samples_list([SAMPLE], 0) == ""

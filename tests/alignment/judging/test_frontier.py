@@ -1,0 +1,144 @@
+"""A sweep's grid, what becomes of its points, and which of them wins."""
+
+import math
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, GridConfig, flatten
+from alignment.errors import ConfigError
+from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
+from alignment.judging.report import Delta, EvalReport, Judgement, ModelMetrics
+from alignment.stages.plan import keys
+
+METRICS = ModelMetrics(
+    reward_mean=0.0,
+    reward_sd=1.0,
+    entropy=5.0,
+    perplexity=12.0,
+    distinct_1=0.1,
+    distinct_2=0.4,
+    distinct_3=0.7,
+    repetition=0.02,
+    length=40.0,
+    finished=0.5,
+)
+DELTA: dict[str, Any] = {
+    "reward_gain": 1.5,
+    "reward_gain_ci": (1.4, 1.6),
+    "reward_gain_in_sd": 1.25,
+    "reward_sd_ratio": 0.9,
+    "win_rate": 0.93,
+    "win_rate_ci": (0.9, 0.96),
+    "win_rate_length_matched": None,
+    "perplexity_ratio": 1.08,
+    "kl": 2.5,
+    "kl_per_token": 0.061,
+    "entropy_change": -0.1,
+    "length_change": 3.0,
+}
+
+
+def point(passed: bool = True, run_id: str = "r", **delta: Any) -> Point:
+    report = EvalReport(
+        prompts=9,
+        samples_per_prompt=2,
+        base=METRICS,
+        aligned=METRICS,
+        delta=Delta(**(DELTA | delta)),
+        winners_mean=0.0,
+    )
+    sentence = "May be registered." if passed else "Not registered: KL."
+    judgement = Judgement(verdict="pass" if passed else "fail", sentence=sentence, gates=())
+    return Point("hinge", 0.5, 3e-4, run_id, report, judgement, sentence)
+
+
+BROKEN = Point("sigmoid", 0.1, 1.0, "", None, None, "training diverged: loss nan at step 5; lower the learning rate")
+
+
+# The grid
+
+
+def test_every_combination_is_one_configuration_in_the_order_of_the_grid() -> None:
+    grid = GridConfig(losses=("hinge", "ipo"), betas=(0.1, 0.5), learning_rates=(1e-4, 1e-3))
+    found = [(item.dpo.loss, item.dpo.beta, item.dpo.learning_rate) for item in grid_configs(AlignConfig(), grid)]
+    assert found == [
+        ("hinge", 0.1, 1e-4), ("hinge", 0.1, 1e-3), ("hinge", 0.5, 1e-4), ("hinge", 0.5, 1e-3),
+        ("ipo", 0.1, 1e-4), ("ipo", 0.1, 1e-3), ("ipo", 0.5, 1e-4), ("ipo", 0.5, 1e-3),
+    ]  # fmt: skip
+
+
+def test_points_differ_in_what_is_swept_alone_and_share_all_stages_before_the_policy() -> None:
+    config = AlignConfig.model_validate({"dpo": {"steps": 7, "nll_weight": 0.1}, "seed": 3})
+    configs = grid_configs(config, GridConfig())
+    given = flatten(config)
+    for item in configs:
+        changed = {name for name, value in flatten(item).items() if value != given[name]}
+        assert changed <= {"dpo.loss", "dpo.beta", "dpo.learning_rate"}
+    of_each = [keys(item) for item in configs]
+    shared = {name for name in of_each[0] if len({found[name] for found in of_each}) == 1}
+    assert set(of_each[0]) - shared == {"policy", "after", "report"}
+
+
+def test_a_value_that_is_given_twice_is_tried_once() -> None:
+    grid = GridConfig(losses=("hinge", "hinge"), betas=(0.5, 0.5), learning_rates=(1e-4,))
+    assert len(grid_configs(AlignConfig(), grid)) == 1
+
+
+def test_a_point_that_contradicts_the_configuration_is_refused_and_named() -> None:
+    config = AlignConfig.model_validate({"dpo": {"loss": "sigmoid", "label_smoothing": 0.1}})
+    with pytest.raises(ConfigError) as raised:
+        grid_configs(config, GridConfig(betas=(0.5,), learning_rates=(1e-4,)))
+    assert str(raised.value) == (
+        "sweep, hinge, beta 0.5, learning rate 0.0001: dpo.label_smoothing = 0.1 has no effect on the hinge loss: "
+        "set it to 0, or take the sigmoid or robust loss"
+    )
+
+
+# The winner
+
+
+def test_the_surest_gain_wins_not_the_largest() -> None:
+    sure, large = point(reward_gain_ci=(1.2, 1.4)), point(reward_gain=9.0, reward_gain_ci=(0.1, 18.0))
+    assert best_point([large, sure]) is sure
+
+
+def test_only_points_that_passed_can_win() -> None:
+    refused, passed = point(passed=False, reward_gain_ci=(5.0, 6.0)), point(reward_gain_ci=(-2.0, -1.0))
+    assert best_point([refused, BROKEN, passed]) is passed
+    assert best_point([refused, BROKEN]) is None
+    assert best_point([]) is None
+
+
+def test_the_first_of_two_equal_points_wins() -> None:
+    one, two = point(run_id="one"), point(run_id="two")
+    assert best_point([one, two]) is one
+
+
+# The table
+
+
+def test_a_row_a_point_in_order_with_figures_verdict_and_reason() -> None:
+    rows = point_rows([point(), point(passed=False, perplexity_ratio=math.inf), BROKEN])
+    assert rows[0] == {
+        "loss": "hinge",
+        "beta": "0.5",
+        "learning rate": "0.0003",
+        "reward gain": "+1.50 (+1.40 to +1.60)",
+        "win rate": "0.930",
+        "KL per token": "0.061",
+        "perplexity ratio": "1.08",
+        "verdict": "passed",
+        "why": "",
+    }
+    assert (rows[1]["perplexity ratio"], rows[1]["verdict"], rows[1]["why"]) == (
+        "inf",
+        "refused",
+        "Not registered: KL.",
+    )
+    assert (rows[2]["reward gain"], rows[2]["verdict"], rows[2]["why"]) == ("–", "failed", BROKEN.sentence)
+    assert [list(row) for row in rows] == [list(rows[0])] * 3
+
+
+def test_what_is_written_beside_a_point() -> None:
+    assert BROKEN.short == "β 0.1, lr 1"

@@ -1,0 +1,73 @@
+"""The smoke test's arithmetic, by hand, and a tiny model that writes."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, SamplingConfig
+from alignment.errors import ModelError
+from alignment.judging.smoke import SAMPLES, Written, judge_smoke, write
+from tests.registered import report
+
+WRITTEN = Written(texts=("a film",) * 4 * SAMPLES, empty=0)
+REWARDS = [reward for mean in (1.0, 2.0, 3.0, 4.0) for reward in (mean - 0.5, mean + 0.5, mean - 0.1, mean + 0.1)]
+# Four prompts with means 1, 2, 3, 4: SD sqrt(5/3), so a standard error of sqrt(5/3)/2 = 0.645. The record: 1.2 over
+# sqrt(256) = 0.075. Together sqrt(5/12 + 0.005625) = 0.650, of which four are 2.599.
+ALLOWED = 4 * math.sqrt(5 / 12 + 0.075**2)
+
+
+def recorded(mean: float) -> Any:
+    found = report()
+    return found.model_copy(update={"aligned": found.aligned.model_copy(update={"reward_mean": mean})})
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"),
+    [(2.5, "passed"), (2.5 + 2.59, "passed"), (2.5 - 2.59, "passed"), (2.5 + 2.61, "failed"), (2.5 - 2.61, "failed")],
+)
+def test_a_mean_reward_may_differ_by_four_standard_errors_over_prompts(mean: float, verdict: str) -> None:
+    result = judge_smoke(WRITTEN, REWARDS, recorded(mean))
+    assert result.verdict == verdict
+    assert result.allowed == pytest.approx(ALLOWED)
+    assert (result.reward_mean, result.recorded_mean) == (pytest.approx(2.5), mean)
+    assert "\n" not in result.sentence
+
+
+@pytest.mark.parametrize(("empty", "verdict"), [(8, "passed"), (9, "failed")])
+def test_a_model_that_mostly_writes_nothing_fails(empty: int, verdict: str) -> None:
+    result = judge_smoke(WRITTEN.model_copy(update={"empty": empty}), REWARDS, recorded(2.5))
+    assert result.verdict == verdict
+    assert ("9 of 16 continuations are empty" in result.sentence) == (verdict == "failed")
+
+
+def test_without_a_record_there_is_nothing_to_compare_with() -> None:
+    result = judge_smoke(WRITTEN, None, None)
+    assert result.verdict == "not comparable"
+    assert "no record" in result.sentence
+    assert judge_smoke(WRITTEN.model_copy(update={"empty": 16}), None, None).verdict == "failed"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any) -> Path:
+    tiny_gpt2(vocab_size=len(tiny_tokenizer), context=32).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_each_prompt_is_continued_within_the_model_s_context(folder: Path) -> None:
+    """The config asks for 64 tokens, and the model sees 32."""
+    written = write(folder, ("a fine film", ""), AlignConfig())
+    assert len(written.texts) == 2 * SAMPLES
+    assert all(text.startswith("a fine film") for text in written.texts[:SAMPLES])
+    assert len({*written.texts[:SAMPLES]}) > 1
+    assert 0 <= written.empty < len(written.texts)
+    assert write(folder, ("a fine film", ""), AlignConfig()) == written
+
+
+def test_a_prompt_that_fills_the_context_is_refused(folder: Path) -> None:
+    config = AlignConfig(sampling=SamplingConfig(total_tokens=64))
+    with pytest.raises(ModelError, match="context of 32 tokens"):
+        write(folder, ("the plot was fine " * 20,), config)

@@ -1,0 +1,472 @@
+"""Stage keys: a field moves the keys of the stages that read it and of all that follow, and of no other."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, build_config, flatten
+from alignment.errors import DataError, ModelError
+from alignment.stages import plan as planning
+from alignment.stages.plan import STAGES, code_version, imports, keys, lineage, plan
+from alignment.stages.store import Store
+
+ALONE = {"anchor", "drift"}  # asked for by `evaluation.anchor` alone
+WAY = set(STAGES) - ALONE
+DOWNSTREAM = {
+    "texts": WAY,
+    "base": WAY - {"texts", "reward"},
+    "reward": {"reward", "scores", "pairs", "validation", "reference", "policy", "before", "after", "report"},
+    "prompts": WAY - {"texts", "base", "reward"},
+    "samples": {"samples", "scores", "pairs", "validation", "reference", "policy", "after", "report"},
+    "scores": {"scores", "pairs", "validation", "reference", "policy", "after", "report"},
+    "pairs": {"pairs", "validation", "reference", "policy", "after", "report"},
+    "validation": {"validation", "reference", "policy", "after", "report"},
+    "policy": {"policy", "after", "report"},
+    "evaluation": {"before", "after", "report"},
+    "report": {"report"},
+}
+
+
+def moved(one: Any, two: Any) -> set[str]:
+    """The stages whose key differs between two configurations, or that one of them does not ask for."""
+    before, after = (keys(item if isinstance(item, AlignConfig) else build_config(item)) for item in (one, two))
+    return {name for name in STAGES if before.get(name) != after.get(name)}
+
+
+# The order
+
+
+def test_a_stage_needs_only_what_comes_before_it():
+    before: set[str] = set()
+    for name, stage in STAGES.items():
+        assert stage.name == name
+        assert set(stage.needs) <= before
+        before.add(name)
+
+
+def test_the_stages_are_the_datums_way():
+    assert list(STAGES) == [
+        "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
+        "before", "after", "anchor", "drift", "report",
+    ]  # fmt: skip
+
+
+def test_every_stage_says_what_it_makes_and_what_fills_it():
+    import importlib
+
+    for stage in STAGES.values():
+        module, _, function = stage.fill.partition(":")
+        if module != "expectations.stage":  # Great Expectations takes seconds to import; its own tests do
+            assert callable(getattr(importlib.import_module(module), function))
+        assert stage.makes(build_config({"evaluation": {"anchor": "some/model"}}))
+
+
+def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
+    """The table above, derived a second time from `needs`."""
+    follows = {name: {name} for name in STAGES}
+    for name, stage in STAGES.items():
+        for earlier in follows.values():
+            if earlier & set(stage.needs):
+                earlier.add(name)
+    assert {name: follows[name] & WAY for name in DOWNSTREAM if name in STAGES} == {
+        name: found for name, found in DOWNSTREAM.items() if name in STAGES
+    }
+
+
+def test_a_stop_waits_for_a_training_and_for_nothing_else():
+    """A download, or the copying of a model, has no step to wait for."""
+
+    def training(values: dict[str, Any]) -> set[str]:
+        config = build_config(values)
+        return {name for name, stage in STAGES.items() if stage.trains(config)}
+
+    assert training({}) == {"base", "reward", "policy"}
+    assert training({"base": {"model": "some/model"}, "reward": {"model": "some/model"}}) == {"policy"}
+
+
+# What moves which key
+
+FIELD_MOVES: list[tuple[str, Any, str]] = [
+    ("data.path", "some/reviews", "texts"),
+    ("data.rows", 11, "texts"),
+    ("data.positive_label", "pos", "texts"),
+    ("seed", 1, "texts"),
+    ("base.steps", 11, "base"),
+    ("base.width", 64, "base"),
+    ("base.learning_rate", 0.5, "base"),
+    ("base.batch_size", 5, "base"),
+    ("reward.steps", 11, "reward"),
+    ("reward.min_opening", 3, "reward"),
+    ("prompts.count", 11, "prompts"),
+    ("prompts.eval_count", 11, "prompts"),
+    ("prompts.min_eval", 11, "prompts"),
+    ("prompts.tokens_min", 7, "prompts"),
+    ("sampling.samples_per_prompt", 3, "samples"),
+    ("pairs.strategy", "all_pairs", "pairs"),
+    ("pairs.max_pairs", 9, "pairs"),
+    ("validation.min_gap", 0.5, "validation"),
+    ("validation.min_pairs", 1, "validation"),
+    ("dpo.beta", 0.1, "policy"),
+    ("dpo.steps", 11, "policy"),
+    ("dpo.log_every", 1, "policy"),
+    ("dpo.precision", "bf16", "policy"),
+    ("evaluation.samples_per_prompt", 1, "evaluation"),
+    ("evaluation.judge", "grammar", "evaluation"),
+    ("evaluation.bootstrap", 100, "report"),
+    ("evaluation.confidence", 0.9, "report"),
+    ("evaluation.table_rows", 9, "report"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "stage"), FIELD_MOVES, ids=[field for field, _, _ in FIELD_MOVES])
+def test_a_field_moves_the_keys_from_its_stage_on(field, value, stage):
+    group, _, name = field.rpartition(".")
+    assert moved({}, {group: {name: value}} if group else {name: value}) == DOWNSTREAM[stage]
+
+
+@pytest.mark.parametrize(
+    ("group", "fields"),
+    [
+        ("dpo", {"checkpoint_every": 7}),
+        ("sampling", {"shard_prompts": 3}),
+        ("sampling", {"batch_size": 3}),
+        ("gates", {"min_win_rate": 0.9}),
+        ("registry", {"model_name": "another", "experiment": "another", "alias": "another"}),
+    ],
+)
+def test_what_does_not_change_a_result_moves_no_key(group, fields):
+    assert moved({}, {group: fields}) == set()
+
+
+@pytest.mark.parametrize(
+    ("fields"),
+    [{"temperature": 0.5}, {"top_k": 5}, {"top_p": 0.5}, {"total_tokens": 32}, {"precision": "bf16"}],
+    ids=str,
+)
+def test_how_the_policy_writes_moves_the_pairs_and_the_evaluation(fields):
+    assert moved({}, {"sampling": fields}) == DOWNSTREAM["samples"] | DOWNSTREAM["evaluation"]
+
+
+def test_the_class_to_reward_moves_the_scores_and_not_the_reward_model():
+    assert moved({}, {"reward": {"positive_class": "0"}}) == DOWNSTREAM["scores"] | DOWNSTREAM["evaluation"]
+
+
+def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
+    assert moved({}, {"base": {"vocab_size": 512}}) == DOWNSTREAM["base"] | DOWNSTREAM["reward"]
+
+
+def test_every_field_moves_a_key_unless_it_is_known_not_to():
+    """A new field that no key sees would give old results for new settings."""
+    unseen = {
+        "base.revision", "reward.revision",  # of a model from the hub
+        "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_size",
+    }  # fmt: skip
+    config = AlignConfig()
+    for name, value in flatten(config).items():
+        group, _, field = name.rpartition(".")
+        if group in {"gates", "registry"}:
+            continue
+        other = not value if isinstance(value, bool) else f"{value}!" if isinstance(value, str) else value + 1
+        other = __file__ if name == "prompts.exclude" else other  # its content counts
+        part = getattr(config, group).model_copy(update={field: other}) if group else None
+        changed = config.model_copy(update={group: part} if group else {field: other})
+        assert bool(moved(config, changed)) == (name not in unseen), name
+
+
+# Models that are given
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("weights")
+    return tmp_path / "model"
+
+
+def test_a_given_base_does_not_depend_on_the_texts(folder):
+    one = {"base": {"model": str(folder)}}
+    two = one | {"data": {"rows": 11}}
+    assert moved(one, two) == DOWNSTREAM["texts"] - {"base"}
+
+
+def test_with_both_models_given_the_texts_still_lead_to_the_prompts(folder):
+    one = {"base": {"model": str(folder)}, "reward": {"model": str(folder)}}
+    assert moved(one, one | {"data": {"rows": 11}}) == DOWNSTREAM["texts"] - {"base", "reward"}
+
+
+def test_the_recipe_of_a_model_that_is_given_does_not_count(folder):
+    one = {"base": {"model": str(folder)}}
+    two = {"base": {"model": str(folder), "steps": 9, "width": 64, "revision": "v2"}}
+    assert moved(one, two) == set()
+
+
+def test_the_content_of_a_local_model_counts_and_its_place_does_not(folder, tmp_path):
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(folder, copied)
+    here, there = ({"base": {"model": str(place)}} for place in (folder, copied))
+    assert moved(here, there) == set()
+    before = keys(build_config(here))
+    (folder / "model.safetensors").write_text("other weights")
+    after = keys(build_config(here))
+    assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["base"]
+
+
+def test_what_tools_note_beside_a_model_does_not_count(folder):
+    """As `hf download --local-dir`, git and file managers do; what is loaded counts at any depth."""
+    config = build_config({"base": {"model": str(folder)}})
+    before = keys(config)
+    for name in (".cache/huggingface/download/model.metadata", ".git/HEAD", ".DS_Store"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("12:34")
+    assert keys(config) == before
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool.jinja").write_text("x")
+    assert keys(config) != before
+
+
+def test_the_revision_of_a_model_from_the_hub_counts():
+    one, two = ({"reward": {"model": "some/model", "revision": revision}} for revision in ("main", "v2"))
+    assert moved(one, two) == DOWNSTREAM["reward"]
+
+
+def test_the_content_of_a_data_file_counts(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,1\n")
+    config = build_config({"data": {"path": str(path)}})
+    before = keys(config)
+    path.write_text("text,label\nb,1\n")
+    after = keys(config)
+    assert {name for name in before if before[name] != after[name]} == DOWNSTREAM["texts"]
+
+
+def test_the_place_of_a_data_file_does_not_count_and_how_it_is_read_does(tmp_path):
+    (tmp_path / "moved").mkdir()
+    for name in ("a.jsonl", "moved/b.JSON", "a.csv"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    one, same, other = ({"data": {"path": str(tmp_path / name)}} for name in ("a.jsonl", "moved/b.JSON", "a.csv"))
+    assert moved(one, same) == set()
+    assert moved(one, {"data": one["data"] | {"split": "test"}}) == set()
+    assert moved(one, other) == DOWNSTREAM["texts"]
+    assert moved(one, {"data": one["data"] | {"positive_label": "pos"}}) == DOWNSTREAM["texts"]
+
+
+@pytest.mark.parametrize("name", ["path", "split"])
+def test_a_dataset_from_the_hub_is_known_by_its_name_and_split(name):
+    one = {"path": "some/reviews", "split": "train"}
+    assert moved({"data": one}, {"data": one | {name: "other/one"}}) == DOWNSTREAM["texts"]
+
+
+def test_no_path_is_in_a_key(tmp_path, folder):
+    """Nor anything else of the place: a copy has other times."""
+    (tmp_path / "a.csv").write_text("text,label\na,1\n")
+    config = build_config(
+        {
+            "data": {"path": str(tmp_path / "a.csv")},
+            "base": {"model": str(folder)},
+            "reward": {"model": str(folder)},
+            "evaluation": {"anchor": str(folder)},
+        }
+    )
+    found = keys(config)
+    assert str(tmp_path) not in str([lineage(stage, config, found) for stage in STAGES.values()])
+
+
+# Prompts of earlier rounds
+
+
+def excluding(path: Path) -> AlignConfig:
+    return build_config({"prompts": {"exclude": str(path)}})
+
+
+def test_the_content_of_the_list_of_used_prompts_counts_and_its_place_does_not(tmp_path):
+    used, same, more = (tmp_path / name for name in ("used.txt", "same.txt", "more.txt"))
+    used.write_text("a\nb\n")
+    same.write_text("a\nb\n")
+    more.write_text("a\nb\nc\n")
+    assert moved(excluding(used), excluding(same)) == set()
+    assert moved(excluding(used), excluding(more)) == DOWNSTREAM["prompts"]
+    assert moved({}, excluding(used)) == DOWNSTREAM["prompts"]
+
+
+@pytest.mark.parametrize("name", ["none.txt", "."], ids=["missing", "a folder"])
+def test_a_list_that_cannot_be_read_is_refused_in_one_line(name, tmp_path):
+    path = tmp_path / name
+    with pytest.raises(DataError) as raised:
+        keys(excluding(path))
+    reason = "No such file or directory" if name != "." else "Is a directory"
+    assert str(raised.value) == (
+        f"prompts.exclude {path}: cannot be read ({reason}); give a text file of prompt ids, or leave it empty"
+    )
+
+
+# The anchor
+
+
+def test_without_an_anchor_there_is_no_stage_for_it(tmp_path):
+    assert set(keys(AlignConfig())) == WAY
+    assert [item.stage.name for item in plan(AlignConfig(), Store(tmp_path))] == [n for n in STAGES if n in WAY]
+
+
+def test_an_anchor_adds_its_stages_and_changes_the_report_alone(folder):
+    anchored = {"evaluation": {"anchor": str(folder)}}
+    assert set(keys(build_config(anchored))) == set(STAGES)
+    assert moved({}, anchored) == ALONE | {"report"}
+
+
+def test_the_content_of_the_anchor_counts_and_its_place_does_not(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    here, there = ({"evaluation": {"anchor": str(place)}} for place in (folder, tmp_path / "elsewhere"))
+    assert moved(here, there) == set()
+    before = keys(build_config(here))
+    (folder / "model.safetensors").write_text("other weights")
+    after = keys(build_config(here))
+    assert {name for name in STAGES if before[name] != after[name]} == ALONE | {"report"}
+
+
+def test_what_the_anchor_is_compared_with_moves_the_drift_and_not_the_anchor(folder):
+    anchored = {"evaluation": {"anchor": str(folder)}}
+    assert moved(anchored, anchored | {"dpo": {"beta": 0.1}}) == DOWNSTREAM["policy"] | {"drift"}
+    assert moved(anchored, anchored | {"seed": 1}) == set(STAGES) - {"anchor"}
+
+
+@pytest.mark.parametrize("path", ["none.csv", "./none", "~/none", "/none"])
+def test_data_that_is_missing_is_refused_and_not_looked_for_on_the_hub(path):
+    with pytest.raises(DataError, match=r"no such file; give a \.parquet, \.csv or \.jsonl file, or a hub name"):
+        keys(build_config({"data": {"path": path}}))
+
+
+MODELS = [("base", "model"), ("reward", "model"), ("evaluation", "anchor")]
+
+
+@pytest.mark.parametrize(("group", "name"), MODELS)
+@pytest.mark.parametrize("path", ["./none", "~/none", "/none"])
+def test_a_model_that_is_missing_is_refused_and_not_looked_for_on_the_hub(group, name, path):
+    with pytest.raises(ModelError) as raised:
+        keys(build_config({group: {name: path}}))
+    assert str(raised.value) == f"{group}.{name} {path}: no such folder; give a folder that `save_pretrained` wrote"
+
+
+def refuse(_: Path) -> str:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize(("group", "name"), MODELS)
+def test_a_model_that_may_not_be_read_is_named_in_one_line(group, name, folder, monkeypatch):
+    monkeypatch.setattr(planning, "digest_file", refuse)
+    with pytest.raises(ModelError) as raised:
+        keys(build_config({group: {name: str(folder)}}))
+    assert str(raised.value) == (
+        f"{group}.{name} {folder}: cannot be read (Permission denied); give a folder that you may read"
+    )
+
+
+def test_data_that_may_not_be_read_is_named_in_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,1\n")
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError) as refused:
+        planning._data_source(build_config({"data": {"path": str(path)}}))
+    assert str(refused.value) == f"data.path {path}: cannot be read (Permission denied); give a file that you may read"
+
+
+# Code
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of four modules: `lab.a` imports `lab.b`, which imports `lab.c` inside a function; nobody `lab.d`."""
+    sources = {
+        "a": "import json\nfrom lab import b\n",
+        "b": "def late():\n    from lab.c import VALUE\n",
+        "c": "VALUE = 1\n",
+        "d": "VALUE = 2\n",
+    }
+    (tmp_path / "lab").mkdir()
+    for name, source in {"__init__": "", **sources}.items():
+        (tmp_path / "lab" / f"{name}.py").write_text(source)
+    monkeypatch.setattr(planning, "PROJECT", tmp_path)
+    monkeypatch.setattr(planning, "ROOMS", ("lab",))
+    code_version.cache_clear()
+    yield tmp_path / "lab"
+    code_version.cache_clear()
+
+
+@pytest.mark.parametrize(("module", "counts"), [("a", True), ("b", True), ("c", True), ("d", False)])
+def test_the_version_of_a_module_is_that_of_all_it_imports(rooms, module, counts):
+    before = code_version("lab.a")
+    code_version.cache_clear()
+    (rooms / f"{module}.py").write_text((rooms / f"{module}.py").read_text() + "# changed\n")
+    assert (code_version("lab.a") != before) == counts
+
+
+def test_the_versions_of_the_libraries_count(rooms, monkeypatch):
+    before = code_version("lab.a")
+    code_version.cache_clear()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99" if name == "torch" else "1")
+    assert code_version("lab.a") != before
+
+
+def test_the_version_of_the_stages_follows_imports_of_imports():
+    found = planning._closure("alignment.stages.bodies")
+    assert {
+        "alignment.training.dpo",
+        "alignment.training.losses",
+        "alignment.data.grammar",
+        "alignment.errors",
+    } <= found
+    assert "alignment.stages.plan" not in found
+    assert "alignment.stages.job" in planning._closure("expectations.stage")
+    assert {"expectations.suites", "alignment.config"} <= planning._closure("expectations.stage")
+
+
+def test_another_way_of_judging_trains_nothing_again():
+    judging = {
+        "alignment.stages.evaluation",
+        "alignment.judging.comparison",
+        "alignment.judging.metrics",
+        "alignment.judging.report",
+    }
+    assert judging <= planning._closure("alignment.stages.evaluation")
+    assert not judging & (planning._closure("alignment.stages.bodies") | planning._closure("expectations.stage"))
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = "import os\nimport a.b as c\n\nclass D:\n    def e(self):\n        from f.g import h, i\n"
+    assert imports(source) == {"os", "a.b", "f.g", "f.g.h", "f.g.i"}
+
+
+# Plan and lineage
+
+
+def test_a_plan_finds_what_the_store_has(tmp_path):
+    store = Store(tmp_path)
+    config = AlignConfig()
+    found = keys(config)
+    store.write("texts", found["texts"], lambda folder: {"kept": 3})
+    store.write("base", "another key", lambda folder: {"texts": 3})
+    planned = {item.stage.name: item for item in plan(config, store)}
+    assert list(planned) == [name for name in STAGES if name in WAY]
+    assert {name: item.key for name, item in planned.items()} == found
+    assert {name for name, item in planned.items() if item.found is not None} == {"texts"}
+    assert planned["texts"].found is not None
+    assert planned["texts"].found.counts == {"kept": 3}
+
+
+def test_keys_are_short_hexadecimal_and_all_different():
+    found = keys(AlignConfig())
+    assert len(set(found.values())) == len(found) == len(WAY)
+    assert all(len(key) == 20 and int(key, 16) >= 0 for key in found.values())
+
+
+def test_the_lineage_names_config_parents_and_code():
+    config = AlignConfig()
+    found = keys(config)
+    assert lineage(STAGES["pairs"], config, found) == {
+        "stage": "pairs",
+        "config": {"pairs": {"strategy": "best_vs_worst", "max_pairs": 0}, "seed": 0},
+        "parents": {"prompts": found["prompts"], "scores": found["scores"]},
+        "code": code_version("alignment.stages.bodies"),
+    }

@@ -1,0 +1,191 @@
+"""Loss and gradient of a whole batch, from token ids to every weight, against TRL's DPOTrainer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.config import DPOConfig
+from alignment.logprobs import score_completions
+from alignment.training import dpo
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL's own setting
+
+VOCABULARY = 300
+BETA = 0.3
+NLL_WEIGHT = 0.7
+TOLERANCE = 1e-5
+
+Pair = dict[str, Any]
+Gradients = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One objective as the two sides spell it.
+
+    TRL's NLL is a mean over a batch's tokens, not over its pairs as in the paper that it cites: the two are one where a
+    batch is one pair, so there TRL gets the pairs one at a time.
+    """
+
+    ours: DPOConfig
+    theirs: dict[str, Any]
+    batch: int = 8
+
+
+CASES = {
+    "sigmoid": Case(DPOConfig(loss="sigmoid", beta=BETA), {"loss_type": "sigmoid"}),
+    "hinge": Case(DPOConfig(loss="hinge", beta=BETA), {"loss_type": "hinge"}),
+    "ipo": Case(DPOConfig(loss="ipo", beta=BETA), {"loss_type": "ipo"}),
+    "robust": Case(
+        DPOConfig(loss="robust", beta=BETA, label_smoothing=0.1), {"loss_type": "robust", "label_smoothing": 0.1}
+    ),
+    "sigmoid and NLL": Case(
+        DPOConfig(loss="sigmoid", beta=BETA, nll_weight=NLL_WEIGHT),
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, NLL_WEIGHT]},
+        batch=1,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_gpt2: Callable[..., Any]) -> Any:
+    return tiny_gpt2(0, vocab_size=VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def make_policy(tiny_gpt2: Callable[..., Any]) -> Callable[[], Any]:
+    """Builds the reference with a little noise, always the same, so that margins are of both signs and not zero."""
+
+    def build() -> Any:
+        model = tiny_gpt2(0, vocab_size=VOCABULARY)
+        noise = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def pairs(reference: Any) -> list[Pair]:
+    """Eight pairs of unlike lengths; every other completion ends in EOS, which is also the padding."""
+    draws = np.random.default_rng(2)
+
+    def ids(shortest: int, longest: int, *end: int) -> list[int]:
+        return [*draws.integers(1, VOCABULARY, draws.integers(shortest, longest + 1)).tolist(), *end]
+
+    found = [
+        {
+            "prompt_ids": ids(1, 9),
+            "chosen_ids": ids(2, 12, *[0] * (row % 2)),
+            "rejected_ids": ids(2, 12, *[0] * (row // 2 % 2)),
+        }
+        for row in range(8)
+    ]
+    prompts = [pair["prompt_ids"] for pair in found]
+    for side in ("chosen", "rejected"):
+        completions = [pair[f"{side}_ids"] for pair in found]
+        scores = score_completions(reference, prompts, completions, pad_id=0, batch_size=3)
+        for pair, score in zip(found, scores, strict=True):
+            pair[f"reference_{side}"] = float(score)
+    return found
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def ours(case: Case, make_policy: Callable[[], Any], pairs: list[Pair]) -> tuple[float, Gradients]:
+    model = make_policy()
+    found, _ = dpo.pair_logps(model, dpo.collate(pairs, pad_id=0))
+    return backward(model, dpo.objective(found, case.ours).mean())
+
+
+@pytest.fixture(scope="module")
+def theirs(
+    case: Case,
+    make_policy: Callable[[], Any],
+    tiny_tokenizer: Any,
+    reference: Any,
+    pairs: list[Pair],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[float, Gradients]:
+    """TRL pads, scores and compares by itself: it gets the same token ids, and the reference as a model."""
+    model = make_policy()
+    examples = [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
+    trainer = trl_trainer(case.theirs, model, reference, examples, tiny_tokenizer, tmp_path_factory.mktemp("trl"))
+    batches = [examples[start : start + case.batch] for start in range(0, len(examples), case.batch)]
+    losses = [trainer.compute_loss(model, trainer.data_collator(batch)) for batch in batches]
+    return backward(model, torch.stack(losses).mean())
+
+
+def trl_trainer(
+    settings: dict[str, Any], model: Any, reference: Any, examples: list[Pair], tokenizer: Any, folder: Path
+) -> Any:
+    from datasets import Dataset
+    from trl import DPOConfig as TRLConfig
+    from trl import DPOTrainer as TRLTrainer
+
+    class OnTokenIds(TRLTrainer):
+        def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+            return dataset
+
+    args = TRLConfig(
+        str(folder),
+        beta=BETA,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to=[],
+        **settings,
+    )
+    return OnTokenIds(
+        model, ref_model=reference, args=args, train_dataset=Dataset.from_list(examples), processing_class=tokenizer
+    )
+
+
+def backward(model: Any, loss: torch.Tensor) -> tuple[float, Gradients]:
+    loss.backward()
+    return loss.item(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def test_the_batch_tells_the_losses_apart(make_policy: Callable[[], Any], pairs: list[Pair]) -> None:
+    """Margins of both signs, and at least one past the hinge's corner."""
+    found, _ = dpo.pair_logps(make_policy(), dpo.collate(pairs, pad_id=0))
+    margins = BETA * found.logratio_gap
+    assert margins.min() < -0.1
+    assert margins.max() > 1
+
+
+def test_loss(ours: tuple[float, Gradients], theirs: tuple[float, Gradients]) -> None:
+    assert ours[0] == pytest.approx(theirs[0], abs=TOLERANCE)
+
+
+def test_gradient_of_every_weight(ours: tuple[float, Gradients], theirs: tuple[float, Gradients]) -> None:
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in ours[1].items():
+        torch.testing.assert_close(gradient, theirs[1][name], atol=TOLERANCE, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_conservative_sigmoid_by_hand(reference: Any, pairs: list[Pair]) -> None:
+    """TRL has no sigmoid with noisy labels. At policy = reference the gradient is (1 − 2ε) of the clean one's.
+
+    −(1−ε) log σ(m) − ε log σ(−m) has the derivative −(1−ε) σ(−m) + ε σ(m), which is −(1 − 2ε)/2 at m = 0.
+    """
+    batch = dpo.collate(pairs, pad_id=0)
+    gradients = {}
+    for smoothing in (0.0, 0.1):
+        reference.zero_grad()
+        found, _ = dpo.pair_logps(reference, batch)
+        objective = dpo.objective(found, DPOConfig(loss="sigmoid", beta=BETA, label_smoothing=smoothing))
+        gradients[smoothing] = backward(reference, objective.mean())[1]
+    for name, clean in gradients[0.0].items():
+        torch.testing.assert_close(gradients[0.1][name], 0.8 * clean, atol=TOLERANCE, rtol=0)

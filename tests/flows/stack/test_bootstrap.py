@@ -1,0 +1,250 @@
+"""The bootstrap: made once, left the second time, changed where the files changed, never against a person."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignment.errors import ConfigError
+
+FLOW = '''
+from prefect import flow
+
+@flow
+def greet(name: str = "you", times: int = 1) -> None:
+    """Greet somebody."""
+'''
+WEEKLY = {"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": True}
+TRIGGER = {"type": "event", "name": "test: greet", "expect": ["test.arrived"], "threshold": 1, "within": 0}
+DEPLOYMENT = {
+    "name": "greet",
+    "entrypoint": "greeting.py:greet",
+    "tags": ["test"],
+    "work_pool": {"name": "local"},
+    "parameters": {"name": "world"},
+    "concurrency_limit": {"limit": 2, "collision_strategy": "ENQUEUE"},
+    "schedules": [WEEKLY],
+    "triggers": [TRIGGER],
+}
+
+
+@pytest.fixture
+def client(prefect_server: None) -> Iterator[Any]:
+    """A client of a server on which nothing was bootstrapped yet."""
+    from prefect.client.orchestration import get_client
+
+    from flows.stack.bootstrap import GPU_SLOT, ZOMBIES
+
+    with get_client(sync_client=True) as client:
+        yield client
+        for deployment in client.read_deployments():
+            client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
+            client.delete_deployment(deployment.id)
+        for automation in client.read_automations_by_name(ZOMBIES):
+            client.delete_automation(automation.id)
+        client.delete_global_concurrency_limit_by_name(GPU_SLOT)
+        client.delete_work_pool("local")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Path]:
+    """Write a project with one deployment, some of its fields changed."""
+
+    def write(**changed: Any) -> Path:
+        (tmp_path / "greeting.py").write_text(FLOW, encoding="utf-8")
+        content = {"pull": None, "deployments": [DEPLOYMENT | changed]}
+        (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def apply(project: Path, **options: Any) -> dict[str, str]:
+    from flows.stack.bootstrap import bootstrap
+
+    return {change.what: change.how for change in bootstrap(project, **options)}
+
+
+def read(client: Any) -> Any:
+    return client.read_deployment_by_name("greet/greet")
+
+
+def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, project: Callable[..., Path]) -> None:
+    first, second = apply(project()), apply(project())
+    assert {name: how for name, how in first.items() if "webhook" not in name} == {
+        "work pool local": "made",
+        "work queue training": "made",
+        "concurrency limit gpu": "made",
+        "deployment greet/greet": "made",
+        "automation 'plumbline: runs that fell silent'": "made",
+    }
+    assert set(second.values()) == {"left", "skipped"}
+    found = read(client)
+    assert (found.parameters, found.work_pool_name, found.enforce_parameter_schema) == (
+        {"name": "world"},
+        "local",
+        True,
+    )
+    assert found.global_concurrency_limit.limit == 2
+    assert found.concurrency_options.collision_strategy.value == "ENQUEUE"
+    assert found.parameter_openapi_schema["properties"]["times"]["default"] == 1
+    assert [(item.slug, item.schedule.cron, item.active) for item in found.schedules] == [("weekly", "0 3 * * 1", True)]
+    started = client.read_resource_related_automations(f"prefect.deployment.{found.id}")
+    assert [(item.name, item.trigger.expect) for item in started] == [("test: greet", {"test.arrived"})]
+
+
+def test_trainings_wait_in_a_queue_of_their_own(client: Any, project: Callable[..., Path]) -> None:
+    """One run more than there are GPU slots is at work; a limit that a person changed stays."""
+    apply(project(work_pool={"name": "local", "work_queue_name": "training"}), gpu_slots=3)
+    queue = client.read_work_queue_by_name("training", work_pool_name="local")
+    assert (read(client).work_queue_name, queue.concurrency_limit) == ("training", 4)
+    client.update_work_queue(queue.id, concurrency_limit=7)
+    apply(project(), gpu_slots=3)
+    assert client.read_work_queue_by_name("training", work_pool_name="local").concurrency_limit == 7
+    assert read(client).work_queue_name == "default"
+
+
+def test_what_a_cut_off_bootstrap_left_undone_is_done_by_the_next(
+    client: Any, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.stack import bootstrap
+
+    def fails(*_: Any) -> None:
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "_triggers", fails)
+        with pytest.raises(ConnectionError):
+            apply(project())
+    assert apply(project())["deployment greet/greet"] == "changed"
+    found = read(client)
+    assert [item.name for item in client.read_resource_related_automations(f"prefect.deployment.{found.id}")] != []
+    assert apply(project())["deployment greet/greet"] == "left"
+
+
+def test_a_schedule_that_a_person_changed_survives(client: Any, project: Callable[..., Path]) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    apply(project())
+    (schedule,) = read(client).schedules
+    by_hand = CronSchedule(cron="15 4 * * *", timezone="UTC")
+    client.update_deployment_schedule(read(client).id, schedule.id, active=False, schedule=by_hand)
+
+    assert apply(project())["deployment greet/greet"] == "left"
+    assert apply(project(description="Says hello."))["deployment greet/greet"] == "changed"
+
+    (kept,) = read(client).schedules
+    assert (kept.active, kept.schedule.cron) == (False, "15 4 * * *")
+    assert read(client).description == "Says hello."
+
+
+def test_a_schedule_that_a_person_deleted_stays_deleted(client: Any, project: Callable[..., Path]) -> None:
+    apply(project())
+    (schedule,) = read(client).schedules
+    client.delete_deployment_schedule(read(client).id, schedule.id)
+    apply(project())
+    apply(project(description="Says hello."))
+    assert read(client).schedules == []
+
+
+def test_a_schedule_changed_in_the_file_is_applied_and_stays_paused(client: Any, project: Callable[..., Path]) -> None:
+    apply(project())
+    (schedule,) = read(client).schedules
+    client.update_deployment_schedule(read(client).id, schedule.id, active=False)
+    daily = WEEKLY | {"cron": "0 5 * * *"}
+    nightly = {"slug": "nightly", "cron": "0 1 * * *", "timezone": "UTC"}
+    assert apply(project(schedules=[daily, nightly]))["deployment greet/greet"] == "changed"
+    found = {item.slug: (item.schedule.cron, item.active) for item in read(client).schedules}
+    assert found == {"weekly": ("0 5 * * *", False), "nightly": ("0 1 * * *", True)}
+
+
+def test_a_trigger_that_a_person_disabled_stays_disabled(client: Any, project: Callable[..., Path]) -> None:
+    apply(project())
+    owner = f"prefect.deployment.{read(client).id}"
+    (automation,) = client.read_resource_related_automations(owner)
+    client.pause_automation(automation.id)
+    apply(project(triggers=[TRIGGER | {"expect": ["test.came"]}]))
+    (kept,) = client.read_resource_related_automations(owner)
+    assert (kept.enabled, kept.trigger.expect) == (False, {"test.came"})
+
+
+def test_gpu_slots_that_a_person_set_are_kept_unless_the_flag_says_otherwise(
+    client: Any, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    apply(project())
+    assert client.read_global_concurrency_limit_by_name("gpu").limit == 3
+    client.update_global_concurrency_limit("gpu", GlobalConcurrencyLimitUpdate(limit=2))
+    assert apply(project())["concurrency limit gpu"] == "left"
+    assert client.read_global_concurrency_limit_by_name("gpu").limit == 2
+    assert apply(project(), gpu_slots=4)["concurrency limit gpu"] == "changed"
+    assert client.read_global_concurrency_limit_by_name("gpu").limit == 4
+
+
+def test_the_automation_is_brought_up_to_date_and_never_doubled(client: Any, project: Callable[..., Path]) -> None:
+    from flows.stack.bootstrap import ZOMBIES, zombies
+
+    old = zombies()
+    old.trigger.within = timedelta(seconds=30)
+    client.create_automation(old)
+    client.create_automation(old)
+    assert apply(project())[f"automation {ZOMBIES!r}"] == "changed"
+    (kept,) = client.read_automations_by_name(ZOMBIES)
+    assert kept.trigger.within == timedelta(seconds=90)
+    client.pause_automation(kept.id)
+    apply(project())
+    (kept,) = client.read_automations_by_name(ZOMBIES)
+    assert not kept.enabled
+
+
+def test_silence_is_measured_for_each_run_and_any_change_of_its_state_ends_it() -> None:
+    """A run may end under any name (Skipped, Rejected), and a suspended one has no process: neither is shot."""
+    from flows.stack.bootstrap import zombies
+    from flows.stack.services import HEARTBEAT
+
+    trigger: Any = zombies().trigger
+    assert trigger.for_each == {"prefect.resource.id"}
+    assert trigger.after == {"prefect.flow-run.heartbeat"}
+    assert trigger.expect == {"prefect.flow-run.*"}
+    assert trigger.within >= timedelta(seconds=3 * HEARTBEAT)
+
+
+@pytest.mark.parametrize(("visible", "devices"), [("", 0), ("-1", 0), ("0", 1), ("2,3", 2), ("GPU-a, GPU-b", 2)])
+def test_devices_are_those_that_the_process_may_see(
+    visible: str, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.stack.bootstrap import gpu_count
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_count() == devices
+
+
+def test_devices_are_counted_by_the_driver_where_the_environment_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.stack.bootstrap import gpu_count
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho 'GPU 1: A (UUID: GPU-2)'\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpu_count() == 2
+
+
+def test_other_pools_need_a_template(prefect_server: None, tmp_path: Path, project: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"--pool-type kubernetes: .*--job-template"):
+        apply(project(), pool="cluster", pool_type="kubernetes")
+    with pytest.raises(ConfigError, match="not readable as JSON"):
+        apply(project(), pool="cluster", pool_type="kubernetes", job_template=tmp_path / "missing.json")
+
+
+def test_a_file_without_deployments_is_refused_by_name(tmp_path: Path, client: Any) -> None:
+    (tmp_path / "prefect.yaml").write_text("deployments: 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"prefect\.yaml: not readable as deployments"):
+        apply(tmp_path)

@@ -1,0 +1,620 @@
+"""Who may become the champion, how the aliases move together, and what is made of an alias that was moved by hand."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig, PromotionConfig
+from alignment.errors import ConfigError, ModelError, PromotionError, TrackingError
+from alignment.judging.gates import judge
+from tasks import announcing
+from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
+from tasks.registry import aliases, connection, promotion, runs, versions
+from tasks.registry.aliases import Standing, read_standing
+from tasks.registry.candidates import Candidate, card, require_promotable, why_not
+from tasks.registry.promotion import (
+    find_candidate,
+    judge_by_hand,
+    load_promotion,
+    promote_candidate,
+    reconcile,
+    reject_candidate,
+    roll_back,
+)
+from tasks.registry.versions import RegisteredVersion
+from tests.registered import make_version, report
+
+REVERT = PromotionConfig(when_ungated="revert")
+WARN = PromotionConfig(when_ungated="warn")
+FAILING = report(kl_per_token=0.31)
+
+_names = (f"model-{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(autouse=True)
+def local(place: Path) -> Iterator[None]:
+    """Every test writes to one database, under a name of its own: making one takes seconds."""
+    before = connection._place
+    runs.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
+    yield
+    connection._place = before
+
+
+@pytest.fixture
+def name() -> str:
+    return next(_names)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """The events that were emitted."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(promotion, "announce", lambda event, _, payload: events.append((event, payload)))
+    return events
+
+
+def promote(name: str, version: int | None = None) -> promotion.Outcome:
+    return promote_candidate.fn(find_candidate(name, version), "reads well", "Ann")
+
+
+def tags_of(name: str, version: str) -> dict[str, str]:
+    return dict(versions.get_version(name, version).tags)
+
+
+# Standing
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Standing(challenger="1"), Standing(champion="1", recorded="1")),
+        (Standing("1", None, "2", "1"), Standing("2", "1", None, "2")),
+        (Standing("1", "0", "3", "1"), Standing("2", "1", "3", "2")),
+        (Standing("1", "2", None, "1"), Standing("2", "1", None, "2")),
+        (Standing(None, "1", "2", "1"), Standing("2", "1", None, "2")),
+        (Standing("1", None, "2", None), Standing("2", "1", None, "2")),
+        (Standing("2", None, "2", "1"), Standing("2", "1", None, "2")),
+        (Standing("2", "0", "2", "1"), Standing("2", "1", None, "2")),
+        (Standing("2", "1", "2", "1"), Standing("2", "1", None, "2")),
+        (Standing("2", "1", None, "1"), Standing("2", "1", None, "2")),
+        (Standing("2", None, None, None), Standing("2", None, None, "2")),
+    ],
+    ids=[
+        "the-first",
+        "the-next",
+        "another-is-challenger",
+        "the-previous-one-again",
+        "the-alias-was-deleted",
+        "a-champion-from-before",
+        "by-hand",
+        "died-after-champion",
+        "died-after-previous",
+        "died-before-the-record",
+        "by-hand-and-the-first",
+    ],
+)
+def test_a_promotion_makes_version_2_champion_whatever_stood_before(before: Standing, after: Standing) -> None:
+    version = after.champion or ""
+    assert before.promoted(version) == after
+    assert after.promoted(version) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Standing("2", "1", "3", "2"), Standing("1", "2", "3", "1")),
+        (Standing("1", "2", "3", "1"), Standing("2", "1", "3", "2")),
+        (Standing("1", "1", None, "2"), Standing("1", "2", None, "1")),
+        (Standing("2", None, None, "2"), Standing("2", None, None, "2")),
+        (Standing(None, "1", None, "2"), Standing("1", None, None, "1")),
+    ],
+    ids=["back", "and-forth", "died-after-champion", "nothing-to-go-back-to", "no-champion"],
+)
+def test_a_rollback_exchanges_champion_and_previous(before: Standing, after: Standing) -> None:
+    assert before.rolled_back() == after
+
+
+# Candidates
+
+RUN = {"plumbline.model_uri": "models:/m-1"}
+PASSED = judge(report(), AlignConfig().gates)
+FAILED = judge(FAILING, AlignConfig().gates)
+GOOD_TAGS = {"plumbline.verdict": "pass", "gate.win_rate": "passed"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "source", "run", "judgement", "reason"),
+    [
+        (GOOD_TAGS, "models:/m-1", RUN, PASSED, ""),
+        ({"plumbline.kind": "anchor"} | GOOD_TAGS, "models:/m-1", RUN, PASSED, "it is the anchor"),
+        ({}, "models:/m-1", RUN, PASSED, "it has no verdict"),
+        ({"plumbline.verdict": "fail"}, "models:/m-1", RUN, PASSED, "it failed the gates"),
+        (GOOD_TAGS | {"gate.kl": "failed"}, "models:/m-1", RUN, PASSED, "it failed the gates: kl"),
+        (GOOD_TAGS, "models:/m-1", None, None, "the run that it came from is not in MLflow"),
+        (GOOD_TAGS, "models:/m-2", RUN, PASSED, "its model is not the one that its run judged"),
+        (GOOD_TAGS, "models:/m-1", {}, PASSED, "its model is not the one that its run judged"),
+        (GOOD_TAGS, "models:/m-1", RUN, None, "no readable record"),
+        (GOOD_TAGS, "models:/m-1", RUN, FAILED, "judged again, it fails. Not registered: KL per token 0.31 exceeds"),
+    ],
+    ids=[
+        "passed",
+        "anchor",
+        "no-verdict",
+        "failed",
+        "one-gate-failed",
+        "run-deleted",
+        "another-model",
+        "run-kept-no-model",
+        "no-report",
+        "fails-again",
+    ],
+)
+def test_a_version_is_refused_for_what_its_tags_and_its_run_say(
+    tags: dict[str, str], source: str, run: dict[str, str] | None, judgement: Any, reason: str
+) -> None:
+    version = RegisteredVersion("m", "2", (), "r", tags, source)
+    found = why_not(version, run, judgement)
+    assert reason in found
+    assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("base", "champion", "stale"),
+    [
+        ("models:/m/3", "3", False),
+        ("models:/m/3", "4", True),
+        ("models:/m/3", None, False),
+        ("models:/m/3", "5", False),
+        ("models:/other/3", "4", False),
+        ("", "4", False),
+    ],
+    ids=["current", "replaced", "no-champion", "it-is-champion-itself", "another-model", "no-registered-base"],
+)
+def test_a_version_judged_against_a_former_champion_is_stale(base: str, champion: str | None, stale: bool) -> None:
+    candidate = Candidate(name="m", version="5", champion=champion, refusal="", base=base)
+    if stale:
+        with pytest.raises(
+            PromotionError, match=r"judged against version 3, and the champion is now version 4; run re"
+        ):
+            require_promotable(candidate)
+    else:
+        require_promotable(candidate)
+
+
+def test_the_challenger_is_found_with_its_record(name: str) -> None:
+    made = make_version(name)
+    candidate = find_candidate(name, None)
+    assert (candidate.version, candidate.champion, candidate.refusal) == (made.version, None, "")
+    shown = card(candidate)
+    assert "There is no champion yet" in shown
+    assert "- win rate 0.93, bound ≥ 0.55: passed" in shown
+    assert "reward, mean (logits)" in shown
+    assert made.run_id in shown
+
+
+def test_the_card_shows_the_best_the_worst_and_the_most_changed_texts(name: str) -> None:
+    make_version(name)
+    _, best, worst, changed = card(find_candidate(name, None)).split("## Samples: ")
+    for section, first, second in ((best, 1, 4), (worst, 2, 0), (changed, 1, 2)):
+        assert section.index(f"text {first}") < section.index(f"text {second}")
+        assert section.count("text ") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"found": FAILING}, "failed the gates: kl_per_token"),
+        ({"found": FAILING, "tags": {"plumbline.verdict": "pass", "gate.kl_per_token": "passed"}}, "judged again"),
+        ({"record": False}, "no readable record"),
+        ({"tags": {"plumbline.kind": "anchor"}}, "anchor"),
+        ({"run_tags": {"plumbline.model_uri": "models:/m-0"}}, "not the one that its run judged"),
+    ],
+    ids=["failed", "forged-tags", "no-record", "anchor", "another-model"],
+)
+def test_a_version_that_does_not_deserve_it_is_refused(name: str, options: dict[str, Any], reason: str) -> None:
+    make_version(name, **options)
+    with pytest.raises(PromotionError, match=reason) as raised:
+        find_candidate(name, None)
+    assert raised.value.exit_code == 3
+    assert "\n" not in str(raised.value)
+
+
+def test_a_record_that_cannot_be_read_is_none(name: str) -> None:
+    made = make_version(name)
+    runs.log_text(made.run_id, runs.REPORT, '{"prompts": "many"}')
+    with pytest.raises(PromotionError, match="no readable record"):
+        find_candidate(name, None)
+
+
+def test_a_model_version_or_challenger_that_does_not_exist_is_bad_input(name: str) -> None:
+    with pytest.raises(ModelError, match=f"models:/{name}: no such model"):
+        find_candidate(name, None)
+    make_version(name, alias="other")
+    with pytest.raises(ModelError, match="challenger: no version has this alias"):
+        find_candidate(name, None)
+    with pytest.raises(ModelError, match=f"models:/{name}/7: no such version"):
+        find_candidate(name, 7)
+
+
+# Promotion
+
+
+def test_a_promotion_moves_all_aliases_tags_the_decision_and_tells(name: str, told: list[Any]) -> None:
+    for _ in range(2):
+        make_version(name)
+        outcome = promote(name)
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert (outcome.decision, outcome.previous) == ("promoted", "1")
+    tags = tags_of(name, "2")
+    assert tags["promotion.decision"] == "promoted"
+    assert (tags["promotion.reason"], tags["promotion.approver"]) == ("reads well", "Ann")
+    assert tags["promotion.previous"] == "1"
+    assert tags["promotion.time"].endswith("+00:00")
+    assert tags["plumbline.verdict"] == "pass"
+    assert told == [
+        (CHAMPION_CHANGED, {"version": "1", "previous": "", "how": "promotion"}),
+        (CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "promotion"}),
+    ]
+
+
+def test_the_champion_is_not_promoted_again(name: str, told: list[Any]) -> None:
+    make_version(name)
+    promote(name)
+    tags = tags_of(name, "1")
+    candidate = find_candidate(name, 1)
+    assert candidate.settled
+    assert promote_candidate.fn(candidate, "again", "Bob").decision == "unchanged"
+    assert tags_of(name, "1") == tags
+    assert len(told) == 1
+
+
+def test_a_rejection_is_written_down_and_moves_nothing(name: str, told: list[Any]) -> None:
+    make_version(name)
+    before = read_standing(name)
+    outcome = reject_candidate.fn(find_candidate(name, None), "dull", "Ann")
+    assert outcome.decision == "rejected"
+    assert read_standing(name) == before
+    assert {tags_of(name, "1")[f"promotion.{tag}"] for tag in ("decision", "reason", "approver")} == {
+        "rejected",
+        "dull",
+        "Ann",
+    }
+    assert told == []
+
+
+def test_a_champion_that_changed_meanwhile_stops_the_promotion_and_is_named(name: str, told: list[Any]) -> None:
+    for _ in range(3):
+        make_version(name)
+    promote(name, 1)
+    looked_at = find_candidate(name, 2)
+    promote(name, 3)
+    before = read_standing(name)
+    with pytest.raises(PromotionError, match=r"changed from version 1 to version 3"):
+        promote_candidate.fn(looked_at, "", "Ann")
+    assert read_standing(name) == before
+    assert "promotion.decision" not in tags_of(name, "2")
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
+    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        make_version(name)
+    promote(name, 1)
+    candidates = [find_candidate(name, version) for version in (2, 3)]
+    start, ends = threading.Barrier(2), list[Any]()
+
+    def run(candidate: Candidate) -> None:
+        start.wait()
+        try:
+            ends.append(promote_candidate.fn(candidate, "", "Ann"))
+        except PromotionError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=run, args=(candidate,)) for candidate in candidates]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [winner] = [end for end in ends if isinstance(end, promotion.Outcome)]
+    [loser] = [end for end in ends if isinstance(end, PromotionError)]
+    assert f"from version 1 to version {winner.version}" in str(loser)
+    assert read_standing(name).champion == winner.version
+    assert read_standing(name).previous == "1"
+
+
+CHANGES = ("set_alias", "drop_alias", "tag_model")
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """Let the change of the registry with this number fail, counted from 0, once."""
+    count = itertools.count()
+
+    def breaking(change: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: str) -> None:
+            if next(count) == number:
+                raise error
+            change(*args)
+
+        return call
+
+    for change in CHANGES:
+        monkeypatch.setattr(versions, change, breaking(getattr(versions, change)))
+
+
+@pytest.mark.parametrize("step", range(4), ids=["champion", "previous", "challenger", "record"])
+def test_a_move_that_fails_midway_is_put_back_and_can_be_done_again(
+    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    make_version(name)
+    promote(name)
+    make_version(name)
+    before = read_standing(name)
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, TrackingError("MLflow is away"))
+        with pytest.raises(TrackingError, match="MLflow is away"):
+            promote(name)
+    assert read_standing(name) == before
+    assert tags_of(name, "2")["promotion.decision"] == "failed"
+    assert len(told) == 1
+    promote(name)
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
+    assert history == ["failed, Ann: reads well", "promoted, Ann: reads well"]
+
+
+def test_only_the_last_decisions_are_remembered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "REMEMBERED", 2)
+    make_version(name)
+    for reason in ("dull", "still dull", "as dull as ever"):
+        reject_candidate.fn(find_candidate(name, None), reason, "")
+    history = [line.partition(" ")[2] for line in tags_of(name, "1")["promotion.history"].splitlines()]
+    assert history == ["rejected, no name given: still dull", "rejected, no name given: as dull as ever"]
+
+
+@pytest.mark.parametrize("step", range(4), ids=["champion", "previous", "challenger", "record"])
+@pytest.mark.parametrize("by", ["promote", "receiver"])
+def test_a_promotion_that_was_killed_midway_is_finished_by_the_next_one_or_by_the_receiver(
+    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch, step: int, by: str
+) -> None:
+    """Killed: nothing is put back, no tag is changed."""
+    make_version(name)
+    promote(name)
+    make_version(name)
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, KeyboardInterrupt())
+        patch.setattr(aliases, "_put_back", lambda *_: None)
+        patch.setattr(promotion, "_note", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            promote(name)
+    told.clear()
+    if by == "receiver" and read_standing(name).champion == "2":
+        reconcile(name, REVERT)
+    else:
+        promote(name, 2)
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert tags_of(name, "2")["promotion.decision"] == "promoted"
+    assert tags_of(name, "2")["promotion.approver"] == "Ann"
+    assert [event for event, _ in told] == [CHAMPION_CHANGED]
+
+
+def test_a_rollback_goes_back_and_a_second_one_forth(name: str, told: list[Any]) -> None:
+    for _ in range(2):
+        make_version(name)
+        promote(name)
+    told.clear()
+    outcome = roll_back.fn(name, "it rambles", "Bob")
+    assert (outcome.version, outcome.previous) == ("1", "2")
+    assert read_standing(name) == Standing("1", "2", None, "1")
+    assert tags_of(name, "2")["promotion.decision"] == "rolled back"
+    assert tags_of(name, "1")["promotion.decision"] == "promoted"
+    assert tags_of(name, "1")["promotion.reason"] == "it rambles"
+    roll_back.fn(name, "it did not", "Bob")
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
+    assert history == ["promoted, Ann: reads well", "rolled back, Bob: it rambles", "promoted, Bob: it did not"]
+    assert [payload["how"] for _, payload in told] == ["rollback", "rollback"]
+
+
+def test_a_rollback_without_a_previous_says_so(name: str, told: list[Any]) -> None:
+    make_version(name)
+    promote(name)
+    with pytest.raises(PromotionError, match="nothing to roll back to"):
+        roll_back.fn(name, "", "Bob")
+    assert read_standing(name) == Standing("1", None, None, "1")
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    ("standing", "refusal", "ours", "policy", "verdict"),
+    [
+        (Standing("2", recorded="2"), "failed", True, REVERT, "nothing"),
+        (Standing(None, recorded="2"), "", True, REVERT, "nothing"),
+        (Standing("3", recorded="2"), "", True, REVERT, "promoted"),
+        (Standing("3", recorded="2"), "", True, WARN, "promoted"),
+        (Standing("3", recorded=None), "", True, REVERT, "promoted"),
+        (Standing("3", recorded="2"), "failed", True, REVERT, "reverted"),
+        (Standing("3", recorded=None), "failed", True, REVERT, "reverted"),
+        (Standing("3", recorded="2"), "failed", True, WARN, "warned"),
+        (Standing("3", recorded=None), "failed", False, REVERT, "not ours"),
+        (Standing("3", recorded=None), "failed", False, WARN, "not ours"),
+    ],
+)
+def test_what_is_made_of_a_champion_that_is_not_on_record(
+    standing: Standing, refusal: str, ours: bool, policy: PromotionConfig, verdict: str
+) -> None:
+    assert judge_by_hand(aliases, refusal, ours, policy) == verdict
+
+
+def test_a_passed_version_moved_by_hand_is_taken_over(name: str, told: list[Any]) -> None:
+    make_version(name)
+    promote(name)
+    make_version(name)
+    told.clear()
+    versions.set_alias(name, "champion", "2")
+    assert reconcile(name, REVERT) == "promoted"
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    tags = tags_of(name, "2")
+    assert (tags["promotion.decision"], tags["promotion.approver"]) == ("promoted", "by hand in MLflow")
+    assert tags["promotion.previous"] == "1"
+    assert told == [(CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "by hand in MLflow"})]
+    assert reconcile(name, REVERT) == "nothing"
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["to-the-champion-before", "to-none"])
+def test_a_failed_version_moved_by_hand_is_moved_back(name: str, told: list[Any], first: bool) -> None:
+    made = make_version(name)
+    if first:
+        promote(name)
+    bad = make_version(name, found=FAILING, alias="tried")
+    told.clear()
+    versions.set_alias(name, "champion", bad.version)
+    assert reconcile(name, REVERT) == "reverted"
+    champion = made.version if first else None
+    assert read_standing(name).champion == champion
+    assert tags_of(name, bad.version)["promotion.decision"] == "reverted"
+    assert "kl_per_token" in tags_of(name, bad.version)["promotion.reason"]
+    [(event, payload)] = told
+    assert event == PROMOTION_REVERTED
+    assert payload["version"] == bad.version
+    assert "kl_per_token" in payload["reason"]
+    assert reconcile(name, REVERT) == "nothing"
+
+
+def test_a_champion_on_record_that_was_deleted_does_not_come_back(name: str, told: list[Any]) -> None:
+    make_version(name)
+    promote(name)
+    bad = make_version(name, found=FAILING)
+    connection.client().delete_model_version(name, "1")
+    versions.set_alias(name, "champion", bad.version)
+    assert reconcile(name, REVERT) == "reverted"
+    assert read_standing(name).champion is None
+
+
+def test_a_failed_version_stays_where_the_policy_only_warns(name: str, told: list[Any]) -> None:
+    make_version(name)
+    promote(name)
+    bad = make_version(name, found=FAILING)
+    told.clear()
+    versions.set_alias(name, "champion", bad.version)
+    assert reconcile(name, WARN) == "warned"
+    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert tags_of(name, "2")["promotion.decision"] == "warned"
+    [(event, payload)] = told
+    assert event == CHAMPION_CHANGED
+    assert payload["how"] == "by hand in MLflow, ungated"
+
+
+def test_other_people_s_models_are_left_alone(name: str, told: list[Any]) -> None:
+    made = make_version(name)
+    theirs = f"theirs-{name}"
+    connection.client().create_registered_model(theirs)
+    with connection.fluent():
+        connection.client().create_model_version(theirs, source=made.source, run_id=made.run_id)
+    versions.set_alias(theirs, "champion", "1")
+    assert reconcile(theirs, REVERT) == "not ours"
+    assert reconcile("no-such-model", REVERT) == "not ours"
+    assert read_standing(theirs) == Standing("1")
+    assert tags_of(theirs, "1") == {}
+    assert told == []
+
+
+def test_an_mlflow_that_is_away_changes_nothing_and_is_told(
+    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(name)
+    promote(name)
+    make_version(name)
+    versions.set_alias(name, "champion", "2")
+
+    def away(_: str) -> Any:
+        raise TrackingError("MLflow is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "read_record", away)
+        with pytest.raises(TrackingError, match="away"):
+            reconcile(name, REVERT)
+    assert read_standing(name).champion == "2"
+    assert read_standing(name).recorded == "1"
+
+
+def test_the_models_with_a_champion_on_record_are_known(name: str, told: list[Any]) -> None:
+    make_version(name)
+    assert name not in promotion.recorded_models()
+    promote(name)
+    assert name in promotion.recorded_models()
+
+
+# Settings
+
+
+def test_the_shipped_settings_are_the_defaults() -> None:
+    shipped = Path(__file__).parents[3] / "flows" / "configs" / "promotion.yaml"
+    assert load_promotion(shipped) == PromotionConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("automatic: perhaps", "automatic"),
+        ("timeout: 3", "timeout"),
+        ("[", "not readable as YAML"),
+        ("timeout_hours: 1:20", "timeout_hours"),  # 80 to YAML 1.1
+        ("timeout_hours: yes", "timeout_hours"),
+        ("automatic: true\nautomatic: false", "line 2: `automatic` is written twice, first on line 1"),
+        ("- automatic", "holds a list"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "promotion.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_promotion(file)
+    with pytest.raises(ConfigError, match="No such file"):
+        load_promotion(tmp_path / "missing.yaml")
+
+
+# Events
+
+
+def test_without_a_prefect_nobody_hears_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setattr(announcing, "emit_event", lambda *_, **__: pytest.fail("nobody to tell"))
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        announcing.announce(CHAMPION_CHANGED, "film", {})
+    assert f"nobody hears {CHAMPION_CHANGED} of film" in caplog.text
+
+
+def test_a_prefect_that_is_away_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    emitted: list[Any] = []
+    away = threading.Event()
+    monkeypatch.setattr(announcing, "emit_event", lambda event, **given: emitted.append((event, given)))
+    monkeypatch.setattr(announcing, "_flush", away.wait)
+    monkeypatch.setattr(announcing, "SENT_WITHIN", 0.1)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        announcing.announce(CHAMPION_CHANGED, "film", {"version": "2"})
+    away.set()
+    [(event, given)] = emitted
+    assert event == CHAMPION_CHANGED
+    assert given["resource"]["prefect.resource.id"] == "plumbline.model.film"
+    assert given["payload"] == {"model_name": "film", "version": "2"}
+    assert "Prefect is away" in caplog.text
