@@ -129,7 +129,7 @@ def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event
     with connection.first_use(uri):  # who makes it just now is waited for
         there = (home / "mlflow.db").exists()
     if not there:
-        code = "import sys; from tasks import connection; connection.configure(sys.argv[1]); connection.check()"
+        code = f"import sys, {connection.__name__} as here; here.configure(sys.argv[1]); here.check()"
         _run_once(home, "database", [sys.executable, "-c", code, uri], env, stopping)
 
 
