@@ -20,12 +20,11 @@ from pydantic import Field
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError
 from flows.align import connect
-from flows.cli.operate import PROMOTION
+from flows.settings import MODEL_NAME, PROMOTION, load_promotion
 from tasks.registry.candidates import Candidate, card
 from tasks.registry.promotion import (
     Outcome,
     check_candidate,
-    load_promotion,
     promote_candidate,
     reject_candidate,
     roll_back,
@@ -51,7 +50,7 @@ class Approval(RunInput):
 
 @flow(name="promote", flow_run_name="promote-{model_name}")
 def promote(
-    model_name: ModelName = "plumbline-quickstart",
+    model_name: ModelName = MODEL_NAME,
     version: Annotated[int, Field(ge=1)] | None = None,
     reason: Text = "",
     approver: Annotated[str, Field(max_length=200)] = "",
@@ -95,7 +94,7 @@ def promote_answered(model_name: str, version: int, champion: str | None, answer
 
 @flow(name="rollback", flow_run_name="rollback-{model_name}")
 def rollback(
-    model_name: ModelName = "plumbline-quickstart",
+    model_name: ModelName = MODEL_NAME,
     reason: Text = "",
     approver: Annotated[str, Field(max_length=200)] = "",
 ) -> Outcome:

@@ -5,18 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 from httpx import HTTPError
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
-from pydantic import ValidationError as PydanticError
 
 from alignment.config import PromotionConfig
-from alignment.errors import ConfigError, PlumblineError, PromotionError
-from alignment.yaml_file import read_yaml
+from alignment.errors import PlumblineError, PromotionError
 from tasks.announcing import announce
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
 from tasks.registry import versions
@@ -61,15 +58,6 @@ class Outcome(BaseModel):
             "rejected": f"{name} was rejected{who}{why}",
             "rolled back": f"{name} is the champion again{before}; rolled back{who}{why}",
         }[self.decision]
-
-
-def load_promotion(path: Path) -> PromotionConfig:
-    """Read the promotion's settings from a YAML file. Raises ConfigError where they cannot be read or used."""
-    try:
-        return PromotionConfig.model_validate(read_yaml(path))
-    except PydanticError as error:
-        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"config {path}: {faults}; see flows/configs/promotion.yaml") from error
 
 
 @task(name="check candidate", **RETRIES)

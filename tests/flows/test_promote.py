@@ -14,7 +14,7 @@ import pytest
 from alignment.errors import InputError, PromotionError
 from flows import promote
 from flows.align import connect
-from flows.cli import asking
+from flows.cli.registry import promote_command, rollback_command
 from tasks.registry import connection, promotion, versions
 from tasks.registry.aliases import Standing, read_standing
 from tests.registered import make_version, report
@@ -250,7 +250,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Callable[
 
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    monkeypatch.setattr("flows.cli.asking.quieten", lambda: None)
+    monkeypatch.setattr("flows.cli.registry.quieten", lambda: None)
 
     def type_in(*lines: str) -> None:
         left = iter(lines)
@@ -271,7 +271,7 @@ def test_a_person_approves_in_the_terminal(
     name: str, terminal: Callable[..., None], settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal("y", "Ann")
-    assert asking.promote(name, None, settings, yes=False, reason="reads well", approver="") == 0
+    assert promote_command(model_name=name, reason="reads well", config=settings) == 0
     shown = capsys.readouterr().out
     assert "It would replace version 1" in shown
     assert "win rate" in shown
@@ -281,15 +281,15 @@ def test_a_person_approves_in_the_terminal(
 
 def test_a_person_rejects_in_the_terminal(name: str, terminal: Callable[..., None], settings: Path) -> None:
     terminal("", "Ann")
-    assert asking.promote(name, None, settings, yes=False, reason="", approver="") == 3
+    assert promote_command(model_name=name, config=settings) == 3
     assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
 
 
 def test_with_yes_nobody_is_asked(name: str, terminal: Callable[..., None], settings: Path) -> None:
-    assert asking.promote(name, None, settings, yes=True, reason="", approver="") == 0
+    assert promote_command(model_name=name, yes=True, config=settings) == 0
     assert read_standing(name).champion == "2"
-    assert asking.rollback(name, "", "") == 0
+    assert rollback_command(model_name=name) == 0
     assert read_standing(name).champion == "1"
 
 
@@ -298,4 +298,4 @@ def test_without_a_terminal_and_without_yes_the_way_out_is_named(
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     with pytest.raises(InputError, match=r"no terminal to ask in: .* or pass --yes"):
-        asking.promote(name, None, settings, yes=False, reason="", approver="")
+        promote_command(model_name=name, config=settings)

@@ -11,7 +11,7 @@ import pytest
 
 from alignment.config import PromotionConfig
 from alignment.errors import InputError, StackError, StoreError
-from flows.cli import commands
+from flows.cli.result import require_writable
 from flows.stack import receiver
 from flows.stack.server import prefect_server
 
@@ -91,7 +91,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_it_is_computed(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--json"):
-        commands._require_writable(Path(json))
+        require_writable(Path(json))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -99,7 +99,7 @@ def test_a_result_that_could_not_be_written_is_refused_before_it_is_computed(
 def test_one_that_can_be_written_passes(json: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old.json").write_text("old")
-    commands._require_writable(json and Path(json))  # type: ignore[arg-type]
+    require_writable(json and Path(json))  # type: ignore[arg-type]
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from alignment.config import merge
-from flows.cli.commands import QUICKSTART
+from flows.settings import QUICKSTART
 from tests.stack.browser import PICTURES
 from tests.stack.machine import Machine, shrunken, wait_for
 

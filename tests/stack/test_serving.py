@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from alignment.config import AlignConfig
-from flows.cli.commands import _next_command
+from flows.cli.result import next_command
 from tasks.home import home, tracking_uri
 from tasks.registry import connection, runs
 from tests.registered import register
@@ -37,7 +37,7 @@ def answer(
     made = register(run, runs.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
     result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
     [port] = quiet_ports(1)
-    command = ["bash", "-c", _next_command(result).replace("--port 5001", f"--port {port}")]
+    command = ["bash", "-c", next_command(result).replace("--port 5001", f"--port {port}")]
     log, where = tmp_path / "log", f"http://127.0.0.1:{port}"
     with (
         process(command, os.environ, log) as child,

@@ -237,7 +237,7 @@ def test_down_ends_a_command_that_waits_in_another_terminal(stack: Stack) -> Non
     time.sleep(7)  # until it has asked again
     assert stack.run("down").stdout == "stopped\n"
     assert command.wait(ENDS_WITHIN) == 130, said()
-    assert said().splitlines()[-1] == "plumbline: interrupted; what is finished stays in the store, run again to go on"
+    assert said().splitlines()[-1] == "plumbline: interrupted; finished stages stay in the store, run again to go on"
     assert "failed to process item" not in said()
     assert stack.process is not None
     assert stack.process.wait(ENDS_WITHIN) == 0

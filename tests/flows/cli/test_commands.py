@@ -145,11 +145,11 @@ def test_a_refused_run_exits_3_and_says_why(
 def test_the_printed_command_serves_the_version_that_was_registered(
     monkeypatch: pytest.MonkeyPatch, aliases: list[str], address: str
 ) -> None:
-    from flows.cli.commands import _next_command
+    from flows.cli.result import next_command
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////a home/mlflow.db")
     result: Any = SimpleNamespace(model={"name": "my film", "uri": "models:/my film/3", "aliases": aliases})
-    assert f" MLFLOW_TRACKING_URI='sqlite:////a home/mlflow.db' mlflow models serve -m {address} " in _next_command(
+    assert f" MLFLOW_TRACKING_URI='sqlite:////a home/mlflow.db' mlflow models serve -m {address} " in next_command(
         result
     )
 
@@ -294,7 +294,7 @@ def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch
     monkeypatch.setattr("flows.stack.presence.status", interrupted)
     found = plumbline("status")
     assert found.code == 130
-    assert found.err == "plumbline: interrupted; what is finished stays in the store, run again to go on\n"
+    assert found.err == "plumbline: interrupted; finished stages stay in the store, run again to go on\n"
 
 
 @pytest.mark.parametrize(
@@ -305,6 +305,6 @@ def test_the_next_step_after_a_refusal_depends_on_the_gates(refused, advice):
     names = ("reward_gain", "win_rate", "kl_per_token")
     gates = [SimpleNamespace(name=name, passed=name not in refused) for name in names]
     result = SimpleNamespace(model=None, judgement=SimpleNamespace(gates=gates))
-    from flows.cli.commands import _next_command
+    from flows.cli.result import next_command
 
-    assert advice in _next_command(result)
+    assert advice in next_command(result)

@@ -1,0 +1,114 @@
+"""The commands that compute a model, or show what they would compute: run, retrain, sweep, plan."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from alignment.config import AlignConfig, build_grid, load_config
+from alignment.errors import REFUSED
+from flows.cli.console import make_console, quieten
+from flows.cli.flags import Flags, overrides
+from flows.cli.result import report, require_writable
+from flows.cli.servers import servers_for_a_flow
+from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
+from tasks.home import home, store, tracking_uri
+
+ConfigPath = Annotated[Path, Parameter(help="YAML file with the configuration [quickstart.yaml]", show_default=False)]
+RetrainConfigPath = Annotated[
+    Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
+]
+JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
+Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
+
+
+def run(*, flags: Flags = None, config: ConfigPath = QUICKSTART, json: JsonPath = None, debug: Debug = False) -> int:
+    """Run the whole pipeline: exit 0 registered, 3 a gate refused, 2 bad config or input, 1 anything unexpected."""
+    wanted = load_config(config, overrides(flags))
+    require_writable(json)
+    console = _begin(config, wanted, debug)
+    with servers_for_a_flow(console):
+        from flows.align import align
+
+        result = align(**_groups(wanted))
+    return report(result, json, console)
+
+
+def retrain(
+    *,
+    flags: Flags = None,
+    config: RetrainConfigPath = QUICKSTART_RETRAIN,
+    json: JsonPath = None,
+    debug: Debug = False,
+) -> int:
+    """One more round from the champion, on prompts that no round has used: exits as `run` does, 0 also if skipped."""
+    wanted = load_config(config, overrides(flags))
+    require_writable(json)
+    console = _begin(config, wanted, debug)
+    with servers_for_a_flow(console):
+        from flows.align import AlignResult
+        from flows.retrain import retrain as retrain_flow
+
+        state: Any = retrain_flow(**_groups(wanted), return_state=True)
+        if state.name == "Skipped":
+            console.print(f"\n[bold]Skipped[/bold]: {escape(state.message or '')}", highlight=False, soft_wrap=True)
+            return 0
+        result: AlignResult = state.result()
+    return report(result, json, console)
+
+
+def sweep(
+    *,
+    flags: Flags = None,
+    losses: Annotated[list[str] | None, Parameter(help="Losses to try [hinge sigmoid]")] = None,
+    betas: Annotated[list[float] | None, Parameter(help="Values of beta to try [0.3 0.5]")] = None,
+    learning_rates: Annotated[list[float] | None, Parameter(help="Learning rates to try [1e-4 3e-4]")] = None,
+    config: ConfigPath = QUICKSTART,
+    debug: Debug = False,
+) -> int:
+    """Try a grid over loss, beta and learning rate; of the points that pass, the surest gain becomes the challenger."""
+    wanted = load_config(config, overrides(flags))
+    grid = build_grid(losses=losses, betas=betas, learning_rates=learning_rates)
+    console = _begin(config, wanted, debug)
+    with servers_for_a_flow(console):
+        from flows.sweep import sweep as sweep_flow
+
+        found = sweep_flow(**_groups(wanted), grid=grid)
+    from flows.cli import terminal
+
+    console.print()
+    console.print(terminal.points_table(found.points))
+    if found.best is None:
+        console.print(f"\n[bold red]No point passed.[/]\nLook at it  {escape(found.where)}", highlight=False)
+        return REFUSED
+    return report(found.best, None, console)
+
+
+def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug = False) -> int:
+    """Show the stages, which of them the store already has, and the counts, without computing anything.
+
+    A registered model is downloaded first, as a run does: its content decides what is cached.
+    """
+    wanted = load_config(config, overrides(flags))
+    quieten(debug)
+    from flows.cli.planning import plan_table
+    from tasks.registry import runs
+    from tasks.registry.versions import with_local_models
+
+    runs.configure(tracking_uri(), home() / "artifacts")
+    local, _ = with_local_models(wanted, home() / "models")
+    make_console().print(plan_table(local, store()))
+    return 0
+
+
+def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
+    quieten(debug)
+    console = make_console()
+    console.print(f"[bold]plumbline[/bold] {escape(config.stem)}, seed {wanted.seed}\n", highlight=False)
+    return console
+
+
+def _groups(wanted: AlignConfig) -> dict[str, Any]:
+    return {name: getattr(wanted, name) for name in AlignConfig.model_fields}

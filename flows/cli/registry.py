@@ -1,0 +1,104 @@
+"""The commands on registered models: promote, rollback, smoke; a promotion shows its card and asks in the terminal."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+
+from alignment.aliases import CHAMPION
+from alignment.errors import REFUSED, InputError
+from flows.cli.console import make_console, quieten
+from flows.cli.servers import servers_for_a_flow
+from flows.settings import MODEL_NAME, PROMOTION, load_promotion
+
+if TYPE_CHECKING:
+    from flows.promote import Approval
+    from tasks.registry.candidates import Candidate
+    from tasks.registry.promotion import Outcome
+
+ModelName = Annotated[str, Parameter(help="Name of the registered model")]
+Reason = Annotated[str, Parameter(help="Why; kept on the version")]
+Approver = Annotated[str, Parameter(help="Who decides it [asked for, or your user name]", show_default=False)]
+
+
+def promote_command(
+    *,
+    model_name: ModelName = MODEL_NAME,
+    version: Annotated[int | None, Parameter(help="Number of the version [the challenger's]")] = None,
+    yes: Annotated[bool, Parameter(help="Skip the question, where promotion.automatic allows it", negative=())] = False,
+    reason: Reason = "",
+    approver: Approver = "",
+    config: Annotated[Path, Parameter(help="YAML file with the promotion's settings [promotion.yaml]")] = PROMOTION,
+) -> int:
+    """Make a version the champion, once its gates pass again and you approve: exit 0, 3 if refused or rejected."""
+    if not yes and not sys.stdin.isatty():
+        raise InputError(
+            "promote asks for an approval, and there is no terminal to ask in: run it in one, start `promote` from "
+            "Prefect's UI, or pass --yes where promotion.automatic allows it"
+        )
+    policy = load_promotion(config)
+    console = make_console()
+    quieten()
+    with servers_for_a_flow():
+        from flows.promote import approve_automatically, promote_answered
+        from tasks.registry.promotion import find_candidate
+
+        given = approve_automatically(policy, approver, reason) if yes else None
+        candidate = find_candidate(model_name, version)
+        answer = given or ask_approval(candidate, reason, approver, console)
+        number = int(candidate.version)
+        state: Any = promote_answered(model_name, number, candidate.champion, answer, return_state=True)
+        return _report(state.result(), console)
+
+
+def rollback_command(*, model_name: ModelName = MODEL_NAME, reason: Reason = "", approver: Approver = "") -> int:
+    """Exchange champion and previous: exit 0, 3 if there is no previous version. A second rollback undoes the first."""
+    quieten()
+    with servers_for_a_flow():
+        from flows.promote import rollback
+
+        return _report(rollback(model_name, reason, approver or getpass.getuser()), make_console())
+
+
+def smoke_command(
+    *,
+    model_name: ModelName = MODEL_NAME,
+    alias: Annotated[str, Parameter(help="Alias of the version to test")] = CHAMPION,
+) -> int:
+    """Test a registered model: exit 0 if it generates text of the reward that its evaluation recorded, 3 if not."""
+    quieten()
+    with servers_for_a_flow():
+        from flows.smoke import smoke
+
+        result = smoke(model_name, alias)
+    make_console().print(
+        f"{model_name}@{alias} {result.verdict}: {result.sentence}", highlight=False, soft_wrap=True, markup=False
+    )
+    return 0
+
+
+def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Console) -> "Approval":
+    """Show the candidate's card and ask for a decision and a name; what the flags say is not asked for."""
+    from rich.markdown import Markdown
+    from rich.prompt import Confirm, Prompt
+
+    from flows.promote import Approval
+    from tasks.registry.candidates import card
+
+    if candidate.settled:
+        return Approval(decision="approve", approver=approver, reason=reason)
+    console.print(Markdown(card(candidate)))
+    console.print()
+    approved = Confirm.ask(f"approve {escape(candidate.title)}?", default=False, console=console)
+    name = approver or Prompt.ask("your name", default=getpass.getuser(), console=console)
+    return Approval(decision="approve" if approved else "reject", approver=name, reason=reason)
+
+
+def _report(outcome: "Outcome", console: Console) -> int:
+    colour = "red" if outcome.decision == "rejected" else "green"
+    console.print(f"[bold {colour}]{escape(outcome.sentence)}[/]", highlight=False, soft_wrap=True)
+    return REFUSED if outcome.decision == "rejected" else 0

@@ -1,0 +1,43 @@
+"""Finding the Prefect and MLflow servers that a command uses."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from rich.console import Console
+
+from alignment.errors import ConfigError
+from tasks.home import home
+
+
+@contextmanager
+def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
+    """A Prefect server and an MLflow, both checked; with a console, it shows the stages of the flow meanwhile.
+
+    They are those of the environment, else those of the stack that is up in this home, else a temporary Prefect server
+    and this home's MLflow database. Slow imports run while the server starts.
+    """
+    from flows.stack.presence import join
+    from flows.stack.server import prefect_server
+
+    join(home())
+    with prefect_server(home()) as wait_for_server:
+        from flows.align import connect
+        from flows.cli.terminal import stage_lines
+
+        with nullcontext() if console is None else stage_lines(console):
+            connect()
+            wait_for_server()
+            yield
+
+
+def require_prefect() -> None:
+    """Use a Prefect server that runs already. Raises ConfigError if there is none, StackError if it does not answer."""
+    from flows.stack import reach
+    from flows.stack.presence import join
+
+    join(home())
+    if not os.environ.get("PREFECT_API_URL"):
+        raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
+    reach.require_address(os.environ["PREFECT_API_URL"])
+    reach.check()

@@ -1,0 +1,108 @@
+"""The commands that run and set up servers: up, status, down, bootstrap, receiver, data-arrived."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.markup import escape
+
+from alignment.environment import dropped
+from flows.cli.servers import require_prefect
+from flows.settings import PROMOTION, load_promotion
+from tasks.home import home
+
+PORT = Number(gte=0, lte=65535)
+Port = Annotated[int, Parameter(help="Port on 127.0.0.1; if it is taken, a free one is chosen", validator=PORT)]
+
+
+def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Port = 5055) -> int:
+    """Run MLflow, Prefect and a worker on this machine until Ctrl-C; all their files are under PLUMBLINE_HOME.
+
+    It starts its own servers: PREFECT_API_URL and MLFLOW_TRACKING_URI are not used.
+    """
+    from flows.stack.services import Ports
+    from flows.stack.up import up as run_stack
+
+    console = Console()
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        if os.environ.get(name):
+            console.print(f"{name} is set but not used: up starts its own servers", highlight=False)
+    for name in dropped():
+        console.print(f"{name} is set but not used: the config sets the precision", highlight=False)
+    return run_stack(home(), Ports(prefect_port, mlflow_port, receiver_port), console)
+
+
+def status() -> int:
+    """Show which servers run and whether they answer: exit 0 if the whole stack is up, 1 otherwise."""
+    from flows.stack.presence import status as show_status
+
+    return show_status(home(), Console())
+
+
+def down() -> int:
+    """Stop what `plumbline up` started in this home, from another terminal."""
+    from flows.stack.presence import down as stop_stack
+
+    return stop_stack(home(), Console())
+
+
+def bootstrap(
+    *,
+    pool: Annotated[str, Parameter(help="Work pool of the deployments")] = "local",
+    pool_type: Annotated[Literal["process", "docker", "kubernetes"], Parameter(help="What runs the flows")] = "process",
+    job_template: Annotated[Path | None, Parameter(help="JSON file with the pool's base job template")] = None,
+    gpu_slots: Annotated[int | None, Parameter(help="GPU stages at a time [one per CUDA device, at least one]")] = None,
+) -> int:
+    """Make deployments, work pool, GPU slots and automations on the servers of PREFECT_API_URL and MLFLOW_TRACKING_URI.
+
+    Run it again after an update; what was changed in the UI stays.
+    """
+    from flows.stack.services import project_folder
+
+    require_prefect()
+    from flows.stack.bootstrap import bootstrap as apply
+    from flows.stack.bootstrap import configured_webhook
+
+    console = Console()
+    for change in apply(
+        project_folder(),
+        pool=pool,
+        pool_type=pool_type,
+        job_template=job_template,
+        gpu_slots=gpu_slots,
+        webhook=configured_webhook(),
+    ):
+        console.print(f"{change.how:<8} {escape(change.what)}  [dim]{escape(change.note)}[/dim]", highlight=False)
+    return 0
+
+
+def receiver(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on", validator=PORT)] = 5055,
+    config: Annotated[Path, Parameter(help="YAML file with the promotion's settings [promotion.yaml]")] = PROMOTION,
+) -> int:
+    """Receive MLflow's webhook: check a champion that was set by hand in MLflow.
+
+    The secret is PLUMBLINE_WEBHOOK_SECRET, or the file stack/secret/webhook in PLUMBLINE_HOME.
+    """
+    from flows.stack.presence import join
+    from flows.stack.receiver import serve
+
+    join(home())
+    serve(host, port, load_promotion(config))
+    return 0
+
+
+def data_arrived() -> int:
+    """Report to Prefect that the data at data.path has grown, which starts a `retrain`."""
+    require_prefect()
+    from tasks.announcing import announce
+    from tasks.events import DATA_ARRIVED
+
+    announce(DATA_ARRIVED, "any", {})
+    Console().print(f"{DATA_ARRIVED} sent", highlight=False)
+    return 0
