@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DistilBertConfig, DistilBertForSequenceClassification, PrinterCallback
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from alignment.config import RewardConfig
 from alignment.conventions import text_config
 from alignment.errors import DataError, ScoreError
-from alignment.models import Loaded, place, using
+from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck
-from alignment.training.harness import Progress, ReportProgress, SafeTrainer, arguments, resume_point
+from alignment.training.harness import Progress, Settings, fit
 
 HELD_OUT_TEXTS = 1_000
 NO_LIMIT = 10**9  # tokens
@@ -60,25 +60,16 @@ def train_reward(
             label2id={"NEGATIVE": 0, "POSITIVE": 1},
         )
     )
-    trainer = SafeTrainer(
-        model=place(model),
-        args=arguments(
-            work,
-            seed=seed,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            warmup_steps=max(1, config.steps // 10),
-            log_every=min(50, config.steps),
-            checkpoint_every=500,
-            lr_scheduler_type="linear",
-        ),
-        train_dataset=rows[held_out:],
-        data_collator=_Openings(config, pad_id, seed),
-        callbacks=[ReportProgress(progress)],
+    settings = Settings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=max(1, config.steps // 10),
+        log_every=min(50, config.steps),
+        checkpoint_every=500,
+        others={"lr_scheduler_type": "linear"},
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(work))
+    fit(model, rows[held_out:], settings, _Openings(config, pad_id, seed), seed=seed, work=work, progress=progress)
     loaded = Loaded(model.eval(), tokenizer)
     if not held_out:
         return loaded, {}

@@ -4,16 +4,17 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from alignment.config import DPOConfig
 from alignment.logprobs import SequenceBatch, completion_logits, pad_right, sum_logprobs
-from alignment.training.harness import Progress, ReportProgress, SafeTrainer, arguments, resume_point
+from alignment.training.harness import Progress, SafeTrainer, Settings, fit
 from alignment.training.losses import LOSSES, PairLogps, chosen_nll
 
 logger = logging.getLogger(__name__)
@@ -186,35 +187,37 @@ def train(
     Raises TrainingError if the loss stops being finite, and ModelError if the model cannot be trained; errors call it
     `name`.
     """
-    trainer = DPOTrainer(
-        config,
-        model=model,
-        args=arguments(
-            work,
-            seed=seed,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            warmup_steps=min(config.warmup_steps, config.steps),
-            log_every=config.log_every,
-            checkpoint_every=config.checkpoint_every,
-            gradient_accumulation_steps=config.accumulation,
-            lr_scheduler_type={"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
-            optim={"adamw": "adamw_torch"}.get(config.optimizer, config.optimizer),
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            bf16=config.precision == "bf16",
-        ),
-        train_dataset=list(pairs),
-        data_collator=lambda rows: collate(rows, pad_id),
-        callbacks=[ReportProgress(progress), WatchLogs(config, on_row)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.named = name
     without_dropout(model)
-    trainer.train(resume_from_checkpoint=resume_point(work))
-    history = [metrics_row(row, int(row["step"])) for row in trainer.state.log_history if "chosen_drop" in row]
-    return TrainingOutcome(history, trainer.state.global_step, trainer.state.global_step < config.steps)
+    settings = Settings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, config.steps),
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        others={
+            "gradient_accumulation_steps": config.accumulation,
+            "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
+            "optim": {"adamw": "adamw_torch"}.get(config.optimizer, config.optimizer),
+            "weight_decay": config.weight_decay,
+            "max_grad_norm": config.max_grad_norm,
+            "bf16": config.precision == "bf16",
+        },
+    )
+    state = fit(
+        model,
+        pairs,
+        settings,
+        lambda rows: collate(rows, pad_id),
+        seed=seed,
+        work=work,
+        name=name,
+        progress=progress,
+        callbacks=[WatchLogs(config, on_row)],
+        trainer=partial(DPOTrainer, config),
+    )
+    history = [metrics_row(row, int(row["step"])) for row in state.log_history if "chosen_drop" in row]
+    return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
 
 
 def without_dropout(model: Any) -> None:

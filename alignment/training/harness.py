@@ -1,28 +1,36 @@
-"""What the three trainers share: one set of arguments, progress, and checkpoints that hold no pickle."""
+"""The training harness: `fit` trains a model on rows with one set of arguments, progress, interruption and resuming."""
 
-import json
-import logging
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from alignment.environment import configuration_alone
 from alignment.errors import Interrupted, TrainingError
-from alignment.models import using
-from alignment.stages.store import write_json
-
-logger = logging.getLogger(__name__)
+from alignment.models import place, using
+from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
 
 PATIENCE = 10.0  # seconds that an interrupted training goes on to reach a step that is logged
+
+
+@dataclass(frozen=True)
+class Settings:
+    """In what trainings differ; lengths in optimiser steps, `batch_size` in rows per step, device and accumulation."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    log_every: int
+    checkpoint_every: int
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """More of `transformers.TrainingArguments`, by name."""
 
 
 class SafeTrainer(Trainer):
@@ -72,31 +80,11 @@ class SafeTrainer(Trainer):
         pass
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = self.optimizer.state_dict()
-        tensors: dict[str, torch.Tensor] = {}
-        plain: dict[str, dict[str, Any]] = {}
-        for index, values in state["state"].items():
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-                else:
-                    plain.setdefault(str(index), {})[name] = value
-        save_file(tensors, Path(output_dir) / "optimizer.safetensors")
-        write_json(
-            Path(output_dir) / "optimizer.json",
-            {"groups": state["param_groups"], "plain": plain, "scheduler": self.lr_scheduler.state_dict()},
-        )
+        save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        saved = json.loads((Path(checkpoint) / "optimizer.json").read_text(encoding="utf-8"))
-        state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
-        for name, tensor in load_file(Path(checkpoint) / "optimizer.safetensors").items():
-            index, _, field = name.partition(".")
-            state.setdefault(int(index), {})[field] = tensor
-        self.optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
-        self.lr_scheduler.load_state_dict(saved["scheduler"])
+        if checkpoint is not None:
+            load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
@@ -106,7 +94,7 @@ class ReportProgress(TrainerCallback):
     """Reports each step, and stops a training that is interrupted, or whose loss is no longer finite."""
 
     def __init__(self, progress: Progress | None) -> None:
-        """`progress` hears of each step as it ends."""
+        """`progress` is called at the end of each step."""
         self.progress = progress
         self.interrupted: Interrupted | None = None
         self._since = 0.0
@@ -136,35 +124,57 @@ class ReportProgress(TrainerCallback):
             raise TrainingError(f"training diverged: loss {loss} at step {state.global_step}; lower the learning rate")
 
 
-def arguments(
-    work: Path,
+def fit(
+    model: Any,
+    rows: Sequence[Any],
+    settings: Settings,
+    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
     *,
     seed: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    warmup_steps: int,
-    log_every: int,
-    checkpoint_every: int,
-    **others: Any,
-) -> TrainingArguments:
+    work: Path,
+    name: str = "the model",
+    progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer: Callable[..., SafeTrainer] = SafeTrainer,
+) -> TrainerState:
+    """Train `model` in place on `rows`, which `collate` makes batches of; the state at the end has the logged rows.
+
+    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does, given that
+    `collate` and the model draw nothing at random. `trainer` makes another `SafeTrainer`, from the same arguments.
+    Raises TrainingError if the loss stops being finite, ModelError, which calls the model `name`, if it cannot be
+    trained, and what `progress` raises.
+    """
+    made = trainer(
+        model=place(model),
+        args=arguments(work, settings, seed),
+        train_dataset=list(rows),
+        data_collator=collate,
+        callbacks=[ReportProgress(progress), *callbacks],
+    )
+    made.remove_callback(PrinterCallback)
+    made.named = name
+    made.train(resume_from_checkpoint=resume_point(work))
+    return made.state
+
+
+def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
     """Training arguments with everything that talks to the outside switched off.
 
     Checkpoints fall on logging steps (the interval is rounded up), so a resumed run logs what an undisturbed one does.
     """
-    interval = -(-checkpoint_every // log_every) * log_every
+    interval = -(-settings.checkpoint_every // settings.log_every) * settings.log_every
     with configuration_alone():
         made = TrainingArguments(
             output_dir=str(work),
             seed=seed,
             data_seed=seed,
-            max_steps=steps,
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            warmup_steps=warmup_steps,
-            logging_steps=log_every,
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            logging_steps=settings.log_every,
             logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
-            save_strategy="steps" if interval < steps else "no",
+            save_strategy="steps" if interval < settings.steps else "no",
             save_steps=interval,
             save_total_limit=1,
             use_cpu=not torch.cuda.is_available(),
@@ -172,32 +182,7 @@ def arguments(
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
-            **others,
+            **settings.others,
         )
     made._n_gpu = min(made.n_gpu, 1)  # where several GPUs are seen, `Trainer` would split each batch by nn.DataParallel
     return made
-
-
-def resume_point(work: Path) -> str | None:
-    """The last whole checkpoint below a work folder, or None; those after it are torn, and deleted."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda found: int(found.name.rpartition("-")[2]), reverse=True):
-        if _is_whole(folder):
-            return str(folder)
-        logger.warning("%s is not whole and is deleted; training goes on from what came before it", folder)
-        shutil.rmtree(folder)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether every part is there and not cut off: a crash of the machine can leave files empty or missing."""
-    weights = list(checkpoint.glob("model*.safetensors"))
-    try:
-        for name in ("trainer_state.json", "optimizer.json", *(file.name for file in checkpoint.glob("*.index.json"))):
-            content = json.loads((checkpoint / name).read_text(encoding="utf-8"))
-            weights += [checkpoint / shard for shard in content.get("weight_map", {}).values()]
-        for file in {checkpoint / "optimizer.safetensors", *weights}:
-            with safe_open(file, "pt"):  # its header names the length that the file must have
-                pass
-    except (OSError, ValueError, AttributeError, SafetensorError):
-        return False
-    return bool(weights)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from alignment.config import BaseConfig
 from alignment.logprobs import score_completions
-from alignment.models import Loaded, place
-from alignment.training.harness import Progress, ReportProgress, SafeTrainer, arguments, resume_point
+from alignment.models import Loaded
+from alignment.training.harness import Progress, Settings, fit
 
 HELD_OUT_SEQUENCES = 256
 
@@ -63,27 +63,24 @@ def train_base(
             pad_token_id=eos_id,
         )
     )
-    trainer = SafeTrainer(
-        model=place(model),
-        args=arguments(
-            work,
-            seed=seed,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            warmup_steps=max(1, config.steps // 10),
-            log_every=min(50, config.steps),
-            checkpoint_every=500,
-            lr_scheduler_type="cosine",
-            adam_beta2=0.95,
-            weight_decay=0.01,
-        ),
-        train_dataset=sequences[held_out:],
-        data_collator=lambda rows: _collate(rows, eos_id),
-        callbacks=[ReportProgress(progress)],
+    settings = Settings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=max(1, config.steps // 10),
+        log_every=min(50, config.steps),
+        checkpoint_every=500,
+        others={"lr_scheduler_type": "cosine", "adam_beta2": 0.95, "weight_decay": 0.01},
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(work))
+    fit(
+        model,
+        sequences[held_out:],
+        settings,
+        lambda rows: _collate(rows, eos_id),
+        seed=seed,
+        work=work,
+        progress=progress,
+    )
     loaded = Loaded(model.eval(), tokenizer)
     return loaded, {"validation_perplexity": _perplexity(loaded, sequences[:held_out])} if held_out else {}
 

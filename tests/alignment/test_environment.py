@@ -11,7 +11,7 @@ import torch
 from alignment import environment
 from alignment.config import BaseConfig
 from alignment.environment import configuration_alone, drop_overrides
-from alignment.training.harness import SafeTrainer, arguments
+from alignment.training.harness import SafeTrainer, Settings, arguments
 from alignment.training.sft import train_base
 
 TEXTS = ["a fine film", "the plot was fine", "a dull film", "the acting was dull"] * 10
@@ -159,5 +159,4 @@ def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def _arguments(work: Path, **others: Any) -> Any:
-    shape = {"seed": 0, "steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0, "log_every": 1}
-    return arguments(work, **shape, checkpoint_every=9, **others)
+    return arguments(work, Settings(2, 2, 1e-3, 0, 1, 9, others), seed=0)

@@ -20,7 +20,7 @@ from alignment.errors import Interrupted as Stopped
 from alignment.errors import ModelError, SelfCheckError, TrainingError
 from alignment.logprobs import score_completions
 from alignment.training import dpo, harness
-from alignment.training.harness import resume_point
+from alignment.training.checkpoints import resume_point
 from alignment.training.losses import LOSSES
 from tests.alignment.architectures import build
 
@@ -535,8 +535,7 @@ def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monk
             return torch.device("cpu")
 
     monkeypatch.setattr(harness, "TrainingArguments", Eight)
-    settings = {"seed": 0, "steps": 1, "learning_rate": 1.0, "warmup_steps": 0, "log_every": 1, "checkpoint_every": 1}
-    found = harness.arguments(tmp_path, batch_size=3, **settings)
+    found = harness.arguments(tmp_path, harness.Settings(1, 3, 1.0, 0, 1, 1), seed=0)
     assert (found.n_gpu, found.train_batch_size) == (1, 3)
 
 

@@ -1,0 +1,67 @@
+"""Checkpoints without pickles: the optimiser's state as safetensors and JSON, and the last whole one to resume from."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+logger = logging.getLogger(__name__)
+
+TENSORS, PLAIN = "optimizer.safetensors", "optimizer.json"
+
+
+def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Write the state of an optimiser and of its learning rate's schedule."""
+    state = optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    save_file(tensors, folder / TENSORS)
+    content = {"groups": state["param_groups"], "plain": plain, "scheduler": scheduler.state_dict()}
+    (folder / PLAIN).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Give both the state that `save_optimizer` wrote."""
+    saved = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
+    for name, tensor in load_file(folder / TENSORS).items():
+        index, _, field = name.partition(".")
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+    scheduler.load_state_dict(saved["scheduler"])
+
+
+def resume_point(work: Path) -> str | None:
+    """The last whole checkpoint below a work folder, or None; those after it are torn, and deleted."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda found: int(found.name.rpartition("-")[2]), reverse=True):
+        if _is_whole(folder):
+            return str(folder)
+        logger.warning("%s is not whole and is deleted; training goes on from what came before it", folder)
+        shutil.rmtree(folder)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether every part is there and not cut off: a crash of the machine can leave files empty or missing."""
+    weights = list(checkpoint.glob("model*.safetensors"))
+    try:
+        for name in ("trainer_state.json", PLAIN, *(file.name for file in checkpoint.glob("*.index.json"))):
+            content = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+            weights += [checkpoint / shard for shard in content.get("weight_map", {}).values()]
+        for file in {checkpoint / TENSORS, *weights}:
+            with safe_open(file, "pt"):  # its header names the length that the file must have
+                pass
+    except (OSError, ValueError, AttributeError, SafetensorError):
+        return False
+    return bool(weights)
