@@ -38,7 +38,7 @@ def plain(model: Any, prompt: list[int], completion: list[int]) -> float:
     """Σ_t log p(y_t | x, y_<t) from the logits of every position of one unpadded sequence, in float64."""
     with torch.no_grad():
         logprobs = model(torch.tensor([[*prompt, *completion]])).logits[0].double().log_softmax(-1)
-    return sum(logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion))
+    return float(sum(logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion)))
 
 
 class TestPadRight:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +47,11 @@ def without(*names: str) -> Callable[[Path], None]:
     return change
 
 
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
 def holding(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 
@@ -79,7 +85,7 @@ LACKING: dict[str, tuple[Callable[[Path], object], str]] = {
         "is a model as MLflow keeps it; give its address, models:/name@alias, instead",
     ),
     "nothing": (
-        lambda folder: [file.unlink() for file in folder.iterdir()],
+        empty,
         "no config.json; give a folder that `save_pretrained` wrote",
     ),
 }
@@ -131,7 +137,7 @@ def test_a_folder_that_cannot_be_loaded_is_one_line_with_the_librarys_reason(spo
 
 def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
     for source in (tmp_path / "none", "./none", "~/none"):
-        assert refusal(lambda source=source: models.load_base(source)) == (
+        assert refusal(partial(models.load_base, source)) == (
             f"base.model {source}: no such folder; give a folder that `save_pretrained` wrote"
         )
 
@@ -295,17 +301,6 @@ def test_a_folder_within_a_model_can_be_entered_by_everyone(base, tmp_path):
     models.save(base, tmp_path)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert (modes["additional_chat_templates"], modes["tools.jinja"]) == (0o755, 0o644)
-
-
-@pytest.mark.parametrize(("parameters", "expected"), [(999_999, 1), (1_000_000, 3)])
-def test_a_tiny_model_gets_one_thread_and_a_larger_one_those_at_the_start(monkeypatch, parameters, expected):
-    monkeypatch.setattr(models, "_threads_at_start", lambda: 3)
-    try:
-        placed = models.place(torch.nn.Linear(parameters, 1, bias=False))
-        assert torch.get_num_threads() == expected
-        assert placed.weight.device.type == models.device().type
-    finally:
-        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("kind", ["base", "reward"])

@@ -1,5 +1,7 @@
 """Each custom expectation judged by Great Expectations itself: rows that keep it, rows that break it, nulls."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -24,14 +26,15 @@ CASES = [
 ]
 
 
-def failing_rows(expectation, rows: pd.DataFrame) -> list[int]:
+def failing_rows(expectation: Any, rows: pd.DataFrame) -> list[int]:
     import great_expectations as gx
 
     asset = gx.get_context(mode="ephemeral").data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": rows})
     result = batch.validate(expectation, result_format="COMPLETE")
     assert not result.exception_info.get("raised_exception")
-    return result.result.get("unexpected_index_list", [])
+    found: list[int] = result.result.get("unexpected_index_list", [])
+    return found
 
 
 @pytest.mark.parametrize(("name", "arguments", "keeping", "breaking"), CASES, ids=[case[0] for case in CASES])

@@ -27,7 +27,7 @@ POSTGRES_BIN = max(
 @contextmanager
 def postgres_and_redis(logs: Path) -> Iterator[Site]:
     """Run both on loopback with empty databases that are gone afterwards; yields where the other services go too."""
-    for program, package in {POSTGRES_BIN / "initdb": "postgresql", "redis-server": "redis-server"}.items():
+    for program, package in ((str(POSTGRES_BIN / "initdb"), "postgresql"), ("redis-server", "redis-server")):
         if shutil.which(program) is None:
             pytest.fail(f"{program} is missing: apt-get install {package}")
     with ExitStack() as stack:

@@ -24,10 +24,11 @@ margins = st.floats(-30, 30)
 def make_pairs(
     chosen: float = -10, rejected: float = -9, reference_chosen: float = -12, reference_rejected: float = -8
 ) -> PairLogps:
-    logps = (chosen, rejected, reference_chosen, reference_rejected)
-    return PairLogps(
-        *(torch.tensor([value], dtype=torch.float64) for value in logps), torch.tensor([4]), torch.tensor([2])
-    )
+    def one(logp: float) -> torch.Tensor:
+        return torch.tensor([logp], dtype=torch.float64)
+
+    references = one(reference_chosen), one(reference_rejected)
+    return PairLogps(one(chosen), one(rejected), *references, torch.tensor([4]), torch.tensor([2]))
 
 
 def with_gap(h: float) -> PairLogps:
@@ -72,6 +73,7 @@ class TestSigmoid:
         chosen = torch.tensor([-10.0], requires_grad=True)
         pairs = PairLogps(chosen, *(torch.tensor([v]) for v in (-9.0, -12.0, -8.0, 4, 2)))
         LOSSES["sigmoid"](pairs, 0.5, 0.0).sum().backward()
+        assert chosen.grad is not None
         assert chosen.grad.item() == pytest.approx(-0.5 / (1 + math.exp(1.5)))
 
 
@@ -125,7 +127,7 @@ def test_losses_without_a_noise_model_ignore_label_smoothing(name: str) -> None:
 def test_gradients_are_those_of_finite_differences(name: str, label_smoothing: float) -> None:
     """Two pairs in float64, β = 0.1: neither is at the hinge's corner."""
     chosen, rejected = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([-10.0, -7], [-9.0, -3]))
-    reference = [torch.tensor(v, dtype=torch.float64) for v in ([-12.0, -6], [-8.0, -4])]
+    reference = torch.tensor([-12.0, -6], dtype=torch.float64), torch.tensor([-8.0, -4], dtype=torch.float64)
 
     def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         pairs = PairLogps(chosen, rejected, *reference, torch.tensor([4, 5]), torch.tensor([2, 3]))
@@ -141,5 +143,6 @@ def test_huge_margins_stay_finite(name: str) -> None:
 
 def test_chosen_nll_is_a_mean_over_the_tokens_of_each_text() -> None:
     """Sums of −10 over 4 tokens and −2 over 2: 2.5 and 1 nats a token, whatever the other text's length."""
-    pairs = PairLogps(torch.tensor([-10.0, -2]), *[torch.zeros(2)] * 3, torch.tensor([4, 2]), torch.tensor([9, 9]))
+    zeros = torch.zeros(2)
+    pairs = PairLogps(torch.tensor([-10.0, -2]), zeros, zeros, zeros, torch.tensor([4, 2]), torch.tensor([9, 9]))
     assert chosen_nll(pairs).tolist() == [2.5, 1]

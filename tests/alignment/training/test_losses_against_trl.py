@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def pairs(reference: Any) -> list[Pair]:
     def ids(shortest: int, longest: int, *end: int) -> list[int]:
         return [*draws.integers(1, VOCABULARY, draws.integers(shortest, longest + 1)).tolist(), *end]
 
-    found = [
+    found: list[Pair] = [
         {
             "prompt_ids": ids(1, 9),
             "chosen_ids": ids(2, 12, *[0] * (row % 2)),
@@ -172,7 +173,9 @@ def test_loss(ours: tuple[float, Gradients], theirs: tuple[float, Gradients]) ->
 def test_gradient_of_every_weight(ours: tuple[float, Gradients], theirs: tuple[float, Gradients]) -> None:
     assert ours[1].keys() == theirs[1].keys()
     for name, gradient in ours[1].items():
-        torch.testing.assert_close(gradient, theirs[1][name], atol=TOLERANCE, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, theirs[1][name], atol=TOLERANCE, rtol=0, msg=partial("{}: {}".format, name)
+        )
 
 
 def test_conservative_sigmoid_by_hand(reference: Any, pairs: list[Pair]) -> None:
