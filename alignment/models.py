@@ -1,20 +1,18 @@
 """Loading and saving models in the ordinary `save_pretrained` layout: safetensors only, and never remote code."""
 
-import ctypes
 import errno
 import json
 import logging
 import os
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from alignment.conventions import REPLACEMENT, Conventions, conventions
+from alignment.device import place
 from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +23,6 @@ FIELDS: dict[Kind, str] = {"base": "base.model", "reward": "reward.model", "anch
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "pytorch_model.pt", "model.ckpt")
-SMALL_MODEL = 1_000_000  # parameters
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model", "vocab.txt")
 
 
@@ -94,44 +90,6 @@ def using(name: str, stage: str) -> Iterator[None]:
             f"{name}: cannot be used for {stage} ({type(error).__name__}: {' '.join(str(error).split())[:240]}); check "
             "that weights, config and tokenizer belong together, or take another model"
         ) from error
-
-
-def device() -> Any:
-    """The accelerator where there is one, else the CPU."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep the memory that a step frees for the next one, which takes the same again.
-
-    It returns blocks of this size to the system otherwise: a tenth of the time of a small model's training.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 1 << 25)  # the largest that it takes
-        mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def place(model: Any) -> Any:
-    """The model on its device, and as many CPU threads as its size is worth."""
-    import torch
-
-    # 60 training steps of 0.5M parameters: 12.8 s and 12.6 CPU seconds on one thread; 9.1 s and 14.2 on two that have
-    # their cores to themselves, but 87 CPU seconds on two that share them: they spin between operations this short.
-    threads = _threads_at_start()
-    keep_freed_memory()
-    torch.set_num_threads(1 if sum(weight.numel() for weight in model.parameters()) < SMALL_MODEL else threads)
-    return model.to(device())
-
-
-@cache
-def _threads_at_start() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def load_base(

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from alignment.config import DPOConfig
+from alignment.device import place
 from alignment.logprobs import score_completions
-from alignment.models import place
 from alignment.training.dpo import train
 from benchmarks.measure import Race, Side, gpt2, race, show
 

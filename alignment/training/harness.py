@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from alignment.device import place
 from alignment.environment import configuration_alone
 from alignment.errors import Interrupted, TrainingError
-from alignment.models import place, using
+from alignment.models import using
 from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
