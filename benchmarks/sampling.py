@@ -14,8 +14,9 @@ import torch
 
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
-from alignment.models import place
-from alignment.sampling.local import generate, request
+from alignment.device import place
+from alignment.sampling.engine import request
+from alignment.sampling.local import generate
 from benchmarks.measure import Race, Side, gpt2, race, show
 
 SIZES = {  # layers, width, vocabulary, prompts

@@ -4,35 +4,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from prefect import unmapped
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig
 from alignment.judging.report import EvalReport, Judgement
-from alignment.stages.plan import keys as stage_keys
+from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from flows.form import config_flow
-from tasks.data import cut_prompts, load_texts, require_new
-from tasks.evaluation import (
-    anchor_model,
-    apply_gates,
-    compare_models,
-    measure_drift,
-    read_report,
-    sample_after,
-    sample_before,
-)
+from tasks.checks import require_labels, require_new, require_valid
+from tasks.curve import complete_curve
+from tasks.evaluation import apply_gates, read_report
 from tasks.home import home, prepare_environment, tracking_uri
-from tasks.models import base_model, reward_model
-from tasks.pairs import build_pairs, require_valid, validate_pairs
+from tasks.pipeline import PIPELINE
 from tasks.publishing import log_model, record_run, show_result
 from tasks.registry import runs
 from tasks.registry import versions as model_registry
 from tasks.registry.registration import Registration
-from tasks.samples import merge_samples, sample_shard, score_samples, shards
+from tasks.stages import compute
 from tasks.stopping import stopping_as_one
-from tasks.training import reference_logprobs, train_policy
+
+Then = Callable[[AlignConfig, Refs, str], None]
+
+AFTER: dict[str, Then] = {
+    "texts": require_labels,
+    "prompts": require_new,
+    "validation": require_valid,
+    "policy": complete_curve,
+}
+"""What is done once a stage is finished, whether it was computed or found in the store; it may stop the run."""
 
 R = TypeVar("R")
 
@@ -92,33 +92,17 @@ def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
 
 
 def judge_policy(given: AlignConfig, run_id: str) -> Judged:
-    """The datum's way, one line a stage; `refs` gathers what is finished.
+    """Every stage of the pipeline in its order, then the verdict.
 
-    Registered models are brought into local folders first; the record names them as they were given.
+    Registered models are loaded into local folders first; the record names them as they were given.
     """
     config, lineage = model_registry.with_local_models(given, home() / "models")
     runs.tag(run_id, lineage)
-    keys = stage_keys(config)
     refs: dict[str, StageRef] = {}
-    refs["texts"] = load_texts(config, keys)
-    refs["base"] = base_model(config, keys, refs)
-    refs["reward"] = reward_model(config, keys, refs)
-    refs["prompts"] = cut_prompts(config, keys, refs)
-    require_new(config, refs["prompts"])
-    parts = sample_shard.map(shards(config, keys, refs), unmapped(config), unmapped(keys), unmapped(dict(refs)))
-    refs["samples"] = merge_samples(parts.result(), config, keys, refs)
-    refs["scores"] = score_samples(config, keys, refs)
-    refs["pairs"] = build_pairs(config, keys, refs)
-    refs["validation"] = validate_pairs(config, keys, refs)
-    require_valid(refs, run_id)
-    refs["reference"] = reference_logprobs(config, keys, refs)
-    refs["policy"] = train_policy(config, keys, refs, run_id)
-    refs["before"] = sample_before(config, keys, refs)
-    refs["after"] = sample_after(config, keys, refs)
-    if config.evaluation.anchor:
-        refs["anchor"] = anchor_model(config, keys, refs)
-        refs["drift"] = measure_drift(config, keys, refs)
-    refs["report"] = compare_models(config, keys, refs)
+    for stage in PIPELINE.wanted(config):
+        refs[stage.name] = compute(stage, config, refs, run_id)
+        if then := AFTER.get(stage.name):
+            then(config, refs, run_id)
     judgement = apply_gates(config, refs["report"])
     record_run(given, refs, judgement, run_id)
     return Judged(refs, judgement)

@@ -6,12 +6,13 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import AlignConfig
 from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
 from alignment.judging.report import Judgement, SampleRow
-from alignment.stages.job import read_rows
+from alignment.rows import ACCEPTED, EVALUATED, HISTORY, PROMPTS, SAMPLE_TEXTS
+from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from tasks.evaluation import read_report
 from tasks.registry import runs
 from tasks.registry.registration import Registration, refuse, register
-from tasks.running import RETRIES, Refs
+from tasks.running import RETRIES
 
 
 @task(name="record run", **RETRIES)
@@ -21,15 +22,12 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
 
     report = read_report(refs["report"])
     samples = _samples(refs["report"])
-    accepted = read_rows(refs["validation"].path / "accepted.parquet", ["gap"])
+    accepted = ACCEPTED.read(refs["validation"].path, ["gap"])
     rewards = {
-        side: [row["reward"] for row in read_rows(refs[side].path / "samples.parquet", ["reward"])]
-        for side in ("before", "after")
+        side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"])] for side in ("before", "after")
     }
-    runs.log_dataset(run_id, refs["prompts"].path / "prompts.parquet", "prompts", "prompts", refs["prompts"].digest)
-    runs.log_dataset(
-        run_id, refs["validation"].path / "accepted.parquet", "pairs", "training", refs["validation"].digest
-    )
+    runs.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
+    runs.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
     runs.log_evaluation(run_id, report, judgement)
     runs.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
     runs.log_figures(
@@ -37,13 +35,13 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
         {
             "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
             "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
-            "training": plots.training_curves(runs.read_json(refs["policy"].path / "history.json")),
+            "training": plots.training_curves(runs.read_json(refs["policy"].path / HISTORY)),
             "gates": plots.gates_chart(judgement),
         },
     )
     runs.log_samples_table(run_id, samples)
     runs.log_text(run_id, runs.REPORT, report.model_dump_json(indent=2))
-    prompts = read_rows(refs["prompts"].path / "prompts.parquet", ["prompt_id", "split"])
+    prompts = PROMPTS.read(refs["prompts"].path, ["prompt_id", "split"])
     used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
     runs.log_used_prompts(run_id, config.registry.model_name, used)
     runs.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
@@ -108,7 +106,7 @@ def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -
 
 
 def _samples(report: StageRef) -> list[SampleRow]:
-    return [SampleRow.model_validate(row) for row in runs.read_json(report.path / "samples.json")]
+    return [SampleRow.model_validate(row) for row in runs.read_json(report.path / SAMPLE_TEXTS)]
 
 
 def _lineage(refs: Refs) -> dict[str, str]:

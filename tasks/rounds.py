@@ -7,15 +7,13 @@ from prefect import task
 from alignment.config import AlignConfig
 from alignment.data.prompts import read_ids
 from alignment.errors import ModelError
-from alignment.stages.plan import keys as stage_keys
 from alignment.stages.store import StageRef, digest
-from tasks.data import load_texts
 from tasks.home import home, store
-from tasks.models import base_model
 from tasks.registry import runs, versions
 from tasks.registry.aliases import ANCHOR, CHAMPION, alone
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
+from tasks.stages import compute_alone
 
 
 def next_round(config: AlignConfig) -> AlignConfig:
@@ -100,8 +98,7 @@ def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:
     kept = store().find("base", recorded.key)
     if kept is not None and kept.digest == recorded.digest:
         return kept
-    keys = stage_keys(config)
-    base = base_model(config, keys, {"texts": load_texts(config, keys)})
+    base = compute_alone("base", config)
     if base.digest != recorded.digest:
         raise ModelError(
             f"models:/{champion.name}: the base of version {champion.version} (content {recorded.digest[:12]}) "

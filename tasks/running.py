@@ -1,6 +1,5 @@
-"""Runs one stage: out of the store where it is there, else under a GPU slot, with progress told to whoever listens."""
+"""Runs one stage: taken from the store where it is there, else computed under GPU slots, with its progress reported."""
 
-import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,8 @@ from prefect.exceptions import MissingContextError, ObjectNotFound
 
 from alignment.config import AlignConfig
 from alignment.stages.job import Job
-from alignment.stages.plan import STAGES, lineage
+from alignment.stages.plan import key_of, lineage
+from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef
 from tasks.home import store
 from tasks.stopping import held_signals, require_wanted
@@ -33,8 +33,6 @@ ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
 
 WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEASE_SECONDS / 60:g} minutes"
-
-Refs = Mapping[str, StageRef]
 
 
 @dataclass(frozen=True)
@@ -67,54 +65,62 @@ def can_pass(state: State[Any]) -> bool:
 
 
 def run_stage(
-    name: str,
+    stage: Stage,
     config: AlignConfig,
-    keys: Mapping[str, str],
     refs: Refs,
     *,
-    part: str = "",
-    fill: str = "",
-    options: Mapping[str, Any] | None = None,
+    part: tuple[int, int] | None = None,
+    parts: tuple[StageRef, ...] = (),
     on_row: Callable[[dict[str, float]], None] | None = None,
-    gpu: bool = True,
 ) -> StageRef:
-    """Compute a stage, or one `part` of it by its own `fill`, unless the store has it; returns the reference.
+    """Compute a stage, one `part` of it, or the merge of its `parts`, unless the store has it; returns the reference.
 
-    `refs` are the finished stages so far, of which the stage reads those it needs. With `gpu` off it waits for no
-    slot. Two processes never compute the same: the second waits, and finds the first one's result.
+    `refs` are the finished stages so far, of which the stage reads those it needs. A merge waits for no GPU slot. Two
+    processes never compute the same: the second waits, and finds the first one's result.
     """
-    stage = STAGES[name]
-    folder, key = (parts_folder(name), f"{keys[name]}-{part}") if part else (name, keys[name])
-    label = f"{name} {part}" if part else name
+    key = key_of(stage, config, refs)
+    folder, label = stage.name, stage.name
+    if part is not None:
+        folder, key, label = parts_folder(stage), f"{key}-{part[0]}-{part[1]}", f"{label} {part[0]}-{part[1]}"
     found = store().find(folder, key)
     if found is not None:
         tell(Event(label, "cached", ref=found))
         return found
     tell(Event(label, "started"))
-    slot = gpu_slot(label) if stage.gpu and gpu else nullcontext()
-    module, _, function = (fill or stage.fill).partition(":")
-    inputs = {need: refs[need].path for need in stage.needs if need in refs}
+    slots = 0 if stage.parts and part is None else stage.slots(config)
+    slot = gpu_slot(label, slots) if slots else nullcontext()
     held = held_signals() if stage.trains(config) else nullcontext()
     with store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
             tell(Event(label, "cached", ref=found))
             return found
-        work = store().work(folder, key)
+        made_of = lineage(stage, config, refs)
+        needed = {name: refs[name] for name in stage.needs(config)}
 
         def write(out: Path) -> Mapping[str, int]:
-            job = Job(config, inputs, out, work, progress, on_row, options or {})
-            counts: Mapping[str, int] = getattr(importlib.import_module(module), function)(job)
-            return counts
+            job = Job(
+                config,
+                inputs={name: ref.path for name, ref in needed.items()},
+                digests={name: ref.digest for name, ref in needed.items()},
+                out=out,
+                work=store().work(folder, key),
+                progress=progress,
+                on_row=on_row,
+                read=made_of["config"],
+                part=part or (0, 0),
+                parts=tuple(ref.path for ref in parts),
+            )
+            return (stage.parts.body if stage.parts and part else stage.body)(job)
 
-        ref = store().write(folder, key, write, inputs=lineage(stage, config, dict(keys)))
+        ref = store().write(folder, key, write, inputs=made_of)
         store().clear_work(folder, key)
     tell(Event(label, "computed", ref=ref))
     return ref
 
 
-def parts_folder(stage: str) -> str:
+def parts_folder(stage: Stage) -> str:
     """Where the store keeps the parts of a stage until they are merged."""
-    return f"{stage}-parts"
+    return f"{stage.name}-parts"
 
 
 def tell(event: Event) -> None:
@@ -136,8 +142,8 @@ def run_logger() -> Any:
 
 
 @contextmanager
-def gpu_slot(label: str) -> Iterator[None]:
-    """Hold one slot of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
+def gpu_slot(label: str, slots: int = 1) -> Iterator[None]:
+    """Hold slots of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
 
     Raises Interrupted where the run was asked to stop meanwhile.
     """
@@ -145,22 +151,22 @@ def gpu_slot(label: str) -> Iterator[None]:
         yield
         return
     with ExitStack() as held:
-        if not _take_slot(held):
+        if not _take_slots(held, slots):
             tell(Event(label, "waiting"))
             _pause(ASK_EVERY)
-            while not _take_slot(held):
+            while not _take_slots(held, slots):
                 _pause(ASK_EVERY)
         yield
 
 
-def _take_slot(held: ExitStack) -> bool:
-    """Ask for a slot once, and hold it until the end of `held`; False where none is free.
+def _take_slots(held: ExitStack, slots: int) -> bool:
+    """Ask for slots once, and hold them until the end of `held`; False where too few are free.
 
     Prefect's client would go on asking by itself, and has to have its answer before its process can end: after Ctrl-C
     that kept the process until another run's end.
     """
     try:
-        held.enter_context(concurrency(GPU_SLOT, occupy=1, lease_duration=LEASE_SECONDS, max_retries=0))
+        held.enter_context(concurrency(GPU_SLOT, occupy=slots, lease_duration=LEASE_SECONDS, max_retries=0))
     except ConcurrencySlotAcquisitionError as error:
         cause = error.__cause__
         if isinstance(cause, HTTPStatusError) and cause.response.status_code == codes.LOCKED:

@@ -1,23 +1,28 @@
-"""From scored samples of one prompt to chosen and rejected ones."""
+"""From scored samples of one prompt to pairs: which of them is chosen over which."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from alignment.errors import PairsError
+from alignment.kinds import PAIRS, STRATEGIES, registers
+from alignment.rows import PROMPTS, SCORES, Pair, Rows
+from alignment.stages.job import Counts, Job
 
 Indices = tuple[int, int]
 StrategyFunction = Callable[[Sequence[float], random.Random], Iterator[Indices]]
-
-STRATEGIES: dict[str, StrategyFunction] = {}
+PairSource = Callable[[Job], tuple[list[Pair], Counts]]
 
 
 def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
     """Register `(scores of a prompt, random) -> candidates (better, worse)` under its name in `pairs.strategy`."""
+    return registers(STRATEGIES, name)
 
-    def register(function: StrategyFunction) -> StrategyFunction:
-        STRATEGIES[name] = function
-        return function
 
-    return register
+def pair_source(name: str) -> Callable[[PairSource], PairSource]:
+    """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why."""
+    return registers(PAIRS, name)
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,56 @@ class Paired:
 
 def pair(scores: Sequence[float], name: str, *, seed: str) -> Paired:
     """Pair the samples of one prompt; in every pair the chosen score is strictly the higher one."""
-    candidates = list(STRATEGIES[name](scores, random.Random(seed)))  # noqa: S311 - reproducible, not secret
+    candidates = list(STRATEGIES.get(name)(scores, random.Random(seed)))  # noqa: S311 - reproducible, not secret
     pairs = [(better, worse) for better, worse in candidates if scores[better] > scores[worse]]
     return Paired(pairs, len(candidates) - len(pairs))
+
+
+@pair_source("samples")
+def of_samples(job: Job) -> tuple[list[Pair], Counts]:
+    """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied."""
+    prompt_text = {row["prompt_id"]: row["prompt"] for row in PROMPTS.read(job.inputs["prompts"])}
+    by_prompt: dict[str, Rows] = {}
+    for row in SCORES.read(job.inputs["scores"]):
+        by_prompt.setdefault(row["prompt_id"], []).append(row)
+    built: list[Pair] = []
+    ties = 0
+    strategy = job.config.pairs.strategy
+    for prompt_id, rows in by_prompt.items():
+        paired = pair([row["reward"] for row in rows], strategy, seed=f"{job.config.seed}:{prompt_id}")
+        ties += paired.ties
+        built.extend(
+            make_pair(rows[better], rows[worse], prompt_text[prompt_id], strategy) for better, worse in paired.pairs
+        )
+    if not built:
+        raise PairsError(
+            f"pairs: all {ties} candidates tied, so there is nothing to prefer; the reward model gives every text the "
+            "same score: check reward.model and reward.positive_class, or draw more varied samples"
+        )
+    return built, {"candidates": len(built) + ties, "ties": ties}
+
+
+def make_pair(chosen: Mapping[str, Any], rejected: Mapping[str, Any], prompt: str, strategy: str) -> Pair:
+    """Two scored samples of one prompt as a pair."""
+    return {
+        "pair_id": f"{chosen['prompt_id']}-{chosen['index']}-{rejected['index']}",
+        "prompt_id": chosen["prompt_id"],
+        "prompt": prompt,
+        "prompt_ids": chosen["prompt_ids"],
+        "chosen": chosen["text"],
+        "rejected": rejected["text"],
+        "chosen_ids": chosen["ids"],
+        "rejected_ids": rejected["ids"],
+        "chosen_score": chosen["reward"],
+        "rejected_score": rejected["reward"],
+        "gap": chosen["reward"] - rejected["reward"],
+        "chosen_tokens": len(chosen["ids"]),
+        "rejected_tokens": len(rejected["ids"]),
+        "strategy": strategy,
+        "chosen_logprob": chosen["logprob"],
+        "rejected_logprob": rejected["logprob"],
+        "exact_logprob": chosen["exact_logprob"] and rejected["exact_logprob"],
+    }
 
 
 @strategy("best_vs_worst")

@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from alignment.config import PromptsConfig
+from alignment.config import AlignConfig, PromptsConfig
 from alignment.conventions import REPLACEMENT
 from alignment.errors import DataError
+from alignment.kinds import PROMPTS, registers
+from alignment.models import require_room
+
+if TYPE_CHECKING:
+    from alignment.models import Loaded
 
 Split = Literal["train", "eval"]
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -36,6 +41,40 @@ class Prompts:
     train: list[Prompt]
     held_out: list[Prompt]
     counts: dict[str, int]
+
+
+PromptSource = Callable[[Callable[[], list[str]], "Loaded", AlignConfig, Collection[str]], Prompts]
+
+
+def prompt_source(name: str) -> Callable[[PromptSource], PromptSource]:
+    """Register `(texts, base, config, excluded) -> Prompts` under its name in `prompts.mode`.
+
+    `texts` is called for the texts, where they are needed; prompts with an `excluded` id are on neither side.
+    """
+    return registers(PROMPTS, name)
+
+
+@prompt_source("first_tokens")
+def openings(texts: Callable[[], list[str]], base: "Loaded", config: AlignConfig, excluded: Collection[str]) -> Prompts:
+    """The first tokens of each text, which begins as the base's tokenizer begins one."""
+    begins = base.conventions.begins
+    require_room(len(begins) + config.prompts.tokens_max, config.sampling.total_tokens, base)
+    return first_tokens(
+        texts(),
+        base.encode,
+        lambda ids: base.decode([ids], [True])[0],
+        config.prompts,
+        config.seed,
+        excluded,
+        begins=len(begins),
+    )
+
+
+@prompt_source("empty")
+def nothing(_: Callable[[], list[str]], base: "Loaded", config: AlignConfig, excluded: Collection[str]) -> Prompts:
+    """The empty prompt, such as BOS, as often as prompts are asked for."""
+    require_room(len(base.conventions.opening), config.sampling.total_tokens, base)
+    return empty(base.conventions.opening, config.prompts, excluded)
 
 
 def first_tokens(

@@ -42,7 +42,8 @@ def write(
     Raises ModelError where the model cannot be loaded, or a prompt fills its context.
     """
     from alignment.models import load_base, require_context
-    from alignment.sampling.local import generate, request
+    from alignment.sampling.engine import request
+    from alignment.sampling.local import generate
 
     loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)

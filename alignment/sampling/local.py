@@ -1,15 +1,12 @@
 """Sampling from a causal model: one prefill a prompt, a cached step a token, and each sample's own random numbers."""
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +14,8 @@ from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.errors import SelfCheckError
 from alignment.logprobs import Tokens
-from alignment.models import using
+from alignment.models import Loaded, using
+from alignment.sampling.engine import Completion, Request, engine
 from alignment.selfcheck import SelfCheck, plain_logprob
 
 WAY_OUT = (
@@ -26,37 +24,15 @@ WAY_OUT = (
 )
 
 
-@dataclass(frozen=True)
-class Request:
-    """One sample to draw: its prompt, the uniforms in [0, 1) that decide each token, and so the most it may have."""
-
-    prompt: Tokens
-    uniforms: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One drawn completion: token ids (EOS included where it ended), and log-prob under the model, sum in nats.
-
-    The log-prob is that of the model itself, at temperature 1 and unfiltered, whatever the sampling settings were.
-    """
-
-    ids: list[int]
-    finished: bool
-    logprob: float
-
-
-def request(prompt: Tokens, config: SamplingConfig, *, seed: int, purpose: str, prompt_id: str, index: int) -> Request:
-    """The request for sample `index` of a prompt; its random numbers depend on the arguments alone.
-
-    So a sample is the same in every batch and shard, and two models asked the same way get common random numbers.
-    """
-    key = hashlib.sha256(f"{seed}:{purpose}:{prompt_id}:{index}".encode()).digest()
-    draws = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-    room = config.total_tokens - len(prompt)
-    if config.new_tokens_max:
-        room = min(room, int(draws.integers(config.new_tokens_min, config.new_tokens_max + 1)))
-    return Request(prompt, draws.random(room, dtype=np.float64).tolist())
+@engine("local")
+def local(
+    loaded: Loaded,
+    requests: Sequence[Request],
+    config: SamplingConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """The engine of this project: torch and transformers on this machine. Raises as `generate` does."""
+    return generate(loaded.model, requests, config, loaded.conventions, name=loaded.name, progress=progress)
 
 
 def generate(
@@ -124,10 +100,11 @@ def _generate_batch(
             break
         logits = step.advance(tokens[:, position], alive)
     sums = logprobs.double().sum(1).tolist()
+    exact = next(model.parameters()).dtype == torch.float32
     if not all(map(math.isfinite, sums)):
         raise SelfCheckError(f"{name}: sampling gives log-probs that are no numbers; check its weights, or precision")
     return [
-        Completion(row[:length], done, logprob)
+        Completion(row[:length], done, logprob, exact)
         for row, length, done, logprob in zip(tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True)
     ]
 

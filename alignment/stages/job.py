@@ -1,17 +1,13 @@
-"""What a stage is given to work with, and the rows that it reads and writes."""
+"""What a stage is given to work with: the configuration, the folders of the stages that it needs, and its own."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from alignment.config import AlignConfig
 
 Counts = dict[str, int]
-Rows = list[dict[str, Any]]
 
 
 def _silent(done: int, total: int) -> None:
@@ -20,33 +16,22 @@ def _silent(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage works with: config, its parents' folders, its own, one that survives a crash, and reports.
+    """What a stage works with.
 
-    `progress` takes (done, total) and raises Interrupted to stop the work; `on_row` takes each row of training metrics.
-    `options` hold what a single call is told beside the config, such as which prompts a shard of samples is for.
+    `inputs` and `digests` are the folders of the finished stages that it needs, and the hashes of their content; it
+    fills `out`, and what it keeps in `work` survives a crash. `progress` takes (done, total) and raises Interrupted to
+    stop the work; `on_row` takes each row of training metrics. `read` is what the stage's `reads` gave when its key was
+    made. `part` is the range of items, first to last (excluded), of a stage that is computed in parts; the merge of
+    the parts finds their folders, in order, in `parts`.
     """
 
     config: AlignConfig
     inputs: Mapping[str, Path]
     out: Path
     work: Path
+    digests: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = _silent
     on_row: Callable[[dict[str, float]], None] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_rows(path: Path, columns: list[str] | None = None) -> Rows:
-    """A Parquet file as a list of dicts."""
-    rows: Rows = pq.read_table(path, columns=columns).to_pylist()
-    return rows
-
-
-def write_rows(path: Path, rows: Rows) -> None:
-    """A list of dicts as a Parquet file."""
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def count_finished(rows: Rows) -> Counts:
-    """How many samples there are, and how many of them end by EOS or for want of room."""
-    finished = sum(bool(row["finished"]) for row in rows)
-    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}
+    read: Any = None
+    part: tuple[int, int] = (0, 0)
+    parts: tuple[Path, ...] = ()

@@ -75,6 +75,10 @@ class Store:
                 f"stage store: {folder / MANIFEST} is not readable ({reason}); delete {folder} to compute it again"
             ) from error
 
+    def has(self, stage: str) -> bool:
+        """Whether there is any finished result of a stage, whatever its key."""
+        return any((self.root / stage).glob(f"*/{MANIFEST}"))
+
     def write(
         self,
         stage: str,

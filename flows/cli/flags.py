@@ -1,4 +1,4 @@
-"""The command line's flags, made from the configuration: the same fields, each of them optional and still a text."""
+"""The command line's flags, made from the configuration: the same fields, each optional, and a text until checked."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
 
@@ -7,33 +7,31 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
 from alignment.config import AlignConfig, Group
+from alignment.kinds import Kinds
 
 
 def _text(info: FieldInfo) -> Any:
-    choices = f": {', '.join(get_args(info.annotation))}" if get_origin(info.annotation) is Literal else ""
+    names = next((kinds.names() for kinds in info.metadata if isinstance(kinds, Kinds)), ())
+    names = names or (get_args(info.annotation) if get_origin(info.annotation) is Literal else ())
+    choices = f": {', '.join(names)}" if names else ""
     return (str | None, Field(None, description=f"{info.description}{choices} [{info.default}]"))
 
 
-def _group(group: type[Group]) -> Any:
-    fields: dict[str, Any] = {name: _text(info) for name, info in group.model_fields.items()}
-    return create_model(f"{group.__name__}Flags", __doc__=group.__doc__, **fields)
-
-
-def _flags() -> type[BaseModel]:
+def _flags(group: type[Group]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
-    for name, info in AlignConfig.model_fields.items():
+    for name, info in group.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Group):
-            fields[name] = (Optional[_group(info.annotation)], Field(None, description=info.annotation.__doc__))  # noqa: UP045
+            fields[name] = (Optional[_flags(info.annotation)], Field(None, description=info.annotation.__doc__))  # noqa: UP045
         else:
             fields[name] = _text(info)
-    return create_model("Flags", **fields)
+    return create_model(f"{group.__name__}Flags", __doc__=group.__doc__, **fields)
 
 
 # Types, bounds and cross-checks are left to AlignConfig, which sees the file and the flags together.
 if TYPE_CHECKING:
     Flags = BaseModel | None
 else:
-    Flags = Annotated[Optional[_flags()], Parameter(name="*", negative=())]  # noqa: UP045
+    Flags = Annotated[Optional[_flags(AlignConfig)], Parameter(name="*", negative=())]  # noqa: UP045
 
 
 def overrides(flags: BaseModel | None) -> dict[str, Any]:

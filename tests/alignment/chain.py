@@ -1,13 +1,14 @@
 """The stages one after the other on a shrunken default, without a scheduler, in folders of their own."""
 
-import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignment.config import AlignConfig, build_config, merge
 from alignment.stages.job import Job
-from alignment.stages.plan import STAGES
+from alignment.stages.plan import key_of
+from alignment.stages.store import StageRef, digest_folder
+from tasks.pipeline import PIPELINE
 
 TEXTS, PROMPTS, HELD_OUT, STEPS = 300, 12, 6, 3
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 4, "learning_rate": 1e-2}
@@ -49,10 +50,11 @@ class Chain:
     rows: list[dict[str, float]] = field(default_factory=list)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def run(self, name: str, folder: str = "", fill: str = "", **options: Any) -> Path:
-        """Fill `folder`, by default the stage's own name, with a stage or with another function."""
-        stage = STAGES[name]
-        module, _, function = (fill or stage.fill).partition(":")
+    def run(
+        self, name: str, folder: str = "", part: tuple[int, int] | None = None, parts: tuple[Path, ...] = ()
+    ) -> Path:
+        """Fill `folder`, by default the stage's own name, with a stage or a part of it."""
+        stage = PIPELINE[name]
         out, work = self.root / (folder or name), self.root / f"work-{folder or name}"
         out.mkdir()
         work.mkdir()
@@ -60,21 +62,35 @@ class Chain:
         def progress(done: int, total: int) -> None:
             self.told[name] = (done, total)
 
+        needed = {need: self.folders[need] for need in stage.needs(self.config)}
         job = Job(
             self.config,
-            {need: self.folders[need] for need in stage.needs if need in self.folders},
+            needed,
             out,
             work,
+            {need: digest_folder(path) for need, path in needed.items()},
             progress,
             self.rows.append if name == "policy" else None,
-            options,
+            stage.reads(self.config),
+            part or (0, 0),
+            parts,
         )
-        self.counts[folder or name] = getattr(importlib.import_module(module), function)(job)
+        body = stage.parts.body if stage.parts and part else stage.body
+        self.counts[folder or name] = body(job)
         return out
 
     def sample(self, name: str, first: int, last: int) -> Path:
-        return self.run("samples", name, "alignment.stages.bodies:sample_shard", first=first, last=last)
+        return self.run("samples", name, (first, last))
 
     def other(self, root: Path, **changes: dict[str, Any]) -> "Chain":
         """The same folders so far, under another configuration."""
         return Chain(root, config(**changes), dict(self.folders))
+
+
+def keys(config: AlignConfig) -> dict[str, str]:
+    """Every stage's key where each result differs as soon as its key does: the worst case."""
+    refs: dict[str, StageRef] = {}
+    for stage in PIPELINE.wanted(config):
+        key = key_of(stage, config, refs)
+        refs[stage.name] = StageRef(stage=stage.name, key=key, path=Path(), digest=key, counts={}, seconds=0.0)
+    return {name: ref.key for name, ref in refs.items()}

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from alignment.stages.job import read_rows
-from alignment.stages.plan import STAGES
+import pyarrow.parquet as pq
+
+from tasks.pipeline import PIPELINE
 from tests.alignment.chain import PROMPTS, Chain, config
 
 CONTEXT = 16
@@ -71,15 +72,18 @@ def reward_folder(reward: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Every stage but the anchor's, the samples in shards of 5, 5 and 2 prompts."""
     chain = Chain(tmp_path_factory.mktemp("chain"), config())
-    for name in [stage.name for stage in STAGES.values() if stage.when(chain.config)]:
-        options: dict[str, Any] = {}
-        if name == "samples":
-            shards = [chain.sample(f"shard {first}", first, min(first + 5, PROMPTS)) for first in (0, 5, 10)]
-            options = {"shards": [str(shard) for shard in shards]}
-        if name == "reference":
-            options = {"reference": "the base model's digest"}
-        chain.folders[name] = chain.run(name, **options)
+    for stage in PIPELINE.wanted(chain.config):
+        parts: tuple[Path, ...] = ()
+        if stage.parts:
+            parts = tuple(chain.sample(f"shard {first}", first, min(first + 5, PROMPTS)) for first in (0, 5, 10))
+        chain.folders[stage.name] = chain.run(stage.name, parts=parts)
     return chain
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A Parquet file as a list of dicts."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
 
 
 @pytest.fixture

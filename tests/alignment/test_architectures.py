@@ -11,7 +11,8 @@ from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.rewards.classifier import score_texts
-from alignment.sampling.local import generate, request
+from alignment.sampling.engine import request
+from alignment.sampling.local import generate
 from tests.alignment.architectures import EOS, TURN, Spelling, build, tokenizer
 
 SPELLINGS = [

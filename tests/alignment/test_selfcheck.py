@@ -16,7 +16,8 @@ from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.rewards.classifier import score_texts
-from alignment.sampling.local import Request, generate, request
+from alignment.sampling.engine import Request, request
+from alignment.sampling.local import generate
 from alignment.selfcheck import SelfCheck, plain_logprob
 from tests.alignment.architectures import EOS, PAD, Spelling, build, tokenizer
 

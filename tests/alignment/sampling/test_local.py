@@ -14,7 +14,8 @@ from scipy.stats import chisquare
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.logprobs import score_completions
-from alignment.sampling.local import Completion, Request, choose, generate, request
+from alignment.sampling.engine import Completion, Request, request
+from alignment.sampling.local import choose, generate
 
 EOS = 0  # which is also the padding
 CONTEXT = 24

@@ -10,8 +10,8 @@ from alignment import models
 from alignment.errors import ModelError
 from alignment.judging.report import EvalReport
 from alignment.logprobs import score_completions
-from alignment.stages.job import read_rows
 from tests.alignment.chain import HELD_OUT, Chain
+from tests.alignment.conftest import read_rows
 
 
 def fresh(model: Path, found: list[dict[str, Any]]) -> list[float]:
@@ -40,8 +40,8 @@ def test_log_probs_are_each_model_s_own(chain, rows):
     assert [row["base_logprob"] for row in [*before, *after]] == pytest.approx(under, abs=1e-4)
     assert [row["logprob"] for row in before] == pytest.approx(under[: len(before)], abs=1e-4)
     assert any(row["base_logprob"] != pytest.approx(row["logprob"], abs=1e-3) for row in after)
-    assert all(0 <= row["grammatical"] <= 1 for row in rows("before", "samples.parquet"))
-    assert all(-1 <= row["gold"] <= 1 for row in rows("before", "samples.parquet"))
+    assert all(0 <= row["judged.grammatical"] <= 1 for row in rows("before", "samples.parquet"))
+    assert all(-1 <= row["judged.gold_sentiment"] <= 1 for row in rows("before", "samples.parquet"))
 
 
 def test_after_sampling_in_half_precision_log_probs_are_taken_again_in_full(chain, tmp_path):
@@ -69,7 +69,7 @@ def test_without_a_judge_nothing_is_called_grammatical(chain, tmp_path):
     for side in ("before", "after"):
         unjudged.folders[side] = unjudged.run(side)
         found = read_rows(unjudged.folders[side] / "samples.parquet")
-        assert {(row["grammatical"], row["gold"]) for row in found} == {(None, None)}
+        assert not [name for name in found[0] if name.startswith("judged.")]
     report = EvalReport.model_validate_json((unjudged.run("report") / "report.json").read_text())
     assert report.base.grammatical is None
     assert report.base.gold_sentiment is None
@@ -82,7 +82,7 @@ def test_the_report_can_be_read_again_and_agrees_with_the_samples(chain, rows):
     for side, found in ((report.base, before), (report.aligned, after)):
         assert side.reward_mean == pytest.approx(sum(row["reward"] for row in found) / len(found))
         assert side.length == pytest.approx(sum(len(row["ids"]) for row in found) / len(found))
-        assert side.gold_sentiment == pytest.approx(sum(row["gold"] for row in found) / len(found))
+        assert side.gold_sentiment == pytest.approx(sum(row["judged.gold_sentiment"] for row in found) / len(found))
     assert report.delta.reward_gain == pytest.approx(report.aligned.reward_mean - report.base.reward_mean)
     accepted = rows("validation", "accepted.parquet")
     assert report.winners_mean == pytest.approx(sum(row["chosen_score"] for row in accepted) / len(accepted))
@@ -167,4 +167,4 @@ def test_the_anchor_s_folders_hold_only_what_they_promise(chain, tmp_path):
     assert {file.name for file in found.folders["anchor"].iterdir()} == {"model"}
     assert {file.name for file in found.folders["drift"].iterdir()} == {"samples.parquet", "drift.json"}
     assert found.counts["drift"]["samples"] == 2 * HELD_OUT
-    assert found.counts["anchor"] == {"brought_in": 1}
+    assert found.counts["anchor"] == {"copied": 1}

@@ -1,5 +1,6 @@
 """Stage keys: a field moves the keys of the stages that read it and of all that follow, and of no other."""
 
+import importlib.metadata
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ import pytest
 
 from alignment.config import AlignConfig, build_config, flatten
 from alignment.errors import DataError, ModelError
-from alignment.stages import plan as planning
-from alignment.stages.plan import STAGES, code_version, imports, keys, lineage, plan
-from alignment.stages.store import Store
+from alignment.stages import code, sources
+from alignment.stages.code import code_version, imports
+from alignment.stages.plan import Pipeline, key_of, lineage
+from alignment.stages.store import StageRef, Store
+from tasks.pipeline import PIPELINE
+from tests.alignment.chain import keys
 
 ALONE = {"anchor", "drift"}  # asked for by `evaluation.anchor` alone
-WAY = set(STAGES) - ALONE
+WAY = set(PIPELINE) - ALONE
 DOWNSTREAM = {
     "texts": WAY,
     "base": WAY - {"texts", "reward"},
@@ -33,47 +37,74 @@ DOWNSTREAM = {
 def moved(one: Any, two: Any) -> set[str]:
     """The stages whose key differs between two configurations, or that one of them does not ask for."""
     before, after = (keys(item if isinstance(item, AlignConfig) else build_config(item)) for item in (one, two))
-    return {name for name in STAGES if before.get(name) != after.get(name)}
+    return {name for name in PIPELINE if before.get(name) != after.get(name)}
 
 
 # The order
 
 
+ANCHORED = build_config({"evaluation": {"anchor": "some/model"}})
+
+
 def test_a_stage_needs_only_what_comes_before_it():
     before: set[str] = set()
-    for name, stage in STAGES.items():
+    for name, stage in PIPELINE.items():
         assert stage.name == name
-        assert set(stage.needs) <= before
+        assert set(stage.needs(ANCHORED)) <= before
         before.add(name)
 
 
-def test_the_stages_are_the_datums_way():
-    assert list(STAGES) == [
+def test_the_stages_are_in_the_order_in_which_data_passes_through_them():
+    assert list(PIPELINE) == [
         "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
         "before", "after", "anchor", "drift", "report",
     ]  # fmt: skip
 
 
-def test_every_stage_says_what_it_makes_and_what_fills_it():
-    import importlib
+def test_each_stage_stands_in_a_file_of_its_own_and_says_what_it_does_and_makes():
+    assert len({stage.module for stage in PIPELINE.values()}) == len(PIPELINE)
+    assert len({stage.title for stage in PIPELINE.values()}) == len(PIPELINE)
+    for stage in PIPELINE.values():
+        assert stage.module.rpartition(".")[2] in {stage.name, "stage"}
+        assert stage.body.__doc__
+        assert stage.makes(ANCHORED)
 
-    for stage in STAGES.values():
-        module, _, function = stage.fill.partition(":")
-        if module != "expectations.stage":  # Great Expectations takes seconds to import; its own tests do
-            assert callable(getattr(importlib.import_module(module), function))
-        assert stage.makes(build_config({"evaluation": {"anchor": "some/model"}}))
+
+def test_two_stages_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two stages of one name among texts, texts"):
+        Pipeline(PIPELINE["texts"], PIPELINE["texts"])
 
 
 def test_what_follows_a_stage_is_what_needs_it_directly_or_not():
     """The table above, derived a second time from `needs`."""
-    follows = {name: {name} for name in STAGES}
-    for name, stage in STAGES.items():
+    follows = {name: {name} for name in PIPELINE}
+    for name, stage in PIPELINE.items():
         for earlier in follows.values():
-            if earlier & set(stage.needs):
+            if earlier & set(stage.needs(ANCHORED)):
                 earlier.add(name)
-    assert {name: follows[name] & WAY for name in DOWNSTREAM if name in STAGES} == {
-        name: found for name, found in DOWNSTREAM.items() if name in STAGES
+    assert {name: follows[name] & WAY for name in DOWNSTREAM if name in PIPELINE} == {
+        name: found for name, found in DOWNSTREAM.items() if name in PIPELINE
     }
+
+
+def test_a_goal_asks_for_what_it_needs_alone():
+    def wanted(goal: str, **values: Any) -> list[str]:
+        return [stage.name for stage in PIPELINE.wanted(build_config(values), goal)]
+
+    assert wanted("reward") == ["texts", "reward"]
+    assert wanted("reward", reward={"model": "some/model"}) == ["reward"]
+    assert wanted("scores") == ["texts", "base", "reward", "prompts", "samples", "scores"]
+    assert set(wanted("report")) == WAY
+
+
+def test_slots_are_for_stages_that_run_a_model():
+    def taking(**values: Any) -> set[str]:
+        config = build_config(values)
+        return {name for name, stage in PIPELINE.items() if stage.slots(config)}
+
+    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift"}
+    assert taking() == running
+    assert taking(sampling={"precision": "bf16"}) == running | {"reference"}, "log-probs are computed again in fp32"
 
 
 def test_a_stop_waits_for_a_training_and_for_nothing_else():
@@ -81,7 +112,7 @@ def test_a_stop_waits_for_a_training_and_for_nothing_else():
 
     def training(values: dict[str, Any]) -> set[str]:
         config = build_config(values)
-        return {name for name, stage in STAGES.items() if stage.trains(config)}
+        return {name for name, stage in PIPELINE.items() if stage.trains(config)}
 
     assert training({}) == {"base", "reward", "policy"}
     assert training({"base": {"model": "some/model"}, "reward": {"model": "some/model"}}) == {"policy"}
@@ -271,7 +302,7 @@ def test_no_path_is_in_a_key(tmp_path, folder):
         }
     )
     found = keys(config)
-    assert str(tmp_path) not in str([lineage(stage, config, found) for stage in STAGES.values()])
+    assert str(tmp_path) not in str([lineage(stage, config, found) for stage in PIPELINE.values()])
 
 
 # Prompts of earlier rounds
@@ -307,12 +338,12 @@ def test_a_list_that_cannot_be_read_is_refused_in_one_line(name, tmp_path):
 
 def test_without_an_anchor_there_is_no_stage_for_it(tmp_path):
     assert set(keys(AlignConfig())) == WAY
-    assert [item.stage.name for item in plan(AlignConfig(), Store(tmp_path))] == [n for n in STAGES if n in WAY]
+    assert [item.stage.name for item in plan(AlignConfig(), Store(tmp_path))] == [n for n in PIPELINE if n in WAY]
 
 
 def test_an_anchor_adds_its_stages_and_changes_the_report_alone(folder):
     anchored = {"evaluation": {"anchor": str(folder)}}
-    assert set(keys(build_config(anchored))) == set(STAGES)
+    assert set(keys(build_config(anchored))) == set(PIPELINE)
     assert moved({}, anchored) == ALONE | {"report"}
 
 
@@ -323,13 +354,13 @@ def test_the_content_of_the_anchor_counts_and_its_place_does_not(folder, tmp_pat
     before = keys(build_config(here))
     (folder / "model.safetensors").write_text("other weights")
     after = keys(build_config(here))
-    assert {name for name in STAGES if before[name] != after[name]} == ALONE | {"report"}
+    assert {name for name in PIPELINE if before[name] != after[name]} == ALONE | {"report"}
 
 
 def test_what_the_anchor_is_compared_with_moves_the_drift_and_not_the_anchor(folder):
     anchored = {"evaluation": {"anchor": str(folder)}}
     assert moved(anchored, anchored | {"dpo": {"beta": 0.1}}) == DOWNSTREAM["policy"] | {"drift"}
-    assert moved(anchored, anchored | {"seed": 1}) == set(STAGES) - {"anchor"}
+    assert moved(anchored, anchored | {"seed": 1}) == set(PIPELINE) - {"anchor"}
 
 
 @pytest.mark.parametrize("path", ["none.csv", "./none", "~/none", "/none"])
@@ -355,7 +386,7 @@ def refuse(_: Path) -> str:
 
 @pytest.mark.parametrize(("group", "name"), MODELS)
 def test_a_model_that_may_not_be_read_is_named_in_one_line(group, name, folder, monkeypatch):
-    monkeypatch.setattr(planning, "digest_file", refuse)
+    monkeypatch.setattr(sources, "digest_file", refuse)
     with pytest.raises(ModelError) as raised:
         keys(build_config({group: {name: str(folder)}}))
     assert str(raised.value) == (
@@ -368,7 +399,7 @@ def test_data_that_may_not_be_read_is_named_in_one_line(tmp_path, monkeypatch):
     path.write_text("text,label\na,1\n")
     monkeypatch.setattr(Path, "exists", refuse)
     with pytest.raises(DataError) as refused:
-        planning._data_source(build_config({"data": {"path": str(path)}}))
+        sources.data_source(build_config({"data": {"path": str(path)}}))
     assert str(refused.value) == f"data.path {path}: cannot be read (Permission denied); give a file that you may read"
 
 
@@ -387,8 +418,8 @@ def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "lab").mkdir()
     for name, source in {"__init__": "", **sources}.items():
         (tmp_path / "lab" / f"{name}.py").write_text(source)
-    monkeypatch.setattr(planning, "PROJECT", tmp_path)
-    monkeypatch.setattr(planning, "ROOMS", ("lab",))
+    monkeypatch.setattr(code, "PROJECT", tmp_path)
+    monkeypatch.setattr(code, "ROOMS", ("lab",))
     code_version.cache_clear()
     yield tmp_path / "lab"
     code_version.cache_clear()
@@ -402,35 +433,25 @@ def test_the_version_of_a_module_is_that_of_all_it_imports(rooms, module, counts
     assert (code_version("lab.a") != before) == counts
 
 
-def test_the_versions_of_the_libraries_count(rooms, monkeypatch):
-    before = code_version("lab.a")
-    code_version.cache_clear()
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "99" if name == "torch" else "1")
-    assert code_version("lab.a") != before
+def test_the_versions_of_the_libraries_count(monkeypatch):
+    found = dict.fromkeys(("torch", "numpy", "great_expectations"), "1")
+    version = importlib.metadata.version
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found.get(name) or version(name))
+    for library, stages in (
+        ("torch", {"base", "reward", "prompts", "samples", "scores", "reference", "policy", "before", "after"}),
+        ("numpy", {"texts", "validation", "report"}),
+        ("great_expectations", {"validation"}),
+    ):
+        before = own_keys()
+        found[library] = "2"
+        after = own_keys()
+        assert {name for name in before if before[name] != after[name]} == stages, library
 
 
-def test_the_version_of_the_stages_follows_imports_of_imports():
-    found = planning._closure("alignment.stages.bodies")
-    assert {
-        "alignment.training.dpo",
-        "alignment.training.losses",
-        "alignment.data.grammar",
-        "alignment.errors",
-    } <= found
-    assert "alignment.stages.plan" not in found
-    assert "alignment.stages.job" in planning._closure("expectations.stage")
-    assert {"expectations.suites", "alignment.config"} <= planning._closure("expectations.stage")
-
-
-def test_another_way_of_judging_trains_nothing_again():
-    judging = {
-        "alignment.stages.evaluation",
-        "alignment.judging.comparison",
-        "alignment.judging.metrics",
-        "alignment.judging.report",
-    }
-    assert judging <= planning._closure("alignment.stages.evaluation")
-    assert not judging & (planning._closure("alignment.stages.bodies") | planning._closure("expectations.stage"))
+def own_keys() -> dict[str, str]:
+    """Every stage's key where the results that it needs stay as they are."""
+    refs = {name: StageRef(stage=name, key="k", path=Path(), digest="d", counts={}, seconds=0.0) for name in PIPELINE}
+    return {stage.name: key_of(stage, AlignConfig(), refs) for stage in PIPELINE.wanted(AlignConfig())}
 
 
 def test_imports_are_found_wherever_they_stand():
@@ -441,18 +462,33 @@ def test_imports_are_found_wherever_they_stand():
 # Plan and lineage
 
 
-def test_a_plan_finds_what_the_store_has(tmp_path):
-    store = Store(tmp_path)
-    config = AlignConfig()
-    found = keys(config)
-    store.write("texts", found["texts"], lambda folder: {"kept": 3})
-    store.write("base", "another key", lambda folder: {"texts": 3})
-    planned = {item.stage.name: item for item in plan(config, store)}
-    assert list(planned) == [name for name in STAGES if name in WAY]
-    assert {name: item.key for name, item in planned.items()} == found
+def written(store: Store, name: str, key: str, content: str) -> StageRef:
+    def fill(folder: Path) -> dict[str, int]:
+        (folder / "content.txt").write_text(content)
+        return {"kept": 3}
+
+    return store.write(name, key, fill)
+
+
+def test_a_plan_finds_what_the_store_has_and_knows_no_key_behind_what_it_lacks(tmp_path):
+    store, config = Store(tmp_path), AlignConfig()
+    texts = written(store, "texts", key_of(PIPELINE["texts"], config, {}), "texts")
+    written(store, "base", "another key", "base")
+    planned = {item.stage.name: item for item in PIPELINE.plan(config, store)}
+    assert list(planned) == [name for name in PIPELINE if name in WAY]
     assert {name for name, item in planned.items() if item.found is not None} == {"texts"}
     assert planned["texts"].found is not None
     assert planned["texts"].found.counts == {"kept": 3}
+    assert planned["base"].key == key_of(PIPELINE["base"], config, {"texts": texts})
+    assert {name for name, item in planned.items() if item.key is not None} == {"texts", "base", "reward"}
+
+
+def test_a_stage_whose_result_comes_out_the_same_makes_nothing_after_it_new(tmp_path):
+    """The key is made of what the parents hold, not of how they were made."""
+    store, config = Store(tmp_path), AlignConfig()
+    one, same, other = (written(store, "texts", key, content) for key, content in (("1", "a"), ("2", "a"), ("3", "b")))
+    found = [key_of(PIPELINE["base"], config, {"texts": texts}) for texts in (one, same, other)]
+    assert found[0] == found[1] != found[2]
 
 
 def test_keys_are_short_hexadecimal_and_all_different():
@@ -461,12 +497,17 @@ def test_keys_are_short_hexadecimal_and_all_different():
     assert all(len(key) == 20 and int(key, 16) >= 0 for key in found.values())
 
 
-def test_the_lineage_names_config_parents_and_code():
-    config = AlignConfig()
-    found = keys(config)
-    assert lineage(STAGES["pairs"], config, found) == {
+def test_the_lineage_names_config_parents_code_kinds_and_libraries():
+    ref = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, seconds=0.0)
+    found = lineage(PIPELINE["pairs"], AlignConfig(), {"prompts": ref, "scores": ref, "policy": ref})
+    assert found == {
         "stage": "pairs",
-        "config": {"pairs": {"strategy": "best_vs_worst", "max_pairs": 0}, "seed": 0},
-        "parents": {"prompts": found["prompts"], "scores": found["scores"]},
-        "code": code_version("alignment.stages.bodies"),
+        "config": {"pairs": {"source": "samples", "strategy": "best_vs_worst", "max_pairs": 0}, "seed": 0},
+        "parents": {"prompts": "content", "scores": "content"},
+        "code": code_version("alignment.stages.pairs"),
+        "kinds": {
+            "pairs.samples": {"code": code_version("alignment.data.pairs")},
+            "strategies.best_vs_worst": {"code": code_version("alignment.data.pairs")},
+        },
+        "libraries": {},
     }

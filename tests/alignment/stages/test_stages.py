@@ -6,10 +6,12 @@ import pytest
 from safetensors.torch import load_file
 
 from alignment import models
-from alignment.errors import ModelError, PairsError
+from alignment.errors import DataError, ModelError, PairsError
 from alignment.logprobs import score_completions
-from alignment.stages.job import read_rows, write_rows
+from alignment.rows import ACCEPTED, SAMPLES, SCORES
+from alignment.stages.store import digest_folder
 from tests.alignment.chain import HELD_OUT, PROMPTS, STEPS, TEXTS
+from tests.alignment.conftest import read_rows
 
 # Counts
 
@@ -108,11 +110,11 @@ def test_a_base_with_too_short_a_context_is_refused_before_it_writes(chain, base
     assert str(raised.value).startswith("sampling.total_tokens = 24 exceeds the context of 16 tokens that base.model")
 
 
-def test_a_model_that_is_given_is_brought_in_whole(chain, base_folder, reward_folder, tmp_path):
+def test_a_model_that_is_given_is_copied_whole(chain, base_folder, reward_folder, tmp_path):
     given = chain.other(tmp_path, base={"model": str(base_folder)}, reward={"model": str(reward_folder)})
     assert models.load_base(given.run("base") / "model").model.config.n_positions == 16
     assert models.load_reward(given.run("reward") / "model").model.config.id2label == {0: "NEGATIVE", 1: "POSITIVE"}
-    assert given.counts == {"base": {"brought_in": 1}, "reward": {"brought_in": 1}}
+    assert given.counts == {"base": {"copied": 1}, "reward": {"copied": 1}}
 
 
 def test_the_empty_prompt_is_written_as_no_text(chain, tmp_path):
@@ -148,7 +150,7 @@ def test_only_as_many_pairs_are_kept_as_were_asked_for(chain, tmp_path):
 def test_samples_that_all_score_the_same_give_nothing_to_learn(chain, rows, tmp_path):
     tied = chain.other(tmp_path)
     tied.folders["scores"] = tmp_path
-    write_rows(tmp_path / "scores.parquet", [{**row, "reward": 0.5} for row in rows("scores", "scores.parquet")])
+    SCORES.write(tmp_path, [{**row, "reward": 0.5} for row in rows("scores", "scores.parquet")])
     with pytest.raises(PairsError) as raised:
         tied.run("pairs")
     assert str(raised.value) == (
@@ -167,19 +169,47 @@ def test_the_log_probs_of_sampling_are_those_of_a_fresh_forward(chain, rows):
         prompts, completions = [row["prompt_ids"] for row in pairs], [row[f"{side}_ids"] for row in pairs]
         fresh = score_completions(loaded.model, prompts, completions, pad_id=loaded.pad_id, batch_size=4)
         assert [row[f"reference_{side}"] for row in pairs] == pytest.approx(fresh, abs=1e-4)
-    assert {row["reference"] for row in pairs} == {"the base model's digest"}
+    assert {row["reference"] for row in pairs} == {digest_folder(chain.folders["base"])}
 
 
-def test_after_sampling_in_half_precision_the_reference_is_scored_again_in_full(chain, rows, tmp_path):
+def test_samples_in_half_precision_carry_log_probs_that_are_not_exact(chain, tmp_path):
     half = chain.other(tmp_path, sampling={"precision": "bf16"})
-    shard = half.sample("shard 0", 0, PROMPTS)
-    assert len(read_rows(shard / "samples.parquet")) == 2 * PROMPTS
-    found = read_rows(half.run("reference", reference="digest") / "pairs.parquet")
+    assert {row["exact_logprob"] for row in SAMPLES.read(half.sample("shard 0", 0, PROMPTS))} == {False}
+    assert {row["exact_logprob"] for row in SAMPLES.read(chain.folders["samples"])} == {True}
+
+
+def test_log_probs_that_are_not_exact_are_computed_again_by_the_reference(chain, rows, tmp_path):
+    """Whatever stands in the pair; those that are exact are taken as they are."""
     accepted = rows("validation", "accepted.parquet")
-    assert half.counts["reference"] == {"from_sampling": 0, "scored": len(accepted)}
-    for side in ("chosen", "rejected"):  # these samples were drawn in full precision, so both ways agree
-        expected = [row[f"{side}_logprob"] for row in accepted]
-        assert [row[f"reference_{side}"] for row in found] == pytest.approx(expected, abs=1e-4)
+    some = [{**row, "exact_logprob": bool(n % 2), "chosen_logprob": -1.0} for n, row in enumerate(accepted)]
+    other = chain.other(tmp_path)
+    other.folders["validation"] = tmp_path / "given"
+    other.folders["validation"].mkdir()
+    ACCEPTED.write(other.folders["validation"], some)
+    found = read_rows(other.run("reference") / "pairs.parquet")
+    exact = len(accepted) // 2
+    assert other.counts["reference"] == {"from_sampling": exact, "scored": len(accepted) - exact}
+    for number, (row, pair) in enumerate(zip(found, accepted, strict=True)):
+        assert row["reference_chosen"] == (-1.0 if number % 2 else pytest.approx(pair["chosen_logprob"], abs=1e-4))
+        assert row["reference_rejected"] == pytest.approx(pair["rejected_logprob"], abs=1e-4)
+
+
+def test_a_data_file_that_changes_while_it_is_read_is_refused(chain, tmp_path, monkeypatch):
+    """Its texts would be kept under the key of the old content."""
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nfine,1\ndull,0\n")
+    given = chain.other(tmp_path, data={"path": str(path)}, evaluation={"judge": "none"})
+    from alignment.data import texts
+
+    def changed(*args, **options):
+        found = load(*args, **options)
+        path.write_text("text,label\nother,1\n")
+        return found
+
+    load = texts.load_texts
+    monkeypatch.setattr(texts, "load_texts", changed)
+    with pytest.raises(DataError, match="the file changed while it was read; run again"):
+        given.run("texts")
 
 
 # The policy

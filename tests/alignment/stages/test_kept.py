@@ -1,9 +1,9 @@
-"""What the stages ask of a model: one base is kept between shards, and placed anew."""
+"""The base model that is kept between stages and shards, and placed anew."""
 
 import pytest
 
 from alignment import models
-from alignment.stages import inference
+from alignment.stages import kept
 from alignment.stages.job import Job
 
 
@@ -13,14 +13,14 @@ def job(chain, tmp_path):
 
 
 def test_one_base_model_is_kept_between_shards(job):
-    inference.forget_base()
-    assert inference.base_model(job) is inference.base_model(job)
+    kept.forget_base()
+    assert kept.base_model(job) is kept.base_model(job)
 
 
 def test_the_base_model_that_was_kept_sets_its_threads_again(job, monkeypatch):
     """A reward model of another size may have been loaded in between."""
     placed: list[object] = []
-    loaded = inference.base_model(job)
+    loaded = kept.base_model(job)
     monkeypatch.setattr(models, "place", placed.append)
-    assert inference.base_model(job) is loaded
+    assert kept.base_model(job) is loaded
     assert placed == [loaded.model]

@@ -1,4 +1,4 @@
-"""Tasks that add the reference's log-probs to the pairs and train the policy on them."""
+"""The metrics of a training in MLflow, while it goes on and once it is finished."""
 
 import time
 
@@ -6,26 +6,18 @@ from prefect import task
 
 from alignment.config import AlignConfig
 from alignment.errors import TrackingError
-from alignment.stages.store import StageRef
+from alignment.rows import HISTORY
+from alignment.stages.stage import Refs
 from tasks.registry import runs
-from tasks.running import GPU_SLOT, RETRIES, Refs, run_logger, run_stage
+from tasks.running import RETRIES, run_logger
 
 PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the training up
 
 
-@task(name="reference log-probs", tags=[GPU_SLOT], **RETRIES)
-def reference_logprobs(config: AlignConfig, keys: dict[str, str], refs: Refs) -> StageRef:
-    """What the reference thinks of both sides of each pair, computed once."""
-    scored = config.sampling.precision != "fp32"  # else the samples carry them already
-    return run_stage("reference", config, keys, refs, options={"reference": refs["base"].digest}, gpu=scored)
-
-
-@task(name="train policy", tags=[GPU_SLOT], **RETRIES)
-def train_policy(config: AlignConfig, keys: dict[str, str], refs: Refs, run_id: str) -> StageRef:
-    """DPO; its metrics reach MLflow while it trains, and whatever the run still lacks of the curve afterwards."""
-    ref = run_stage("policy", config, keys, refs, on_row=LiveCurve(run_id))
-    runs.complete_history(run_id, runs.read_json(ref.path / "history.json"))
-    return ref
+@task(name="complete the curve", **RETRIES)
+def complete_curve(_: AlignConfig, refs: Refs, run_id: str) -> None:
+    """Send whatever MLflow still lacks of the policy's curve."""
+    runs.complete_history(run_id, runs.read_json(refs["policy"].path / HISTORY))
 
 
 class LiveCurve:

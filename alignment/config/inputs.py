@@ -1,0 +1,130 @@
+"""What a run starts from: data, base model, reward, prompts."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from alignment.config.group import Group, at_most, multiple, open_to
+from alignment.kinds import PROMPTS, REWARDS
+
+MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to train one here from `data`"
+
+
+class DataConfig(Group):
+    """Labelled text: trains the base and reward model where asked to, and gives the prompts."""
+
+    path: str = Field(
+        "grammar",
+        min_length=1,
+        description="`grammar` (built in), a .parquet/.csv/.jsonl file, or a dataset's name on the hub",
+    )
+    split: str = Field("train", min_length=1, description="Split to read, for a dataset from the hub")
+    text_column: str = Field("text", min_length=1, description="Column that holds the text")
+    label_column: str = Field(
+        "label", description="Column that holds the class; empty where there is none and no reward model is trained"
+    )
+    positive_label: str = Field(
+        "1",
+        min_length=1,
+        coerce_numbers_to_str=True,
+        description="Value of the label column that counts as positive; 1, 1.0 and true are one value",
+    )
+    negative_label: str = Field(
+        "",
+        coerce_numbers_to_str=True,
+        description="Value that counts as negative, where the column has more than two; texts with another are dropped "
+        "and counted; empty: the one other value",
+    )
+    rows: int = Field(12_000, ge=0, le=10_000_000, description="Rows to use, drawn with the seed; 0 uses all")
+    min_chars: int = Field(1, ge=1, le=1_000_000, description="Shorter texts are dropped, and counted")
+    max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Longer texts are dropped, and counted")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        return at_most(self, "data", "min_chars", "max_chars")
+
+
+class BaseConfig(Group):
+    """The policy's starting point, which is also DPO's reference."""
+
+    model: str = Field("train", min_length=1, description=f"Base model: {MODEL_SOURCE}")
+    revision: str = Field("main", min_length=1, description="Branch, tag or commit, for a model from the hub")
+    vocab_size: int = Field(1_024, ge=300, le=200_000, description="Byte-level BPE vocabulary, when trained here")
+    layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
+    width: int = Field(128, ge=8, le=16_384, description="Embedding width, when trained here")
+    heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
+    context: int = Field(64, ge=8, le=131_072, description="Longest sequence in tokens, when trained here")
+    steps: int = Field(450, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Sequences a step, when trained here")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="Peak learning rate, when trained here")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        return multiple(self, "base", "width", "heads")
+
+
+@open_to(REWARDS)
+class RewardConfig(Group):
+    """The reward model: a sequence classifier whose raw logit of the positive class labels the pairs."""
+
+    kind: Annotated[str, REWARDS] = Field("classifier", description="What scores a text")
+    model: str = Field("train", min_length=1, description=f"Reward model: {MODEL_SOURCE}")
+    revision: str = Field("main", min_length=1, description="Branch, tag or commit, for a model from the hub")
+    positive_class: str = Field(
+        "auto",
+        min_length=1,
+        coerce_numbers_to_str=True,
+        description="Name of the class to reward, or its index where no class is named so; `auto` takes POSITIVE, or a "
+        "scalar head",
+    )
+    layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
+    width: int = Field(64, ge=8, le=16_384, description="Embedding width, when trained here")
+    heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
+    context: int = Field(64, ge=8, le=131_072, description="Longest text in tokens, when trained here")
+    steps: int = Field(300, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Texts a step, when trained here, and while scoring x 8")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate, when trained here")
+    min_opening: int = Field(
+        24, ge=1, le=131_072, description="Training texts are cut at random to at least this many tokens"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        return multiple(self, "reward", "width", "heads")
+
+
+@open_to(PROMPTS)
+class PromptsConfig(Group):
+    """How texts become prompts, and which of them are held out."""
+
+    mode: Annotated[str, PROMPTS] = Field(
+        "first_tokens", description="`first_tokens` of each text, or the `empty` prompt (BOS alone)"
+    )
+    tokens_min: int = Field(
+        8,
+        ge=1,
+        le=65_536,
+        description="Shortest prompt in tokens of its text; BOS, where texts begin with it, is extra",
+    )
+    tokens_max: int = Field(
+        8, ge=1, le=65_536, description="Longest prompt in tokens; the length is drawn from the range"
+    )
+    min_chars: int = Field(1, ge=1, le=1_000_000, description="Texts shorter than this give no prompt")
+    max_chars: int = Field(100_000, ge=1, le=10_000_000, description="Texts longer than this give no prompt")
+    exclude: str = Field(
+        "",
+        description="Text file of prompt ids, one a line, that are not trained on again, such as those of earlier "
+        "rounds; empty excludes none",
+    )
+    count: int = Field(512, ge=1, le=10_000_000, description="Prompts to train on, at most")
+    eval_count: int = Field(256, ge=2, le=1_000_000, description="Prompts held out for the evaluation, at most")
+    min_eval: int = Field(
+        16, ge=2, le=1_000_000, description="Prompts held out, at least, or else the run stops; eval_count where less"
+    )
+    eval_fraction: float = Field(
+        0.25, gt=0, lt=1, description="Part of all prompts held out, chosen by the hash of their token ids"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        return at_most(at_most(self, "prompts", "tokens_min", "tokens_max"), "prompts", "min_chars", "max_chars")

@@ -1,0 +1,148 @@
+"""How the policy is made: sampling, pairs, their validation, and the training on them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from alignment.config.group import Group, at_most, open_to
+from alignment.kinds import ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
+
+Precision = Literal["fp32", "bf16"]
+
+
+@open_to(ENGINES)
+class SamplingConfig(Group):
+    """How the policy writes: the same settings make the pairs and the evaluation's texts."""
+
+    engine: Annotated[str, ENGINES] = Field("local", description="What draws the samples")
+    samples_per_prompt: int = Field(4, ge=2, le=1_024, description="Samples a prompt, from which pairs are made")
+    total_tokens: int = Field(64, ge=2, le=131_072, description="Longest prompt and completion together, in tokens")
+    new_tokens_min: int = Field(
+        0,
+        ge=0,
+        le=131_072,
+        description="With new_tokens_max: draw each sample's length from this range; 0 switches it off",
+    )
+    new_tokens_max: int = Field(0, ge=0, le=131_072, description="Upper end of that range; 0 switches it off")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Softmax temperature; the KL figure is unbiased at 1 alone"
+    )
+    top_k: int = Field(
+        0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all, as an unbiased KL needs"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Keep the smallest set of tokens with this probability; 1 keeps all, as an unbiased KL needs",
+    )
+    batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
+    shard_prompts: int = Field(
+        128, ge=1, le=1_000_000, description="Prompts a shard; a finished shard survives a crash"
+    )
+    precision: Precision = Field("fp32", description="Precision of the forward pass")
+    cache: bool = Field(
+        True,
+        description="Keep what the model computed for earlier tokens; off, each token costs a pass over the whole "
+        "text: the way out for a model whose cached steps the self-check refuses",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if (self.new_tokens_min == 0) != (self.new_tokens_max == 0):
+            raise ValueError("sampling.new_tokens_min and new_tokens_max go together: set both, or neither")
+        return at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
+
+    @property
+    def plain(self) -> bool:
+        """Whether samples come from the model's own distribution, under which their log-probs are taken."""
+        return self.temperature == 1 and self.top_k == 0 and self.top_p == 1
+
+
+@open_to(PAIRS, STRATEGIES)
+class PairsConfig(Group):
+    """How scored samples of one prompt become chosen and rejected."""
+
+    source: Annotated[str, PAIRS] = Field("samples", description="Where pairs come from: two `samples` of a prompt")
+    strategy: Annotated[str, STRATEGIES] = Field("best_vs_worst", description="Which samples of a prompt are paired")
+    max_pairs: int = Field(0, ge=0, le=100_000_000, description="Pairs to keep, drawn with the seed; 0 keeps all")
+
+
+@open_to(EXPECTATIONS)
+class ValidationConfig(Group):
+    """Bounds that the pairs must keep: rows outside are quarantined, sets outside stop the run."""
+
+    min_gap: float = Field(0.05, ge=0, le=1_000, description="Row: chosen score minus rejected score, at least")
+    min_tokens: int = Field(2, ge=1, le=131_072, description="Row: shortest completion in tokens")
+    max_tokens: int = Field(4_096, ge=1, le=131_072, description="Row: longest completion in tokens")
+    min_chars: int = Field(8, ge=1, le=1_000_000, description="Row: shortest text in characters, prompt included")
+    max_chars: int = Field(20_000, ge=1, le=10_000_000, description="Row: longest text in characters, prompt included")
+    max_length_ratio: float = Field(
+        4.0, ge=1, le=1_000, description="Row: longer completion over shorter one, in tokens, at most"
+    )
+    min_pairs: int = Field(64, ge=1, le=100_000_000, description="Set: accepted pairs, at least")
+    max_quarantined: float = Field(0.3, ge=0, le=1, description="Set: fraction of pairs quarantined, at most")
+    max_duplicates: float = Field(0.05, ge=0, le=1, description="Set: fraction of pairs that repeat another, at most")
+    chosen_longer_min: float = Field(0.2, ge=0, le=1, description="Set: P(chosen is longer), at least")
+    chosen_longer_max: float = Field(0.8, ge=0, le=1, description="Set: P(chosen is longer), at most")
+    max_length_correlation: float = Field(
+        0.6, ge=0, le=1, description="Set: absolute correlation of score and length, at most"
+    )
+    min_distinct_prompts: int = Field(32, ge=1, le=10_000_000, description="Set: distinct prompts, at least")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for low, high in (
+            ("min_tokens", "max_tokens"),
+            ("min_chars", "max_chars"),
+            ("chosen_longer_min", "chosen_longer_max"),
+        ):
+            at_most(self, "validation", low, high)
+        return self
+
+
+@open_to(TRAINERS, LOSSES)
+class DPOConfig(Group):
+    """Direct preference optimisation of the policy against the frozen reference."""
+
+    trainer: Annotated[str, TRAINERS] = Field("dpo", description="What trains the policy on the pairs")
+    loss: Annotated[str, LOSSES] = Field(
+        "hinge", description="Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels)"
+    )
+    beta: float = Field(0.5, gt=0, le=10, description="Strength of the pull towards the reference")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Chance that a pair is labelled the wrong way round, for sigmoid and robust"
+    )
+    nll_weight: float = Field(
+        0.0, ge=0, le=100, description="Weight of the added NLL of the chosen tokens (RPO); 0 is off"
+    )
+    learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Learning rate after the warm-up")
+    optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="Optimiser")
+    warmup_steps: int = Field(
+        15, ge=0, le=1_000_000, description="Steps of linear warm-up; all steps where there are fewer"
+    )
+    steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
+    batch_size: int = Field(8, ge=1, le=65_536, description="Pairs a step and device, before accumulation")
+    accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, le=1_000, description="Gradient norm is clipped to this; 0 switches it off")
+    stop_chosen_drop: float = Field(
+        4.0, ge=0, le=1_000, description="Stop once the chosen log-prob fell by this many nats; 0 switches it off"
+    )
+    log_every: int = Field(5, ge=1, le=100_000, description="Steps between logged metrics")
+    checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints")
+    precision: Precision = Field(
+        "fp32",
+        description="Precision of the policy's forward pass; the reference's log-probs are fp32, so with bf16 the "
+        "margin starts near 0, not at it",
+    )
+
+    @model_validator(mode="after")
+    def _smoothing_has_an_effect(self) -> Self:
+        if self.label_smoothing and self.loss in {"hinge", "ipo"}:
+            raise ValueError(
+                f"dpo.label_smoothing = {self.label_smoothing:g} has no effect on the {self.loss} loss: "
+                "set it to 0, or take the sigmoid or robust loss"
+            )
+        return self

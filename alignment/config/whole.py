@@ -1,0 +1,56 @@
+"""The whole configuration of a run, and what must hold between its groups."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from alignment.config.group import Group
+from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig
+from alignment.config.outcome import EvaluationConfig, GatesConfig, RegistryConfig
+from alignment.config.policy import DPOConfig, PairsConfig, SamplingConfig, ValidationConfig
+
+
+class AlignConfig(Group):
+    """Everything that decides what a run computes."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random draw")
+    data: DataConfig = DataConfig()
+    base: BaseConfig = BaseConfig()
+    reward: RewardConfig = RewardConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    pairs: PairsConfig = PairsConfig()
+    validation: ValidationConfig = ValidationConfig()
+    dpo: DPOConfig = DPOConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gates: GatesConfig = GatesConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _room_for_a_completion(self) -> Self:
+        longest = 1 if self.prompts.mode == "empty" else self.prompts.tokens_max
+        if longest >= self.sampling.total_tokens:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} leaves no room after prompts of {longest} tokens"
+                ": raise it, or lower prompts.tokens_max"
+            )
+        if self.base.model == "train" and self.sampling.total_tokens > self.base.context:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
+                "raise base.context, or ask for shorter samples"
+            )
+        if self.reward.model == "train" and self.sampling.total_tokens > self.reward.context:
+            raise ValueError(
+                f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
+                "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_knows_the_language(self) -> Self:
+        if self.evaluation.judge == "grammar" and self.data.path != "grammar":
+            raise ValueError(
+                f"evaluation.judge = grammar knows the built-in grammar alone, and data.path = {self.data.path} is not "
+                "it: pass --evaluation.judge none, or --config with a file that sets no judge"
+            )
+        return self

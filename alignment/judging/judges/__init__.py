@@ -1,0 +1,1 @@
+"""Judges: what else is measured of a text, beside its reward; one file each."""

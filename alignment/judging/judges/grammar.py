@@ -1,0 +1,15 @@
+"""Judges texts by the built-in grammar: whether their sentences parse, and what they think of the film."""
+
+from collections.abc import Mapping, Sequence
+
+from alignment.data.grammar import grammatical_fraction, sentiment
+from alignment.judging.judges.judge import judge
+
+
+@judge("grammar")
+def grammar(texts: Sequence[str]) -> Mapping[str, Sequence[float]]:
+    """The fraction of a text's sentences that parse, and their mean polarity, -1 to 1."""
+    return {
+        "grammatical": [grammatical_fraction(text) for text in texts],
+        "gold_sentiment": [sentiment(text) for text in texts],
+    }

@@ -1,0 +1,149 @@
+"""What passes between stages: the rows of each table with their columns and types, and the names of the files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Rows = list[dict[str, Any]]
+
+MODEL = "model"  # a folder, in the `save_pretrained` layout
+MEASURED = "metrics.json"  # what was measured when a model was trained here
+LABELS = "labels.json"
+CHECKS = "checks.json"
+HISTORY = "history.json"
+DRIFT = "drift.json"
+REPORT = "report.json"
+SAMPLE_TEXTS = "samples.json"
+
+
+class Prompt(TypedDict):
+    """A prompt: its token ids, which its id is the hash of, their text, and the side that it is on."""
+
+    prompt_id: str
+    prompt: str
+    prompt_ids: list[int]
+    split: Literal["train", "eval"]
+
+
+class Sample(TypedDict, total=False):
+    """One completion of a prompt: token ids with the end token where it ended, and the whole text with the prompt.
+
+    `logprob` is log p(completion | prompt) under the model that wrote it, a sum in nats; exact where it was computed in
+    fp32, as training and evaluation need it. `reward` is there once the sample was scored; `base_logprob`, under the
+    base model (or the anchor in its place), and judged columns are there for samples of the evaluation.
+    """
+
+    prompt_id: str
+    prompt: str
+    prompt_ids: list[int]
+    index: int
+    ids: list[int]
+    text: str
+    finished: bool
+    logprob: float
+    exact_logprob: bool
+    reward: float
+    base_logprob: float
+
+
+class Pair(TypedDict, total=False):
+    """Two samples of one prompt, the chosen one of the higher score; lengths in tokens, `gap` in units of the reward.
+
+    The reference's log-probs, and the digest of the model that they are from, are there once they were added.
+    """
+
+    pair_id: str
+    prompt_id: str
+    prompt: str
+    prompt_ids: list[int]
+    chosen: str
+    rejected: str
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    chosen_score: float
+    rejected_score: float
+    gap: float
+    chosen_tokens: int
+    rejected_tokens: int
+    strategy: str
+    chosen_logprob: float
+    rejected_logprob: float
+    exact_logprob: bool
+    reference_chosen: float
+    reference_rejected: float
+    reference: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Parquet file in a stage's folder: its name, and the type of each column."""
+
+    file: str
+    schema: pa.Schema
+
+    def read(self, folder: Path, columns: Sequence[str] | None = None) -> Rows:
+        """The rows, or some columns of them, as dicts."""
+        rows: Rows = pq.read_table(folder / self.file, columns=columns).to_pylist()
+        return rows
+
+    def write(self, folder: Path, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType] = {}) -> None:
+        """Write rows that have every column; `extra` are columns beside the schema's. Raises KeyError for a gap."""
+        schema = pa.schema([*self.schema, *(pa.field(name, kind) for name, kind in extra.items())])
+        columns = {name: [] for name in schema.names}  # type: dict[str, list[Any]]
+        for row in rows:
+            for name, values in columns.items():
+                values.append(row[name])
+        pq.write_table(pa.table(columns, schema=schema), folder / self.file)
+
+
+_IDS = pa.list_(pa.int64())
+_PROMPT = [("prompt_id", pa.string()), ("prompt", pa.string()), ("prompt_ids", _IDS)]
+_SAMPLE = [
+    *_PROMPT,
+    ("index", pa.int64()),
+    ("ids", _IDS),
+    ("text", pa.string()),
+    ("finished", pa.bool_()),
+    ("logprob", pa.float64()),
+    ("exact_logprob", pa.bool_()),
+]
+_SCORED = [*_SAMPLE, ("reward", pa.float64())]
+_PAIR = [
+    ("pair_id", pa.string()),
+    *_PROMPT,
+    ("chosen", pa.string()),
+    ("rejected", pa.string()),
+    ("chosen_ids", _IDS),
+    ("rejected_ids", _IDS),
+    ("chosen_score", pa.float64()),
+    ("rejected_score", pa.float64()),
+    ("gap", pa.float64()),
+    ("chosen_tokens", pa.int64()),
+    ("rejected_tokens", pa.int64()),
+    ("strategy", pa.string()),
+    ("chosen_logprob", pa.float64()),
+    ("rejected_logprob", pa.float64()),
+    ("exact_logprob", pa.bool_()),
+]
+
+TEXTS = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64())]))
+PROMPTS = Table("prompts.parquet", pa.schema([*_PROMPT, ("split", pa.string())]))
+SAMPLES = Table("samples.parquet", pa.schema(_SAMPLE))
+SCORES = Table("scores.parquet", pa.schema(_SCORED))
+PAIRS = Table("pairs.parquet", pa.schema(_PAIR))
+ACCEPTED = Table("accepted.parquet", pa.schema(_PAIR))
+QUARANTINED = Table("quarantined.parquet", pa.schema([*_PAIR, ("broken", pa.list_(pa.string()))]))
+REFERENCED = Table(
+    "pairs.parquet",
+    pa.schema(
+        [*_PAIR, ("reference_chosen", pa.float64()), ("reference_rejected", pa.float64()), ("reference", pa.string())]
+    ),
+)
+EVALUATED = Table("samples.parquet", pa.schema([*_SCORED, ("base_logprob", pa.float64())]))
+
+JUDGED = "judged."
+"""How the columns of a judge's figures begin, in `EVALUATED` rows: `judged.grammatical`."""

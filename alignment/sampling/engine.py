@@ -1,0 +1,75 @@
+"""What draws samples: the request of one, what comes back, and the protocol of an engine."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from alignment.config import SamplingConfig
+from alignment.kinds import ENGINES, registers
+
+if TYPE_CHECKING:  # they bring torch
+    from alignment.logprobs import Tokens
+    from alignment.models import Loaded
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to draw: its prompt, the uniforms in [0, 1) that decide each token, and so the most it may have."""
+
+    prompt: "Tokens"
+    uniforms: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One drawn completion: token ids (EOS included where it ended), and log-prob under the model, sum in nats.
+
+    The log-prob is that of the model itself, at temperature 1 and unfiltered, whatever the sampling settings were; it
+    is exact where it agrees with an fp32 forward pass to rounding, else it is computed again where it is needed.
+    """
+
+    ids: list[int]
+    finished: bool
+    logprob: float
+    exact: bool = True
+
+
+def request(
+    prompt: "Tokens", config: SamplingConfig, *, seed: int, purpose: str, prompt_id: str, index: int
+) -> Request:
+    """The request for sample `index` of a prompt; its random numbers depend on the arguments alone.
+
+    So a sample is the same in every batch and shard, and two models asked the same way get common random numbers.
+    """
+    key = hashlib.sha256(f"{seed}:{purpose}:{prompt_id}:{index}".encode()).digest()
+    draws = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+    room = config.total_tokens - len(prompt)
+    if config.new_tokens_max:
+        room = min(room, int(draws.integers(config.new_tokens_min, config.new_tokens_max + 1)))
+    return Request(prompt, draws.random(room, dtype=np.float64).tolist())
+
+
+class Engine(Protocol):
+    """A way to draw samples; `sampling.engine` names it."""
+
+    def __call__(
+        self,
+        loaded: "Loaded",
+        requests: Sequence[Request],
+        config: SamplingConfig,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """Draw every request from the model, in the given order.
+
+        A completion ends at one of `loaded.conventions.ends`, or after as many tokens as its request has uniforms. The
+        same requests give the same completions, and two models that are asked the same way share random numbers: the
+        uniforms are there for that. `progress` takes (done, total) and may raise to stop the work.
+        """
+
+
+def engine(name: str) -> Callable[[Engine], Engine]:
+    """Register an engine under the name that `sampling.engine` takes."""
+    return registers(ENGINES, name)

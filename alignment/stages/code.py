@@ -1,0 +1,89 @@
+"""The code behind a result as a hash: a module with those of its own package and of this project that it imports."""
+
+import ast
+import importlib.metadata
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alignment.kinds import PROJECT, Kinds
+from alignment.stages.store import digest, digest_file
+
+ROOMS = ("alignment", "expectations")
+
+NOT_COUNTED = (
+    "alignment.config",  # its values are in the key; a test holds that its classes do nothing beside checking them
+    "alignment.errors",
+    "alignment.kinds",  # it finds code, which counts by itself
+    "alignment.locks",
+    "alignment.stages.job",
+    "alignment.stages.stage",
+    "alignment.stages.store",
+    "alignment.stages.sources",  # what it finds is in the key
+)
+"""Modules, and packages with all that is in them, that decide no result."""
+
+
+@cache
+def code_version(module: str) -> str:
+    """A hash of a module's source and of all that it imports, anywhere, of this project and of its own package."""
+    return digest({name: digest_file(source(name)) for name in sorted(closure(module))})[:20]
+
+
+def library_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """The installed version of each library."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def kind_version(kinds: Kinds[Any], name: str) -> dict[str, str]:
+    """What decides what a kind does: its code, and the package and version that brought it."""
+    origin = kinds.origin(name)
+    found = {"code": code_version(origin.module)}
+    return found | ({"package": origin.package, "version": origin.version} if origin.package else {})
+
+
+def closure(module: str) -> set[str]:
+    """The names of a module and of those that it imports, directly or not; what decides no result is left out."""
+    rooms = {*ROOMS, module.partition(".")[0]}
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name.partition(".")[0] not in rooms or not source(name).exists():
+            continue
+        if name.startswith(tuple(f"{left}." for left in NOT_COUNTED)) or name in NOT_COUNTED:
+            continue
+        found.add(name)
+        waiting.extend(imports(source(name).read_text(encoding="utf-8")))
+    return found
+
+
+@cache
+def imports(text: str) -> frozenset[str]:
+    """Every module that a source text imports anywhere, `from x import y` as both `x` and `x.y`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(found)
+
+
+def source(module: str) -> Path:
+    """The file of a module, which need not exist; of a package its `__init__.py`."""
+    room, *rest = module.split(".")
+    place = (PROJECT if room in ROOMS else _elsewhere(room)).joinpath(room, *rest)
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+@cache
+def _elsewhere(package: str) -> Path:
+    """The folder that holds a package or module of others, found without importing it."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        return PROJECT
+    file = Path(found.origin)
+    return file.parents[1] if found.submodule_search_locations else file.parent

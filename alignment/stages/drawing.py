@@ -1,0 +1,65 @@
+"""Fresh samples of a model, as rows."""
+
+from typing import TYPE_CHECKING
+
+from alignment.kinds import ENGINES
+from alignment.rows import Rows
+from alignment.stages.job import Counts, Job
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
+
+def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str) -> Rows:
+    """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
+
+    A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
+    the whole text, whether an end token ended it, and `logprob`: the sum over the completion, in nats, under the model
+    as it was loaded. Raises ModelError where the model cannot see so many tokens at once.
+    """
+    from alignment.models import require_context
+    from alignment.sampling.engine import request
+
+    config = job.config.sampling
+    require_context(loaded, config.total_tokens, "sampling.total_tokens")
+    wanted = [(row, index) for row in prompt_rows for index in range(count)]
+    drawn = ENGINES.get(config.engine)(
+        loaded,
+        [
+            request(
+                row["prompt_ids"],
+                config,
+                seed=job.config.seed,
+                purpose=purpose,
+                prompt_id=row["prompt_id"],
+                index=index,
+            )
+            for row, index in wanted
+        ],
+        config,
+        job.progress,
+    )
+    decoded = loaded.decode(
+        [[*row["prompt_ids"], *completion.ids] for (row, _), completion in zip(wanted, drawn, strict=True)],
+        [completion.finished for completion in drawn],
+    )
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "prompt_ids": row["prompt_ids"],
+            "index": index,
+            "ids": completion.ids,
+            "text": text,
+            "finished": completion.finished,
+            "logprob": completion.logprob,
+            "exact_logprob": completion.exact,
+        }
+        for (row, index), completion, text in zip(wanted, drawn, decoded, strict=True)
+    ]
+
+
+def count_finished(rows: Rows) -> Counts:
+    """How many samples there are, and how many of them end by EOS or for want of room."""
+    finished = sum(bool(row["finished"]) for row in rows)
+    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}

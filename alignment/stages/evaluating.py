@@ -1,0 +1,69 @@
+"""What the stages `before`, `after` and `drift` share: fresh samples on the held-out prompts, and what is measured."""
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from alignment.config import AlignConfig
+from alignment.kinds import ENGINES, JUDGES, REWARDS, Kinds
+from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Rows
+from alignment.stages.drawing import count_finished, draw
+from alignment.stages.job import Counts, Job
+from alignment.stages.kept import base_model
+from alignment.stages.scoring import logprobs, rewards_of
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
+
+def reads(config: AlignConfig) -> dict[str, Any]:
+    """What decides the samples of an evaluation, and what is measured on them."""
+    return {
+        "sampling": config.sampling.model_dump(exclude={"samples_per_prompt", "shard_prompts", "batch_size"}),
+        "samples_per_prompt": config.evaluation.samples_per_prompt,
+        "judge": config.evaluation.judge,
+        "reward": {"kind": config.reward.kind, "positive_class": config.reward.positive_class},
+        "seed": config.seed,
+    }
+
+
+def makes(config: AlignConfig) -> str:
+    """How many samples there will be at most."""
+    return f"up to {config.prompts.eval_count * config.evaluation.samples_per_prompt:,} samples, scored"
+
+
+def uses(config: AlignConfig) -> list[tuple[Kinds[Any], str]]:
+    """The engine that draws them, the reward, and the judge."""
+    return [(ENGINES, config.sampling.engine), (REWARDS, config.reward.kind), (JUDGES, config.evaluation.judge)]
+
+
+def evaluate(job: Job, writer: str) -> Counts:
+    """Fresh samples of the model of one stage, with its own and the base's log-probs, rewards and judgements."""
+    from alignment import models
+
+    is_base = writer == "base"
+    folder, name, precision = job.inputs[writer] / MODEL, "the aligned model", job.config.sampling.precision
+    loaded = base_model(job, precision) if is_base else models.load_base(folder, precision=precision, name=name)
+    rows = write_held_out(job, loaded)
+    inexact = [row for row in rows if not row["exact_logprob"]]
+    if inexact:
+        own = base_model(job) if is_base else models.load_base(folder, name=name)
+        for row, logprob in zip(inexact, logprobs(job, own, inexact), strict=True):
+            row |= {"logprob": logprob, "exact_logprob": True}
+    of_base = [row["logprob"] for row in rows] if is_base else logprobs(job, base_model(job), rows)
+    rewards, truncated = rewards_of(job, rows)
+    for row, logprob, reward in zip(rows, of_base, rewards, strict=True):
+        row |= {"base_logprob": logprob, "reward": reward}
+    figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows])
+    for figure, values in figures.items():
+        for row, value in zip(rows, values, strict=True):
+            row[f"{JUDGED}{figure}"] = value
+    EVALUATED.write(job.out, rows, {f"{JUDGED}{figure}": pa.float64() for figure in figures})
+    prompts = len({row["prompt_id"] for row in rows})
+    return count_finished(rows) | {"prompts": prompts, "scored_in_part": truncated}
+
+
+def write_held_out(job: Job, loaded: "Loaded") -> Rows:
+    """A model's fresh samples on the held-out prompts."""
+    held_out = [row for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "eval"]
+    return draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")

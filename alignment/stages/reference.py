@@ -1,0 +1,47 @@
+"""Stage `reference`: the reference's log-probs of both sides of each accepted pair."""
+
+from alignment.rows import ACCEPTED, REFERENCED
+from alignment.stages.job import Counts, Job
+from alignment.stages.kept import base_model
+from alignment.stages.stage import MODELS, stage
+
+SIDES = ("chosen", "rejected")
+
+
+@stage(
+    title="reference log-probs",
+    needs=("base", "validation"),
+    reads=lambda c: {"batch_size": c.dpo.batch_size} if c.sampling.precision != "fp32" else {},
+    makes=lambda _: "log-probs of both sides of each pair",
+    slots=lambda c: 0 if c.sampling.precision == "fp32" else 1,
+    libraries=MODELS,
+)
+def reference(job: Job) -> Counts:
+    """The accepted pairs with the reference's log-probs, and the digest of the model that they are from.
+
+    Samples drawn in fp32 carry the reference's own log-probs already (they agree with a fresh forward pass to 1e-5);
+    others are scored again in fp32.
+    """
+    rows = ACCEPTED.read(job.inputs["validation"])
+    inexact = [row for row in rows if not row["exact_logprob"]]
+    for row in rows:
+        row |= {f"reference_{side}": row[f"{side}_logprob"] for side in SIDES}
+        row["reference"] = job.digests["base"]
+    if inexact:
+        from alignment.logprobs import score_completions
+
+        loaded = base_model(job)
+        for side in SIDES:
+            found = score_completions(
+                loaded.model,
+                [row["prompt_ids"] for row in inexact],
+                [row[f"{side}_ids"] for row in inexact],
+                pad_id=loaded.pad_id,
+                batch_size=job.config.dpo.batch_size,
+                name=loaded.name,
+                progress=job.progress,
+            ).tolist()
+            for row, logprob in zip(inexact, found, strict=True):
+                row[f"reference_{side}"] = logprob
+    REFERENCED.write(job.out, rows)
+    return {"from_sampling": len(rows) - len(inexact), "scored": len(inexact)}

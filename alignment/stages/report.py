@@ -1,0 +1,68 @@
+"""Stage `report`: the aligned model against the base on the same held-out prompts."""
+
+import json
+
+import pyarrow.parquet as pq
+
+from alignment.kinds import METRICS
+from alignment.rows import ACCEPTED, DRIFT, EVALUATED, MEASURED, REPORT, SAMPLE_TEXTS
+from alignment.stages.job import Counts, Job
+from alignment.stages.measured import measured
+from alignment.stages.stage import stage
+from alignment.stages.store import write_json
+
+
+@stage(
+    title="compare",
+    needs=lambda c: ("base", "reward", "before", "after", "validation", *(["drift"] if c.evaluation.anchor else [])),
+    reads=lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed},
+    makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
+    uses=lambda _: [(METRICS, name) for name in METRICS.names()],
+    libraries=("numpy", "evaluate"),
+)
+def report(job: Job) -> Counts:
+    """The evaluation's report, and the table of sample texts."""
+    from alignment.judging import comparison, hf_metrics
+    from alignment.judging.report import Drift, SampleRow
+
+    rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
+    winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).to_numpy()
+    found = comparison.compare(
+        measured(rows["before"]),
+        measured(rows["after"]),
+        metrics=hf_metrics.all_metrics(),
+        winners_mean=float(winners.mean()),
+        config=job.config.evaluation,
+        seed=job.config.seed,
+    ).model_copy(
+        update={
+            "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
+            "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
+            "drift": Drift.model_validate_json((job.inputs["drift"] / DRIFT).read_text(encoding="utf-8"))
+            if "drift" in job.inputs
+            else None,
+        }
+    )
+    firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
+        : job.config.evaluation.table_rows
+    ]
+    table = [
+        SampleRow(
+            prompt=old["prompt"],
+            base=old["text"],
+            base_reward=old["reward"],
+            aligned=new["text"],
+            aligned_reward=new["reward"],
+        )
+        for old, new in firsts
+    ]
+    (job.out / REPORT).write_text(found.model_dump_json(indent=2), encoding="utf-8")
+    write_json(job.out / SAMPLE_TEXTS, [row.model_dump() for row in table])
+    return {"prompts": found.prompts, "samples": len(rows["after"])}
+
+
+def _trained(job: Job, stage: str) -> dict[str, float]:
+    """What was measured when a model was trained here; nothing where it was given."""
+    path = job.inputs[stage] / MEASURED
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found

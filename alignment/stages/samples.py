@@ -1,0 +1,45 @@
+"""Stage `samples`: what the base model writes to each training prompt, drawn in parts that survive a crash."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.config import AlignConfig
+from alignment.kinds import ENGINES
+from alignment.rows import PROMPTS, SAMPLES
+from alignment.stages.drawing import count_finished, draw
+from alignment.stages.job import Counts, Job
+from alignment.stages.kept import base_model
+from alignment.stages.stage import MODELS, Parts, Refs, stage
+
+
+def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
+    """The training prompts, first to last (excluded), that are sampled together."""
+    prompts, size = refs["prompts"].counts["train"], config.sampling.shard_prompts
+    return [(first, min(first + size, prompts)) for first in range(0, prompts, size)]
+
+
+def part(job: Job) -> Counts:
+    """The samples of one range of training prompts."""
+    first, last = job.part
+    rows = [row for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "train"][first:last]
+    loaded = base_model(job, job.config.sampling.precision)
+    drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
+    SAMPLES.write(job.out, drawn)
+    return count_finished(drawn)
+
+
+@stage(
+    title="merge samples",
+    needs=("base", "prompts"),
+    reads=lambda c: {"sampling": c.sampling.model_dump(exclude={"batch_size", "shard_prompts"}), "seed": c.seed},
+    makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples",
+    slots=1,
+    uses=lambda c: [(ENGINES, c.sampling.engine)],
+    libraries=MODELS,
+    parts=Parts("sample shard", ranges, part),
+)
+def samples(job: Job) -> Counts:
+    """The samples of all prompts, in order."""
+    table = pa.concat_tables([pq.read_table(folder / SAMPLES.file) for folder in job.parts])
+    pq.write_table(table, job.out / SAMPLES.file)
+    return count_finished(table.select(["finished"]).to_pylist())

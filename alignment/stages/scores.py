@@ -1,0 +1,24 @@
+"""Stage `scores`: the reward of every sample."""
+
+from alignment.kinds import REWARDS
+from alignment.rows import SAMPLES, SCORES
+from alignment.stages.job import Counts, Job
+from alignment.stages.scoring import rewards_of
+from alignment.stages.stage import MODELS, stage
+
+
+@stage(
+    title="score samples",
+    needs=("samples", "reward"),
+    reads=lambda c: {"kind": c.reward.kind, "positive_class": c.reward.positive_class},
+    makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} scores",
+    slots=1,
+    uses=lambda c: [(REWARDS, c.reward.kind)],
+    libraries=MODELS,
+)
+def scores(job: Job) -> Counts:
+    """The samples with their rewards; `truncated` counts those that the reward model reads in part."""
+    rows = SAMPLES.read(job.inputs["samples"])
+    found, truncated = rewards_of(job, rows)
+    SCORES.write(job.out, ({**row, "reward": score} for row, score in zip(rows, found, strict=True)))
+    return {"scored": len(rows), "truncated": truncated}

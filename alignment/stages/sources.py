@@ -1,0 +1,78 @@
+"""What decides a result beside the configuration: the content of local models and files, wherever they lie."""
+
+from pathlib import Path
+from typing import Any
+
+from alignment import models
+from alignment.config import AlignConfig
+from alignment.data import prompts, reading
+from alignment.errors import DataError, ModelError
+from alignment.stages.store import digest, digest_file
+
+NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
+"""How files end that are no part of a model as it is loaded here: papers, pictures, and weights in other formats."""
+PAPERS = ("readme", "license", "licence", "notice", "use_policy", "events.out.")
+"""How the names of others begin, in small letters."""
+FOLDERS = ("checkpoint-", "runs", "logs", "onnx", "original", "__pycache__")
+"""How folders begin that trainings and publishers leave beside a model."""
+
+
+def model_source(config: AlignConfig, group: models.Kind) -> Any:
+    """What decides a model: the recipe where it is trained here, the content where it is local, the name on the hub."""
+    settings = config.base if group == "base" else config.reward
+    if settings.model == "train":
+        recipe = settings.model_dump(exclude={"model", "revision", "positive_class"})
+        return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
+    return _content(settings.model, group) or {"hub": settings.model, "revision": settings.revision}
+
+
+def anchor_source(config: AlignConfig) -> Any:
+    """The content of the anchor where it is local, or its name on the hub."""
+    return _content(config.evaluation.anchor, "anchor") or {"hub": config.evaluation.anchor}
+
+
+def prompts_source(config: AlignConfig) -> Any:
+    """The settings of the prompts, and the ids that are excluded, wherever their file lies."""
+    settings = config.prompts.model_dump(exclude={"exclude"})
+    excluded = digest(sorted(prompts.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
+    return {"prompts": settings, "excluded": excluded, "seed": config.seed}
+
+
+def data_source(config: AlignConfig) -> Any:
+    """What decides the texts: a file's format and content, wherever it lies, or a dataset's name and split."""
+    data, path = config.data.model_dump(), Path(config.data.path)
+    try:
+        if config.data.path != "grammar" and reading.is_file(config.data.path):
+            reading.require_file(path)
+            del data["path"], data["split"]
+            data |= {"format": reading.file_format(path), "content": digest_file(path)}
+    except OSError as error:
+        raise DataError(
+            f"data.path {path}: cannot be read ({error.strerror or error}); give a file that you may read"
+        ) from error
+    return {"data": data, "seed": config.seed}
+
+
+def _content(source: str, kind: models.Kind) -> dict[str, str]:
+    """The digest of a local model; empty for one on the hub. Raises ModelError where it cannot be read."""
+    try:
+        folder = models.local_folder(source, kind)
+        return {"folder": digest_model(folder)} if folder else {}
+    except OSError as error:
+        raise ModelError(
+            f"{models.FIELDS[kind]} {source}: cannot be read ({error.strerror or error}); "
+            "give a folder that you may read"
+        ) from error
+
+
+def digest_model(folder: Path) -> str:
+    """SHA-256 of what a model is loaded from: neither hidden files, nor what people and tools write beside it."""
+    names = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+    return digest({str(name): digest_file(folder / name) for name in names if _is_loaded(name)})
+
+
+def _is_loaded(name: Path) -> bool:
+    lower = name.name.lower()
+    hidden = any(part.startswith(".") for part in name.parts)
+    beside = any(part.startswith(FOLDERS) for part in name.parts[:-1])
+    return not (hidden or beside or lower.endswith(NOTES) or lower.startswith(PAPERS))

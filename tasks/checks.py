@@ -1,0 +1,62 @@
+"""What may stop a run between two stages: labels of one class, nothing new to learn from, pairs that are not valid."""
+
+import math
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from alignment.config import AlignConfig
+from alignment.data.labels import Labels, require_two_classes
+from alignment.data.pairs import pair
+from alignment.errors import NothingNewError, ValidationError
+from alignment.rows import CHECKS, LABELS, QUARANTINED
+from alignment.stages.stage import Refs
+from tasks.registry import runs
+from tasks.running import RETRIES
+
+
+def require_labels(config: AlignConfig, refs: Refs, _: str) -> None:
+    """Raise DataError where a reward model is to be trained on labels that are not of two classes."""
+    if config.reward.model == "train":
+        require_two_classes(Labels.model_validate_json((refs["texts"].path / LABELS).read_bytes()), config.data)
+
+
+def require_new(config: AlignConfig, refs: Refs, _: str) -> None:
+    """Raise NothingNewError where earlier rounds have left fewer prompts than a set of pairs needs."""
+    prompts = refs["prompts"]
+    new, used, bounds = prompts.counts["train"], prompts.counts.get("used_before", 0), config.validation
+    each = len(pair(range(config.sampling.samples_per_prompt), config.pairs.strategy, seed="").pairs)
+    needed = max(bounds.min_distinct_prompts, math.ceil(bounds.min_pairs / each))
+    if used and new < needed:
+        raise NothingNewError(
+            f"nothing new to learn from: {new} prompts that no earlier round has used ({used} were), and a round needs "
+            f"{needed} (validation.min_distinct_prompts, validation.min_pairs); give new texts in data.path"
+        )
+
+
+@task(name="require valid pairs", **RETRIES)
+def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
+    """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed."""
+    ref = refs["validation"]
+    quarantined = ref.path / QUARANTINED.file
+    found = runs.read_json(ref.path / CHECKS)
+    create_table_artifact(
+        key="validation",
+        table=[
+            {
+                "check": check["name"],
+                "of": check["scope"],
+                "severity": check["severity"],
+                "observed": check["observed"],
+                "bound": check["bound"],
+                "passed": "yes" if check["passed"] else "NO",
+            }
+            for check in found["checks"]
+        ],
+        description=f"{ref.counts['accepted']} pairs accepted, {ref.counts['quarantined']} quarantined",
+    )
+    runs.log_file(run_id, ref.path / CHECKS, "validation")
+    runs.log_file(run_id, quarantined, "validation")
+    if found["problem"]:
+        runs.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
+        raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")

@@ -1,0 +1,72 @@
+"""The pipeline's stages as Prefect tasks, made from their declarations: they pass references, and never data."""
+
+from functools import cache
+from typing import Any
+
+from prefect import Task, task, unmapped
+
+from alignment.config import AlignConfig
+from alignment.stages.plan import key_of
+from alignment.stages.stage import Refs, Stage
+from alignment.stages.store import StageRef
+from tasks.curve import LiveCurve
+from tasks.home import store
+from tasks.pipeline import PIPELINE
+from tasks.running import GPU_SLOT, RETRIES, parts_folder, run_stage
+
+
+def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> StageRef:
+    """Run a stage as a task, or as a task for each part and one that merges them; `refs` has what it needs.
+
+    What a training reports on its way goes to the MLflow run `run_id`.
+    """
+    tags = [GPU_SLOT] if stage.slots(config) else None
+    refs = dict(refs)
+    whole = _task(stage.name)
+    if stage.parts is None:
+        found: StageRef = whole.with_options(tags=tags)(config, refs, run_id)
+        return found
+    key = key_of(stage, config, refs)
+    ranges = [] if store().find(stage.name, key) else stage.parts.split(config, refs)
+    parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(config), unmapped(refs)).result()
+    merged: StageRef = whole(config, refs, run_id, parts)
+    store().discard(parts_folder(stage), f"{key}-")  # they would take the same space again
+    return merged
+
+
+def compute_alone(goal: str, config: AlignConfig) -> StageRef:
+    """One stage, after those that it needs."""
+    refs: dict[str, StageRef] = {}
+    for stage in PIPELINE.wanted(config, goal):
+        refs[stage.name] = compute(stage, config, refs)
+    return refs[goal]
+
+
+@cache
+def _task(name: str) -> Task[..., StageRef]:
+    stage = PIPELINE[name]
+
+    def run(config: AlignConfig, refs: dict[str, StageRef], run_id: str, parts: list[StageRef] | None = None) -> Any:
+        curve = LiveCurve(run_id) if run_id else None
+        return run_stage(stage, config, refs, parts=tuple(parts or ()), on_row=curve)
+
+    return _named(run, stage.title, name, stage.body.__doc__)
+
+
+@cache
+def _part_task(name: str) -> Task[..., StageRef]:
+    stage = PIPELINE[name]
+    parts = stage.parts
+    assert parts is not None
+
+    def run(part: tuple[int, int], config: AlignConfig, refs: dict[str, StageRef]) -> Any:
+        return run_stage(stage, config, refs, part=part)
+
+    made = _named(run, parts.title, f"{name}_part", parts.body.__doc__)
+    return made.with_options(task_run_name=f"{parts.title} {{part}}")
+
+
+def _named(run: Any, title: str, name: str, doc: str | None) -> Task[..., StageRef]:
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = doc
+    return task(name=title, **RETRIES)(run)
