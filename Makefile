@@ -22,8 +22,9 @@ plan: $(VENV)/installed
 up: $(VENV)/installed
 	@$(BIN)/plumbline up
 
+# With MEASURE="-m coverage run" the lines that the tests reach are noted in .coverage: see .ci/run.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not full and not gpu and not stack"
+	$(BIN)/python $(MEASURE) -m pytest -m "not full and not gpu and not stack"
 
 test-full: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m full
