@@ -43,7 +43,7 @@ def make_config(**changes: Any) -> SamplingConfig:
 
 def make_requests(prompts: Sequence[list[int]], config: SamplingConfig, **changes: Any) -> list[Request]:
     """One request a prompt, whose name is its place."""
-    arguments = {"seed": 0, "purpose": "train", "index": 0} | changes
+    arguments: dict[str, Any] = {"seed": 0, "purpose": "train", "index": 0} | changes
     return [request(prompt, config, prompt_id=str(place), **arguments) for place, prompt in enumerate(prompts)]
 
 
@@ -150,7 +150,7 @@ class TestGenerate:
 class TestRequest:
     def asked(self, **changes: Any) -> Request:
         config = changes.pop("config", make_config())
-        arguments = {"seed": 0, "purpose": "train", "prompt_id": "a", "index": 0} | changes
+        arguments: dict[str, Any] = {"seed": 0, "purpose": "train", "prompt_id": "a", "index": 0} | changes
         return request([1, 2, 3], config, **arguments)
 
     def test_same_arguments_same_uniforms(self) -> None:
@@ -191,10 +191,8 @@ class TestChoose:
     def shares(self, **changes: Any) -> list[float]:
         """The part of [0, 1) that leads to each token."""
         steps = 10_000
-        return [
-            n / steps
-            for n in np.bincount(self.chosen((np.arange(steps) + 0.5) / steps, **changes), minlength=4).tolist()
-        ]
+        uniforms = ((np.arange(steps) + 0.5) / steps).tolist()
+        return [n / steps for n in np.bincount(self.chosen(uniforms, **changes), minlength=4).tolist()]
 
     def test_by_hand(self) -> None:
         assert self.chosen([0.0, 0.39, 0.41, 0.49, 0.51, 0.79, 0.81, 0.999]) == [0, 0, 1, 1, 2, 2, 3, 3]

@@ -544,7 +544,7 @@ def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monk
     [("opt", {"layerdrop": 0.5}), ("mixtral", {"router_jitter_noise": 0.1})],
     ids=["opt", "mixtral"],
 )
-def test_layers_and_experts_are_not_drawn_at_random(kind: str, changes: dict[str, float], tmp_path: Path) -> None:
+def test_layers_and_experts_are_not_drawn_at_random(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """Policy and reference are one model at the start, so the margin is 0 there."""
     model = build(kind, **changes)
     outcome = train(model, make_pairs(model, 4), make_config(steps=1, log_every=1), tmp_path)
