@@ -174,31 +174,6 @@ def local_folder(source: str | Path, kind: Kind) -> Path | None:
     return None
 
 
-def positive_class(config: Any, wanted: str) -> int:
-    """The index of the logit that is the reward: a class's name, else an index, or `auto`; one output is a scalar head.
-
-    A name goes before an index, for names that are digits. Raises ModelError where the class is unknown or not the
-    only one of its name, or where `auto` cannot tell which one is positive.
-    """
-    names = {int(index): str(name) for index, name in config.id2label.items()}
-    if wanted == "auto":
-        if len(names) == 1:
-            return 0
-        wanted = next((name for name in names.values() if name.upper() in {"POSITIVE", "POS"}), "")
-        if not wanted and len(names) == 2 and set(names.values()) == {"LABEL_0", "LABEL_1"}:
-            return 1
-    found = [index for index, name in names.items() if name == wanted]
-    found = found or [index for index in names if str(index) == wanted]
-    if len(found) != 1:
-        way_out = (
-            f"{wanted} names several: give its index" if found else "set reward.positive_class to the one to reward"
-        )
-        raise ModelError(
-            f"reward.positive_class: the reward model's classes are {', '.join(names.values())}; {way_out}"
-        )
-    return found[0]
-
-
 def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision: str, name: str) -> Loaded:
     import torch
     from transformers import AutoTokenizer

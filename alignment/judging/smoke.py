@@ -70,8 +70,8 @@ def write(
 
 def score(folder: Path, texts: Sequence[str], config: AlignConfig) -> list[float]:
     """The reward of each text in logits, by the reward model in `folder`."""
-    from alignment.models import load_reward, positive_class
-    from alignment.rewards.classifier import score_texts
+    from alignment.models import load_reward
+    from alignment.rewards.classifier import positive_class, score_texts
 
     loaded = load_reward(folder)
     column = positive_class(loaded.model.config, config.reward.positive_class)

@@ -18,9 +18,9 @@ def reward(job: Job) -> Counts:
     """Whatever the kind of reward prepares."""
     from alignment import models
     from alignment.data import tokenizer
-    from alignment.rewards import classifier
     from alignment.rows import MEASURED, MODEL, TEXTS
     from alignment.stages.store import write_json
+    from alignment.training import reward as classifier
 
     config = job.config.reward
     if config.model != "train":

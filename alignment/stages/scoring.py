@@ -19,7 +19,7 @@ def rewards_of(job: Job, rows: Rows) -> tuple[list[float], int]:
 
     texts = [row["text"] for row in rows]
     loaded = models.load_reward(job.inputs["reward"] / MODEL, name=f"reward.model {job.config.reward.model}")
-    column = models.positive_class(loaded.model.config, job.config.reward.positive_class)
+    column = rewards.positive_class(loaded.model.config, job.config.reward.positive_class)
     batch_size = job.config.reward.batch_size * 8  # nothing is kept for a backward pass
     scored: list[float] = rewards.score_texts(
         loaded, texts, column=column, batch_size=batch_size, progress=job.progress

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ from transformers.utils.import_utils import is_env_variable_true
 
 from alignment import models
 from alignment.errors import InputError, ModelError
-from alignment.models import Loaded, check_folder, positive_class, require_context
-from alignment.rewards.classifier import score_texts
+from alignment.models import Loaded, check_folder, require_context
+from alignment.rewards.classifier import positive_class, score_texts
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -212,55 +211,6 @@ def test_a_longer_context_than_the_models_is_refused(base):
 
 def test_every_refusal_is_the_users_to_mend():
     assert issubclass(ModelError, InputError)
-
-
-# The class to reward
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted", "index"),
-    [
-        (["NEGATIVE", "POSITIVE"], "auto", 1),
-        (["positive", "negative"], "auto", 0),
-        (["neg", "neutral", "pos"], "auto", 2),
-        (["LABEL_0", "LABEL_1"], "auto", 1),
-        (["LABEL_0"], "auto", 0),
-        (["helpful"], "auto", 0),
-        (["toxic", "kind"], "kind", 1),
-        (["toxic", "kind"], "0", 0),
-        (["1", "0"], "1", 0),
-        (["1", "0"], "0", 1),
-        (["1 star", "2 stars", "3 stars"], "2", 2),
-        (["1", "2", "3"], "2", 1),
-    ],
-)
-def test_the_class_to_reward_is_found(names, wanted, index):
-    assert positive_class(SimpleNamespace(id2label=dict(enumerate(names))), wanted) == index
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted"),
-    [
-        (["toxic", "kind"], "auto"),
-        (["LABEL_0", "LABEL_1", "LABEL_2"], "auto"),
-        (["toxic", "kind"], "KIND"),
-        (["toxic", "kind"], "2"),
-    ],
-)
-def test_a_class_that_is_not_there_is_refused_with_those_that_are(names, wanted):
-    config = SimpleNamespace(id2label=dict(enumerate(names)))
-    assert refusal(lambda: positive_class(config, wanted)) == (
-        f"reward.positive_class: the reward model's classes are {', '.join(names)}; "
-        "set reward.positive_class to the one to reward"
-    )
-
-
-def test_a_name_of_several_classes_is_refused():
-    config = SimpleNamespace(id2label={0: "bad", 1: "good", 2: "good"})
-    assert refusal(lambda: positive_class(config, "good")) == (
-        "reward.positive_class: the reward model's classes are bad, good, good; good names several: give its index"
-    )
-    assert positive_class(config, "2") == 2
 
 
 # What comes back

@@ -1,6 +1,8 @@
-"""The reward model: it learns two classes, and its scores belong to the texts, not to their company."""
+"""The reward `classifier`: its scores belong to the texts, not to their company."""
 
 import copy
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,100 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alignment.config import RewardConfig
-from alignment.errors import DataError, ModelError, ScoreError
-from alignment.models import Loaded, positive_class
-from alignment.rewards.classifier import _Openings, count_truncated, score_texts, train_reward
+from alignment.config import AlignConfig, build_config
+from alignment.errors import ModelError, ScoreError
+from alignment.kinds import REWARDS
+from alignment.models import Loaded
+from alignment.rewards.classifier import count_truncated, positive_class, score_texts
 from tests.alignment.architectures import Spelling, build, tokenizer
 
-CONFIG = RewardConfig(
-    layers=1, width=16, heads=2, context=16, steps=30, batch_size=8, learning_rate=1e-2, min_opening=4
-)
-TEXTS = ["fine fine fine film", "dull dull dull film"] * 20
-LABELS = [1, 0] * 20
 SOME = ["a fine film", "", "dull", "the plot was fine and the acting was dull", "猫", "fine"]
-
-
-# Training
-
-
-def test_a_few_steps_separate_two_classes(tiny_tokenizer, tmp_path):
-    loaded, measured = train_reward(TEXTS, LABELS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
-    assert measured == {"validation_accuracy": 1.0}
-    assert positive_class(loaded.model.config, "auto") == 1
-    fine, dull = score_texts(loaded, TEXTS[:2], column=1, batch_size=8)
-    assert fine > dull
-    assert not loaded.model.training
-
-
-def test_it_tells_its_progress(tiny_tokenizer, tmp_path):
-    told: list[tuple[int, int]] = []
-    train_reward(
-        TEXTS,
-        LABELS,
-        tiny_tokenizer,
-        CONFIG.model_copy(update={"steps": 2}),
-        seed=0,
-        work=tmp_path,
-        progress=lambda done, total: told.append((done, total)),
-    )
-    assert told == [(1, 2), (2, 2)]
-
-
-def test_the_same_seed_gives_the_same_model(tiny_tokenizer, tmp_path):
-    config = CONFIG.model_copy(update={"steps": 2})
-    one, two = (
-        train_reward(TEXTS, LABELS, tiny_tokenizer, config, seed=3, work=tmp_path / name)[0].model.state_dict()
-        for name in "ab"
-    )
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_a_tiny_model_is_trained_on_one_thread(tiny_tokenizer, tmp_path):
-    torch.set_num_threads(2)
-    try:
-        train_reward(TEXTS, LABELS, tiny_tokenizer, CONFIG.model_copy(update={"steps": 1}), seed=0, work=tmp_path)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(1)
-
-
-def test_too_few_texts_to_hold_one_out_give_no_measure(tiny_tokenizer, tmp_path):
-    config = CONFIG.model_copy(update={"steps": 1})
-    _, measured = train_reward(TEXTS[:4], LABELS[:4], tiny_tokenizer, config, seed=0, work=tmp_path)
-    assert measured == {}
-
-
-@pytest.mark.parametrize(("labels", "found"), [([1] * 40, "[1]"), ([0] * 40, "[0]"), ([-1] * 40, "[-1]")])
-def test_texts_of_one_class_are_refused(tiny_tokenizer, tmp_path, labels, found):
-    with pytest.raises(DataError) as raised:
-        train_reward(TEXTS, labels, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
-    assert str(raised.value) == (
-        f"reward.model = train needs texts of both classes, found only label {found}; "
-        "check data.label_column and data.positive_label, or give a reward model"
-    )
-
-
-def test_it_learns_from_openings_between_the_shortest_and_the_context():
-    cut = _Openings(CONFIG, pad_id=0, seed=0)
-    rows = [{"ids": list(range(1, 31)), "label": 1}] * 300
-    batch = cut(rows)
-    lengths = batch["attention_mask"].sum(1)
-    assert (lengths.min(), lengths.max()) == (4, 16)
-    assert set(lengths.tolist()) == set(range(4, 17))
-    assert batch["input_ids"][0, : lengths[0]].tolist() == list(range(1, int(lengths[0]) + 1))
-    assert batch["labels"].tolist() == [1] * 300
-
-
-def test_an_opening_is_never_longer_than_its_text_and_never_empty():
-    batch = _Openings(CONFIG, pad_id=0, seed=0)([{"ids": [7], "label": 0}, {"ids": [], "label": 1}])
-    assert batch["input_ids"].tolist() == [[7], [0]]
-    assert batch["attention_mask"].tolist() == [[1], [1]]
-
-
-def test_a_context_below_the_shortest_opening_is_the_opening():
-    cut = _Openings(CONFIG.model_copy(update={"min_opening": 50}), pad_id=0, seed=0)
-    assert (cut.shortest, cut.longest) == (16, 16)
 
 
 # Scoring
@@ -168,10 +84,7 @@ def test_scores_that_are_not_finite_are_refused_with_a_text(reward, value):
         broken.model.classifier.bias[1] = value
     with pytest.raises(ScoreError) as raised:
         score_texts(broken, SOME, column=1, batch_size=4)
-    assert str(raised.value) == (
-        "reward model: 6 of 6 scores are not finite, the first for 'a fine film'; "
-        "check the model's weights, or its precision"
-    )
+    assert str(raised.value).startswith("reward: 6 of 6 scores are not finite, the first for 'a fine film'; check the")
     assert np.isfinite(score_texts(broken, SOME, column=0, batch_size=4)).all()
 
 
@@ -207,3 +120,85 @@ def test_a_model_without_a_limit_reads_whole_texts():
     loaded = Loaded(model, tokenizer(Spelling()))
     assert count_truncated(loaded, ["A" * 300]) == 0
     assert np.isfinite(score_texts(loaded, ["A" * 300, "ABC"], column=0, batch_size=2)).all()
+
+
+# As a kind of reward
+
+
+def test_it_is_the_reward_of_that_name_and_reads_the_stages_folder(reward, reward_folder, tmp_path):
+    """The text counts, with its prompt; the second is longer than the 16 tokens that the model reads."""
+    (tmp_path / "model").symlink_to(reward_folder)
+    samples = [{"prompt": "a", "text": "a fine film"}, {"prompt": "0", "text": "0123456789ABCDEF and more"}]
+    told: list[tuple[int, int]] = []
+    kind = REWARDS.get("classifier")(AlignConfig())
+    found = kind.score(tmp_path, samples, lambda done, total: told.append((done, total)))
+    expected = score_texts(reward, [sample["text"] for sample in samples], column=1, batch_size=8)
+    assert found.values == pytest.approx(expected.tolist(), abs=1e-6)
+    assert (found.truncated, told) == (1, [(2, 2)])
+
+
+def test_the_config_names_the_class_and_an_unknown_one_is_refused_with_the_models_name(reward_folder, tmp_path):
+    (tmp_path / "model").symlink_to(reward_folder)
+    samples = [{"prompt": "", "text": "a fine film"}]
+
+    def score(wanted: str) -> float:
+        kind = REWARDS.get("classifier")(build_config({"reward": {"positive_class": wanted}}))
+        return float(kind.score(tmp_path, samples).values[0])
+
+    assert score("auto") == score("POSITIVE") == score("1") != score("NEGATIVE")
+    assert "the reward model's classes are NEGATIVE, POSITIVE; set" in refusal(lambda: score("KIND"))
+
+
+# The class to reward
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(ModelError) as raised:
+        call()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "index"),
+    [
+        (["NEGATIVE", "POSITIVE"], "auto", 1),
+        (["positive", "negative"], "auto", 0),
+        (["neg", "neutral", "pos"], "auto", 2),
+        (["LABEL_0", "LABEL_1"], "auto", 1),
+        (["LABEL_0"], "auto", 0),
+        (["helpful"], "auto", 0),
+        (["toxic", "kind"], "kind", 1),
+        (["toxic", "kind"], "0", 0),
+        (["1", "0"], "1", 0),
+        (["1", "0"], "0", 1),
+        (["1 star", "2 stars", "3 stars"], "2", 2),
+        (["1", "2", "3"], "2", 1),
+    ],
+)
+def test_the_class_to_reward_is_found(names, wanted, index):
+    assert positive_class(SimpleNamespace(id2label=dict(enumerate(names))), wanted) == index
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["toxic", "kind"], "auto"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "auto"),
+        (["toxic", "kind"], "KIND"),
+        (["toxic", "kind"], "2"),
+    ],
+)
+def test_a_class_that_is_not_there_is_refused_with_those_that_are(names, wanted):
+    config = SimpleNamespace(id2label=dict(enumerate(names)))
+    assert refusal(lambda: positive_class(config, wanted)) == (
+        f"reward.positive_class: the reward model's classes are {', '.join(names)}; "
+        "set reward.positive_class to the one to reward"
+    )
+
+
+def test_a_name_of_several_classes_is_refused():
+    config = SimpleNamespace(id2label={0: "bad", 1: "good", 2: "good"})
+    assert refusal(lambda: positive_class(config, "good")) == (
+        "reward.positive_class: the reward model's classes are bad, good, good; good names several: give its index"
+    )
+    assert positive_class(config, "2") == 2

@@ -9,7 +9,7 @@ import torch
 
 from alignment.config import BaseConfig, RewardConfig
 from alignment.errors import Interrupted
-from alignment.rewards.classifier import train_reward
+from alignment.training.reward import train_reward
 from alignment.training.sft import train_base
 
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 16, "batch_size": 8, "learning_rate": 1e-2}
