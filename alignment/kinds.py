@@ -123,7 +123,11 @@ class Kinds(Generic[T]):
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
         """A choice among the names, for pydantic."""
-        return core_schema.literal_schema(list(self.names()) or ["dpo", "classifier"])  # TEMPORARY
+        return core_schema.literal_schema(list(self.names()))
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: Any) -> dict[str, Any]:
+        """The choice as an enumeration, also where there is one kind alone: Prefect's form draws it."""
+        return {"type": "string", "enum": list(self.names())}
 
     def __repr__(self) -> str:
         """The group, as a reader of a signature sees it."""
@@ -133,6 +137,7 @@ class Kinds(Generic[T]):
 LOSSES: Kinds[Any] = Kinds("losses", "loss", "alignment.training.losses")
 STRATEGIES: Kinds[Any] = Kinds("strategies", "strategy", "alignment.data.pairs")
 REWARDS: Kinds[Any] = Kinds("rewards", "reward", "alignment.rewards")
+REWARD_MODELS: Kinds[Any] = Kinds("reward_models", "reward_model", "alignment.rewards")
 ENGINES: Kinds[Any] = Kinds("engines", "engine", "alignment.sampling")
 PROMPTS: Kinds[Any] = Kinds("prompts", "prompt_source", "alignment.data.prompts")
 PAIRS: Kinds[Any] = Kinds("pairs", "pair_source", "alignment.data.pairs")

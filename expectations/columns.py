@@ -1,6 +1,8 @@
-"""The columns of a pair that validation reads; any others pass through unread."""
+"""The columns of a pair that validation reads: all but the sampler's log-probs, which may be missing."""
 
-TEXT = ("pair_id", "prompt_id", "prompt", "chosen", "rejected", "strategy")
-IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-NUMBERS = ("chosen_score", "rejected_score", "gap", "chosen_tokens", "rejected_tokens")
-REQUIRED = (*TEXT, *IDS, *NUMBERS)
+import pyarrow as pa
+
+from alignment.rows import PAIRS
+
+TEXT = tuple(field.name for field in PAIRS.schema if field.type == pa.string())
+REQUIRED = tuple(name for name in PAIRS.schema.names if "logprob" not in name)

@@ -10,6 +10,9 @@ A further check is one decorated function from the config to an expectation, or 
     def mean_gap(config: ValidationConfig) -> Expectation:
         return gxe.ExpectColumnMeanToBeBetween(column="gap", min_value=config.min_gap, meta=bound(config, "min_gap"))
 
+A check of another package is the same function under an entry point of the group `plumbline.expectations`, whose name
+is the function's.
+
 Row checks see every pair, with `chosen_chars` and `rejected_chars` added, and whatever their severity a failing row is
 quarantined. Set checks see the accepted pairs, with each figure of `expectations.summary` as a further column that
 holds one value throughout. What `meta` gives as `bound` completes the sentence "must be ..." in reports and errors.
@@ -23,6 +26,8 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
 from alignment.config import ValidationConfig
+from alignment.errors import ConfigError
+from alignment.kinds import EXPECTATIONS
 from expectations import custom
 from expectations.columns import REQUIRED
 
@@ -76,9 +81,21 @@ def _register(registry: dict[str, CheckFunction], function: CheckFunction) -> Ch
     return function
 
 
+def _require_installed() -> None:
+    """Import the checks of other packages. Raises ConfigError for an entry point that is no check."""
+    for name in EXPECTATIONS.all():
+        if name not in ROW_CHECKS and name not in SET_CHECKS:
+            package = EXPECTATIONS.origin(name).package
+            raise ConfigError(
+                f"{name!r} of the expectations: {package} registers no check of this name; decorate a function `{name}` "
+                "with `row_check` or `set_check` of `expectations.suites`, and name it in the entry point"
+            )
+
+
 def _suite(
     title: str, registry: dict[str, CheckFunction], config: ValidationConfig, severity: FailureSeverity
 ) -> ExpectationSuite:
+    _require_installed()
     suite = ExpectationSuite(name=title)
     for name, function in registry.items():
         built = function(config)

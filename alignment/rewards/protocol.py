@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from alignment.config import AlignConfig
-from alignment.kinds import REWARDS, Kinds, registers
+from alignment.kinds import REWARD_MODELS, REWARDS, registers
 from alignment.stages.job import Counts, Job
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
@@ -47,8 +47,6 @@ RewardModel = Callable[[Job], Counts]
 
 `job.inputs["texts"]` is there where `reward.model` is `train`.
 """
-
-REWARD_MODELS: Kinds[RewardModel] = Kinds("reward_models", "reward_model", "alignment.rewards")
 
 
 def reward(name: str) -> Callable[[Made], Made]:

@@ -11,18 +11,25 @@ from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.scoring import logprobs, rewards_of
+from alignment.stages.sources import fields_of, reward_source
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
+NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows"}
+"""Fields of `evaluation` that decide nothing of a judgement."""
+
+
 def reads(config: AlignConfig) -> dict[str, Any]:
     """What decides the samples of an evaluation, and what is measured on them."""
     return {
-        "sampling": config.sampling.model_dump(exclude={"samples_per_prompt", "shard_prompts", "batch_size"}),
+        "sampling": fields_of(
+            config.sampling, config.sampling.engine, without={"samples_per_prompt", "shard_prompts", "batch_size"}
+        ),
         "samples_per_prompt": config.evaluation.samples_per_prompt,
-        "judge": config.evaluation.judge,
-        "reward": {"kind": config.reward.kind, "positive_class": config.reward.positive_class},
+        "judge": fields_of(config.evaluation, config.evaluation.judge, without=NOT_JUDGES),
+        "reward": reward_source(config),
         "seed": config.seed,
     }
 

@@ -6,6 +6,7 @@ from alignment.kinds import LOSSES, TRAINERS
 from alignment.rows import HISTORY, MODEL, REFERENCED, Rows
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import forget_base
+from alignment.stages.sources import fields_of
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
@@ -18,7 +19,10 @@ COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "refe
 @stage(
     title="train policy",
     needs=("base", "reference"),
-    reads=lambda c: {"dpo": c.dpo.model_dump(exclude={"checkpoint_every"}), "seed": c.seed},
+    reads=lambda c: {
+        "dpo": fields_of(c.dpo, c.dpo.trainer, c.dpo.loss, without={"checkpoint_every"}),
+        "seed": c.seed,
+    },
     makes=lambda c: f"{c.dpo.steps:,} steps of {c.dpo.batch_size * c.dpo.accumulation} pairs, {c.dpo.loss}",
     slots=1,
     trains=True,

@@ -9,6 +9,7 @@ from alignment.rows import PROMPTS, SAMPLES
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
+from alignment.stages.sources import fields_of
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 
 
@@ -31,7 +32,10 @@ def part(job: Job) -> Counts:
 @stage(
     title="merge samples",
     needs=("base", "prompts"),
-    reads=lambda c: {"sampling": c.sampling.model_dump(exclude={"batch_size", "shard_prompts"}), "seed": c.seed},
+    reads=lambda c: {
+        "sampling": fields_of(c.sampling, c.sampling.engine, without={"batch_size", "shard_prompts"}),
+        "seed": c.seed,
+    },
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples",
     slots=1,
     uses=lambda c: [(ENGINES, c.sampling.engine)],

@@ -4,13 +4,14 @@ from alignment.kinds import REWARDS
 from alignment.rows import SAMPLES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import rewards_of
+from alignment.stages.sources import reward_source
 from alignment.stages.stage import MODELS, stage
 
 
 @stage(
     title="score samples",
     needs=("samples", "reward"),
-    reads=lambda c: {"kind": c.reward.kind, "positive_class": c.reward.positive_class},
+    reads=reward_source,
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} scores",
     slots=1,
     uses=lambda c: [(REWARDS, c.reward.kind)],

@@ -1,30 +1,25 @@
 """The rewards of samples, and their log-probs under a model."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignment.rows import MODEL, Rows
+from alignment.kinds import REWARDS
+from alignment.rows import Rows
 from alignment.stages.job import Job
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-def rewards_of(job: Job, rows: Rows) -> tuple[list[float], int]:
-    """The reward of each sample, a raw logit, and how many texts are longer than the reward model reads.
+def rewards_of(job: Job, rows: Rows) -> tuple[Sequence[float], int]:
+    """The reward of each sample, and how many of their texts were read in part only.
 
-    Raises ModelError where the class to reward is unknown, ScoreError where a score is not finite.
+    Raises ScoreError where a score is not finite, and what the kind of reward raises.
     """
-    from alignment import models
-    from alignment.rewards import classifier as rewards
+    from alignment.rewards.checking import score
 
-    texts = [row["text"] for row in rows]
-    loaded = models.load_reward(job.inputs["reward"] / MODEL, name=f"reward.model {job.config.reward.model}")
-    column = rewards.positive_class(loaded.model.config, job.config.reward.positive_class)
-    batch_size = job.config.reward.batch_size * 8  # nothing is kept for a backward pass
-    scored: list[float] = rewards.score_texts(
-        loaded, texts, column=column, batch_size=batch_size, progress=job.progress
-    ).tolist()
-    return scored, rewards.count_truncated(loaded, texts)
+    found = score(REWARDS.get(job.config.reward.kind)(job.config), job.inputs["reward"], rows, job.progress)
+    return found.values, found.truncated
 
 
 def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:

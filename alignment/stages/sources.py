@@ -1,10 +1,11 @@
 """What decides a result beside the configuration: the content of local models and files, wherever they lie."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from alignment import models
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, Group
 from alignment.data import prompts, reading
 from alignment.errors import DataError, ModelError
 from alignment.stages.store import digest, digest_file
@@ -17,11 +18,25 @@ FOLDERS = ("checkpoint-", "runs", "logs", "onnx", "original", "__pycache__")
 """How folders begin that trainings and publishers leave beside a model."""
 
 
+def fields_of(group: Group, *chosen: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """A group's fields; of the groups that kinds brought, those of the `chosen` kinds alone."""
+    found = group.model_dump(exclude=set(without))
+    return {name: value for name, value in found.items() if not isinstance(value, dict) or name in chosen}
+
+
+def reward_source(config: AlignConfig) -> dict[str, Any]:
+    """What decides the scores, beside the samples and the model."""
+    kind = config.reward.kind
+    others = type(config.reward).model_fields.keys() - {"kind", "positive_class", kind}
+    return fields_of(config.reward, kind, without=others)
+
+
 def model_source(config: AlignConfig, group: models.Kind) -> Any:
     """What decides a model: the recipe where it is trained here, the content where it is local, the name on the hub."""
     settings = config.base if group == "base" else config.reward
     if settings.model == "train":
-        recipe = settings.model_dump(exclude={"model", "revision", "positive_class"})
+        kind = () if group == "base" else (config.reward.kind,)
+        recipe = fields_of(settings, *kind, without={"model", "revision", "positive_class"})
         return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
     return _content(settings.model, group) or {"hub": settings.model, "revision": settings.revision}
 
@@ -33,7 +48,7 @@ def anchor_source(config: AlignConfig) -> Any:
 
 def prompts_source(config: AlignConfig) -> Any:
     """The settings of the prompts, and the ids that are excluded, wherever their file lies."""
-    settings = config.prompts.model_dump(exclude={"exclude"})
+    settings = fields_of(config.prompts, config.prompts.mode, without={"exclude"})
     excluded = digest(sorted(prompts.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
     return {"prompts": settings, "excluded": excluded, "seed": config.seed}
 

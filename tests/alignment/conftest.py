@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import pyarrow.parquet as pq
+import pytest
 
 from tasks.pipeline import PIPELINE
 from tests.alignment.chain import PROMPTS, Chain, config

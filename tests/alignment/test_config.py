@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticError
 
-from alignment.config import AlignConfig, GridConfig, Group, Loss, build_config, build_grid, flatten, load_config, merge
+from alignment.config import AlignConfig, GridConfig, Group, build_config, build_grid, flatten, load_config, merge
 from alignment.errors import ConfigError, InputError
+from alignment.kinds import Kinds
 from flows.cli.flags import Flags, overrides
 
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
@@ -475,10 +476,30 @@ def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
     assert all(issubclass(model, Group) for model in GROUPS.values())
 
 
-def test_the_losses_are_those_of_the_choice():
-    from alignment.training.losses import LOSSES
+def test_a_choice_is_one_of_the_kinds_that_are_registered():
+    """Each names one of its registry by default; so a new kind needs no line here."""
+    chosen = {
+        f"{group}.{name}": info.default in kinds.names()
+        for group, model in GROUPS.items()
+        for name, info in model.model_fields.items()
+        for kinds in info.metadata
+        if isinstance(kinds, Kinds)
+    }
+    assert chosen == dict.fromkeys(
+        ["reward.kind", "prompts.mode", "sampling.engine", "pairs.source", "pairs.strategy", "dpo.trainer", "dpo.loss",
+         "evaluation.judge"],
+        True,
+    )  # fmt: skip
 
-    assert set(LOSSES) == set(get_args(Loss))
+
+def test_the_configuration_does_nothing_beside_checking_itself():
+    """Its code is in no stage's key, only its values are: behaviour here could change a result unseen."""
+    allowed = {"validate", "model_config"}
+    for group in (AlignConfig, *GROUPS.values()):
+        found = group.__pydantic_decorators__
+        decorated = {*found.validators, *found.field_validators, *found.root_validators, *found.model_validators}
+        own = {name for name in vars(group) if not name.startswith(("__", "_abc", "model_"))}
+        assert own - decorated - set(group.model_fields) - allowed == set(), group
 
 
 # What a sweep tries, and what rounds add

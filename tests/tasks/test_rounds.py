@@ -7,13 +7,13 @@ import pytest
 
 from alignment.config import AlignConfig, build_config
 from alignment.errors import DataError, ModelError, NothingNewError
-from alignment.stages.plan import keys as stage_keys
 from alignment.stages.store import StageRef
 from tasks import rounds
-from tasks.data import require_new
+from tasks.checks import require_new
 from tasks.home import home, store
 from tasks.registry import runs, versions
 from tasks.registry.versions import RegisteredVersion
+from tests.alignment.chain import keys
 
 CONFIG = AlignConfig()
 CHAMPION = RegisteredVersion("plumbline-quickstart", "3", ("champion",), "run 3", {versions.KEY: "policy 3"})
@@ -61,7 +61,7 @@ def written(key: str, weights: str) -> StageRef:
     def fill(folder: Path) -> dict[str, int]:
         (folder / "model").mkdir()
         (folder / "model" / "model.safetensors").write_text(weights)
-        return {"brought_in": 1}
+        return {"copied": 1}
 
     return store().write("base", key, fill)
 
@@ -178,8 +178,7 @@ def test_a_base_that_the_store_lost_is_made_again_where_it_comes_out_the_same(
 ) -> None:
     again = written("key", "weights")
     mlflow.lineage = {"base": again.model_copy(update={"key": "lost"})}
-    monkeypatch.setattr(rounds, "load_texts", lambda config, keys: None)
-    monkeypatch.setattr(rounds, "base_model", lambda config, keys, refs: again)
+    monkeypatch.setattr(rounds, "compute_alone", lambda goal, config: again)
     rounds.anchor_version(CONFIG, CHAMPION)
     assert mlflow.logged == [("run 3", again.path / "model")]
 
@@ -187,8 +186,7 @@ def test_a_base_that_the_store_lost_is_made_again_where_it_comes_out_the_same(
 def test_a_base_that_is_lost_is_told_with_the_way_out(mlflow: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     other = written("key", "other weights")
     mlflow.lineage = {"base": other.model_copy(update={"key": "lost", "digest": "0123456789abcdef"})}
-    monkeypatch.setattr(rounds, "load_texts", lambda config, keys: None)
-    monkeypatch.setattr(rounds, "base_model", lambda config, keys, refs: other)
+    monkeypatch.setattr(rounds, "compute_alone", lambda goal, config: other)
     with pytest.raises(ModelError) as raised:
         rounds.anchor_version(CONFIG, CHAMPION)
     assert str(raised.value) == (
@@ -205,8 +203,7 @@ def test_a_base_in_the_store_that_is_not_the_champion_s_is_not_taken_for_it(
     """The same key with another content, as after the folder was written anew."""
     other = written("key", "other weights")
     mlflow.lineage = {"base": other.model_copy(update={"digest": "another"})}
-    monkeypatch.setattr(rounds, "load_texts", lambda config, keys: None)
-    monkeypatch.setattr(rounds, "base_model", lambda config, keys, refs: other)
+    monkeypatch.setattr(rounds, "compute_alone", lambda goal, config: other)
     with pytest.raises(ModelError, match="is no longer in the store"):
         rounds.anchor_version(CONFIG, CHAMPION)
 
@@ -223,7 +220,7 @@ def prompts(train: int, used: int) -> StageRef:
 def test_fewer_new_prompts_than_a_set_of_pairs_needs_are_nothing_new(new: int) -> None:
     """By default a prompt gives one pair, and a set needs 64: with 63 prompts the validation would stop each round."""
     with pytest.raises(NothingNewError) as raised:
-        require_new(CONFIG, prompts(new, 700))
+        require_new(CONFIG, {"prompts": prompts(new, 700)}, "")
     assert str(raised.value) == (
         f"nothing new to learn from: {new} prompts that no earlier round has used (700 were), and a round needs 64 "
         "(validation.min_distinct_prompts, validation.min_pairs); give new texts in data.path"
@@ -237,25 +234,25 @@ def test_fewer_new_prompts_than_a_set_of_pairs_needs_are_nothing_new(new: int) -
 def test_what_a_set_needs_depends_on_the_pairs_a_prompt_gives(strategy: str, samples: int, enough: int) -> None:
     """64 pairs are 64 prompts at 1 each, 32 at 2, and 11 at 6, where 32 distinct prompts are the tighter bound."""
     config = build_config({"pairs": {"strategy": strategy}, "sampling": {"samples_per_prompt": samples}})
-    require_new(config, prompts(enough, 700))
+    require_new(config, {"prompts": prompts(enough, 700)}, "")
     with pytest.raises(NothingNewError, match=f"a round needs {enough} "):
-        require_new(config, prompts(enough - 1, 700))
+        require_new(config, {"prompts": prompts(enough - 1, 700)}, "")
 
 
 def test_enough_new_prompts_are_enough() -> None:
-    require_new(CONFIG, prompts(512, 700))
+    require_new(CONFIG, {"prompts": prompts(512, 700)}, "")
 
 
 def test_too_few_prompts_that_nobody_used_are_left_to_the_validation() -> None:
     """Small data is an error, not a round to skip."""
-    require_new(CONFIG, prompts(3, 0))
+    require_new(CONFIG, {"prompts": prompts(3, 0)}, "")
 
 
 def test_the_keys_of_a_round_are_those_of_its_prompts(mlflow: Registry) -> None:
     """A round that died finds its stages again: the same used prompts give the same keys."""
     mlflow.used = {"a", "b"}
-    one, two = (stage_keys(rounds.next_round(CONFIG)) for _ in range(2))
+    one, two = (keys(rounds.next_round(CONFIG)) for _ in range(2))
     mlflow.used = {"a", "b", "c"}
-    other = stage_keys(rounds.next_round(CONFIG))
+    other = keys(rounds.next_round(CONFIG))
     assert one == two
     assert {name for name in one if one[name] == other[name]} == {"texts", "base", "reward"}

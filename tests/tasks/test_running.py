@@ -13,22 +13,21 @@ import pytest
 
 from alignment.config import AlignConfig
 from alignment.errors import Interrupted, ValidationError
-from alignment.stages.plan import keys as stage_keys
+from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
-from tasks import pairs, running
+from tasks import checks, running, stages
 from tasks.home import store
+from tasks.pipeline import PIPELINE
 from tasks.registry import connection, runs
 from tasks.running import Event, run_stage
-from tasks.samples import merge_samples, shards
 from tasks.stopping import stopping_as_one
 from tasks.transient import is_transient
 
 CONFIG = AlignConfig.model_validate({"sampling": {"shard_prompts": 8}})
 
 
-@pytest.fixture(scope="module")
-def keys() -> dict[str, str]:
-    return stage_keys(CONFIG)
+TEXTS = PIPELINE["texts"]
+SAMPLES = PIPELINE["samples"]
 
 
 @pytest.fixture
@@ -54,37 +53,69 @@ def no_slot() -> Any:
 # Shards
 
 
+@pytest.fixture
+def refs() -> dict[str, StageRef]:
+    """A base and twenty prompts."""
+    return {name: store().write(name, "k1", rows(20)) for name in ("base", "prompts")}
+
+
+def as_functions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Let tasks be plain functions, without a server; gives the parts as they are asked for."""
+    asked: list[tuple[int, int]] = []
+
+    class Part:
+        def with_options(self, **_: Any) -> "Part":
+            return self
+
+        def map(self, ranges: list[tuple[int, int]], *_: Any) -> "Part":
+            asked.extend(ranges)
+            return self
+
+        def result(self) -> list[StageRef]:
+            folder, key = "samples-parts", key_of(SAMPLES, CONFIG, refs_of_parts)
+            return [store().write(folder, f"{key}-{one}-{two}", rows(two - one)) for one, two in asked]
+
+    refs_of_parts = {name: store().write(name, "k1", rows(20)) for name in ("base", "prompts")}
+    monkeypatch.setattr(stages, "_part_task", lambda _: Part())
+    task = stages._task
+    monkeypatch.setattr(stages, "_task", lambda name: task(name).fn)
+    return asked
+
+
 def test_samples_that_are_merged_are_not_drawn_again(
-    keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, events: list[Event]
+    refs: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:
     monkeypatch.setattr(running, "_gpu_is_limited", no_slot)
-    refs = {"prompts": store().write("prompts", keys["prompts"], rows(20))}
-    ranges = [(0, 8), (8, 16), (16, 20)]
-    assert shards(CONFIG, keys, refs) == ranges
-    parts = [
-        store().write("samples-parts", f"{keys['samples']}-{first}-{last}", rows(last - first))
-        for first, last in ranges
-    ]
-    merged = merge_samples.fn(parts, CONFIG, keys, refs)
+    asked = as_functions(monkeypatch)
+    merged = stages.compute(SAMPLES, CONFIG, refs)
+    assert asked == [(0, 8), (8, 16), (16, 20)]
     assert merged.counts["samples"] == 20
     assert list((store().root / "samples-parts").iterdir()) == []
 
-    assert shards(CONFIG, keys, refs) == []
-    assert merge_samples.fn([], CONFIG, keys, refs).path == merged.path
+    asked.clear()
+    assert stages.compute(SAMPLES, CONFIG, refs).path == merged.path
+    assert asked == []
     assert [event.kind for event in events] == ["started", "computed", "cached"]
 
 
 def test_what_another_process_finished_meanwhile_is_not_computed(
-    keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, events: list[Event]
+    monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:
     @contextmanager
     def lock(*_: Any) -> Iterator[None]:
-        store().write("texts", keys["texts"], rows(3))
+        store().write("texts", key_of(TEXTS, CONFIG, {}), rows(3))
         yield
 
     monkeypatch.setattr("alignment.stages.store.Store.lock", lock)
-    assert run_stage("texts", CONFIG, keys, {}).cached
+    assert run_stage(TEXTS, CONFIG, {}).cached
     assert [event.kind for event in events] == ["started", "cached"]
+
+
+def test_every_stage_is_a_task_of_the_name_that_its_declaration_gives() -> None:
+    found = {name: stages._task(name) for name in PIPELINE}
+    assert [task.name for task in found.values()] == [stage.title for stage in PIPELINE.values()]
+    assert stages._part_task("samples").name == "sample shard"
+    assert len({task.task_key for task in found.values()}) == len(PIPELINE)
 
 
 # The GPU slot and progress
@@ -113,19 +144,19 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
     from prefect.client.schemas.objects import GlobalConcurrencyLimit
     from prefect.exceptions import ObjectNotFound
 
-    taken: list[str] = []
+    taken: list[tuple[str, int]] = []
 
     @contextmanager
-    def concurrency(name: str, **_: Any) -> Iterator[None]:
-        taken.append(name)
+    def concurrency(name: str, *, occupy: int, **_: Any) -> Iterator[None]:
+        taken.append((name, occupy))
         yield
 
     monkeypatch.setattr(running, "concurrency", concurrency)
     for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
         monkeypatch.setattr(running, "get_client", lambda *, limit=limit, **_: Client(limit))
-        with running.gpu_slot("base"):
+        with running.gpu_slot("base", 2):
             pass
-    assert taken == ["gpu"]
+    assert taken == [("gpu", 2)]
 
 
 @pytest.fixture
@@ -184,12 +215,12 @@ def test_a_run_that_is_asked_to_stop_waits_for_no_slot_and_is_not_tried_again(qu
     assert not is_transient(raised.value)
 
 
-def test_a_run_that_is_asked_to_stop_does_not_wait_for_another_process(keys: dict[str, str]) -> None:
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_another_process() -> None:
     with suppress(KeyboardInterrupt), stopping_as_one():
         of_the_run = copy_context()
         raise KeyboardInterrupt
-    with store().lock("texts", keys["texts"]), pytest.raises(Interrupted):
-        of_the_run.run(run_stage, "texts", CONFIG, keys, {})
+    with store().lock("texts", key_of(TEXTS, CONFIG, {})), pytest.raises(Interrupted):
+        of_the_run.run(run_stage, TEXTS, CONFIG, {})
 
 
 def test_a_server_that_is_away_does_not_stop_a_stage(
@@ -227,13 +258,13 @@ def test_a_run_that_validation_stops_shows_why_in_mlflow(
     validated: StageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_place", connection.Place(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "files"))
-    monkeypatch.setattr(pairs, "create_table_artifact", lambda **_: None)
+    monkeypatch.setattr(checks, "create_table_artifact", lambda **_: None)
     refs = {"texts": store().write("texts", "k1", rows(5)), "validation": validated}
     with (
         pytest.raises(ValidationError, match=r"min_pairs = 9; the quarantined pairs, with reasons, are in /") as raised,
         runs.run(CONFIG, "stopped") as run_id,
     ):
-        pairs.require_valid.fn(refs, run_id)
+        checks.require_valid.fn(CONFIG, refs, run_id)
     assert Path(str(raised.value).rpartition(" in ")[2]).exists()
     client = connection.client()
     files = {item.path for item in client.list_artifacts(run_id, "validation")}

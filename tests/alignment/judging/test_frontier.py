@@ -9,7 +9,7 @@ from alignment.config import AlignConfig, GridConfig, flatten
 from alignment.errors import ConfigError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
 from alignment.judging.report import Delta, EvalReport, Judgement, ModelMetrics
-from alignment.stages.plan import keys
+from tests.alignment.chain import keys
 
 METRICS = ModelMetrics(
     reward_mean=0.0,

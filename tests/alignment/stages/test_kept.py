@@ -2,7 +2,7 @@
 
 import pytest
 
-from alignment import models
+from alignment import device
 from alignment.stages import kept
 from alignment.stages.job import Job
 
@@ -21,6 +21,6 @@ def test_the_base_model_that_was_kept_sets_its_threads_again(job, monkeypatch):
     """A reward model of another size may have been loaded in between."""
     placed: list[object] = []
     loaded = kept.base_model(job)
-    monkeypatch.setattr(models, "place", placed.append)
+    monkeypatch.setattr(device, "place", placed.append)
     assert kept.base_model(job) is loaded
     assert placed == [loaded.model]

@@ -10,6 +10,7 @@ import pytest
 
 from alignment.config import AlignConfig, build_config, flatten
 from alignment.errors import DataError, ModelError
+from alignment.kinds import Kinds
 from alignment.stages import code, sources
 from alignment.stages.code import code_version, imports
 from alignment.stages.plan import Pipeline, key_of, lineage
@@ -189,6 +190,14 @@ def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
     assert moved({}, {"base": {"vocab_size": 512}}) == DOWNSTREAM["base"] | DOWNSTREAM["reward"]
 
 
+FIELDS = {
+    f"{group}.{name}": info
+    for group, model in AlignConfig.model_fields.items()
+    if group != "seed"
+    for name, info in model.annotation.model_fields.items()  # type: ignore[union-attr]
+} | {"seed": AlignConfig.model_fields["seed"]}
+
+
 def test_every_field_moves_a_key_unless_it_is_known_not_to():
     """A new field that no key sees would give old results for new settings."""
     unseen = {
@@ -199,6 +208,14 @@ def test_every_field_moves_a_key_unless_it_is_known_not_to():
     for name, value in flatten(config).items():
         group, _, field = name.rpartition(".")
         if group in {"gates", "registry"}:
+            continue
+        kinds = next((found for found in FIELDS[name].metadata if isinstance(found, Kinds)), None)
+        if kinds is not None:
+            value = next((kind for kind in kinds.names() if kind != value), None)
+            if value is None:  # the only one of its kind
+                continue
+            part = getattr(config, group).model_copy(update={field: value})
+            assert moved(config, config.model_copy(update={group: part})), name
             continue
         other = not value if isinstance(value, bool) else f"{value}!" if isinstance(value, str) else value + 1
         other = __file__ if name == "prompts.exclude" else other  # its content counts
@@ -301,8 +318,9 @@ def test_no_path_is_in_a_key(tmp_path, folder):
             "evaluation": {"anchor": str(folder)},
         }
     )
-    found = keys(config)
-    assert str(tmp_path) not in str([lineage(stage, config, found) for stage in PIPELINE.values()])
+    ref = StageRef(stage="any", key="k", path=tmp_path, digest="content", counts={}, seconds=0.0)
+    found = [lineage(stage, config, dict.fromkeys(PIPELINE, ref)) for stage in PIPELINE.values()]
+    assert str(tmp_path) not in str(found)
 
 
 # Prompts of earlier rounds
@@ -338,7 +356,9 @@ def test_a_list_that_cannot_be_read_is_refused_in_one_line(name, tmp_path):
 
 def test_without_an_anchor_there_is_no_stage_for_it(tmp_path):
     assert set(keys(AlignConfig())) == WAY
-    assert [item.stage.name for item in plan(AlignConfig(), Store(tmp_path))] == [n for n in PIPELINE if n in WAY]
+    assert [item.stage.name for item in PIPELINE.plan(AlignConfig(), Store(tmp_path))] == [
+        n for n in PIPELINE if n in WAY
+    ]
 
 
 def test_an_anchor_adds_its_stages_and_changes_the_report_alone(folder):

@@ -1,0 +1,21 @@
+"""The reward `brevity`: the closer to a number of words, the better; it needs no model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.config import AlignConfig
+from alignment.rewards.protocol import Progress, Scores, reward
+
+
+@reward("brevity")
+class Brevity:
+    """Minus the distance of a text's number of words from `reward.brevity.words`."""
+
+    def __init__(self, config: AlignConfig) -> None:
+        """Take the number of words from the configuration."""
+        self.words = config.reward.brevity.words  # type: ignore[attr-defined] # a field that this package brings
+
+    def score(self, folder: Path, samples: Sequence[Mapping[str, Any]], progress: Progress | None = None) -> Scores:
+        """One score per sample; there is nothing in the folder."""
+        return Scores([-abs(len(sample["text"].split()) - self.words) / self.words for sample in samples])
