@@ -17,7 +17,7 @@ from alignment.models import using
 T = TypeVar("T")
 
 ROWS = 3  # of a batch
-ALLOWED = {"fp32": (2e-4, 1e-3), "bf16": (0.05, 0.5)}  # nats a token, and nats or logits on top: many times rounding
+ALLOWED = {"fp32": (2e-4, 1e-3), "bf16": (0.05, 0.5)}  # nats per token, and nats or logits on top: many times rounding
 
 
 class SelfCheck:
@@ -44,7 +44,7 @@ class SelfCheck:
                 )
             off = abs(found[row] - expected)
             if found[row] != expected and not off <= self.floor + self.per_token * lengths[row]:
-                raise self._error(f"{off / max(1, lengths[row]):.2g} nats a token", found[row], expected)
+                raise self._error(f"{off / max(1, lengths[row]):.2g} nats per token", found[row], expected)
 
     def logits(self, found: NDArray[np.float64], alone: Callable[[int], NDArray[np.float64]], *, padded: bool) -> None:
         """Compare a batch's logits [B, classes] with `alone(row)` [classes].

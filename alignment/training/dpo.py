@@ -3,7 +3,6 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,17 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from alignment.config import DPOConfig
+from alignment.config import AlignConfig, DPOConfig
+from alignment.errors import ConfigError
+from alignment.kinds import LOSSES
 from alignment.logprobs import SequenceBatch, completion_logits, pad_right, sum_logprobs
+from alignment.models import Loaded, using
+from alignment.selfcheck import SelfCheck, plain_logprob
 from alignment.training.harness import Progress, SafeTrainer, Settings, fit
-from alignment.training.losses import LOSSES, PairLogps, chosen_nll
+from alignment.training.losses import PairLogps, chosen_nll, has_smoothing
+from alignment.training.protocol import Row, TrainingOutcome, trainer
 
 logger = logging.getLogger(__name__)
-
-Row = dict[str, float]
 
 RANDOM = ("dropout", "layerdrop", "drop_path", "drop_prob", "jitter")
 """Parts of the names under which modules keep how much they draw at random."""
@@ -27,13 +29,89 @@ RANDOM = ("dropout", "layerdrop", "drop_path", "drop_prob", "jitter")
 _RUNAWAY_ACCURACY = 0.98
 
 
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """Logged metrics, one row every `dpo.log_every` steps, and the step after which training ended."""
+@trainer("dpo")
+def train_policy(
+    loaded: Loaded,
+    pairs: Sequence[dict[str, Any]],
+    config: AlignConfig,
+    *,
+    work: Path,
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+) -> TrainingOutcome:
+    """Train every weight with the loss `dpo.loss`, after a check that the policy starts as the pairs' reference.
 
-    history: list[Row]
-    steps: int
-    stopped_early: bool
+    The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
+    step 0 is near 0 and not 0. Raises SelfCheckError where the check fails, and as `train` does.
+    """
+    _require_own_reference(loaded, pairs[: config.dpo.batch_size])
+    return train(
+        loaded.model,
+        pairs,
+        config.dpo,
+        seed=config.seed,
+        pad_id=loaded.pad_id,
+        work=work,
+        name=loaded.name,
+        progress=progress,
+        on_row=on_row,
+    )
+
+
+def train(
+    model: Any,
+    pairs: Sequence[dict[str, Any]],
+    config: DPOConfig,
+    *,
+    seed: int,
+    pad_id: int,
+    work: Path,
+    name: str = "the model",
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+) -> TrainingOutcome:
+    """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
+
+    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
+    Raises ConfigError if `label_smoothing` has no effect on the loss, TrainingError if the loss stops being finite, and
+    ModelError, which calls the model `name`, if it cannot be trained.
+    """
+    if config.label_smoothing and not has_smoothing(LOSSES.get(config.loss)):
+        raise ConfigError(
+            f"dpo.label_smoothing = {config.label_smoothing:g} has no effect on the {config.loss} loss: "
+            "set it to 0, or take the sigmoid or robust loss"
+        )
+    without_dropout(model)
+    settings = Settings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, config.steps),
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        others={
+            "gradient_accumulation_steps": config.accumulation,
+            "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
+            "optim": {"adamw": "adamw_torch"}.get(config.optimizer, config.optimizer),
+            "weight_decay": config.weight_decay,
+            "max_grad_norm": config.max_grad_norm,
+            "bf16": config.precision == "bf16",
+        },
+    )
+    state = fit(
+        model,
+        pairs,
+        settings,
+        lambda rows: collate(rows, pad_id),
+        seed=seed,
+        work=work,
+        name=name,
+        progress=progress,
+        callbacks=[WatchLogs(config, on_row)],
+        trainer=partial(DPOTrainer, config),
+    )
+    history = [metrics_row(row, int(row["step"])) for row in state.log_history if "chosen_drop" in row]
+    return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
 
 
 def collate(pairs: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
@@ -60,8 +138,8 @@ def pair_logps(model: Any, inputs: dict[str, Tensor]) -> tuple[PairLogps, Tensor
 
 
 def objective(pairs: PairLogps, config: DPOConfig) -> Tensor:
-    """Each pair's loss plus, where asked for, its NLL a chosen token; shape [B], so that no pair depends on others."""
-    value = LOSSES[config.loss](pairs, config.beta, config.label_smoothing)
+    """Each pair's loss plus, where asked for, its NLL per chosen token; shape [B]: no pair depends on others."""
+    value: Tensor = LOSSES.get(config.loss)(pairs, config.beta, config.label_smoothing)
     return value + config.nll_weight * chosen_nll(pairs) if config.nll_weight else value
 
 
@@ -131,7 +209,7 @@ class WatchLogs(TrainerCallback):
     """Passes each row of metrics on, warns of a runaway margin, and stops when the chosen log-prob fell too far."""
 
     def __init__(self, config: DPOConfig, on_row: Callable[[Row], None] | None) -> None:
-        """`on_row` hears of each row as it is logged."""
+        """`on_row` takes each row as it is logged."""
         self.config = config
         self.on_row = on_row
         self._last_margin = 0.0
@@ -147,7 +225,9 @@ class WatchLogs(TrainerCallback):
         if logs["rewards/accuracy"] > _RUNAWAY_ACCURACY and growing and not self._warned:
             self._warned = True
             logger.warning(
-                "step %d: accuracy %.3f and the margin (%.2f) still grows; more steps buy distance, not preference",
+                "step %d: nearly every pair is ranked right (accuracy %.3f), and the margin (%.2f) still grows: "
+                "further steps move the policy away from the reference without improving the ranking; "
+                "take fewer (dpo.steps)",
                 state.global_step,
                 logs["rewards/accuracy"],
                 logs["rewards/margin"],
@@ -169,57 +249,6 @@ def metrics_row(logs: dict[str, float], step: int) -> Row:
     return {"step": step} | {name: float(value) for name, value in logs.items() if name not in {"epoch", "step"}}
 
 
-def train(
-    model: Any,
-    pairs: Sequence[dict[str, Any]],
-    config: DPOConfig,
-    *,
-    seed: int,
-    pad_id: int,
-    work: Path,
-    name: str = "the model",
-    progress: Progress | None = None,
-    on_row: Callable[[Row], None] | None = None,
-) -> TrainingOutcome:
-    """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
-
-    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
-    Raises TrainingError if the loss stops being finite, and ModelError if the model cannot be trained; errors call it
-    `name`.
-    """
-    without_dropout(model)
-    settings = Settings(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, config.steps),
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-        others={
-            "gradient_accumulation_steps": config.accumulation,
-            "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
-            "optim": {"adamw": "adamw_torch"}.get(config.optimizer, config.optimizer),
-            "weight_decay": config.weight_decay,
-            "max_grad_norm": config.max_grad_norm,
-            "bf16": config.precision == "bf16",
-        },
-    )
-    state = fit(
-        model,
-        pairs,
-        settings,
-        lambda rows: collate(rows, pad_id),
-        seed=seed,
-        work=work,
-        name=name,
-        progress=progress,
-        callbacks=[WatchLogs(config, on_row)],
-        trainer=partial(DPOTrainer, config),
-    )
-    history = [metrics_row(row, int(row["step"])) for row in state.log_history if "chosen_drop" in row]
-    return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
-
-
 def without_dropout(model: Any) -> None:
     """Switch dropout off for good, and left-out layers and noisy routing with it.
 
@@ -231,3 +260,22 @@ def without_dropout(model: Any) -> None:
         for name, value in vars(module).items():
             if isinstance(value, float) and any(part in name for part in RANDOM):
                 setattr(module, name, 0.0)
+
+
+def _require_own_reference(loaded: Loaded, pairs: Sequence[dict[str, Any]]) -> None:
+    """Raise SelfCheckError unless the policy starts as its reference: what the batch gives, and what the pairs hold."""
+
+    def alone(row: int) -> float:
+        return plain_logprob(loaded.model, pairs[row]["prompt_ids"], pairs[row]["chosen_ids"])
+
+    with using(loaded.name, "training"), torch.inference_mode():
+        device = loaded.model.device
+        batch = {name: tensor.to(device) for name, tensor in collate(pairs, loaded.pad_id).items()}
+        without_dropout(loaded.model)
+        loaded.model.train()  # as it will be: whatever still draws at random shows
+        found = pair_logps(loaded.model, batch)[0].chosen.tolist()
+        loaded.model.eval()
+    lengths = [len(pair["chosen_ids"]) for pair in pairs]
+    given = [pair["reference_chosen"] for pair in pairs]
+    for work, values in (("training", found), ("the pairs' reference", given)):
+        SelfCheck(work, loaded.name, loaded.model).logprobs(values, lengths, alone, padded=True)

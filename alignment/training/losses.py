@@ -1,4 +1,7 @@
-"""DPO's losses: pure functions from log-probabilities to one value a pair."""
+"""DPO's losses: pure functions from the log-probabilities of pairs to one value per pair.
+
+A package adds a loss by an entry point of the group `plumbline.losses`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from alignment.kinds import LOSSES, registers
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,25 @@ class PairLogps:
 
 
 LossFunction = Callable[[PairLogps, float, float], Tensor]
+"""`(pairs, beta, label_smoothing)` to the loss of each pair, [B]; label_smoothing is the chance ε of a wrong label."""
 
-LOSSES: dict[str, LossFunction] = {}
+_WITHOUT_SMOOTHING: set[LossFunction] = set()
 
 
-def loss(name: str) -> Callable[[LossFunction], LossFunction]:
-    """Register a loss `(pairs, beta, label_smoothing) -> Tensor [B]` under the name that `dpo.loss` takes."""
+def loss(name: str, *, smoothing: bool = True) -> Callable[[LossFunction], LossFunction]:
+    """Register a loss under the name that `dpo.loss` takes; without `smoothing`, it ignores its `label_smoothing`."""
 
     def register(function: LossFunction) -> LossFunction:
-        LOSSES[name] = function
-        return function
+        if not smoothing:
+            _WITHOUT_SMOOTHING.add(function)
+        return registers(LOSSES, name)(function)
 
     return register
+
+
+def has_smoothing(function: LossFunction) -> bool:
+    """Whether a loss has a use for `dpo.label_smoothing`, which is refused where it has none."""
+    return function not in _WITHOUT_SMOOTHING
 
 
 @loss("sigmoid")
@@ -57,18 +69,18 @@ def sigmoid(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
 
 
-@loss("hinge")
+@loss("hinge", smoothing=False)
 def hinge(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     """max(0, 1 − βh): Zhao et al. 2023 (SLiC), eq. 5, on the log-ratios as in Liu et al. 2024 (RSO), eq. 11."""
-    del label_smoothing  # the hinge has no label noise model
+    del label_smoothing  # it has no model of wrong labels
     return torch.relu(1 - beta * pairs.logratio_gap)
 
 
-@loss("ipo")
+@loss("ipo", smoothing=False)
 def ipo(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     """(h̄ − 1/(2β))², h̄ from log-ratios averaged over tokens: Azar et al. 2023, eq. 17, with β as its τ.
 
-    The average a token, which the authors' own experiments used, keeps the target independent of the text's length.
+    The average per token, which the authors' own experiments used, keeps the target independent of the text's length.
     """
     del label_smoothing  # regression to a finite target is already robust to noise
     gap = pairs.chosen_logratio / pairs.chosen_tokens - pairs.rejected_logratio / pairs.rejected_tokens

@@ -48,9 +48,13 @@ STAGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "sampling": (
         sample,
         "CausalLM",
-        r"^base\.model x: sampling in a batch is off by [\d.e+-]+ nats a token from a plain",
+        r"^base\.model x: sampling in a batch is off by [\d.e+-]+ nats per token from a plain",
     ),
-    "scoring": (score, "CausalLM", r"^base\.model x: scoring in a batch is off by [\d.e+-]+ nats a token from a plain"),
+    "scoring": (
+        score,
+        "CausalLM",
+        r"^base\.model x: scoring in a batch is off by [\d.e+-]+ nats per token from a plain",
+    ),
     "reward": (
         reward,
         "SequenceClassification",
@@ -183,7 +187,7 @@ def test_a_log_prob_that_is_no_number_is_found(check):
 
 def test_a_token_that_a_model_never_writes_is_no_fault(check):
     check.logprobs([-float("inf")], [1], lambda _: -float("inf"), padded=False)
-    with pytest.raises(SelfCheckError, match="off by inf nats a token"):
+    with pytest.raises(SelfCheckError, match="off by inf nats per token"):
         check.logprobs([-float("inf")], [1], lambda _: -3.0, padded=True)
 
 

@@ -15,13 +15,15 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from alignment.config import DPOConfig
+from alignment.config import DPOConfig, build_config
+from alignment.errors import ConfigError, ModelError, SelfCheckError, TrainingError
 from alignment.errors import Interrupted as Stopped
-from alignment.errors import ModelError, SelfCheckError, TrainingError
+from alignment.kinds import LOSSES, TRAINERS
 from alignment.logprobs import score_completions
+from alignment.models import Loaded
 from alignment.training import dpo, harness
 from alignment.training.checkpoints import resume_point
-from alignment.training.losses import LOSSES
+from alignment.training.protocol import Row, TrainingOutcome
 from tests.alignment.architectures import build
 
 PAD = 0
@@ -81,7 +83,7 @@ def make_config(**changes: Any) -> DPOConfig:
     return DPOConfig(**settings | {"stop_chosen_drop": 0.0} | changes)
 
 
-def train(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, **others: Any) -> dpo.TrainingOutcome:
+def train(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, **others: Any) -> TrainingOutcome:
     return dpo.train(model, pairs, config, seed=3, pad_id=PAD, work=work, **others)
 
 
@@ -123,7 +125,7 @@ class TestStart:
         assert dpo.objective(found, config).tolist() == pytest.approx([expected] * 10, abs=1e-4)
 
     def test_nll_by_hand(self, model: Any, pairs: list[Pair]) -> None:
-        """ln 2 plus w times each pair's NLL a chosen token, which the references' own log-probs give."""
+        """ln 2 plus w times each pair's NLL per chosen token, which the references' own log-probs give."""
         nlls = [-pair["reference_chosen"] / len(pair["chosen_ids"]) for pair in pairs]
         found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
         assert dpo.objective(found, make_config(nll_weight=0.5)).tolist() == pytest.approx(
@@ -165,8 +167,8 @@ class TestTraining:
         assert (gaps(model, pairs) > gaps(reference, pairs)).all()
 
     def test_history(self, model: Any, pairs: list[Pair], tmp_path: Path) -> None:
-        """A row every `log_every` steps and one at the end; `on_row` and `progress` hear of each."""
-        rows: list[dpo.Row] = []
+        """A row every `log_every` steps and one at the end; `on_row` and `progress` get each."""
+        rows: list[Row] = []
         reports: list[tuple[int, int]] = []
         outcome = train(
             model,
@@ -187,7 +189,7 @@ class TestTraining:
             assert 0 < row["entropy"] < math.log(50)
 
     @pytest.mark.parametrize("nll_weight", [0.0, 1.0])
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", LOSSES.names())
     def test_one_batch_of_eight_is_any_split_of_it(
         self,
         model: Any,
@@ -217,7 +219,7 @@ class TestTraining:
             torch.testing.assert_close(gaps(other, pairs), gaps(model, pairs), atol=1e-3, rtol=0)
 
     @pytest.mark.parametrize("nll_weight", [0.0, 1.0])
-    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("loss", LOSSES.names())
     def test_the_gradient_of_a_batch_is_the_mean_of_its_pairs_gradients(
         self, model: Any, pairs: list[Pair], loss: str, nll_weight: float
     ) -> None:
@@ -275,6 +277,8 @@ class TestStopping:
             outcome = train(model, pairs, make_config(learning_rate=0.01, steps=24), tmp_path)
         assert outcome.history[-1]["rewards/accuracy"] > 0.98
         assert caplog.text.count("the margin (") == 1
+        assert "nearly every pair is ranked right (accuracy 1.000), and the margin (" in caplog.text
+        assert "further steps move the policy away from the reference without improving the ranking" in caplog.text
 
     @pytest.mark.parametrize("steps", [4, 5], ids=["on a logging step", "after the last logging step"])
     def test_a_loss_that_is_not_a_number_raises(
@@ -422,7 +426,7 @@ class TestInterruption:
     ) -> None:
         """To the bit: weights, history, and the rows that were told on the way."""
         config = make_config(**changes)
-        rows: list[dpo.Row] = []
+        rows: list[Row] = []
         undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
 
         asked = stop(tiny_gpt2(0, width=16), pairs, config, tmp_path / "work", asked_at, on_row=rows.append)
@@ -525,6 +529,61 @@ class TestInterruption:
         with pytest.raises(TrainingError, match="loss nan at step"):
             train(model, pairs[:4], make_config(), tmp_path, progress=ask)
         assert checkpoints(tmp_path) == []
+
+
+class TestAsAKind:
+    """`dpo.trainer = dpo`, with the whole configuration, as the stage `policy` calls it."""
+
+    CONFIG = build_config({"dpo": {"loss": "sigmoid", "steps": 4, "batch_size": 4, "log_every": 2}, "seed": 3})
+
+    @pytest.fixture
+    def loaded(self, base: Loaded) -> Loaded:
+        """A copy, as it is trained in place."""
+        return Loaded(copy.deepcopy(base.model), base.tokenizer, "base.model x")
+
+    @pytest.fixture
+    def pairs(self, loaded: Loaded) -> list[Pair]:
+        return make_pairs(loaded.model, 10)
+
+    def test_it_trains_with_the_configs_seed_and_dpo_group(
+        self, base: Loaded, loaded: Loaded, pairs: list[Pair], tmp_path: Path
+    ) -> None:
+        other = copy.deepcopy(base.model)
+        rows: list[Row] = []
+        found = TRAINERS.get("dpo")(loaded, pairs, self.CONFIG, work=tmp_path / "kind", on_row=rows.append)
+        assert found == train(other, pairs, self.CONFIG.dpo, tmp_path / "function")
+        assert found.history == rows
+        assert_same_weights(loaded.model, other)
+
+    def test_pairs_with_another_models_log_probs_are_refused(
+        self, loaded: Loaded, pairs: list[Pair], tmp_path: Path
+    ) -> None:
+        for pair in pairs:
+            pair["reference_chosen"] += 1
+        with pytest.raises(SelfCheckError, match=r"^base\.model x: the pairs' reference in a batch is off by"):
+            TRAINERS.get("dpo")(loaded, pairs, self.CONFIG, work=tmp_path)
+
+    def test_a_model_that_draws_at_random_is_refused(self, loaded: Loaded, pairs: list[Pair], tmp_path: Path) -> None:
+        """Noise in training mode alone, of a kind that nobody has heard of."""
+
+        def noise(module: Any, _: Any, output: Any) -> Any:
+            return output + 0.1 * torch.randn_like(output) if module.training else output
+
+        loaded.model.transformer.wte.register_forward_hook(noise)
+        with pytest.raises(SelfCheckError, match=r"^base\.model x: training in a batch is off by"):
+            TRAINERS.get("dpo")(loaded, pairs, self.CONFIG, work=tmp_path)
+
+
+def test_label_smoothing_that_has_no_effect_is_refused_before_training(
+    model: Any, pairs: list[Pair], tmp_path: Path
+) -> None:
+    """A loss of another package says so only once it is imported, so the config lets it pass."""
+    config = make_config(loss="ipo").model_copy(update={"label_smoothing": 0.1})
+    with pytest.raises(ConfigError) as raised:
+        train(model, pairs, config, tmp_path)
+    assert str(raised.value) == (
+        "dpo.label_smoothing = 0.1 has no effect on the ipo loss: set it to 0, or take the sigmoid or robust loss"
+    )
 
 
 def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

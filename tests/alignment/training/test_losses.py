@@ -2,19 +2,19 @@
 
 The pair used throughout, in nats: log π(y_w) = −10 and log π_ref(y_w) = −12, so the chosen log-ratio is +2;
 log π(y_l) = −9 and log π_ref(y_l) = −8, so the rejected one is −1. Their difference h is 3; with β = 1/2 the margin is
-3/2. The chosen text has 4 tokens and the rejected one 2, so the log-ratios a token are 1/2 and −1/2, and h̄ = 1.
+3/2. The chosen text has 4 tokens and the rejected one 2, so the log-ratios per token are 1/2 and −1/2, and h̄ = 1.
 """
 
 import math
-from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.config import Loss
-from alignment.training.losses import LOSSES, PairLogps, chosen_nll
+from alignment.errors import ConfigError
+from alignment.kinds import LOSSES
+from alignment.training.losses import PairLogps, chosen_nll, has_smoothing, loss
 
 SOFTPLUS = math.log1p(math.exp(-1.5))  # −log σ(3/2) = 0.2014
 relaxed = settings(deadline=None)
@@ -36,11 +36,17 @@ def with_gap(h: float) -> PairLogps:
 
 
 def value(name: str, pairs: PairLogps, beta: float = 0.5, label_smoothing: float = 0.0) -> float:
-    return LOSSES[name](pairs, beta, label_smoothing).item()
+    found: float = LOSSES.get(name)(pairs, beta, label_smoothing).item()
+    return found
 
 
-def test_every_loss_of_the_config_is_registered_and_no_other() -> None:
-    assert tuple(LOSSES) == get_args(Loss)
+def test_every_loss_that_can_be_chosen_is_registered() -> None:
+    assert LOSSES.names() == tuple(LOSSES.all()) == ("sigmoid", "hinge", "ipo", "robust")
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(ConfigError, match="two losses are called 'ipo'"):
+        loss("ipo")(lambda pairs, beta, label_smoothing: pairs.chosen)
 
 
 def test_log_ratios_and_their_gap() -> None:
@@ -72,7 +78,7 @@ class TestSigmoid:
         """∂/∂log π(y_w) = −β σ(−m) = −0.5 / (1 + e^1.5): Rafailov et al. 2023, the weight below eq. 7."""
         chosen = torch.tensor([-10.0], requires_grad=True)
         pairs = PairLogps(chosen, *(torch.tensor([v]) for v in (-9.0, -12.0, -8.0, 4, 2)))
-        LOSSES["sigmoid"](pairs, 0.5, 0.0).sum().backward()
+        LOSSES.get("sigmoid")(pairs, 0.5, 0.0).sum().backward()
         assert chosen.grad is not None
         assert chosen.grad.item() == pytest.approx(-0.5 / (1 + math.exp(1.5)))
 
@@ -117,12 +123,13 @@ class TestRobust:
         assert (1 - noise) * kept + noise * flipped == pytest.approx(clean, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["hinge", "ipo"])
-def test_losses_without_a_noise_model_ignore_label_smoothing(name: str) -> None:
-    assert value(name, make_pairs(), 0.1, 0.3) == value(name, make_pairs(), 0.1)
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_a_loss_says_whether_label_smoothing_has_an_effect(name: str) -> None:
+    has_effect = value(name, make_pairs(), 0.1, 0.3) != value(name, make_pairs(), 0.1)
+    assert has_smoothing(LOSSES.get(name)) == has_effect == (name in {"sigmoid", "robust"})
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names())
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_gradients_are_those_of_finite_differences(name: str, label_smoothing: float) -> None:
     """Two pairs in float64, β = 0.1: neither is at the hinge's corner."""
@@ -131,18 +138,19 @@ def test_gradients_are_those_of_finite_differences(name: str, label_smoothing: f
 
     def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         pairs = PairLogps(chosen, rejected, *reference, torch.tensor([4, 5]), torch.tensor([2, 3]))
-        return LOSSES[name](pairs, 0.1, label_smoothing)
+        found: torch.Tensor = LOSSES.get(name)(pairs, 0.1, label_smoothing)
+        return found
 
     assert torch.autograd.gradcheck(loss, (chosen, rejected))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names())
 def test_huge_margins_stay_finite(name: str) -> None:
     assert all(math.isfinite(value(name, with_gap(h), 10, 0.1)) for h in (-1e4, 1e4))
 
 
 def test_chosen_nll_is_a_mean_over_the_tokens_of_each_text() -> None:
-    """Sums of −10 over 4 tokens and −2 over 2: 2.5 and 1 nats a token, whatever the other text's length."""
+    """Sums of −10 over 4 tokens and −2 over 2: 2.5 and 1 nats per token, whatever the other text's length."""
     zeros = torch.zeros(2)
     pairs = PairLogps(torch.tensor([-10.0, -2]), zeros, zeros, zeros, torch.tensor([4, 2]), torch.tensor([9, 9]))
     assert chosen_nll(pairs).tolist() == [2.5, 1]
