@@ -36,22 +36,13 @@ def policy(job: Job) -> Counts:
     step 0 is near 0 and not 0.
     """
     from alignment import models
-    from alignment.training import dpo
 
     forget_base()
     loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {job.config.base.model}")
     rows = REFERENCED.read(job.inputs["reference"], COLUMNS)
     _require_own_reference(loaded, rows[: job.config.dpo.batch_size])
-    outcome = dpo.train(
-        loaded.model,
-        rows,
-        job.config.dpo,
-        seed=job.config.seed,
-        pad_id=loaded.pad_id,
-        work=job.work,
-        name=loaded.name,
-        progress=job.progress,
-        on_row=job.on_row,
+    outcome = TRAINERS.get(job.config.dpo.trainer)(
+        loaded, rows, job.config, work=job.work, progress=job.progress, on_row=job.on_row
     )
     models.save(loaded, job.out / MODEL)
     write_json(job.out / HISTORY, outcome.history)
