@@ -14,8 +14,8 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,11 +33,15 @@ FIELDS = "plumbline.fields"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a kind comes from: its module, and the package that brought it with its version; built in if empty."""
+    """Where a kind comes from: its module, and the package that brought it with its version; built in if empty.
+
+    `options` are the constants that a built-in kind's decorator has beside the name, as in `smoothing=False`.
+    """
 
     module: str
     package: str = ""
     version: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Kinds(Generic[T]):
@@ -110,7 +114,7 @@ class Kinds(Generic[T]):
 
     @cached_property
     def _origins(self) -> dict[str, Origin]:
-        found = {name: Origin(module) for name, module in _declared(self.home, self.decorator)}
+        found = dict(_declared(self.home, self.decorator))
         for point in _entry_points(f"plumbline.{self.group}"):
             package = point.dist.name if point.dist else ""
             if point.name in found:
@@ -163,8 +167,8 @@ def _entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name))
 
 
-def _declared(home: str, decorator: str) -> Iterator[tuple[str, str]]:
-    """The names that stand in `@decorator("name")` in a module or the modules of a package, each with its module."""
+def _declared(home: str, decorator: str) -> Iterator[tuple[str, Origin]]:
+    """The names that stand in `@decorator("name")` in a module or the modules of a package, each with its origin."""
     if not home:
         return
     place = PROJECT.joinpath(*home.split("."))
@@ -175,4 +179,8 @@ def _declared(home: str, decorator: str) -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 for call in node.decorator_list:
                     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
-                        yield ast.literal_eval(call.args[0]), module
+                        yield ast.literal_eval(call.args[0]), Origin(module, options=_constants(call))
+
+
+def _constants(call: ast.Call) -> dict[str, Any]:
+    return {word.arg: word.value.value for word in call.keywords if word.arg and isinstance(word.value, ast.Constant)}

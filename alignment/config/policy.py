@@ -140,7 +140,7 @@ class DPOConfig(Group):
 
     @model_validator(mode="after")
     def _smoothing_has_an_effect(self) -> Self:
-        if self.label_smoothing and self.loss in {"hinge", "ipo"}:
+        if self.label_smoothing and not LOSSES.origin(self.loss).options.get("smoothing", True):
             raise ValueError(
                 f"dpo.label_smoothing = {self.label_smoothing:g} has no effect on the {self.loss} loss: "
                 "set it to 0, or take the sigmoid or robust loss"

@@ -45,9 +45,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module with two built-in kinds, `plain` and `squared`, which says so when it is imported."""
     source = (
         "from tests.alignment.test_kinds import SHAPES, registers\n"
-        "def shape(name): return registers(SHAPES[0], name)\n"
+        "def shape(name, sides=0): return registers(SHAPES[0], name)\n"
         "@shape('plain')\ndef first(): return 'plain'\n"
-        "@shape('squared')\nclass Second: pass\n"
+        "@shape('squared', sides=4)\nclass Second: pass\n"
         "def other(name): return lambda function: function\n"
         "@other('no shape')\ndef third(): pass\n"
     )
@@ -70,7 +70,8 @@ def shapes(home: str, packages: Packages) -> Iterator[Kinds[Any]]:
 def test_names_are_read_from_the_source_in_its_order_without_importing_it(shapes: Kinds[Any]) -> None:
     assert shapes.names() == ("plain", "squared")
     assert "shapes" not in sys.modules
-    assert shapes.origin("squared") == Origin("shapes")
+    assert shapes.origin("plain") == Origin("shapes")
+    assert shapes.origin("squared").options == {"sides": 4}
 
 
 def test_a_kind_is_imported_at_its_first_use(shapes: Kinds[Any]) -> None:
