@@ -21,7 +21,7 @@ from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judge
 from alignment.stages.store import StageRef
 from tasks import publishing
 from tasks.registry import connection, runs, versions
-from tasks.training import LiveCurve
+from tasks.curve import LiveCurve
 from tests.registered import register
 
 CONFIG = AlignConfig()
