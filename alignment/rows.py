@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Rows = list[dict[str, Any]]
+R = TypeVar("R")
 
 MODEL = "model"  # a folder, in the `save_pretrained` layout
 MEASURED = "metrics.json"  # what was measured when a model was trained here
@@ -18,6 +18,13 @@ HISTORY = "history.json"
 DRIFT = "drift.json"
 REPORT = "report.json"
 SAMPLE_TEXTS = "samples.json"
+
+
+class Text(TypedDict):
+    """A text with its label: 1 positive, 0 negative, -1 where no labels are asked for."""
+
+    text: str
+    label: int
 
 
 class Prompt(TypedDict):
@@ -79,24 +86,24 @@ class Pair(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Generic[R]):
     """A Parquet file in a stage's folder: its name, and the type of each column."""
 
     file: str
     schema: pa.Schema
 
-    def read(self, folder: Path, columns: Sequence[str] | None = None) -> Rows:
+    def read(self, folder: Path, columns: Sequence[str] | None = None) -> list[R]:
         """The rows, or some columns of them, as dicts."""
-        rows: Rows = pq.read_table(folder / self.file, columns=columns).to_pylist()
+        rows: list[R] = pq.read_table(folder / self.file, columns=columns).to_pylist()
         return rows
 
-    def write(self, folder: Path, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, pa.DataType] = {}) -> None:
+    def write(self, folder: Path, rows: Iterable[R | Mapping[str, Any]], extra: Mapping[str, pa.DataType] = {}) -> None:
         """Write rows that have every column; `extra` are columns beside the schema's. Raises KeyError for a gap."""
         schema = pa.schema([*self.schema, *(pa.field(name, kind) for name, kind in extra.items())])
         columns = {name: [] for name in schema.names}  # type: dict[str, list[Any]]
         for row in rows:
             for name, values in columns.items():
-                values.append(row[name])
+                values.append(row[name])  # type: ignore[index]
         pq.write_table(pa.table(columns, schema=schema), folder / self.file)
 
 
@@ -130,20 +137,20 @@ _PAIR = [
     ("exact_logprob", pa.bool_()),
 ]
 
-TEXTS = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64())]))
-PROMPTS = Table("prompts.parquet", pa.schema([*_PROMPT, ("split", pa.string())]))
-SAMPLES = Table("samples.parquet", pa.schema(_SAMPLE))
-SCORES = Table("scores.parquet", pa.schema(_SCORED))
-PAIRS = Table("pairs.parquet", pa.schema(_PAIR))
-ACCEPTED = Table("accepted.parquet", pa.schema(_PAIR))
-QUARANTINED = Table("quarantined.parquet", pa.schema([*_PAIR, ("broken", pa.list_(pa.string()))]))
-REFERENCED = Table(
+TEXTS: Table[Text] = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64())]))
+PROMPTS: Table[Prompt] = Table("prompts.parquet", pa.schema([*_PROMPT, ("split", pa.string())]))
+SAMPLES: Table[Sample] = Table("samples.parquet", pa.schema(_SAMPLE))
+SCORES: Table[Sample] = Table("scores.parquet", pa.schema(_SCORED))
+PAIRS: Table[Pair] = Table("pairs.parquet", pa.schema(_PAIR))
+ACCEPTED: Table[Pair] = Table("accepted.parquet", pa.schema(_PAIR))
+QUARANTINED: Table[Pair] = Table("quarantined.parquet", pa.schema([*_PAIR, ("broken", pa.list_(pa.string()))]))
+REFERENCED: Table[Pair] = Table(
     "pairs.parquet",
     pa.schema(
         [*_PAIR, ("reference_chosen", pa.float64()), ("reference_rejected", pa.float64()), ("reference", pa.string())]
     ),
 )
-EVALUATED = Table("samples.parquet", pa.schema([*_SCORED, ("base_logprob", pa.float64())]))
+EVALUATED: Table[Sample] = Table("samples.parquet", pa.schema([*_SCORED, ("base_logprob", pa.float64())]))
 
 JUDGED = "judged."
 """How the columns of a judge's figures begin, in `EVALUATED` rows: `judged.grammatical`."""

@@ -1,13 +1,12 @@
 """From scored samples of one prompt to pairs: which of them is chosen over which."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from alignment.errors import PairsError
 from alignment.kinds import PAIRS, STRATEGIES, registers
-from alignment.rows import PROMPTS, SCORES, Pair, Rows
+from alignment.rows import PROMPTS, SCORES, Pair, Sample
 from alignment.stages.job import Counts, Job
 
 Indices = tuple[int, int]
@@ -44,7 +43,7 @@ def pair(scores: Sequence[float], name: str, *, seed: str) -> Paired:
 def of_samples(job: Job) -> tuple[list[Pair], Counts]:
     """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied."""
     prompt_text = {row["prompt_id"]: row["prompt"] for row in PROMPTS.read(job.inputs["prompts"])}
-    by_prompt: dict[str, Rows] = {}
+    by_prompt: dict[str, list[Sample]] = {}
     for row in SCORES.read(job.inputs["scores"]):
         by_prompt.setdefault(row["prompt_id"], []).append(row)
     built: list[Pair] = []
@@ -64,7 +63,7 @@ def of_samples(job: Job) -> tuple[list[Pair], Counts]:
     return built, {"candidates": len(built) + ties, "ties": ties}
 
 
-def make_pair(chosen: Mapping[str, Any], rejected: Mapping[str, Any], prompt: str, strategy: str) -> Pair:
+def make_pair(chosen: Sample, rejected: Sample, prompt: str, strategy: str) -> Pair:
     """Two scored samples of one prompt as a pair."""
     return {
         "pair_id": f"{chosen['prompt_id']}-{chosen['index']}-{rejected['index']}",

@@ -26,8 +26,8 @@ ENCODE_BATCH = 1_024
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt: its token ids, the side it is on, and an id that is the hash of its content."""
+class Cut:
+    """A prompt as it was cut: its token ids, the side it is on, and an id that is the hash of its content."""
 
     id: str
     ids: tuple[int, ...]
@@ -38,8 +38,8 @@ class Prompt:
 class Prompts:
     """The prompts of both sides, and what became of each text: kept, or dropped and why; `counts` sums to the texts."""
 
-    train: list[Prompt]
-    held_out: list[Prompt]
+    train: list[Cut]
+    held_out: list[Cut]
     counts: dict[str, int]
 
 
@@ -95,7 +95,7 @@ def first_tokens(
     Raises DataError if there is none to train on, unless some were excluded, or too few are held out to evaluate on.
     """
     counts: Counter[str] = Counter()
-    sides: dict[Split, list[Prompt]] = {"train": [], "eval": []}
+    sides: dict[Split, list[Cut]] = {"train": [], "eval": []}
     room: dict[Split, int] = {"train": config.count, "eval": config.eval_count}
     seen: set[str] = set()
     for start in range(0, len(texts), ENCODE_BATCH):
@@ -124,7 +124,7 @@ def first_tokens(
                 counts["cut_inside_a_character"] += 1
             else:
                 seen.add(prompt_id)
-                sides[side].append(Prompt(prompt_id, tuple(ids[:wanted]), side))
+                sides[side].append(Cut(prompt_id, tuple(ids[:wanted]), side))
                 counts[side] += 1
     needed: dict[Split, int] = {
         "train": 0 if counts["used_before"] else 1,
@@ -149,8 +149,8 @@ def empty(opening: Sequence[int], config: PromptsConfig, excluded: Collection[st
     """
     ids = (hash_ids(opening, f"train:{i}") for i in itertools.count())
     unused = itertools.islice((prompt_id for prompt_id in ids if prompt_id not in excluded), config.count)
-    train = [Prompt(prompt_id, tuple(opening), "train") for prompt_id in unused]
-    held_out = [Prompt(hash_ids(opening, f"eval:{i}"), tuple(opening), "eval") for i in range(config.eval_count)]
+    train = [Cut(prompt_id, tuple(opening), "train") for prompt_id in unused]
+    held_out = [Cut(hash_ids(opening, f"eval:{i}"), tuple(opening), "eval") for i in range(config.eval_count)]
     return Prompts(train, held_out, {"train": len(train), "eval": len(held_out)})
 
 

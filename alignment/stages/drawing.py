@@ -1,16 +1,17 @@
 """Fresh samples of a model, as rows."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from alignment.kinds import ENGINES
-from alignment.rows import Rows
+from alignment.rows import Prompt, Sample
 from alignment.stages.job import Counts, Job
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str) -> Rows:
+def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, purpose: str) -> list[Sample]:
     """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
 
     A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
@@ -59,7 +60,7 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Rows, count: int, purpose: str
     ]
 
 
-def count_finished(rows: Rows) -> Counts:
+def count_finished(rows: Iterable[Sample]) -> Counts:
     """How many samples there are, and how many of them end by EOS or for want of room."""
-    finished = sum(bool(row["finished"]) for row in rows)
-    return {"samples": len(rows), "finished": finished, "truncated": len(rows) - finished}
+    ends = [row["finished"] for row in rows]
+    return {"samples": len(ends), "finished": sum(ends), "truncated": len(ends) - sum(ends)}

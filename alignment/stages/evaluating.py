@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.kinds import ENGINES, JUDGES, REWARDS, Kinds
-from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Rows
+from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
@@ -62,15 +62,17 @@ def evaluate(job: Job, writer: str) -> Counts:
     for row, logprob, reward in zip(rows, of_base, rewards, strict=True):
         row |= {"base_logprob": logprob, "reward": reward}
     figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows])
-    for figure, values in figures.items():
-        for row, value in zip(rows, values, strict=True):
-            row[f"{JUDGED}{figure}"] = value
-    EVALUATED.write(job.out, rows, {f"{JUDGED}{figure}": pa.float64() for figure in figures})
+    judged = {f"{JUDGED}{figure}": list(found) for figure, found in figures.items()}
+    EVALUATED.write(
+        job.out,
+        ({**row, **{name: found[number] for name, found in judged.items()}} for number, row in enumerate(rows)),
+        dict.fromkeys(judged, pa.float64()),
+    )
     prompts = len({row["prompt_id"] for row in rows})
     return count_finished(rows) | {"prompts": prompts, "scored_in_part": truncated}
 
 
-def write_held_out(job: Job, loaded: "Loaded") -> Rows:
+def write_held_out(job: Job, loaded: "Loaded") -> list[Sample]:
     """A model's fresh samples on the held-out prompts."""
     held_out = [row for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "eval"]
     return draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")

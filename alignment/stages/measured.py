@@ -1,14 +1,15 @@
 """The rows of an evaluation as the columns that a comparison takes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from alignment.rows import JUDGED, Rows
+from alignment.rows import JUDGED
 
 if TYPE_CHECKING:  # it brings numpy
     from alignment.judging.comparison import Measured
 
 
-def measured(rows: Rows) -> "Measured":
+def measured(rows: Sequence[Mapping[str, Any]]) -> "Measured":
     """One model's samples, a column each."""
     import numpy as np
 

@@ -1,9 +1,10 @@
 """Stage `policy`: the base model, trained on the accepted pairs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alignment.kinds import LOSSES, TRAINERS
-from alignment.rows import HISTORY, MODEL, REFERENCED, Rows
+from alignment.rows import HISTORY, MODEL, REFERENCED, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import forget_base
 from alignment.stages.sources import fields_of
@@ -49,7 +50,7 @@ def policy(job: Job) -> Counts:
     return {"pairs": len(rows), "steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
 
 
-def _require_own_reference(loaded: "Loaded", rows: Rows) -> None:
+def _require_own_reference(loaded: "Loaded", rows: Sequence[Pair]) -> None:
     """Raise SelfCheckError unless the policy starts as its reference: what the batch gives, and what the pairs hold."""
     import torch
 

@@ -1,5 +1,7 @@
 """Stage `reference`: the reference's log-probs of both sides of each accepted pair."""
 
+from typing import Any
+
 from alignment.rows import ACCEPTED, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
@@ -22,7 +24,7 @@ def reference(job: Job) -> Counts:
     Samples drawn in fp32 carry the reference's own log-probs already (they agree with a fresh forward pass to 1e-5);
     others are scored again in fp32.
     """
-    rows = ACCEPTED.read(job.inputs["validation"])
+    rows: list[dict[str, Any]] = [dict(row) for row in ACCEPTED.read(job.inputs["validation"])]
     inexact = [row for row in rows if not row["exact_logprob"]]
     for row in rows:
         row |= {f"reference_{side}": row[f"{side}_logprob"] for side in SIDES}

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alignment.kinds import REWARDS
-from alignment.rows import Rows
+from alignment.rows import Sample
 from alignment.stages.job import Job
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-def rewards_of(job: Job, rows: Rows) -> tuple[Sequence[float], int]:
+def rewards_of(job: Job, rows: Sequence[Sample]) -> tuple[Sequence[float], int]:
     """The reward of each sample, and how many of their texts were read in part only.
 
     Raises ScoreError where a score is not finite, and what the kind of reward raises.
@@ -22,7 +22,7 @@ def rewards_of(job: Job, rows: Rows) -> tuple[Sequence[float], int]:
     return found.values, found.truncated
 
 
-def logprobs(job: Job, loaded: "Loaded", rows: Rows) -> list[float]:
+def logprobs(job: Job, loaded: "Loaded", rows: Sequence[Sample]) -> list[float]:
     """log p(completion | prompt) of each sample under a model, whoever wrote it: sums in nats, in the rows' order."""
     from alignment.logprobs import score_completions
 

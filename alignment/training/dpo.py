@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def train(
     return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
 
 
-def collate(pairs: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
+def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
     """B pairs as 2B right-padded rows, chosen above rejected: ids and completion [2B, L], reference [2B]."""
     prompts = [pair["prompt_ids"] for pair in pairs]
     batch = pad_right(

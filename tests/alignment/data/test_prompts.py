@@ -8,7 +8,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from alignment.config import PromptsConfig
-from alignment.data.prompts import ENCODE_BATCH, Prompt, Prompts, empty, first_tokens, hash_ids, read_ids, split
+from alignment.data.prompts import ENCODE_BATCH, Cut, Prompts, empty, first_tokens, hash_ids, read_ids, split
 from alignment.errors import DataError
 
 
@@ -29,7 +29,7 @@ def cut(texts: Sequence[str], seed: int = 0, **config: Any) -> Prompts | None:
         return None
 
 
-def written(prompt: Prompt) -> str:
+def written(prompt: Cut) -> str:
     return join(prompt.ids)
 
 
