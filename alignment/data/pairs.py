@@ -19,8 +19,12 @@ def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
     return registers(STRATEGIES, name)
 
 
-def pair_source(name: str) -> Callable[[PairSource], PairSource]:
-    """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why."""
+def pair_source(name: str, *, sampled: bool = True) -> Callable[[PairSource], PairSource]:
+    """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why.
+
+    Unless its pairs are `sampled`, no samples are drawn and scored for it.
+    """
+    del sampled  # read from here by `alignment.stages.sources.pairs_are_sampled`, without an import
     return registers(PAIRS, name)
 
 

@@ -6,13 +6,13 @@ from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import STRATEGIES
 from alignment.rows import PAIRS, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import fields_of
+from alignment.stages.sources import fields_of, pairs_are_sampled
 from alignment.stages.stage import stage
 
 
 @stage(
     title="build pairs",
-    needs=("prompts", "scores"),
+    needs=lambda c: ("prompts", "scores") if pairs_are_sampled(c) else ("prompts",),
     reads=lambda c: {"pairs": fields_of(c.pairs, c.pairs.source, c.pairs.strategy), "seed": c.seed},
     makes=lambda c: c.pairs.strategy,
     uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],

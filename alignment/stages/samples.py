@@ -9,7 +9,7 @@ from alignment.rows import PROMPTS, SAMPLES
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
-from alignment.stages.sources import fields_of
+from alignment.stages.sources import fields_of, pairs_are_sampled
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 
 
@@ -38,6 +38,7 @@ def part(job: Job) -> Counts:
     },
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples",
     slots=1,
+    when=pairs_are_sampled,
     uses=lambda c: [(ENGINES, c.sampling.engine)],
     libraries=MODELS,
     parts=Parts("sample shard", ranges, part),

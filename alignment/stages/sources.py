@@ -8,6 +8,7 @@ from alignment import models
 from alignment.config import AlignConfig, Group
 from alignment.data import prompts, reading
 from alignment.errors import DataError, ModelError
+from alignment.kinds import PAIRS
 from alignment.stages.store import digest, digest_file
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
@@ -22,6 +23,11 @@ def fields_of(group: Group, *chosen: str, without: Collection[str] = ()) -> dict
     """A group's fields; of the groups that kinds brought, those of the `chosen` kinds alone."""
     found = group.model_dump(exclude=set(without))
     return {name: value for name, value in found.items() if not isinstance(value, dict) or name in chosen}
+
+
+def pairs_are_sampled(config: AlignConfig) -> bool:
+    """Whether the configured source of pairs makes them of samples that are drawn and scored first."""
+    return bool(PAIRS.origin(config.pairs.source).options.get("sampled", True))
 
 
 def reward_source(config: AlignConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from alignment.config import AlignConfig, build_config, flatten
 from alignment.errors import DataError, ModelError
-from alignment.kinds import Kinds
+from alignment.kinds import Kinds, Origin
 from alignment.stages import code, sources
 from alignment.stages.code import code_version, imports
 from alignment.stages.plan import Pipeline, key_of, lineage
@@ -96,6 +96,15 @@ def test_a_goal_asks_for_what_it_needs_alone():
     assert wanted("reward", reward={"model": "some/model"}) == ["reward"]
     assert wanted("scores") == ["texts", "base", "reward", "prompts", "samples", "scores"]
     assert set(wanted("report")) == WAY
+
+
+def test_a_source_of_pairs_that_are_not_sampled_asks_for_no_samples(monkeypatch):
+    given = Kinds("pairs", "pair_source", "")
+    monkeypatch.setattr(given, "_origins", {"given": Origin("alignment.data.pairs", options={"sampled": False})})
+    monkeypatch.setattr(sources, "PAIRS", given)
+    config = AlignConfig().model_copy(update={"pairs": AlignConfig().pairs.model_copy(update={"source": "given"})})
+    assert {stage.name for stage in PIPELINE.wanted(config)} == WAY - {"samples", "scores"}
+    assert PIPELINE["pairs"].needs(config) == ("prompts",)
 
 
 def test_slots_are_for_stages_that_run_a_model():
