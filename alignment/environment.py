@@ -1,4 +1,4 @@
-"""The environment's variables that would compute other numbers than the configuration says, kept from the libraries."""
+"""Hides the environment variables by which a training would compute other numbers than the configuration says."""
 
 import logging
 import os

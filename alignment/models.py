@@ -120,7 +120,7 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 
 def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
-    """Bring a model from the hub or a local folder into `folder`, having loaded it once to know that it is whole."""
+    """Copy a model from the hub or a local folder to `folder`, having loaded it once to know that it is whole."""
     if kind == "reward":
         save(load_reward(source, revision=revision), folder)
     else:

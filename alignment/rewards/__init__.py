@@ -1,1 +1,1 @@
-"""Rewards: what scores a text."""
+"""Rewards: what scores a sample, by a kind that is open to other packages."""

@@ -1,1 +1,1 @@
-"""Training: one harness, the losses, and what is trained with it."""
+"""Training of the base model, the reward model and the policy, all by one harness."""

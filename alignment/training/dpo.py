@@ -32,7 +32,7 @@ _RUNAWAY_ACCURACY = 0.98
 @trainer("dpo")
 def train_policy(
     loaded: Loaded,
-    pairs: Sequence[dict[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
     config: AlignConfig,
     *,
     work: Path,
@@ -60,7 +60,7 @@ def train_policy(
 
 def train(
     model: Any,
-    pairs: Sequence[dict[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
     config: DPOConfig,
     *,
     seed: int,
@@ -262,7 +262,7 @@ def without_dropout(model: Any) -> None:
                 setattr(module, name, 0.0)
 
 
-def _require_own_reference(loaded: Loaded, pairs: Sequence[dict[str, Any]]) -> None:
+def _require_own_reference(loaded: Loaded, pairs: Sequence[Mapping[str, Any]]) -> None:
     """Raise SelfCheckError unless the policy starts as its reference: what the batch gives, and what the pairs hold."""
 
     def alone(row: int) -> float:

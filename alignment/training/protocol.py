@@ -3,7 +3,7 @@
 A package adds one by an entry point of the group `plumbline.trainers`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ class Trainer(Protocol):
     def __call__(
         self,
         loaded: Loaded,
-        pairs: Sequence[dict[str, Any]],
+        pairs: Sequence[Mapping[str, Any]],
         config: AlignConfig,
         *,
         work: Path,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from alignment.config import build_config
-from alignment.rewards.protocol import REWARD_MODELS
+from alignment.kinds import REWARD_MODELS
 from alignment.rows import TEXTS
 from alignment.stages.job import Job
 

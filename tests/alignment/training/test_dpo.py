@@ -1,101 +1,33 @@
-"""Training: where it starts, that it learns, that it resumes, and that it stops where it should."""
+"""DPO: where it starts, that it learns, and that it stops where it should."""
 
 import copy
-import json
 import logging
 import math
-import shutil
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
 
-from alignment.config import DPOConfig, build_config
+from alignment.config import build_config
 from alignment.errors import ConfigError, ModelError, SelfCheckError, TrainingError
-from alignment.errors import Interrupted as Stopped
 from alignment.kinds import LOSSES, TRAINERS
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
-from alignment.training import dpo, harness
-from alignment.training.checkpoints import resume_point
-from alignment.training.protocol import Row, TrainingOutcome
+from alignment.training import dpo
+from alignment.training.protocol import Row
 from tests.alignment.architectures import build
-
-PAD = 0
-SMOOTHING = {"sigmoid": 0.1, "hinge": 0.0, "ipo": 0.0, "robust": 0.1}
-
-Pair = dict[str, Any]
-
-
-class Interrupted(Exception):
-    """What a crash looks like from within."""
-
-
-@pytest.fixture
-def model(tiny_gpt2: Callable[..., Any]) -> Any:
-    return tiny_gpt2(0, width=16)
-
-
-@pytest.fixture
-def pairs(model: Any) -> list[Pair]:
-    return make_pairs(model, 10)
-
-
-def make_pairs(model: Any, count: int) -> list[Pair]:
-    """Pairs with something to learn, chosen texts hold low ids and rejected ones high; the reference is `model`."""
-    draws = np.random.default_rng(0)
-    pairs: list[Pair] = [
-        {
-            "prompt_ids": draws.integers(1, 50, draws.integers(1, 6)).tolist(),
-            "chosen_ids": draws.integers(1, 25, draws.integers(2, 8)).tolist(),
-            "rejected_ids": draws.integers(25, 50, draws.integers(2, 8)).tolist(),
-        }
-        for _ in range(count)
-    ]
-    for side in ("chosen", "rejected"):
-        scores = score_completions(
-            model,
-            [pair["prompt_ids"] for pair in pairs],
-            [pair[f"{side}_ids"] for pair in pairs],
-            pad_id=PAD,
-            batch_size=4,
-        )
-        for pair, score in zip(pairs, scores, strict=True):
-            pair[f"reference_{side}"] = float(score)
-    return pairs
-
-
-def make_config(**changes: Any) -> DPOConfig:
-    """Ten pairs in batches of four are three steps an epoch, the last of them half full."""
-    settings = {
-        "loss": "sigmoid",
-        "steps": 12,
-        "batch_size": 4,
-        "warmup_steps": 2,
-        "log_every": 2,
-        "checkpoint_every": 4,
-    }
-    return DPOConfig(**settings | {"stop_chosen_drop": 0.0} | changes)
-
-
-def train(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, **others: Any) -> TrainingOutcome:
-    return dpo.train(model, pairs, config, seed=3, pad_id=PAD, work=work, **others)
-
-
-def gaps(model: Any, pairs: list[Pair]) -> torch.Tensor:
-    with torch.no_grad():
-        return dpo.pair_logps(model, dpo.collate(pairs, PAD))[0].logratio_gap
-
-
-def assert_same_weights(found: Any, expected: Any) -> None:
-    """To the bit."""
-    for (name, weight), other in zip(found.named_parameters(), expected.parameters(), strict=True):
-        assert torch.equal(weight, other), name
+from tests.alignment.training.small import (
+    PAD,
+    SMOOTHING,
+    Pair,
+    assert_same_weights,
+    gaps,
+    make_config,
+    make_pairs,
+    train,
+)
 
 
 class TestStart:
@@ -290,247 +222,6 @@ class TestStopping:
             train(model, pairs[:4], make_config(steps=steps, log_every=4), tmp_path)
 
 
-class TestResuming:
-    """A run that was interrupted ends as if it had not been."""
-
-    @pytest.mark.parametrize(
-        ("optimizer", "accumulation", "interrupted_at"),
-        [("adamw", 1, 5), ("adamw", 1, 11), ("adamw", 2, 7), ("rmsprop", 1, 7), ("rmsprop", 2, 9)],
-    )
-    def test_ends_with_the_weights_and_history_of_an_undisturbed_run(
-        self,
-        model: Any,
-        pairs: list[Pair],
-        tiny_gpt2: Callable[..., Any],
-        tmp_path: Path,
-        optimizer: str,
-        accumulation: int,
-        interrupted_at: int,
-    ) -> None:
-        """To the bit. Checkpoints come at steps 4 and 8: within an epoch of three steps, at the end of one of two."""
-        config = make_config(optimizer=optimizer, accumulation=accumulation, nll_weight=0.1, weight_decay=0.01)
-        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
-
-        interrupt(tiny_gpt2(0, width=16), pairs, config, tmp_path / "work", interrupted_at)
-        assert [path.name for path in checkpoints(tmp_path / "work")] == [f"checkpoint-{interrupted_at // 4 * 4}"]
-        resumed_model = tiny_gpt2(0, width=16)
-        steps: list[int] = []
-        resumed = train(resumed_model, pairs, config, tmp_path / "work", progress=lambda done, _: steps.append(done))
-
-        assert steps[0] == interrupted_at // 4 * 4 + 1
-        assert resumed == undisturbed
-        assert_same_weights(resumed_model, model)
-
-    def test_a_finished_run_asked_again_ends_the_same(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        """What was lost is the result, not the work folder; 8 steps end within an epoch of three."""
-        config = make_config(steps=8)
-        first = train(model, pairs, config, tmp_path)
-        again = tiny_gpt2(0, width=16)
-        assert train(again, pairs, config, tmp_path) == first
-        assert_same_weights(again, model)
-
-    def test_a_run_that_stopped_early_asked_again_ends_the_same(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        """Where it stopped is a step at which checkpoints are written."""
-        config = make_config(learning_rate=0.1, stop_chosen_drop=1.0, checkpoint_every=2, steps=40)
-        first = train(model, pairs, config, tmp_path)
-        again = tiny_gpt2(0, width=16)
-        assert first.stopped_early
-        assert train(again, pairs, config, tmp_path) == first
-        assert_same_weights(again, model)
-
-    def test_a_half_written_checkpoint_is_passed_over(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        """It lacks the file that is written last; the whole one before it serves."""
-        interrupt(model, pairs, make_config(), tmp_path, 7)
-        (tmp_path / "checkpoint-10").mkdir()
-        steps: list[int] = []
-        train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
-        assert steps[0] == 5
-
-    @pytest.mark.parametrize(
-        "file", ["trainer_state.json", "optimizer.json", "optimizer.safetensors", "model.safetensors"]
-    )
-    @pytest.mark.parametrize("length", [None, 0, 200], ids=["missing", "empty", "cut off"])
-    def test_a_torn_checkpoint_is_deleted_for_the_whole_one_before_it(
-        self, model: Any, pairs: list[Pair], tmp_path: Path, file: str, length: int | None
-    ) -> None:
-        """What a power cut leaves: a name without its content."""
-        interrupt(model, pairs, make_config(), tmp_path, 7)
-        whole, torn = tmp_path / "checkpoint-4", tmp_path / "checkpoint-10"
-        shutil.copytree(whole, torn)
-        assert resume_point(tmp_path) == str(torn)
-        content = (torn / file).read_bytes()
-        (torn / file).unlink()
-        if length is not None:
-            (torn / file).write_bytes(content[:length])
-        assert resume_point(tmp_path) == str(whole)
-        assert checkpoints(tmp_path) == [whole]
-
-    def test_without_a_whole_checkpoint_training_starts_anew(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        interrupt(model, pairs, make_config(), tmp_path, 7)
-        (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("")
-        steps: list[int] = []
-        train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
-        assert steps[0] == 1
-
-    def test_weights_in_parts_are_whole_only_with_every_part(
-        self, model: Any, pairs: list[Pair], tmp_path: Path
-    ) -> None:
-        interrupt(model, pairs, make_config(), tmp_path, 7)
-        folder = tmp_path / "checkpoint-4"
-        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-        index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-        shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors")
-        assert resume_point(tmp_path) == str(folder)
-        (folder / "model-00002-of-00002.safetensors").unlink()
-        assert resume_point(tmp_path) is None
-
-    @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
-    def test_a_checkpoint_holds_no_pickle(self, model: Any, pairs: list[Pair], tmp_path: Path, optimizer: str) -> None:
-        interrupt(model, pairs, make_config(optimizer=optimizer), tmp_path, 5)
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert {path.suffix for path in files} == {".safetensors", ".json"}
-        for path in files:
-            if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
-
-
-class TestInterruption:
-    """A progress function that raises `Interrupted` stops a training between two steps, and nothing of it is lost."""
-
-    @pytest.mark.parametrize(
-        ("asked_at", "stops_at", "changes"),
-        [
-            (4, 4, {"accumulation": 2, "optimizer": "rmsprop"}),  # rows come at even steps
-            (5, 6, {}),
-            (1, 2, {"checkpoint_every": 100}),  # no other checkpoint would have been written
-        ],
-    )
-    def test_it_stops_at_the_next_row_with_a_checkpoint_and_ends_as_if_undisturbed(
-        self,
-        model: Any,
-        pairs: list[Pair],
-        tiny_gpt2: Callable[..., Any],
-        tmp_path: Path,
-        asked_at: int,
-        stops_at: int,
-        changes: dict[str, Any],
-    ) -> None:
-        """To the bit: weights, history, and the rows that were told on the way."""
-        config = make_config(**changes)
-        rows: list[Row] = []
-        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
-
-        asked = stop(tiny_gpt2(0, width=16), pairs, config, tmp_path / "work", asked_at, on_row=rows.append)
-        assert asked == list(range(1, asked_at + 1))
-        assert [path.name for path in checkpoints(tmp_path / "work")] == [f"checkpoint-{stops_at}"]
-        assert [row["step"] for row in rows] == list(range(2, stops_at + 1, 2))
-        resumed_model = tiny_gpt2(0, width=16)
-        steps: list[int] = []
-        resumed = train(
-            resumed_model,
-            pairs,
-            config,
-            tmp_path / "work",
-            progress=lambda done, _: steps.append(done),
-            on_row=rows.append,
-        )
-        assert steps == list(range(stops_at + 1, 13))
-        assert resumed == undisturbed
-        assert rows == undisturbed.history
-        assert_same_weights(resumed_model, model)
-
-    def test_it_does_not_wait_for_long(
-        self,
-        model: Any,
-        pairs: list[Pair],
-        tiny_gpt2: Callable[..., Any],
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """Where the next row is too far, it stops between two: that row's means are then of fewer steps."""
-        config = make_config(log_every=6)
-        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
-        monkeypatch.setattr(harness, "PATIENCE", -1.0)
-        stop(tiny_gpt2(0, width=16), pairs, config, tmp_path / "work", 4)
-        assert [path.name for path in checkpoints(tmp_path / "work")] == ["checkpoint-4"]
-        resumed_model = tiny_gpt2(0, width=16)
-        resumed = train(resumed_model, pairs, config, tmp_path / "work")
-        assert_same_weights(resumed_model, model)
-        assert [row["step"] for row in resumed.history] == [6, 12]
-        assert resumed.history[1] == undisturbed.history[1]
-
-    def test_twice_interrupted_is_resumed_twice(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        undisturbed = train(model, pairs, make_config(), tmp_path / "undisturbed")
-        for step in (3, 7):
-            stop(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path / "work", step)
-        resumed_model = tiny_gpt2(0, width=16)
-        assert train(resumed_model, pairs, make_config(), tmp_path / "work") == undisturbed
-        assert_same_weights(resumed_model, model)
-
-    @pytest.mark.parametrize(("log_every", "asked_at"), [(2, 11), (2, 12), (5, 11)])
-    def test_a_training_that_reaches_its_end_is_not_interrupted(
-        self,
-        model: Any,
-        pairs: list[Pair],
-        tiny_gpt2: Callable[..., Any],
-        tmp_path: Path,
-        log_every: int,
-        asked_at: int,
-    ) -> None:
-        """No row comes before the last step any more, and the end of a training is worth more than a checkpoint."""
-        config = make_config(log_every=log_every, checkpoint_every=100)
-        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
-        told = tiny_gpt2(0, width=16)
-
-        def ask(done: int, _: int) -> None:
-            if done == asked_at:
-                raise Stopped("asked to")
-
-        assert train(told, pairs, config, tmp_path / "work", progress=ask) == undisturbed
-        assert_same_weights(told, model)
-        assert checkpoints(tmp_path / "work") == []
-
-    def test_a_training_that_stops_by_itself_at_that_step_is_not_interrupted(
-        self, model: Any, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tmp_path: Path
-    ) -> None:
-        """Resumed, it would go on behind the point where the chosen log-prob fell too far."""
-        config = make_config(learning_rate=0.1, stop_chosen_drop=1.0, steps=40)
-        undisturbed = train(model, pairs, config, tmp_path / "undisturbed")
-        assert undisturbed.stopped_early
-        told = tiny_gpt2(0, width=16)
-
-        def ask(done: int, _: int) -> None:
-            if done == undisturbed.steps - 1:
-                raise Stopped("asked to")
-
-        assert train(told, pairs, config, tmp_path / "work", progress=ask) == undisturbed
-        assert_same_weights(told, model)
-
-    def test_a_loss_that_is_not_a_number_is_told_though_the_run_was_asked_to_stop(
-        self, model: Any, pairs: list[Pair], tmp_path: Path
-    ) -> None:
-        """A checkpoint of NaN would be resumed for ever."""
-        pairs[0]["reference_chosen"] = math.nan
-
-        def ask(done: int, _: int) -> None:
-            raise Stopped("asked to")
-
-        with pytest.raises(TrainingError, match="loss nan at step"):
-            train(model, pairs[:4], make_config(), tmp_path, progress=ask)
-        assert checkpoints(tmp_path) == []
-
-
 class TestAsAKind:
     """`dpo.trainer = dpo`, with the whole configuration, as the stage `policy` calls it."""
 
@@ -586,18 +277,6 @@ def test_label_smoothing_that_has_no_effect_is_refused_before_training(
     )
 
 
-def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Eight(TrainingArguments):
-        @cached_property
-        def _setup_devices(self) -> torch.device:
-            self._n_gpu = 8
-            return torch.device("cpu")
-
-    monkeypatch.setattr(harness, "TrainingArguments", Eight)
-    found = harness.arguments(tmp_path, harness.Settings(1, 3, 1.0, 0, 1, 1), seed=0)
-    assert (found.n_gpu, found.train_batch_size) == (1, 3)
-
-
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [("opt", {"layerdrop": 0.5}), ("mixtral", {"router_jitter_noise": 0.1})],
@@ -620,32 +299,3 @@ def test_a_model_that_cannot_be_trained_is_named(model: Any, pairs: list[Pair], 
     assert str(raised.value).startswith(
         "base.model x: cannot be used for training (NotImplementedError: derivative for this is not implemented); check"
     )
-
-
-def interrupt(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, step: int) -> None:
-    """Train until the given step, and crash there."""
-
-    def crash(done: int, _: int) -> None:
-        if done == step:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train(model, pairs, config, work, progress=crash)
-
-
-def stop(model: Any, pairs: list[Pair], config: DPOConfig, work: Path, step: int, on_row: Any = None) -> list[int]:
-    """Ask the training to stop at the given step; returns the steps at which it was asked."""
-    asked: list[int] = []
-
-    def ask(done: int, _: int) -> None:
-        asked.append(done)
-        if done >= step:
-            raise Stopped("asked to")
-
-    with pytest.raises(Stopped, match="asked to"):
-        train(model, pairs, config, work, progress=ask, on_row=on_row)
-    return asked
-
-
-def checkpoints(work: Path) -> list[Path]:
-    return sorted(work.glob("checkpoint-*"))

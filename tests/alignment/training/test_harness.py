@@ -1,14 +1,17 @@
-"""Interrupting the trainings of the base and the reward model: stopped between two steps, and resumed from there."""
+"""The harness: trainings of base and reward model, stopped between two steps and resumed; one device per process."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from alignment.config import BaseConfig, RewardConfig
 from alignment.errors import Interrupted
+from alignment.training import harness
 from alignment.training.reward import train_reward
 from alignment.training.sft import train_base
 
@@ -100,3 +103,15 @@ def test_a_short_training_that_reaches_its_end_meanwhile_is_not_interrupted(
     undisturbed = train(tmp_path / "undisturbed", steps=12)
     assert_same(train(tmp_path / "work", steps=12, progress=asking_at(5)), undisturbed)
     assert checkpoints(tmp_path / "work") == []
+
+
+def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Eight(TrainingArguments):
+        @cached_property
+        def _setup_devices(self) -> torch.device:
+            self._n_gpu = 8
+            return torch.device("cpu")
+
+    monkeypatch.setattr(harness, "TrainingArguments", Eight)
+    found = harness.arguments(tmp_path, harness.Settings(1, 3, 1.0, 0, 1, 1), seed=0)
+    assert (found.n_gpu, found.train_batch_size) == (1, 3)
