@@ -5,8 +5,9 @@ from alignment.rows import DRIFT, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
+from alignment.stages.likelihood import logprobs
 from alignment.stages.measured import measured
-from alignment.stages.scoring import logprobs, rewards_of
+from alignment.stages.scoring import rewards_of
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 

@@ -10,7 +10,8 @@ from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
-from alignment.stages.scoring import logprobs, rewards_of
+from alignment.stages.likelihood import logprobs
+from alignment.stages.scoring import rewards_of
 from alignment.stages.sources import fields_of, reward_source
 
 if TYPE_CHECKING:  # it brings torch

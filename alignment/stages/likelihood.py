@@ -1,0 +1,26 @@
+"""The log-probs of samples under a model, whoever wrote them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alignment.rows import Sample
+from alignment.stages.job import Job
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
+
+def logprobs(job: Job, loaded: "Loaded", rows: Sequence[Sample]) -> list[float]:
+    """log p(completion | prompt) of each sample under a model, whoever wrote it: sums in nats, in the rows' order."""
+    from alignment.logprobs import score_completions
+
+    found: list[float] = score_completions(
+        loaded.model,
+        [row["prompt_ids"] for row in rows],
+        [row["ids"] for row in rows],
+        pad_id=loaded.pad_id,
+        batch_size=min(64, job.config.sampling.batch_size),  # logits of every position, where sampling has one's
+        name=loaded.name,
+        progress=job.progress,
+    ).tolist()
+    return found
