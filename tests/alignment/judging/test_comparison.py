@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,12 +53,11 @@ def run(metrics: Metrics, base: Measured = BASE, aligned: Measured = ALIGNED, se
 
 
 def reordered(measured: Measured, order: list[int]) -> Measured:
-    return Measured(
-        **{
-            name: column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
-            for name, column in vars(measured).items()
-        }
-    )
+    columns: dict[str, Any] = {
+        name: column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
+        for name, column in vars(measured).items()
+    }
+    return Measured(**columns)
 
 
 def test_one_model_by_hand(metrics: Metrics) -> None:
@@ -117,8 +117,8 @@ def test_the_order_of_the_samples_does_not_matter(metrics: Metrics, order: list[
 
 def test_the_interval_is_over_prompts_not_samples(metrics: Metrics) -> None:
     """Eight samples of each of two prompts, equal within a prompt: still two observations, so still 0 to 2."""
-    many = [reordered(side, [0, 1, 2, 3] * 4) for side in (BASE, ALIGNED)]
-    report = run(metrics, *many)
+    base, aligned = (reordered(side, [0, 1, 2, 3] * 4) for side in (BASE, ALIGNED))
+    report = run(metrics, base, aligned)
     assert (report.prompts, report.samples_per_prompt) == (2, 8)
     assert report.delta.reward_gain_ci == (0.0, 2.0)
 

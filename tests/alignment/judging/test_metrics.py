@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -159,6 +160,6 @@ def test_an_infinite_reward_gives_no_finite_spread() -> None:
         (lambda: metrics.reward_sd([1.0]), "reward_sd: one reward"),
     ],
 )
-def test_nothing_to_measure_is_an_error_that_names_the_metric(call, message: str) -> None:
+def test_nothing_to_measure_is_an_error_that_names_the_metric(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -48,7 +48,7 @@ def titles(figure: Any) -> list[str]:
 
 
 def test_rewards_mark_both_means_and_name_the_biased_baseline() -> None:
-    figure = reward_histogram([0.0, 1.0], [2.0, 3.0], 1.25)
+    figure: Any = reward_histogram([0.0, 1.0], [2.0, 3.0], 1.25)
     assert legend(figure) == [
         "base, 2 samples",
         "mean of the base +0.50",
@@ -102,21 +102,23 @@ def test_curves_show_at_most_six_panels_and_say_which_line_is_which() -> None:
         "Entropy",
     ]
     assert len(titles(figure)) == MOST_PANELS
-    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["chosen", "rejected", "margin"]
+    shown = figure.axes[1].get_legend()
+    assert shown is not None
+    assert [text.get_text() for text in shown.get_texts()] == ["chosen", "rejected", "margin"]
     assert all(axes.get_ylabel() for axes in figure.axes)
     assert png(figure)
 
 
 def test_a_key_that_is_missing_leaves_out_its_panel_or_its_points() -> None:
     history = [{"step": 1.0, "loss": 0.7}, {"step": 2.0, "loss": 0.6, "learning_rate": 1e-4}]
-    figure = training_curves(history)
+    figure: Any = training_curves(history)
     assert titles(figure) == ["Loss", "Learning rate"]
     assert [len(axes.lines[0].get_xdata()) for axes in figure.axes] == [2, 1]
     assert png(figure)
 
 
 def test_values_that_are_not_finite_leave_a_hole() -> None:
-    figure = training_curves([{"step": 1.0, "loss": math.inf}, {"step": 2.0, "loss": 0.6}])
+    figure: Any = training_curves([{"step": 1.0, "loss": math.inf}, {"step": 2.0, "loss": 0.6}])
     assert math.isnan(figure.axes[0].lines[0].get_ydata()[0])
     assert png(figure)
 
@@ -177,7 +179,7 @@ BROKEN = Point("ipo", 0.5, 1.0, "", None, None, "training diverged")
 
 
 def test_the_frontier_shows_each_judged_point_with_its_interval_and_the_bound_of_the_gate() -> None:
-    figure = reward_against_kl([point("hinge", 1.0, 0.1), point("sigmoid", 2.0, 0.3, passed=False), BROKEN], 0.2)
+    figure: Any = reward_against_kl([point("hinge", 1.0, 0.1), point("sigmoid", 2.0, 0.3, passed=False), BROKEN], 0.2)
     axes = figure.axes[0]
     assert legend(figure) == ["KL gate 0.2", "hinge, passed", "sigmoid, refused"]
     passed, refused = (container.lines[0] for container in axes.containers)

@@ -99,7 +99,7 @@ def test_a_goal_asks_for_what_it_needs_alone():
 
 
 def test_a_source_of_pairs_that_are_not_sampled_asks_for_no_samples(monkeypatch):
-    given = Kinds("pairs", "pair_source", "")
+    given: Kinds[Any] = Kinds("pairs", "pair_source", "")
     monkeypatch.setattr(given, "_origins", {"given": Origin("alignment.data.pairs", options={"sampled": False})})
     monkeypatch.setattr(sources, "PAIRS", given)
     config = AlignConfig().model_copy(update={"pairs": AlignConfig().pairs.model_copy(update={"source": "given"})})
