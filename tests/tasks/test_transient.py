@@ -81,7 +81,7 @@ def with_httpx(url: str) -> None:
 
 
 def with_the_hub(url: str) -> None:
-    from huggingface_hub.utils import get_session, hf_raise_for_status
+    from huggingface_hub import get_session, hf_raise_for_status
 
     hf_raise_for_status(get_session().get(url, timeout=2))
 
@@ -94,7 +94,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    from huggingface_hub.utils import close_session
+    from huggingface_hub import close_session
 
     close_session()
 
