@@ -22,7 +22,8 @@ def config(**overrides: Any) -> AlignConfig:
 
 
 def run(wanted: AlignConfig) -> AlignResult:
-    return align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
+    result: AlignResult = align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
+    return result
 
 
 @pytest.fixture
@@ -129,6 +130,7 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
 
     with get_client(sync_client=True) as client:
         [table] = [item for item in client.read_latest_artifacts() if item.key == "validation"]
+    assert isinstance(table.data, str)
     assert any(row["check"] == "accepted_pairs" for row in json.loads(table.data))
 
 
@@ -177,5 +179,7 @@ def test_the_result_is_shown_in_prefect() -> None:
 
     with get_client(sync_client=True) as client:
         shown = {item.key: item for item in client.read_latest_artifacts()}
-    assert result.judgement.sentence in shown["result"].data
-    assert result.run_id in shown["result"].data
+    text = shown["result"].data
+    assert isinstance(text, str)
+    assert result.judgement.sentence in text
+    assert result.run_id in text

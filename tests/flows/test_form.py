@@ -17,7 +17,7 @@ from flows.form import config_flow, form
 from flows.retrain import retrain
 from flows.sweep import sweep
 
-FLOWS = {"align": align, "retrain": retrain, "sweep": sweep}
+FLOWS: dict[str, Any] = {"align": align, "retrain": retrain, "sweep": sweep}
 GROUPS = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
 
 

@@ -152,7 +152,7 @@ def test_nobody_s_answer_is_a_rejection(
     configure(f"timeout_hours: {2 / 3_600}")
     state = promote.promote(name, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
-    assert "nobody answered in 0.000555556 h" in state.message
+    assert "nobody answered in 0.000555556 h" in str(state.message)
     assert versions.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
     assert read_standing(name).champion == "1"
 

@@ -26,7 +26,8 @@ def config(**overrides: Any) -> AlignConfig:
 
 
 def start(wanted: AlignConfig, grid: GridConfig = GRID) -> SweepResult:
-    return sweep(**{name: getattr(wanted, name) for name in AlignConfig.model_fields}, grid=grid)
+    result: SweepResult = sweep(**{name: getattr(wanted, name) for name in AlignConfig.model_fields}, grid=grid)
+    return result
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def client(prefect_server: None) -> Iterator[Any]:
     """A client of a server on which nothing was bootstrapped yet."""
     from prefect.client.orchestration import get_client
 
-    from flows.stack.bootstrap import GPU_SLOT, ZOMBIES
+    from flows.stack.bootstrap import ZOMBIES
+    from tasks.running import GPU_SLOT
 
     with get_client(sync_client=True) as client:
         yield client
@@ -189,7 +190,7 @@ def test_gpu_slots_that_a_person_set_are_kept_unless_the_flag_says_otherwise(
 def test_the_automation_is_brought_up_to_date_and_never_doubled(client: Any, project: Callable[..., Path]) -> None:
     from flows.stack.bootstrap import ZOMBIES, zombies
 
-    old = zombies()
+    old: Any = zombies()
     old.trigger.within = timedelta(seconds=30)
     client.create_automation(old)
     client.create_automation(old)
