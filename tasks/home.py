@@ -10,12 +10,15 @@ from alignment.stages.store import Store
 from tasks.addresses import sqlite_uri, unfit_signs
 from tasks.proxies import require_usable, spare_loopback
 
+HEARTBEAT = 30  # seconds between two heartbeats of a run; Prefect takes no less
+SILENT_AFTER = 3 * HEARTBEAT  # seconds without one after which a run is taken for dead; less killed healthy runs
+
 QUIET_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "alignment,plumbline",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # these loggers are used outside of a run as well
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; the bootstrap's automation ends runs that are silent for 90
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",

@@ -4,13 +4,14 @@ import uuid
 
 from prefect import task
 
+from alignment.aliases import ANCHOR, CHAMPION
 from alignment.config import AlignConfig
 from alignment.data.prompts import read_ids
 from alignment.errors import ModelError
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
 from tasks.registry import runs, versions
-from tasks.registry.aliases import ANCHOR, CHAMPION, alone
+from tasks.registry.aliases import alone
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
 from tasks.stages import compute_alone

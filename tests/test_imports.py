@@ -34,7 +34,7 @@ def tree(module: str) -> ast.Module:
 
 
 def imported(module: str) -> set[str]:
-    """The top-level packages that a module imports anywhere, functions included, or names in a string to be imported."""
+    """The top-level packages that a module imports anywhere, or names in a string that is imported."""
     found: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE.fullmatch(node.value):

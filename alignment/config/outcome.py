@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
 from alignment.kinds import GATES, JUDGES, LOSSES, METRICS
 
@@ -74,7 +75,7 @@ class RegistryConfig(Group):
         description="Name under which a passing model is registered",
     )
     alias: str = Field(
-        "challenger",
+        CHALLENGER,
         min_length=1,
         max_length=100,
         description="Alias that a passing model gets; `champion` and `previous` belong to the promotion",
@@ -103,11 +104,11 @@ class RegistryConfig(Group):
                 f"registry.alias = {alias!r}: MLflow needs an alias of letters, digits, '-' and '_' that is not "
                 "`latest` nor `v` and a number"
             )
-        if alias.lower() in {"champion", "previous"}:
+        if alias.lower() in {CHAMPION, PREVIOUS}:
             raise ValueError(
                 f"registry.alias = {alias!r}: only a promotion moves that alias; take another, such as `challenger`"
             )
-        if alias.lower() == "anchor":
+        if alias.lower() == ANCHOR:
             raise ValueError(
                 f"registry.alias = {alias!r}: that alias is the first base's; take another, such as `challenger`"
             )

@@ -17,8 +17,8 @@ def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
     They are those of the environment, else those of the stack that is up in this home, else a temporary Prefect server
     and this home's MLflow database. Slow imports run while the server starts.
     """
-    from flows.stack.presence import join
-    from flows.stack.server import prefect_server
+    from flows.stack.clients import join
+    from flows.stack.prefect_server import prefect_server
 
     join(home())
     with prefect_server(home()) as wait_for_server:
@@ -33,11 +33,11 @@ def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
 
 def require_prefect() -> None:
     """Use a Prefect server that runs already. Raises ConfigError if there is none, StackError if it does not answer."""
-    from flows.stack import reach
-    from flows.stack.presence import join
+    from flows.stack import prefect_api
+    from flows.stack.clients import join
 
     join(home())
     if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError("no Prefect server: set PREFECT_API_URL, or start one with `plumbline up`")
-    reach.require_address(os.environ["PREFECT_API_URL"])
-    reach.check()
+    prefect_api.require_address(os.environ["PREFECT_API_URL"])
+    prefect_api.check()

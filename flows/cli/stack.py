@@ -37,14 +37,14 @@ def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Po
 
 def status() -> int:
     """Show which servers run and whether they answer: exit 0 if the whole stack is up, 1 otherwise."""
-    from flows.stack.presence import status as show_status
+    from flows.stack.control import status as show_status
 
     return show_status(home(), Console())
 
 
 def down() -> int:
     """Stop what `plumbline up` started in this home, from another terminal."""
-    from flows.stack.presence import down as stop_stack
+    from flows.stack.control import down as stop_stack
 
     return stop_stack(home(), Console())
 
@@ -89,7 +89,7 @@ def receiver(
 
     The secret is PLUMBLINE_WEBHOOK_SECRET, or the file stack/secret/webhook in PLUMBLINE_HOME.
     """
-    from flows.stack.presence import join
+    from flows.stack.clients import join
     from flows.stack.receiver import serve
 
     join(home())

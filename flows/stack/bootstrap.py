@@ -34,14 +34,15 @@ from pydantic import TypeAdapter
 
 from alignment.errors import ConfigError
 from alignment.stages.store import digest
-from flows.stack import reach
+from flows.stack import prefect_api
+from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
 from tasks.running import GPU_SLOT
 
 PoolType = Literal["process", "docker", "kubernetes"]
-SILENCE = timedelta(seconds=90)  # three heartbeats; a shorter one killed healthy runs
+SILENCE = timedelta(seconds=SILENT_AFTER)
 ZOMBIES = "plumbline: runs that fell silent"
 TRAINING = "training"
 WEBHOOK = "plumbline"
@@ -78,7 +79,7 @@ def bootstrap(
 
     Raises ConfigError where prefect.yaml or the job template cannot be used, TrackingError where MLflow refuses.
     """
-    with reach.guard(), get_client(sync_client=True) as client:
+    with prefect_api.guard(), get_client(sync_client=True) as client:
         yield _work_pool(client, pool, pool_type, job_template)
         yield _queue(client, pool, (gpu_slots or max(1, gpu_count())) + 1)
         yield _gpu_limit(client, gpu_slots)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from flows.stack.logs import Log
+from flows.stack.prefect_server import own_environment, prefect_command
 from flows.stack.processes import LOOPBACK, MARK, free_port, start, wait_for_answer
-from flows.stack.server import own_environment, prefect_command
 from tasks.addresses import sqlite_uri
+from tasks.home import HEARTBEAT
 from tasks.proxies import spare_loopback
 
 POOL = WORKER = "local"
 STOPPED_WITHIN = {"runs": 30.0, "worker": 5.0, "receiver": 5.0, "mlflow": 5.0, "prefect": 10.0}  # seconds
-HEARTBEAT = 30  # seconds between two signs of life of a run; Prefect takes no less
 COMMAND = (sys.executable, "-c", "from flows.cli.commands import main; main()")
 
 

@@ -15,10 +15,11 @@ from rich.markup import escape
 
 from alignment.errors import StackError
 from alignment.stages.store import write_json
+from flows.stack.clients import STOPS_WITHIN, clients, stop_clients
+from flows.stack.control import last_heartbeat
 from flows.stack.logs import Log, tidy
-from flows.stack.presence import LAST_WORDS, STARTING, State, dismiss, joined, last_heartbeat, only_one
+from flows.stack.prefect_server import first_use, made
 from flows.stack.processes import call, end_marked, marked, start, stop
-from flows.stack.server import first_use, made
 from flows.stack.services import (
     COMMAND,
     POOL,
@@ -30,6 +31,7 @@ from flows.stack.services import (
     secret,
     stack_file,
 )
+from flows.stack.state import STARTING, State, lock_home
 from tasks.addresses import sqlite_uri
 from tasks.registry import connection
 
@@ -48,7 +50,7 @@ def up(home: Path, wanted: Ports, console: Console) -> int:
     Raises StackError where it is up already in this home, where a server does not start, and where one keeps dying.
     """
     project = project_folder()
-    with only_one(home) as stopping:
+    with lock_home(home) as stopping:
         end_marked(home)  # what a stack that was killed may have left
         ports = wanted.free()
         for name, before in asdict(wanted).items():
@@ -215,7 +217,7 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
     for name in ("receiver", "mlflow", "prefect"):
         _end(services[name], console, stopping)
     end_marked(home)
-    dismiss(home, LAST_WORDS)  # who joined meanwhile
+    stop_clients(home, STOPS_WITHIN)  # those that came meanwhile
 
 
 @contextmanager
@@ -250,7 +252,7 @@ def _end_runs(home: Path, stopping: threading.Event) -> None:
     asked: set[int] = set()
 
     def none_left() -> bool:
-        commands = joined(home)
+        commands = clients(home)
         left = commands.union(marked(home, "PREFECT__FLOW_RUN_ID"))
         for pid in left - asked:
             with suppress(ProcessLookupError, PermissionError):
@@ -260,7 +262,7 @@ def _end_runs(home: Path, stopping: threading.Event) -> None:
         return not left & asked
 
     _until(none_left, STOPPED_WITHIN["runs"], stopping)
-    dismiss(home, 0.0)
+    stop_clients(home, 0.0)
 
 
 def _end(service: Service, console: Console, stopping: threading.Event) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from alignment.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from alignment.errors import ModelError, PlumblineError
 from alignment.stages.store import digest
 from tasks.home import store
@@ -13,10 +14,6 @@ from tasks.registry.connection import place
 
 logger = logging.getLogger("plumbline")
 
-CHAMPION = "champion"
-PREVIOUS = "previous"
-CHALLENGER = "challenger"
-ANCHOR = "anchor"
 RECORDED = "plumbline.champion"
 """The model's tag that names the last champion known here: an alias that says otherwise was moved by hand."""
 DECISION = "promotion.decision"

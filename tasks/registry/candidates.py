@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from alignment.aliases import ANCHOR, CHALLENGER
 from alignment.errors import ModelError, PromotionError, TrackingError
 from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from tasks.registry import runs, versions
-from tasks.registry.aliases import ANCHOR, CHALLENGER, Standing, read_standing
+from tasks.registry.aliases import Standing, read_standing
 from tasks.registry.versions import RegisteredVersion
 
 SAMPLES = 2  # of each kind on the card

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from alignment.aliases import CHAMPION
 from tasks.registry import runs, versions
-from tasks.registry.aliases import CHAMPION, DECISION, alone
+from tasks.registry.aliases import DECISION, alone
 from tasks.registry.candidates import JUDGED_AGAIN, tags_against
 from tasks.registry.versions import RegisteredVersion
 

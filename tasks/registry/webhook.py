@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from alignment.aliases import CHAMPION
 from alignment.errors import ConfigError
 from alignment.stages.store import write_json
 from tasks.home import home
-from tasks.registry.aliases import CHAMPION
 
 SIGNATURE = "X-MLflow-Signature"
 DELIVERY = "X-MLflow-Delivery-Id"

@@ -13,7 +13,7 @@ from alignment.config import PromotionConfig
 from alignment.errors import InputError, StackError, StoreError
 from flows.cli.result import require_writable
 from flows.stack import receiver
-from flows.stack.server import prefect_server
+from flows.stack.prefect_server import prefect_server
 
 Call = Callable[..., tuple[int, str]]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flows.stack.presence import State, running
 from flows.stack.processes import answers, end_marked, marked
+from flows.stack.state import State, running
 from tests.stack.processes import READY_WITHIN, command_of, quiet_ports
 
 pytestmark = [

@@ -291,7 +291,7 @@ def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch
     def interrupted(*_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.stack.presence.status", interrupted)
+    monkeypatch.setattr("flows.stack.control.status", interrupted)
     found = plumbline("status")
     assert found.code == 130
     assert found.err == "plumbline: interrupted; finished stages stay in the store, run again to go on\n"

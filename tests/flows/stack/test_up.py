@@ -17,12 +17,13 @@ from rich.console import Console
 
 from alignment.errors import ConfigError, StackError
 from alignment.stages.store import is_alive, write_json
+from flows.stack.clients import clients, join
+from flows.stack.control import down as stop_stack
+from flows.stack.control import status as show_status
 from flows.stack.logs import Log, tidy
-from flows.stack.presence import down as stop_stack
-from flows.stack.presence import join, joined, only_one, running
-from flows.stack.presence import status as show_status
 from flows.stack.processes import MARK, end_marked, free_port, marked, start
 from flows.stack.services import Ports, Service, make_services, project_folder, secret, stack_file
+from flows.stack.state import lock_home, running
 from flows.stack.up import DEATHS, _make_database, revive, start_worker
 
 PROJECT = Path(__file__).parents[3]
@@ -98,12 +99,12 @@ def test_a_secret_is_made_once_for_its_owner_alone_and_is_a_key(home: Path) -> N
 
 def test_one_stack_a_home(home: Path) -> None:
     assert running(home) is None
-    with only_one(home):
+    with lock_home(home):
         write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
         with pytest.raises(StackError, match=r"up already in .*: Prefect http://127.0.0.1:1, .*`plumbline down`"):
-            only_one(home).__enter__()
+            lock_home(home).__enter__()
     assert running(home) is None
-    with only_one(home):
+    with lock_home(home):
         pass
 
 
@@ -131,7 +132,7 @@ def test_other_commands_join_the_stack_of_their_home_unless_a_server_is_named(
         monkeypatch.setenv(name, given.get(name, ""))  # so that it is put back
         if name not in given:
             monkeypatch.delenv(name)
-    with only_one(home):
+    with lock_home(home):
         write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
         join(home)
     theirs = {"PREFECT_API_URL": f"{ADDRESSES['prefect']}/api", "MLFLOW_TRACKING_URI": ADDRESSES["mlflow"]}
@@ -142,7 +143,7 @@ def test_other_commands_join_the_stack_of_their_home_unless_a_server_is_named(
 JOIN = """
 import sys
 from pathlib import Path
-from flows.stack.presence import join
+from flows.stack.clients import join
 join(Path(sys.argv[1]))
 print("joined", flush=True)
 sys.stdin.read()
@@ -152,22 +153,22 @@ sys.stdin.read()
 @linux
 def test_the_stack_knows_who_joined_it_for_as_long_as_they_live(home: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name not in SERVERS}
-    with only_one(home):
+    with lock_home(home):
         write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
         command = [sys.executable, "-c", JOIN, str(home)]
         with subprocess.Popen(command, env=env, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
             assert other.stdout is not None
             assert other.stdout.readline() == b"joined\n"
-            assert joined(home) == {other.pid}
-            assert joined(home) == {other.pid}
+            assert clients(home) == {other.pid}
+            assert clients(home) == {other.pid}
             other.kill()
-    assert joined(home) == set()
+    assert clients(home) == set()
 
 
 @linux
 def test_who_joined_a_stack_that_was_killed_is_told_by_down(home: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name not in SERVERS}
-    with only_one(home):
+    with lock_home(home):
         write_json(stack_file(home, "stack.json"), {"pid": os.getpid(), **ADDRESSES})
         command = [sys.executable, "-c", JOIN, str(home)]
         other = subprocess.Popen(command, env=env, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -180,7 +181,7 @@ def test_who_joined_a_stack_that_was_killed_is_told_by_down(home: Path) -> None:
 
 def test_a_request_to_stop_is_an_event_and_the_handlers_are_put_back(home: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with only_one(home) as stopping:
+    with lock_home(home) as stopping:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.wait(5)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -374,7 +375,7 @@ def test_mlflow_s_database_is_there_before_its_server(tmp_path: Path) -> None:
 def test_a_stack_that_starts_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PLUMBLINE_WEBHOOK_URL"):
         monkeypatch.setenv(name, "")
-    with only_one(tmp_path):
+    with lock_home(tmp_path):
         write_json(stack_file(tmp_path, "stack.json"), {"pid": 1, "prefect": "p", "mlflow": "m", "receiver": "r"})
         stack_file(tmp_path, "starting").touch()
         waiting = threading.Thread(target=join, args=(tmp_path,))

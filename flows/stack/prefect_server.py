@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignment.errors import StoreError
 from alignment.locks import alone
-from flows.stack import reach
+from flows.stack import prefect_api
 from flows.stack.processes import LOOPBACK, free_port, start, stop, wait_for_answer
 from tasks.home import QUIET_DEFAULTS
 
@@ -61,9 +61,9 @@ def prefect_server(home: Path) -> Iterator[Callable[[], None]]:
     """
     url = os.environ.get("PREFECT_API_URL")
     if url:
-        reach.require_address(url)
-        with reach.guard():
-            yield reach.check
+        prefect_api.require_address(url)
+        with prefect_api.guard():
+            yield prefect_api.check
         return
     folder = Path(os.environ.get("PREFECT_HOME") or home / "prefect")
     log = home / "prefect" / "server.log"
@@ -88,7 +88,7 @@ def prefect_server(home: Path) -> Iterator[Callable[[], None]]:
             made(folder)
             starting.close()
 
-        with reach.guard(log):
+        with prefect_api.guard(log):
             yield ready
 
 

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel, ValidationError
 
 from alignment.errors import ConfigError, DataError, StackError
-from flows.stack import reach
+from flows.stack import prefect_api
 
 STATUS = {"401": 401, "403": 403, "404": 404, "405": 405, "500": 500, "503": 503}
 
@@ -67,9 +67,9 @@ def refusal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _ask(url: str) -> None:
-    reach.require_address(url)
+    prefect_api.require_address(url)
     with temporary_settings({PREFECT_API_URL: url}):
-        reach.check()
+        prefect_api.check()
 
 
 def _run_a_task() -> None:
@@ -121,20 +121,20 @@ def test_what_is_no_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_does_not_serve(
     url: str, why: str, server: str, mute: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "WITHIN", 2.0)
+    monkeypatch.setattr(prefect_api, "WITHIN", 2.0)
     assert why in refusal(url.format(server=server, mute=mute), monkeypatch)
 
 
 def test_a_server_that_serves_passes(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
-    reach.require_address(PREFECT_API_URL.value())
-    reach.check()
+    prefect_api.require_address(PREFECT_API_URL.value())
+    prefect_api.check()
 
 
 def test_its_end_in_the_middle_of_a_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """However deep in the flow engine the request was."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    with pytest.raises(StackError, match="connection refused; start it, or unset"), reach.guard():
+    with pytest.raises(StackError, match="connection refused; start it, or unset"), prefect_api.guard():
         _run_a_task()
 
 
@@ -142,20 +142,20 @@ def test_the_end_of_a_run_s_own_server_names_its_log(tmp_path: Any, monkeypatch:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with (
         pytest.raises(StackError, match=r"own server has ended; see .*server\.log"),
-        reach.guard(tmp_path / "server.log"),
+        prefect_api.guard(tmp_path / "server.log"),
     ):
         httpx.get("http://127.0.0.1:9/api/flow_runs", trust_env=False)
 
 
 @pytest.mark.parametrize("error", [DataError("no column"), ValueError("another"), KeyError("x")])
 def test_other_errors_keep_their_type(error: Exception) -> None:
-    with pytest.raises(type(error)), reach.guard():
+    with pytest.raises(type(error)), prefect_api.guard():
         raise error
 
 
 def test_the_same_client_s_error_elsewhere_is_not_prefect_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    with pytest.raises(httpx.ConnectError), reach.guard():
+    with pytest.raises(httpx.ConnectError), prefect_api.guard():
         httpx.get("http://127.0.0.1:9/v1/completions", trust_env=False)
 
 
@@ -165,7 +165,7 @@ def test_a_setting_that_prefect_cannot_read_is_named() -> None:
 
     with (
         pytest.raises(ConfigError, match="PREFECT_API_REQUEST_TIMEOUT or like it, 'soon': Input should be"),
-        reach.guard(),
+        prefect_api.guard(),
     ):
         APISettings.model_validate({"request_timeout": "soon"})
 
@@ -174,5 +174,5 @@ def test_another_model_s_validation_is_not_a_setting() -> None:
     class Row(BaseModel):
         number: int
 
-    with pytest.raises(ValidationError), reach.guard():
+    with pytest.raises(ValidationError), prefect_api.guard():
         Row.model_validate({"number": "x"})
