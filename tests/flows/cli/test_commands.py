@@ -304,7 +304,7 @@ def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch
 def test_the_next_step_after_a_refusal_depends_on_the_gates(refused, advice):
     names = ("reward_gain", "win_rate", "kl_per_token")
     gates = [SimpleNamespace(name=name, passed=name not in refused) for name in names]
-    result = SimpleNamespace(model=None, judgement=SimpleNamespace(gates=gates))
+    result: Any = SimpleNamespace(model=None, judgement=SimpleNamespace(gates=gates))
     from flows.cli.result import next_command
 
     assert advice in next_command(result)
