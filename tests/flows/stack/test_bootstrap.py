@@ -206,7 +206,7 @@ def test_the_automation_is_brought_up_to_date_and_never_doubled(client: Any, pro
 def test_silence_is_measured_for_each_run_and_any_change_of_its_state_ends_it() -> None:
     """A run may end under any name (Skipped, Rejected), and a suspended one has no process: neither is shot."""
     from flows.stack.bootstrap import zombies
-    from flows.stack.services import HEARTBEAT
+    from tasks.home import HEARTBEAT
 
     trigger: Any = zombies().trigger
     assert trigger.for_each == {"prefect.resource.id"}
