@@ -13,6 +13,8 @@ PlumblineError                 exit code 1
 │   └── TrainingError          the loss stopped being finite
 ├── PromotionError             exit code 3: the version may not become the champion, and nothing was moved
 ├── NothingNewError            exit code 2: earlier rounds have used the prompts; a retraining is skipped, no failure
+├── RecordError                exit code 1: what a run recorded cannot be read
+├── NewerRecordError           exit code 1: a newer release recorded it; this one has to be upgraded to read it
 ├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
 ├── StoreError                 exit code 1: the stage store could not be read or written
 ├── TrackingError              exit code 1: MLflow could not be reached or refused
@@ -85,6 +87,14 @@ class NothingNewError(PlumblineError):
     """Too few prompts are left that earlier rounds have not used; a retraining is skipped then, which is no failure."""
 
     exit_code = 2
+
+
+class RecordError(PlumblineError):
+    """What a run recorded cannot be read."""
+
+
+class NewerRecordError(PlumblineError):
+    """A newer release recorded it, so nothing can be said for or against it before Plumbline is upgraded."""
 
 
 class Interrupted(PlumblineError):

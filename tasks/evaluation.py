@@ -3,6 +3,7 @@
 from prefect import task
 
 from alignment.config import AlignConfig
+from alignment.judging import records
 from alignment.judging.report import EvalReport, Judgement
 from alignment.rows import REPORT
 from alignment.stages.store import StageRef
@@ -18,4 +19,4 @@ def apply_gates(config: AlignConfig, report: StageRef) -> Judgement:
 
 def read_report(report: StageRef) -> EvalReport:
     """The report of a finished stage."""
-    return EvalReport.model_validate_json((report.path / REPORT).read_text(encoding="utf-8"))
+    return records.read_report((report.path / REPORT).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from alignment.config import AlignConfig, DataConfig
-from alignment.errors import ModelError, PromotionError
+from alignment.errors import ModelError, PromotionError, RecordError
 from alignment.judging.card import in_markdown
 from alignment.judging.report import EvalReport
 from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
@@ -16,6 +16,8 @@ from alignment.stages.store import StageRef
 from tasks.home import home
 from tasks.registry import runs, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
+
+READ = ("seed", "data", "base", "reward", "prompts", "sampling")  # of the configuration: what writing and scoring need
 
 
 class Subject(BaseModel):
@@ -33,7 +35,10 @@ class Subject(BaseModel):
 
 @task(name="bring model in", **RETRIES)
 def bring_in(name: str, alias: str) -> Subject:
-    """The version that `alias` points at. Raises ModelError where there is none."""
+    """The version that `alias` points at.
+
+    Raises ModelError where there is none, NewerRecordError where a newer release wrote its record.
+    """
     version = versions.find_alias(name, alias)
     if version is None:
         raise ModelError(f"models:/{name}@{alias}: no version has this alias; promote one first, or name another alias")
@@ -43,8 +48,8 @@ def bring_in(name: str, alias: str) -> Subject:
     if tags is None or not versions.was_judged(version.run_id):
         return bare
     try:
-        config, report, rows = runs.read_record(version.run_id)
-    except (ValueError, KeyError, TypeError):  # written by hand, or by a release whose fields were others
+        config, report, rows = runs.read_record(version.run_id, READ)
+    except RecordError:  # written by hand
         return bare
     local, _ = versions.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(row.prompt for row in rows)
@@ -96,6 +101,5 @@ def _reward_only(config: AlignConfig, resolved: str | None) -> AlignConfig:
             "data": config.data if reward.model == "train" else DataConfig(),
             "base": config.base.model_copy(update={"model": "train"}),
             "prompts": config.prompts.model_copy(update={"exclude": ""}),
-            "evaluation": config.evaluation.model_copy(update={"anchor": ""}),
         }
     )

@@ -1,6 +1,7 @@
 """Registered versions as a run leaves them, without the run: no model is trained, and no weights are written."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -61,19 +62,22 @@ def make_version(
     name: str,
     *,
     found: EvalReport | None = None,
-    record: bool = True,
+    record: bool | Path = True,
     tags: dict[str, str] | None = None,
     run_tags: dict[str, str] | None = None,
     alias: str = "challenger",
 ) -> RegisteredVersion:
-    """Register the next version of `name`: judged as `found` deserves, with the tags that a run sets, laid over."""
+    """Register the next version of `name`: judged as `found` deserves, with the tags that a run sets, laid over.
+
+    `record` may be a folder that holds what another run recorded.
+    """
     found = found or report()
     run_id, uri = make_run(name, found=found, record=record, tags=run_tags)
     return register(run_id, uri, name, alias, key=f"key-{next(_numbers)}", tags=verdict_tags(found) | (tags or {}))
 
 
 def make_run(
-    name: str, *, found: EvalReport | None = None, record: bool = True, tags: dict[str, str] | None = None
+    name: str, *, found: EvalReport | None = None, record: bool | Path = True, tags: dict[str, str] | None = None
 ) -> tuple[str, str]:
     """A finished run that was judged, and the address of the model on it."""
     config = AlignConfig()
@@ -81,7 +85,10 @@ def make_run(
     runs.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
     uri = f"models:/{_logged_model(run_id)}"
     runs.tag(run_id, {"plumbline.model_uri": uri} | (tags or {}))
-    if record:
+    if isinstance(record, Path):
+        for file in record.iterdir():
+            runs.log_file(run_id, file)
+    elif record:
         runs.log_text(run_id, runs.REPORT, (found or report()).model_dump_json())
         runs.log_samples_table(run_id, SAMPLES)
     runs.finish(run_id, "FINISHED")

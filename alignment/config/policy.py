@@ -53,11 +53,6 @@ class SamplingConfig(Group):
             raise ValueError("sampling.new_tokens_min and new_tokens_max go together: set both, or neither")
         return at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
 
-    @property
-    def plain(self) -> bool:
-        """Whether samples come from the model's own distribution, under which their log-probs are taken."""
-        return self.temperature == 1 and self.top_k == 0 and self.top_p == 1
-
 
 @open_to(PAIRS, STRATEGIES)
 class PairsConfig(Group):

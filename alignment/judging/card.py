@@ -2,126 +2,85 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, SamplingConfig
+from alignment.judging.comparison import ANCHOR
+from alignment.judging.formats import NONE, percent, plain, signed, times
+from alignment.judging.metric import Metric, ratio
 from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
+from alignment.kinds import METRICS
 
 Row = tuple[str, str, str, str]
 
 HEADINGS: Row = ("Metric", "Base, own fresh samples", "Aligned", "Change")
 MAX_TEXT = 400  # characters of a sample text that are shown
 CONTROL_SIGNS = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
-NONE = "–"
 
 
 def result_rows(report: EvalReport) -> list[Row]:
-    """Before and after, one row a metric: name with its unit, base, aligned, change.
+    """Before and after, one row per metric: name with its unit, base, aligned, change.
 
     "Base" is always the base model's own fresh samples on the same prompts. The biased baseline is the mean score of
     the pairs' winners, which selection alone lifts above that. The last rows are of the models that were trained here.
     """
-    base, aligned, delta = report.base, report.aligned, report.delta
-    rows = [
-        (
-            "reward, mean (logits)",
-            _signed(base.reward_mean),
-            _signed(aligned.reward_mean),
-            f"{_signed(delta.reward_gain)} ({_signed(delta.reward_gain_ci[0])} to {_signed(delta.reward_gain_ci[1])})",
-        ),
-        ("reward gain (SDs of the base's reward)", NONE, NONE, _signed(delta.reward_gain_in_sd)),
-        ("reward, SD (logits)", _plain(base.reward_sd), _plain(aligned.reward_sd), _times(delta.reward_sd_ratio)),
-        (
-            "prompts won by the aligned model",
-            NONE,
-            _percent(delta.win_rate),
-            f"{_percent(delta.win_rate_ci[0])} to {_percent(delta.win_rate_ci[1])}",
-        ),
-        ("prompts won, at like lengths", NONE, _percent(delta.win_rate_length_matched), NONE),
-        (
-            "perplexity under the base",
-            _plain(base.perplexity),
-            _plain(aligned.perplexity),
-            _times(delta.perplexity_ratio),
-        ),
-        ("KL from the base (nats a token)", "0", f"{delta.kl_per_token:.3f}", NONE),
-        ("KL from the base (nats a sequence)", "0", _plain(delta.kl), NONE),
-        ("unigram entropy (nats)", _plain(base.entropy), _plain(aligned.entropy), _signed(delta.entropy_change)),
-    ]
-    for name, before, after in (
-        ("distinct 1-grams", base.distinct_1, aligned.distinct_1),
-        ("distinct 2-grams", base.distinct_2, aligned.distinct_2),
-        ("distinct 3-grams", base.distinct_3, aligned.distinct_3),
-        ("repeated 3-grams in a text", base.repetition, aligned.repetition),
-    ):
-        rows.append((name, _percent(before), _percent(after), _points(after - before)))
-    rows.append(("length (tokens)", f"{base.length:.1f}", f"{aligned.length:.1f}", _signed(delta.length_change, 1)))
-    rows.append(
-        (
-            "texts ended by EOS",
-            _percent(base.finished),
-            _percent(aligned.finished),
-            _points(aligned.finished - base.finished),
-        )
-    )
-    if base.grammatical is not None and aligned.grammatical is not None:
-        rows.append(
-            (
-                "grammatical sentences",
-                _percent(base.grammatical),
-                _percent(aligned.grammatical),
-                _points(aligned.grammatical - base.grammatical),
-            )
-        )
-    if base.gold_sentiment is not None and aligned.gold_sentiment is not None:
-        rows.append(
-            (
-                "gold sentiment (−1 to 1, by the grammar)",
-                _signed(base.gold_sentiment),
-                _signed(aligned.gold_sentiment),
-                _signed(aligned.gold_sentiment - base.gold_sentiment),
-            )
-        )
-    if report.drift is not None:
-        drift = report.drift
-        rows.append(
-            (
-                "KL from the anchor, the first base (nats a token)",
-                f"{drift.base_kl_per_token:.3f}",
-                f"{drift.kl_per_token:.3f}",
-                _signed(drift.kl_per_token - drift.base_kl_per_token, 3),
-            )
-        )
-        rows.append(
-            (
-                "perplexity under the anchor, over its own",
-                _times(drift.base_perplexity_ratio),
-                _times(drift.perplexity_ratio),
-                NONE,
-            )
-        )
-        rows.append(
-            (
-                "reward above the anchor's (logits)",
-                _signed(base.reward_mean - drift.anchor_reward_mean),
-                _signed(drift.reward_gain),
-                NONE,
-            )
-        )
+    rows = [row for metric in METRICS.all().values() if (row := _row(metric, report)) is not None]
+    aligned = report.aligned.reward_mean
     rows.append(
         (
             "biased baseline: mean score of the winners (logits)",
-            _signed(report.winners_mean),
-            _signed(aligned.reward_mean),
-            _signed(aligned.reward_mean - report.winners_mean),
+            signed(report.winners_mean),
+            signed(aligned),
+            signed(aligned - report.winners_mean),
         )
     )
     if report.base_validation_perplexity is not None:
-        rows.append(
-            ("base model's perplexity of held-out texts", _plain(report.base_validation_perplexity), NONE, NONE)
-        )
+        rows.append(("base model's perplexity of held-out texts", plain(report.base_validation_perplexity), NONE, NONE))
     if report.reward_validation_accuracy is not None:
-        accuracy = _percent(report.reward_validation_accuracy)
+        accuracy = percent(report.reward_validation_accuracy)
         rows.append(("reward model's accuracy on held-out texts", accuracy, accuracy, NONE))
     return rows
+
+
+def _row(metric: Metric, report: EvalReport) -> Row | None:
+    """A metric's row; None where it does not apply, or is shown in none."""
+    if metric.of == "both":
+        return _row_of_both(metric, report) if metric.shown else None
+    value, change = metric.format
+    if metric.of == "aligned":
+        found = report.delta.get(metric.name)
+        return None if found is None else (metric.title, "0", value(found), NONE)
+    if metric.of == "anchor":
+        name = metric.name.removeprefix(ANCHOR)
+        sides = (report.drift.get(f"base_{name}"), report.drift.get(name)) if report.drift is not None else (None, None)
+    else:
+        sides = report.base.get(metric.name), report.aligned.get(metric.name)
+    before, after = sides
+    if not metric.shown or before is None or after is None:
+        return None
+    if metric.change == "difference":
+        told = change(after - before)
+    elif metric.change == "ratio":
+        told = times(ratio(after, before))
+    else:
+        told = _estimate(METRICS.get(metric.change), report) if metric.change else NONE
+    return metric.title, value(before), value(after), told
+
+
+def _row_of_both(metric: Metric, report: EvalReport) -> Row:
+    found, interval = report.delta.get(metric.name), report.delta.interval(metric.name)
+    written = NONE if found is None else metric.format.value(found)
+    if metric.shown == "change":
+        return metric.title, NONE, NONE, written
+    told = NONE if interval is None else " to ".join(map(metric.format.value, interval))
+    return metric.title, NONE, written, told
+
+
+def _estimate(metric: Metric, report: EvalReport) -> str:
+    """A figure of both models with its interval."""
+    found, interval = report.delta.get(metric.name), report.delta.interval(metric.name)
+    value = metric.format.value
+    return (
+        NONE if found is None or interval is None else f"{value(found)} ({value(interval[0])} to {value(interval[1])})"
+    )
 
 
 def result_table(report: EvalReport) -> str:
@@ -154,7 +113,7 @@ def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
     return _table(
         ("Prompt", "Base", "Reward", "Aligned", "Reward"),
         [
-            (row.prompt, row.base, _signed(row.base_reward), row.aligned, _signed(row.aligned_reward))
+            (row.prompt, row.base, signed(row.base_reward), row.aligned, signed(row.aligned_reward))
             for row in rows[: max(0, limit)]
         ],
     )
@@ -177,8 +136,8 @@ def gates_list(judgement: Judgement) -> str:
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
     """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
     return "\n".join(
-        f"- {in_markdown(row.prompt)}\n  - {_signed(row.base_reward)} before: {in_markdown(row.base)}\n"
-        f"  - {_signed(row.aligned_reward)} after: {in_markdown(row.aligned)}"
+        f"- {in_markdown(row.prompt)}\n  - {signed(row.base_reward)} before: {in_markdown(row.base)}\n"
+        f"  - {signed(row.aligned_reward)} after: {in_markdown(row.aligned)}"
         for row in rows[: max(0, limit)]
     )
 
@@ -233,7 +192,7 @@ def _made_of(config: AlignConfig) -> str:
         ("Prompts", cut),
         (
             "Pairs",
-            f"{config.pairs.strategy.replace('_', ' ')} of {sampling.samples_per_prompt} samples a prompt, "
+            f"{config.pairs.strategy.replace('_', ' ')} of {sampling.samples_per_prompt} samples per prompt, "
             f"temperature {sampling.temperature:g}, top-k {sampling.top_k}, top-p {sampling.top_p:g}",
         ),
         ("Loss", ", ".join(part for part in (f"DPO, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part)),
@@ -242,7 +201,7 @@ def _made_of(config: AlignConfig) -> str:
             f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
             f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
         ),
-        ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs a device, {dpo.precision}"),
+        ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs per device, {dpo.precision}"),
         ("Seed", str(config.seed)),
     ]
     return f"## How it was made\n\n{_table(('What', 'Value'), rows)}"
@@ -261,14 +220,14 @@ def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
         "Texts were sampled with the settings above; other temperatures, longer texts and other kinds of prompts "
         "were not tried."
     )
-    if not config.sampling.plain:
+    if not _is_plain(config.sampling):
         yield (
             "Samples were drawn with a temperature, top-k or top-p that change the distribution, while log-probs are "
             "the model's own: KL from the base is an estimate on shifted samples."
         )
-    if report.aligned.grammatical is None:
+    if report.aligned.get("grammatical") is None:
         yield "Whether the sentences are grammatical was not judged; perplexity and KL stand in for it."
-    if report.delta.win_rate_length_matched is None:
+    if report.delta.get("win_rate_length_matched") is None:
         yield "No prompt had texts of like length from both models, so length may explain the wins."
     yield "Facts, toxicity, social bias, memorised training text, other languages and other tasks were not checked."
 
@@ -300,22 +259,6 @@ def _in_words(before: str, after: str, change: str) -> str:
     return ", ".join(part for part in (sides, change) if part not in {"", NONE}) or NONE
 
 
-def _plain(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _signed(value: float, digits: int = 2) -> str:
-    text = f"{value:+.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
-
-
-def _times(ratio: float) -> str:
-    return f"×{ratio:.2f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return NONE if fraction is None else f"{100 * fraction:.1f}%"
-
-
-def _points(difference: float) -> str:
-    return f"{_signed(100 * difference, 1)} points"
+def _is_plain(config: SamplingConfig) -> bool:
+    """Whether samples come from the model's own distribution, under which their log-probs are taken."""
+    return config.temperature == 1 and config.top_k == 0 and config.top_p == 1

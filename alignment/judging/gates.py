@@ -1,4 +1,4 @@
-"""The gates between an evaluation and the registry: each is one function, registered by one decorator line.
+"""The gates between an evaluation and the registry: each is one function under one decorator.
 
 A gate reads one value from the report and its bounds from the configuration; `judge` decides. Reward and win rate are
 needed and never sufficient, because word salad has the highest of both: perplexity under the base and KL see it.
@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from alignment.config import GatesConfig
 from alignment.judging.report import EvalReport, GateResult, Judgement
+from alignment.kinds import GATES
 
 Reading: TypeAlias = tuple[
     float, float | None, float | None, str
@@ -28,16 +29,15 @@ class Gate:
     strict: bool
 
 
-GATES: dict[str, Gate] = {}  # in the order of judgement, which is the order of definition
-
-
 def gate(name: str, label: str, *, strict: bool = False) -> Callable[[Read], Read]:
-    """Register a gate: the bounds belong to it, unless it is strict: then a value on a bound fails."""
+    """Register a gate: the bounds belong to it, unless it is strict: then a value on a bound fails.
+
+    Gates judge in the order of their definition, those of other packages last. A gate of another package reads bounds
+    of its own from the group of fields that it brings: `config.<name>`.
+    """
 
     def register(read: Read) -> Read:
-        if name in GATES:
-            raise ValueError(f"gate {name!r} is registered already; give this one another name")
-        GATES[name] = Gate(name, label, read, strict)
+        GATES.register(name, Gate(name, label, read, strict))
         return read
 
     return register
@@ -81,9 +81,10 @@ def _entropy_change(report: EvalReport, config: GatesConfig) -> Reading:
 
 @gate("grammatical_drop", "drop of grammatical sentences")
 def _grammatical_drop(report: EvalReport, config: GatesConfig) -> Reading | None:
-    if report.delta.grammar_drop is None:
+    before, after = report.base.get("grammatical"), report.aligned.get("grammatical")
+    if before is None or after is None:
         return None
-    return report.delta.grammar_drop, None, config.max_grammar_drop, "the text loses its grammar"
+    return before - after, None, config.max_grammar_drop, "the text loses its grammar"
 
 
 @gate("anchor_kl_per_token", "KL per token from the anchor")
@@ -119,7 +120,7 @@ def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading 
 def judge(report: EvalReport, config: GatesConfig) -> Judgement:
     """Every gate that applies, in order; the verdict is a pass only if all of them pass."""
     results = []
-    for entry in GATES.values():
+    for entry in GATES.all().values():
         reading = entry.read(report, config)
         if reading is not None:
             results.append(_result(entry, *reading))
@@ -158,12 +159,12 @@ def _approval(report: EvalReport) -> str:
     return (
         f"May be registered: reward {delta.reward_gain:+.2f} ({100 * report.confidence:g}% CI {low:.2f} to {high:.2f}) "
         "on held-out prompts, and the text stays as fluent as the base "
-        f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats a token)."
+        f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token)."
     )
 
 
 def _refusal(failures: list[GateResult]) -> str:
-    clauses = [f"{GATES[failure.name].label} {_breach(failure)} ({failure.why})" for failure in failures]
+    clauses = [f"{GATES.get(failure.name).label} {_breach(failure)} ({failure.why})" for failure in failures]
     *others, last = clauses
     return f"Not registered: {', '.join(others)}{', and ' if others else ''}{last}."
 

@@ -1,137 +1,187 @@
-"""The arithmetic of the metrics: plain functions over token ids, log-probs and rewards, that know no model and no text.
-
-A sequence is one completion's token ids, EOS included, and nothing else. Log-probs are sums over a completion, in nats,
-at temperature 1. Shapes: (samples,) unless said otherwise. An input without anything to measure raises ValueError.
-"""
-
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+"""The metrics, in the order of the result's table: each declared once, beside what computes it."""
 
 import numpy as np
 import numpy.typing as npt
 
-Tokens: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
-Values: TypeAlias = Sequence[float] | npt.NDArray[np.floating[Any]]
-Lengths: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
+from alignment.judging import arithmetic
+from alignment.judging.arithmetic import Lengths, Tokens, Values
+from alignment.judging.formats import PERCENT, SIGNED, TENTHS, THOUSANDTHS, TIMES
+from alignment.judging.measured import Measured
+from alignment.judging.metric import Both, metric, ratio
+from alignment.judging.statistics import length_matched_win_rate, paired_bootstrap, wins
+from alignment.judging.statistics import win_rate as fraction_won
+
+Completions = list[Tokens]
+Estimate = tuple[float, tuple[float, float]]
+"""A value and its confidence interval."""
 
 
-def token_entropy(sequences: Sequence[Tokens]) -> float:
-    """Shannon entropy, in nats, of the unigram distribution over all tokens of all sequences; 0..ln(distinct tokens).
-
-    Blind to word order: shuffled words have the entropy of the text they came from.
-    """
-    tokens, _ = _flatten(sequences, "token_entropy")
-    _, counts = np.unique(tokens, return_counts=True)
-    p = counts / tokens.size
-    return float(-(p @ np.log(p))) + 0.0  # -0.0 becomes 0.0
-
-
-def distinct_n(sequences: Sequence[Tokens], n: int) -> float:
-    """Distinct n-grams of all sequences over their total number of tokens, in 0..1.
-
-    Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models". The paper divides by
-    tokens, not by n-grams, so the value is defined, and 0, where no sequence has n tokens. It falls as more text is
-    measured: compare only samples of like size.
-    """
-    tokens, owners = _flatten(sequences, f"distinct_{n}")
-    grams, _ = _ngrams(tokens, owners, n)
-    return float(np.count_nonzero(np.bincount(grams)) / tokens.size)
-
-
-def repetition(sequences: Sequence[Tokens], n: int = 3) -> float:
-    """Mean over sequences of 1 - distinct n-grams / n-grams, in 0..1.
-
-    Sequences shorter than n are left out; 0 if all are. This is seq-rep-n of Welleck et al. 2020, "Neural Text
-    Generation with Unlikelihood Training".
-    """
-    tokens, owners = _flatten(sequences, "repetition")
-    grams, owners = _ngrams(tokens, owners, n)
-    if not grams.size:
-        return 0.0
-    texts, text, total = np.unique(owners, return_inverse=True, return_counts=True)
-    _, first = np.unique(text * (grams.max() + 1) + grams, return_index=True)  # each n-gram of each text, once
-    distinct = np.bincount(text[first], minlength=texts.size)
-    return float(np.mean(1.0 - distinct / total))
-
-
-def perplexity(logprobs: Values, lengths: Lengths) -> float:
-    """exp of minus the total log-prob over the total number of tokens; at least 1, and inf where that overflows."""
-    total, tokens = _totals("perplexity", lengths, logprobs)
-    with np.errstate(over="ignore"):
-        return float(np.exp(-total / tokens))
-
-
-def kl_per_sequence(policy_logprobs: Values, reference_logprobs: Values) -> float:
-    """KL(policy || reference) in nats a sequence, from the policy's own samples; it may be negative by chance.
-
-    The unbiased Monte-Carlo estimate: the mean of log policy(y|x) - log reference(y|x) over y drawn from the policy.
-    Both arguments are log-probs of those same samples.
-    """
-    policy, reference = _aligned("kl_per_sequence", policy_logprobs, reference_logprobs)
-    with np.errstate(invalid="ignore"):
-        return float(np.mean(policy - reference))
-
-
-def kl_per_token(policy_logprobs: Values, reference_logprobs: Values, lengths: Lengths) -> float:
-    """KL(policy || reference) in nats a token: the total of those differences over the total of tokens."""
-    policy, reference = _aligned("kl_per_token", policy_logprobs, reference_logprobs)
-    with np.errstate(invalid="ignore"):
-        total, tokens = _totals("kl_per_token", lengths, policy - reference)
-    return total / tokens
-
-
+@metric("reward_mean", label="reward, mean", unit="logits", format=SIGNED, better="higher", change="reward_gain")
 def reward_mean(rewards: Values) -> float:
-    """Mean reward, in the reward model's raw logits."""
-    (values,) = _aligned("reward_mean", rewards)
+    """Mean reward of the samples."""
+    return arithmetic.reward_mean(rewards)
+
+
+@metric("reward_gain", label="reward gain", unit="logits", of="both", format=SIGNED, better="higher", shown="")
+def reward_gain(both: Both) -> Estimate:
+    """Mean over prompts of aligned minus base, with a paired bootstrap over prompts."""
+    before, after = both.rewards
     with np.errstate(invalid="ignore"):
-        return float(np.mean(values))
+        differences = after - before
+    interval = paired_bootstrap(differences, both.config.bootstrap, both.config.confidence, both.seed)
+    return float(differences.mean()), interval
 
 
+@metric(
+    "reward_gain_in_sd",
+    label="reward gain",
+    unit="SDs of the base's reward",
+    of="both",
+    format=SIGNED,
+    better="higher",
+    shown="change",
+)
+def reward_gain_in_sd(both: Both) -> float:
+    """The gain over the standard deviation of the base's rewards."""
+    before, after = both.rewards
+    with np.errstate(invalid="ignore"):
+        gain = float((after - before).mean())
+    return ratio(gain, arithmetic.reward_sd(both.base.rewards))
+
+
+@metric("reward_sd", label="reward, SD", unit="logits", change="ratio")
 def reward_sd(rewards: Values) -> float:
-    """Sample standard deviation (n - 1 below) of the rewards, in the reward model's raw logits."""
-    (values,) = _aligned("reward_sd", rewards)
-    if values.size < 2:
-        raise ValueError("reward_sd: one reward has no spread, give two or more")
-    with np.errstate(invalid="ignore"):
-        return float(np.std(values, ddof=1))
+    """Sample standard deviation of the rewards."""
+    return arithmetic.reward_sd(rewards)
 
 
-def _flatten(sequences: Sequence[Tokens], name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All tokens in a row, and for each the index of its sequence; both (tokens,)."""
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    if not lengths.sum():
-        raise ValueError(f"{name}: no tokens to measure in {len(sequences)} sequences")
-    tokens = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
-    return tokens, np.repeat(np.arange(lengths.size), lengths)
+@metric("win_rate", label="prompts won by the aligned model", of="both", format=PERCENT, better="higher")
+def win_rate(both: Both) -> Estimate:
+    """Fraction of prompts on which the aligned model's mean reward is higher, ties counted one half."""
+    before, after = both.rewards
+    config = both.config
+    interval = paired_bootstrap(wins(before, after), config.bootstrap, config.confidence, both.seed)
+    return fraction_won(before, after), interval
 
 
-def _ngrams(
-    tokens: npt.NDArray[np.int64], owners: npt.NDArray[np.int64], n: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A number from 0 for each n-gram, the same for equal ones, and its sequence's index; none spans two sequences."""
-    if n < 1:
-        raise ValueError(f"n-grams of n = {n}: n must be at least 1")
-    count = max(tokens.size - n + 1, 0)
-    inside = owners[:count] == owners[tokens.size - count :]
-    vocabulary, ids = np.unique(tokens, return_inverse=True)
-    grams = ids[:count]
-    for k in range(1, n):
-        _, grams = np.unique(grams * vocabulary.size + ids[k : k + count], return_inverse=True)
-    return grams[inside], owners[:count][inside]
+@metric("win_rate_length_matched", label="prompts won, at like lengths", of="both", format=PERCENT, better="higher")
+def win_rate_length_matched(both: Both) -> float | None:
+    """The same over the prompts whose mean lengths differ by at most 10%; None where there are none."""
+    return length_matched_win_rate(*both.rewards, *both.lengths)
 
 
-def _aligned(name: str, *columns: Values) -> tuple[npt.NDArray[np.float64], ...]:
-    arrays = tuple(np.asarray(column, dtype=np.float64) for column in columns)
-    sizes = [array.size for array in arrays]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"{name}: inputs of different lengths, {' and '.join(map(str, sizes))}")
-    if not sizes[0]:
-        raise ValueError(f"{name}: no samples to measure")
-    return arrays
+@metric("perplexity", label="perplexity under the base", change="ratio")
+def perplexity(base_logprobs: Values, lengths: Lengths) -> float:
+    """exp of minus the total log-prob under the base model over the total number of tokens."""
+    return arithmetic.perplexity(base_logprobs, lengths)
 
 
-def _totals(name: str, lengths: Lengths, values: Values) -> tuple[float, float]:
-    values, tokens = _aligned(name, values, np.asarray(lengths, dtype=np.float64))
-    if not tokens.sum():
-        raise ValueError(f"{name}: no tokens to measure in {tokens.size} sequences")
-    return float(values.sum()), float(tokens.sum())
+@metric("kl_per_token", label="KL from the base", unit="nats per token", of="aligned", format=THOUSANDTHS)
+def kl_per_token(policy_logprobs: Values, base_logprobs: Values, lengths: Lengths) -> float:
+    """KL(policy || reference) in nats per token, estimated on the policy's samples."""
+    return arithmetic.kl_per_token(policy_logprobs, base_logprobs, lengths)
+
+
+@metric("kl", label="KL from the base", unit="nats per sequence", of="aligned")
+def kl(policy_logprobs: Values, base_logprobs: Values) -> float:
+    """KL(policy || reference) in nats per sequence, estimated on the policy's samples."""
+    return arithmetic.kl_per_sequence(policy_logprobs, base_logprobs)
+
+
+@metric("entropy", label="unigram entropy", unit="nats")
+def entropy(completions: Completions) -> float:
+    """Shannon entropy of the unigram distribution over all generated tokens."""
+    return arithmetic.token_entropy(completions)
+
+
+@metric("distinct_1", label="distinct 1-grams", format=PERCENT)
+def distinct_1(completions: Completions) -> float:
+    """Distinct tokens over generated tokens: Li et al. 2016."""
+    return arithmetic.distinct_n(completions, 1)
+
+
+@metric("distinct_2", label="distinct 2-grams", format=PERCENT)
+def distinct_2(completions: Completions) -> float:
+    """Distinct pairs of tokens over generated tokens: Li et al. 2016."""
+    return arithmetic.distinct_n(completions, 2)
+
+
+@metric("distinct_3", label="distinct 3-grams", format=PERCENT)
+def distinct_3(completions: Completions) -> float:
+    """Distinct triples of tokens over generated tokens: Li et al. 2016."""
+    return arithmetic.distinct_n(completions, 3)
+
+
+@metric("repetition", label="repeated 3-grams in a text", format=PERCENT, better="lower")
+def repetition(completions: Completions) -> float:
+    """Fraction of repeated 3-grams within a text, mean over texts: Welleck et al. 2020."""
+    return arithmetic.repetition(completions)
+
+
+@metric("length", label="length", unit="tokens", format=TENTHS)
+def length(lengths: Lengths) -> float:
+    """Mean completion length, EOS included."""
+    return float(np.asarray(lengths).mean())
+
+
+@metric("finished", label="texts ended by EOS", format=PERCENT)
+def ended(finished: npt.NDArray[np.bool_]) -> float:
+    """Fraction of texts that ended by EOS."""
+    return float(np.mean(finished))
+
+
+@metric("grammatical", label="grammatical sentences", format=PERCENT, better="higher")
+def grammatical(grammatical: Values) -> float:
+    """Fraction of sentences that the judge `grammar` parses."""
+    return float(np.mean(grammatical))
+
+
+@metric("gold_sentiment", label="gold sentiment", unit="−1 to 1, by the grammar", format=SIGNED, better="higher")
+def gold_sentiment(gold_sentiment: Values) -> float:
+    """Mean polarity of those sentences, by a judge that labels nothing."""
+    return float(np.mean(gold_sentiment))
+
+
+@metric(
+    "anchor_kl_per_token",
+    label="KL from the anchor, the first base",
+    unit="nats per token",
+    of="anchor",
+    format=THOUSANDTHS,
+)
+def anchor_kl_per_token(_: Measured, model: Measured) -> float:
+    """KL(model || anchor), on the model's samples."""
+    return arithmetic.kl_per_token(model.policy_logprobs, model.base_logprobs, model.lengths)
+
+
+@metric(
+    "anchor_perplexity_ratio",
+    label="perplexity under the anchor, over its own",
+    of="anchor",
+    format=TIMES,
+    change="",
+)
+def anchor_perplexity_ratio(anchor: Measured, model: Measured) -> float:
+    """Perplexity under the anchor, the model's samples over the anchor's own."""
+    own = arithmetic.perplexity(anchor.base_logprobs, anchor.lengths)
+    return ratio(arithmetic.perplexity(model.base_logprobs, model.lengths), own)
+
+
+@metric(
+    "anchor_reward_gain",
+    label="reward above the anchor's",
+    unit="logits",
+    of="anchor",
+    format=SIGNED,
+    better="higher",
+    change="",
+)
+def anchor_reward_gain(anchor: Measured, model: Measured) -> float:
+    """Mean reward of the model's samples minus that of the anchor's own on the same prompts."""
+    return float(np.mean(model.rewards)) - float(np.mean(anchor.rewards))
+
+
+@metric("anchor_reward_sd_ratio", label="reward SD over the anchor's", of="anchor", format=TIMES, shown="", change="")
+def anchor_reward_sd_ratio(anchor: Measured, model: Measured) -> float:
+    """Reward SD of the model's samples over that of the anchor's own."""
+    return ratio(float(np.std(model.rewards, ddof=1)), float(np.std(anchor.rewards, ddof=1)))

@@ -1,8 +1,11 @@
 """What an evaluation found and what the gates made of it: plain records that every later stage reads."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 2
+"""The form of a run's record: 1 named each figure as a field, 2 keeps whatever the metrics gave."""
 
 
 class Record(BaseModel):
@@ -11,58 +14,58 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
-class ModelMetrics(Record):
-    """One model's fresh samples on the held-out prompts."""
+class Figures(Record):
+    """Figures by the names of their metrics, as attributes; what does not apply is not there."""
 
-    reward_mean: float
-    reward_sd: float
-    entropy: float  # Shannon, nats, of the unigram distribution over all generated tokens
-    perplexity: float  # of the samples under the base model
-    distinct_1: float
-    distinct_2: float
-    distinct_3: float
-    repetition: float  # repeated 3-grams within a text, mean
-    length: float  # mean completion length in tokens, EOS included
-    finished: float  # fraction that ended by EOS
-    grammatical: float | None = None  # fraction of sentences the built-in grammar parses; None where not judged
-    gold_sentiment: float | None = None  # mean polarity of those sentences, -1 to 1, by a judge that labels nothing
+    model_config = ConfigDict(extra="allow")
 
+    __pydantic_extra__: dict[str, float | tuple[float, float] | None] = Field(init=False)
 
-class Delta(Record):
-    """The aligned model against the base, on the same prompts and random numbers."""
+    def get(self, name: str) -> float | None:
+        """A figure, or None where it does not apply."""
+        value = (self.__pydantic_extra__ or {}).get(name)
+        return value if isinstance(value, float) else None
 
-    reward_gain: float  # mean over prompts of aligned minus base
-    reward_gain_ci: tuple[float, float]  # paired bootstrap over prompts
-    reward_gain_in_sd: float  # reward_gain over the base's reward SD
-    reward_sd_ratio: float
-    win_rate: float  # over prompts, ties count one half
-    win_rate_ci: tuple[float, float]
-    win_rate_length_matched: (
-        float | None
-    )  # only prompts whose mean lengths differ by at most 10%; None if there are none
-    perplexity_ratio: float
-    kl: float  # KL(policy || reference) in nats a sequence, estimated on the policy's samples
-    kl_per_token: float
-    entropy_change: float  # nats
-    length_change: float  # tokens
-    grammar_drop: float | None = None
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """The confidence interval of a figure, where it has one."""
+        value = (self.__pydantic_extra__ or {}).get(f"{name}_ci")
+        return value if isinstance(value, tuple) else None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **figures: float | tuple[float, float] | None) -> None:  # noqa: D107
+            ...
+
+        def __getattr__(self, name: str) -> float:  # noqa: D105
+            ...
 
 
-class Drift(Record):
-    """How far the base and the aligned model are from the anchor, the first base of all rounds: drift adds up."""
+class ModelMetrics(Figures):
+    """One model's fresh samples on the held-out prompts: a figure for each metric of one model."""
 
-    base_kl_per_token: float  # KL(base || anchor), nats, on the base's samples
-    kl_per_token: float  # KL(aligned || anchor), nats, on the aligned model's samples
-    base_perplexity_ratio: float  # perplexity under the anchor, the base's samples over the anchor's own
-    perplexity_ratio: float  # the same for the aligned model's samples
-    anchor_reward_mean: float  # of the anchor's own fresh samples on the same prompts
-    reward_gain: float  # mean reward of the aligned model's samples minus that
-    reward_sd_ratio: float  # reward SD of the aligned model's samples over the anchor's
+
+class Delta(Figures):
+    """The aligned model against the base, on the same prompts and random numbers.
+
+    `<name>_change` and `<name>_ratio` are of one model's metrics, the others of the metrics of both; `<name>_ci` is the
+    interval of one.
+    """
+
+    if TYPE_CHECKING:
+        reward_gain_ci: tuple[float, float]
+        win_rate_ci: tuple[float, float]
+
+
+class Drift(Figures):
+    """How far the aligned model (and, as `base_<name>`, the base) is from the anchor, the first base of all rounds."""
 
 
 class EvalReport(Record):
-    """Before and after on the same held-out prompts."""
+    """Before and after on the same held-out prompts; `alignment.judging.records` reads those of older releases too."""
 
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)
+
+    schema_version: int = Field(SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
     prompts: int
     samples_per_prompt: int
     confidence: float = 0.95  # level of the intervals in `delta`

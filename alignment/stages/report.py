@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 from alignment.kinds import METRICS
 from alignment.rows import ACCEPTED, DRIFT, EVALUATED, MEASURED, REPORT, SAMPLE_TEXTS
 from alignment.stages.job import Counts, Job
-from alignment.stages.measured import measured
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
@@ -23,13 +22,14 @@ from alignment.stages.store import write_json
 def report(job: Job) -> Counts:
     """The evaluation's report, and the table of sample texts."""
     from alignment.judging import comparison, hf_metrics
+    from alignment.judging.measured import from_rows
     from alignment.judging.report import Drift, SampleRow
 
     rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
     winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).to_numpy()
     found = comparison.compare(
-        measured(rows["before"]),
-        measured(rows["after"]),
+        from_rows(rows["before"]),
+        from_rows(rows["after"]),
         metrics=hf_metrics.all_metrics(),
         winners_mean=float(winners.mean()),
         config=job.config.evaluation,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import ANCHOR, CHALLENGER
-from alignment.errors import ModelError, PromotionError, TrackingError
+from alignment.errors import ModelError, PromotionError, RecordError, TrackingError
 from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.report import EvalReport, Judgement, SampleRow
@@ -13,6 +13,7 @@ from tasks.registry import runs, versions
 from tasks.registry.aliases import Standing, read_standing
 from tasks.registry.versions import RegisteredVersion
 
+GATES = ("gates",)  # of the configuration: a promotion asks for nothing else
 SAMPLES = 2  # of each kind on the card
 JUDGED_AGAIN = "plumbline.judged_again"
 """A version's tag: the refusal of a later run, whose gates its policy did not pass."""
@@ -53,7 +54,10 @@ def choose(name: str, version: int | None) -> tuple[RegisteredVersion, Standing]
 
 
 def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
-    """Judge a version again from the record of its run; what it finds against it is in `refusal`."""
+    """Judge a version again from the record of its run; what it finds against it is in `refusal`.
+
+    Raises NewerRecordError where a newer release wrote the record: that speaks neither for nor against the version.
+    """
     candidate = Candidate(name=version.name, version=version.version, champion=champion, refusal="")
     tags = versions.find_run_tags(version.run_id) if version.run_id else None
     report: EvalReport | None = None
@@ -61,12 +65,12 @@ def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
     samples: tuple[SampleRow, ...] = ()
     if tags is not None and versions.was_judged(version.run_id):
         try:
-            config, report, rows = runs.read_record(version.run_id)
+            config, report, rows = runs.read_record(version.run_id, GATES)
             judgement, samples = judge(report, config.gates), tuple(rows)
         except TrackingError as error:
             if not runs.is_missing(error):
                 raise
-        except (ValueError, KeyError, TypeError):  # written by hand, or by a release whose fields were others
+        except RecordError:  # written by hand
             report = None
     return candidate.model_copy(
         update={

@@ -8,7 +8,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
@@ -21,6 +21,7 @@ from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
 from alignment.errors import Interrupted, NothingNewError, TrackingError
+from alignment.judging import records
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from alignment.stages.store import StageRef, digest, is_alive
 from tasks.registry import serving
@@ -323,15 +324,15 @@ def is_ready(uri: str) -> bool:
             raise
 
 
-def read_record(run_id: str) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
-    """What a judged run recorded: its configuration, its evaluation and its sample texts.
+def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
+    """What a judged run of this release or an older one recorded: some groups of its configuration, report and samples.
 
-    Raises TrackingError where the run does not exist, or ended before it was judged.
+    Raises TrackingError where the run does not exist, or ended before it was judged; RecordError where a part cannot be
+    read, NewerRecordError where a newer release wrote it.
     """
-    report = EvalReport.model_validate_json(_read_artifact(run_id, REPORT))
-    table = json.loads(_read_artifact(run_id, "samples.json"))
-    samples = [SampleRow(**dict(zip(table["columns"], row, strict=True))) for row in table["data"]]
-    return AlignConfig.model_validate(yaml.safe_load(_read_artifact(run_id, "config.yaml"))), report, samples
+    report = records.read_report(_read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
+    samples = records.read_samples(_read_artifact(run_id, "samples.json"))
+    return records.read_config(_read_artifact(run_id, "config.yaml"), groups), report, samples
 
 
 def read_lineage(run_id: str) -> dict[str, StageRef]:

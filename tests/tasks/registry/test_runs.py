@@ -20,8 +20,8 @@ from alignment.judging.plots import gap_histogram
 from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
 from alignment.stages.store import StageRef
 from tasks import publishing
-from tasks.registry import connection, runs, versions
 from tasks.curve import LiveCurve
+from tasks.registry import connection, runs, versions
 from tests.registered import register
 
 CONFIG = AlignConfig()
@@ -358,7 +358,7 @@ def test_a_judged_run_is_read_back_as_it_was(run_id: str) -> None:
     samples = [SAMPLE, SAMPLE.model_copy(update={"base": ' “odd”\n\t"text" ✓', "base_reward": -1e-9})]
     runs.log_text(run_id, runs.REPORT, report.model_dump_json(indent=2))
     runs.log_samples_table(run_id, samples)
-    assert runs.read_record(run_id) == (CONFIG, report, samples)
+    assert runs.read_record(run_id, AlignConfig.model_fields) == (CONFIG, report, samples)
     assert versions.was_judged(run_id)
 
 
@@ -369,14 +369,14 @@ def test_a_configuration_of_every_kind_of_value_is_read_back() -> None:
     run = runs.start_run(config, "a run")
     runs.log_text(run, runs.REPORT, REPORT.model_dump_json())
     runs.log_samples_table(run, [SAMPLE])
-    assert runs.read_record(run)[0] == config
+    assert runs.read_record(run, AlignConfig.model_fields)[0] == config
 
 
 def test_a_run_that_was_not_judged_has_no_record(run_id: str) -> None:
     with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
-        runs.read_record(run_id)
+        runs.read_record(run_id, ())
     with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
-        runs.read_record("0" * 32)
+        runs.read_record("0" * 32, ())
     assert not versions.was_judged(run_id)
 
 

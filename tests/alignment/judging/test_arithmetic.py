@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 
-from alignment.judging import metrics
+from alignment.judging import arithmetic as metrics
 
 sequences = st.lists(st.lists(st.integers(0, 5), max_size=9), min_size=1, max_size=8).filter(lambda texts: any(texts))
 relaxed = settings(deadline=None)

@@ -1,0 +1,123 @@
+"""What a metric is: one declaration, from which the report, the tables, MLflow's names and the plots derive."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alignment.config import EvaluationConfig
+from alignment.judging.formats import PLAIN, Format
+from alignment.judging.measured import Array, Measured
+from alignment.kinds import METRICS
+
+Of = Literal["model", "aligned", "both", "anchor"]
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Both:
+    """The base's and the aligned model's samples on the same prompts, and how sure an interval has to be."""
+
+    base: Measured
+    aligned: Measured
+    config: EvaluationConfig
+    seed: int
+
+    @cached_property
+    def rewards(self) -> tuple[Array, Array]:
+        """Mean reward of each prompt, before and after, in the order of the sorted prompt ids: (prompts,) each."""
+        return by_prompt(self.base, self.base.rewards), by_prompt(self.aligned, self.aligned.rewards)
+
+    @cached_property
+    def lengths(self) -> tuple[Array, Array]:
+        """Mean length in tokens of each prompt, in the same order: (prompts,) each."""
+        return by_prompt(self.base, self.base.lengths), by_prompt(self.aligned, self.aligned.lengths)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of an evaluation.
+
+    `of` says what `compute` takes, and where the report keeps what it gives:
+
+    - "model": columns of one model's samples, by the names of its parameters (`alignment.judging.measured.Measured`,
+      or a figure of the judge). It is computed for both models: `base[name]` and `aligned[name]`.
+    - "aligned": the same, for the aligned model alone: `delta[name]`.
+    - "both": a `Both`; it gives a value, or a value and its interval, or None where there is none: `delta[name]` and
+      `intervals[name]`.
+    - "anchor": the anchor's samples and a model's, whose `base_logprobs` are under the anchor: `drift[name]` for the
+      aligned model, `drift["base_" + name]` for the base.
+    """
+
+    name: str
+    label: str
+    unit: str
+    of: Of
+    format: Format
+    better: Literal["higher", "lower", ""]
+    """Which way is better, where that can be said."""
+    change: str
+    """For "model": `difference`, `ratio`, or the name of a metric of both that says what became of it; empty: neither.
+
+    The report's `delta` keeps them as `<name>_change` and `<name>_ratio`.
+    """
+    shown: Literal["base", "aligned", "change", ""]
+    """For "both": the column of the table that it stands in; empty: in none."""
+    compute: Function
+
+    @property
+    def title(self) -> str:
+        """The name for people, with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def delta(self) -> str:
+        """Under which name `delta` keeps the change of a "model" metric; empty where it does not."""
+        return {"difference": f"{self.name}_change", "ratio": f"{self.name}_ratio"}.get(self.change, "")
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that `compute` takes."""
+        return tuple(inspect.signature(self.compute).parameters)
+
+
+def metric(
+    name: str,
+    *,
+    label: str,
+    unit: str = "",
+    of: Of = "model",
+    format: Format = PLAIN,
+    better: Literal["higher", "lower", ""] = "",
+    change: str = "difference",
+    shown: Literal["aligned", "change", ""] = "aligned",
+) -> Callable[[Function], Function]:
+    """Register a function as a metric; see `Metric` for what it takes and gives."""
+
+    def register(compute: Function) -> Function:
+        METRICS.register(name, Metric(name, label, unit, of, format, better, change, shown, compute))
+        return compute
+
+    return register
+
+
+def metrics(of: Of) -> list[Metric]:
+    """Every metric of one sort, built in and of other packages, in the order of the tables."""
+    return [each for each in METRICS.all().values() if each.of == of]
+
+
+def by_prompt(measured: Measured, values: npt.NDArray[Any]) -> Array:
+    """The mean of each prompt's samples, in the order of the sorted prompt ids: (prompts,)."""
+    _, prompt, counts = np.unique(np.asarray(measured.prompt_ids), return_inverse=True, return_counts=True)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(prompt, weights=np.asarray(values, dtype=np.float64)) / counts
+
+
+def ratio(after: float, before: float) -> float:
+    """after / before, not finite (and so no gate's pass) where `before` is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.float64(after) / np.float64(before))
