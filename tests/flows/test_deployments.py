@@ -8,12 +8,12 @@ import yaml
 
 from alignment.config import AlignConfig
 from flows.stack.bootstrap import TRAINING
+from flows.stack.deployments import read_deployments
 from flows.stack.services import POOL
 from tasks.events import CHAMPION_CHANGED, DATA_ARRIVED
 
 PROJECT = Path(__file__).parents[2]
-FOUND: dict[str, Any] = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
-DEPLOYMENTS: dict[str, dict[str, Any]] = {item["name"]: item for item in FOUND["deployments"]}
+DEPLOYMENTS: dict[str, dict[str, Any]] = {item["name"]: item for item in read_deployments(PROJECT)}
 
 
 def test_every_flow_that_people_start_is_deployed() -> None:

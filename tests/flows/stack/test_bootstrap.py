@@ -111,13 +111,13 @@ def test_trainings_wait_in_a_queue_of_their_own(client: Any, project: Callable[.
 def test_what_a_cut_off_bootstrap_left_undone_is_done_by_the_next(
     client: Any, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.stack import bootstrap
+    from flows.stack import deployments
 
     def fails(*_: Any) -> None:
-        raise ConnectionError("away")
+        raise ConnectionError("unreachable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bootstrap, "_triggers", fails)
+        patch.setattr(deployments, "_replace_triggers", fails)
         with pytest.raises(ConnectionError):
             apply(project())
     assert apply(project())["deployment greet/greet"] == "changed"
