@@ -1,4 +1,4 @@
-"""Where a run writes, and the environment that keeps every library's files there and its telemetry off."""
+"""The folder that a run writes to, and the environment that keeps every library's files in it and telemetry off."""
 
 import os
 import warnings
@@ -10,19 +10,22 @@ from alignment.stages.store import Store
 from tasks.addresses import sqlite_uri, unfit_signs
 from tasks.proxies import require_usable, spare_loopback
 
-HEARTBEAT = 30  # seconds between two heartbeats of a run; Prefect takes no less
-SILENT_AFTER = 3 * HEARTBEAT  # seconds without one after which a run is taken for dead; less killed healthy runs
+HEARTBEAT = 30  # seconds between two heartbeats of a run; Prefect accepts no less
+SILENT_AFTER = 3 * HEARTBEAT  # seconds without a heartbeat until a run counts as dead; less killed healthy runs
 
-QUIET_DEFAULTS = {
+TELEMETRY_OFF = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "true",
+}
+
+DEFAULTS = TELEMETRY_OFF | {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "alignment,plumbline",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # these loggers are used outside of a run as well
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GX_ANALYTICS_ENABLED": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait take the other process's core
 }
@@ -39,14 +42,14 @@ def store() -> Store:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else the SQLite database of this home."""
+    """`MLFLOW_TRACKING_URI` if it is set, else the SQLite database of this home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home() / "mlflow.db")
 
 
 def prepare_environment() -> None:
-    """Set what is not set yet; call it before Prefect, MLflow, torch or a Hugging Face library is imported.
+    """Make the home and set the defaults; call it before Prefect, MLflow, torch or a Hugging Face library is imported.
 
-    Raises ConfigError where PLUMBLINE_HOME or a proxy cannot be used, StoreError where the home cannot be written.
+    Raises ConfigError if PLUMBLINE_HOME or a proxy cannot be used, StoreError if the home cannot be written.
     """
     root = home()
     for name, folder in (("PLUMBLINE_HOME", str(root)), ("PREFECT_HOME", os.environ.get("PREFECT_HOME", ""))):
@@ -65,13 +68,13 @@ def prepare_environment() -> None:
 
 
 def set_defaults() -> None:
-    """Point every library at the home and switch its telemetry off, where the environment says nothing; makes nothing.
+    """Set the variables that are not set yet, so that every library uses the home and sends no telemetry.
 
-    Importing a flow or a task does this, so that nothing is left in the user's own home before a run is prepared.
+    Importing a flow or a task does this, so that nothing is written to the user's own home before a run is prepared.
     """
     root = home()
     warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")  # `prepare_environment` makes it
-    for name, value in QUIET_DEFAULTS.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     for name, folder in (
         ("PREFECT_HOME", "prefect"),

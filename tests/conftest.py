@@ -7,12 +7,6 @@ os.environ |= {  # read when a library is imported, so set before any is
     "PLUMBLINE_HOME": (_while_importing := TemporaryDirectory(prefix="plumbline-")).name,  # each test has its own
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GX_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),  # on the CPU, unless asked for by name
 }
 
@@ -21,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tasks.home import TELEMETRY_OFF
+
+os.environ |= TELEMETRY_OFF
 
 
 @pytest.fixture(autouse=True)

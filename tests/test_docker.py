@@ -14,7 +14,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.stack.docker import DOCKER, SECRETS, compose_services, instructions, stages
+from tasks.home import DEFAULTS, HEARTBEAT, TELEMETRY_OFF
+from tests.stack.docker import DOCKER, SECRETS, compose_services, image_environment, instructions, stages
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (DOCKER / "compose.yaml").read_text("utf-8")
@@ -35,7 +36,7 @@ def texts() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
-def test_a_target_runs_as_nobody_in_particular_and_tells_its_health(target: str) -> None:
+def test_a_target_runs_as_nobody_in_particular_and_reports_its_health(target: str) -> None:
     found = dict(stages()[target])  # the last of each kind counts
     assert found["USER"] == "10001:10001"
     assert found["VOLUME"] == "/data"
@@ -70,7 +71,22 @@ def test_the_context_holds_what_the_image_needs_and_nothing_else() -> None:
     assert not any(fnmatch.fnmatch(name, pattern) for name in kept for pattern in ("tests*", "docker*", "*.env"))
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_image_sends_no_telemetry_and_has_the_defaults_of_the_code(target: str) -> None:
+    """The servers in it do not import the project, so the image has to say it again."""
+    found = image_environment(target)
+    assert found.items() >= TELEMETRY_OFF.items()
+    shared = found.keys() & DEFAULTS.keys()
+    assert {name: found[name] for name in shared} == {name: DEFAULTS[name] for name in shared}
+
+
 # Compose
+
+
+def test_a_run_sends_the_heartbeats_that_the_bootstrap_waits_for() -> None:
+    name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+    assert SERVICES["worker-cpu"]["environment"][name] == str(HEARTBEAT)
+    assert JOB["variables"]["properties"]["env"]["default"][name] == str(HEARTBEAT)
 
 
 def test_compose_asks_for_exactly_the_variables_of_the_example() -> None:
@@ -110,7 +126,7 @@ def test_a_service_is_pinned_confined_and_rotates_its_log(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - ONE_SHOT))
-def test_a_service_tells_whether_it_is_well(name: str) -> None:
+def test_a_service_reports_whether_it_is_healthy(name: str) -> None:
     service = SERVICES[name]
     if name not in OWN:
         assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}

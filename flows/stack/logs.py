@@ -1,11 +1,11 @@
-"""The log of a stack: what its processes write into their files, as one tidy stream of lines for people."""
+"""Reads the log files of a stack's processes, and selects the lines that `plumbline up` shows in the terminal."""
 
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_BYTES = 20_000_000  # of one log; then it is kept as `.1` and begun anew
+MAX_BYTES = 20_000_000  # of one log; then it is copied to `.1` and starts anew
 CHUNK = 1_000_000
 
 PREFECT = re.compile(
@@ -18,16 +18,14 @@ NOISE = re.compile(
     r"submitted to infrastructure|deployment (?:pull )?step|Deployment step|All deployment steps|Downloading flow code"
     r"|Beginning flow run|View at|Created task run|Executing |Finished in state Completed\(\)$"
 )
-TRIED_AGAIN = (
-    "Failed in consume_loop"  # an event of Prefect's, mostly as SQLite was busy; it warns once it gives one up
-)
+TRIED_AGAIN = "Failed in consume_loop"  # SQLite was busy; Prefect tries again, and warns when it drops an event
 
 
 class Log:
-    """One process's log file, which that process appends to."""
+    """The log file of one process, which appends to it."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the file anew; the one before is kept as `.1`."""
+        """Start an empty file; the one before is kept as `.1`."""
         self.path = path
         self._read = 0
         self._rest = b""
@@ -36,7 +34,7 @@ class Log:
         path.touch()
 
     def lines(self) -> Iterator[str]:
-        """The whole lines that were added since the last call."""
+        """The complete lines that were added since the last call."""
         with self.path.open("rb") as file:
             file.seek(self._read)
             while chunk := file.read(CHUNK):
@@ -45,16 +43,16 @@ class Log:
                 yield from (line.decode(errors="replace") for line in whole)
         if self._read > MAX_BYTES:
             shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
-            with self.path.open("r+b") as file:  # the process goes on adding to it
+            with self.path.open("r+b") as file:  # the process goes on appending to it
                 file.truncate(0)
             self._read = 0
 
 
 def tidy(source: str, line: str) -> tuple[str, str, str] | None:
-    """(who, level, message) of a line that people want to see, else None; `who` is `source`, or the run that speaks.
+    """(who, level, message) of a line to show, else None; `who` is the name of the run that wrote it, or `source`.
 
-    Of servers and worker only warnings and errors; all that the receiver tells; and the runs, less Prefect's
-    bookkeeping.
+    Shown are warnings and errors of the servers and the worker, all lines of the receiver, and those of the runs
+    without Prefect's bookkeeping.
     """
     found = PREFECT.match(line)
     if found is not None:
@@ -64,8 +62,8 @@ def tidy(source: str, line: str) -> tuple[str, str, str] | None:
         if message == TRIED_AGAIN:
             return None
         return found["run"] or source, level, message
-    if source == "receiver" and (told := DATED.match(line)):
-        return source, "INFO", told["message"]
+    if source == "receiver" and (dated := DATED.match(line)):
+        return source, "INFO", dated["message"]
     if source != "worker" and TROUBLE.search(line[:80]):
         return source, "WARNING", line.strip()
     return None

@@ -1,4 +1,4 @@
-"""Whether the Prefect that `PREFECT_API_URL` names answers, and each of its failures as one line."""
+"""Checks that the Prefect server at `PREFECT_API_URL` answers, and turns each of its failures into one line."""
 
 import os
 import socket
@@ -16,15 +16,15 @@ from tasks.transient import causes
 
 WITHIN = 10.0  # seconds for an answer
 HINTS = {
-    "start": "start it, or unset PREFECT_API_URL to have a server of the run's own",
+    "start": "start it, or unset PREFECT_API_URL to use a temporary server",
     "sign_in": "PREFECT_API_AUTH_STRING or PREFECT_API_KEY",
     "certificate": "PREFECT_API_SSL_CERT_FILE",
 }
-NOT_PREFECT = ValueError("what answers there is not Prefect's API; its address mostly ends in /api")
+NOT_PREFECT = ValueError("what answers there is not Prefect's API; its address usually ends in /api")
 
 
 def require_address(url: str) -> None:
-    """Raise StackError where this is no address of a server, or nobody listens there; it takes seconds at most."""
+    """Raise StackError if this is not a server's address, or nothing listens there; it takes seconds at most."""
     scheme = scheme_of(url)
     if scheme not in ("http", "https"):
         raise StackError(f"PREFECT_API_URL {shown(url)}: not an address that works; give http(s)://host:port/api")
@@ -39,7 +39,7 @@ def require_address(url: str) -> None:
 
 
 def check() -> None:
-    """Ask Prefect for something that needs its API and a permission. Raises StackError where it does not answer so."""
+    """Make a request that needs Prefect's API and a permission. Raises StackError if it is not answered."""
     from httpx import HTTPError, HTTPStatusError, InvalidURL
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -56,15 +56,15 @@ def check() -> None:
         raise _refusal(url, NOT_PREFECT if error.response.status_code in (404, 405) else error) from error
     except (HTTPError, InvalidURL, RuntimeError) as error:
         raise _refusal(url, error) from error
-    except ValueError as error:  # no JSON, or none of Prefect's
+    except ValueError as error:  # not JSON, or not Prefect's
         raise _refusal(url, NOT_PREFECT) from error
 
 
 @contextmanager
 def guard(log: Path | None = None) -> Iterator[None]:
-    """Turn what Prefect's silence or refusal raises into one StackError; `log` is that of a server of the run's own.
+    """Turn a failed request to Prefect into one StackError; `log` is the log of a temporary server.
 
-    A setting of Prefect's that it cannot read, at its import, becomes a ConfigError.
+    A setting of Prefect that it cannot read, at its import, becomes a ConfigError.
     """
     try:
         yield
@@ -76,7 +76,7 @@ def guard(log: Path | None = None) -> Iterator[None]:
         first = error.errors()[0]
         name = "PREFECT_" + "_".join((error.title.removesuffix("Settings"), *map(str, first["loc"]))).strip("_").upper()
         raise ConfigError(
-            f"Prefect's setting {name} or like it, {first['input']!r}: {first['msg']}; mend it"
+            f"Prefect's setting {name} or like it, {first['input']!r}: {first['msg']}; correct it"
         ) from error
     except Exception as error:
         failed = _failed_request(error)
@@ -86,7 +86,7 @@ def guard(log: Path | None = None) -> Iterator[None]:
 
 
 def _failed_request(error: BaseException) -> Exception | None:
-    """The failed request to Prefect below an error, or None: models' hub and endpoints have the same client."""
+    """The failed request to Prefect that caused an error, or None: requests to other hosts use the same client."""
     from httpx import HTTPError, InvalidURL
 
     ours = urlsplit(os.environ.get("PREFECT_API_URL", "")).netloc.rpartition("@")[2]
@@ -99,5 +99,5 @@ def _failed_request(error: BaseException) -> Exception | None:
 
 
 def _refusal(url: str, error: BaseException, log: Path | None = None) -> StackError:
-    hints = HINTS | ({"start": f"the run's own server has ended; see {log}, then run again"} if log else {})
+    hints = HINTS | ({"start": f"the temporary server has ended; see {log}, then run again"} if log else {})
     return StackError(f"Prefect at PREFECT_API_URL {shown(url)}: {reason(error, **hints)}")

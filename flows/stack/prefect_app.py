@@ -1,4 +1,4 @@
-"""Prefect's server as an application that uvicorn serves, with SQLite kept from standing still."""
+"""The Prefect server as an application for uvicorn, with a fix for SQLite locks that would block it for a minute."""
 
 import sqlite3
 from typing import Any
@@ -10,29 +10,29 @@ from sqlalchemy.engine import Dialect, Engine
 
 
 def create_app() -> FastAPI:
-    """Prefect's application, to be made once in a process; its engines connect to SQLite by `close_failed_cursors`."""
+    """Prefect's application, made once per process; its SQLite connections are opened by `close_failed_cursors`."""
     event.listen(Engine, "do_connect", close_failed_cursors)
     return create_prefect_app()
 
 
 def close_failed_cursors(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
-    """Have SQLAlchemy open a connection whose failed statements do not stay open.
+    """A listener of SQLAlchemy that opens connections whose cursors close when a statement fails.
 
-    Python 3.11 leaves a failed statement ("database is locked", say) as it is, and SQLAlchemy's adapter of aiosqlite
-    leaves its cursor to the garbage collector. That one resets the statement in whatever thread it runs in, mostly the
-    event loop's, which has to wait until the cursor's connection is free. Where by then the connection waits for the
-    lock of the database, and the owner of the lock for the event loop, the whole server stands still until SQLite gives
-    up: 60 s with Prefect's settings.
+    Python 3.11 does not reset a failed statement (such as "database is locked"), and SQLAlchemy's adapter for aiosqlite
+    leaves its cursor to the garbage collector. The collector resets the statement in the thread that it happens to run
+    in, usually the event loop's, which then waits until the cursor's connection is free. If that connection waits for
+    the database's lock, and the lock's owner for the event loop, the server blocks until SQLite gives up: 60 s with
+    Prefect's settings.
     """
     if dialect.name == "sqlite":
         options["factory"] = ClosingConnection
 
 
 class ClosingCursor(sqlite3.Cursor):
-    """A cursor that closes when its statement fails, in the thread that executed it."""
+    """A cursor that closes itself when its statement fails, in the thread that executed it."""
 
     def execute(self, *arguments: Any) -> "ClosingCursor":
-        """As of the parent."""
+        """Execute as `sqlite3.Cursor` does; close the cursor on an error."""
         try:
             return super().execute(*arguments)
         except sqlite3.Error:
@@ -40,7 +40,7 @@ class ClosingCursor(sqlite3.Cursor):
             raise
 
     def executemany(self, *arguments: Any) -> "ClosingCursor":
-        """As of the parent."""
+        """Execute as `sqlite3.Cursor` does; close the cursor on an error."""
         try:
             return super().executemany(*arguments)
         except sqlite3.Error:

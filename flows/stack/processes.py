@@ -1,4 +1,4 @@
-"""Child processes on loopback: a free port, a start, the wait for an answer, and an end that leaves nothing behind."""
+"""Child processes that serve on loopback: finding a port, starting, waiting for an answer, and ending all of them."""
 
 import ctypes
 import json
@@ -22,23 +22,23 @@ LOOPBACK = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
 MARK = "PLUMBLINE_STACK"  # in the environment of every process of a stack: the home that it belongs to
 
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know our loopback
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted` where it is free on loopback, else any free port."""
+    """`wanted` if it is free on loopback, else any free port."""
     for port in (wanted, 0):
         with socket.socket() as listener, suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((LOOPBACK, port))
             return int(listener.getsockname()[1])
-    raise StackError("no free port on 127.0.0.1; close what holds them")
+    raise StackError("no free port on 127.0.0.1; stop a program that holds one")
 
 
 def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start a process whose output is added to `log`, in a session of its own, so that Ctrl-C reaches only us.
+    """Start a process in a session of its own, so that Ctrl-C reaches only us; its output is appended to `log`.
 
-    On Linux it gets SIGTERM when the thread that started it dies, however that may be.
+    On Linux it gets SIGTERM when the thread that started it ends, by `kill -9` too.
     """
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -53,7 +53,7 @@ def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> "subproc
 
 
 def stop(process: "subprocess.Popen[bytes]", within: float) -> None:
-    """Ask it to end, and kill it where it has not after `within` seconds."""
+    """Send SIGTERM, and SIGKILL if the process has not ended after `within` seconds."""
     process.terminate()
     try:
         process.wait(within)
@@ -72,7 +72,7 @@ def answers(url: str, timeout: float = 2.0) -> bool:
 
 
 def call(method: str, url: str, body: Any, timeout: float = 5.0) -> Any:
-    """Send JSON to a server on loopback and return its JSON; raises OSError where it does not answer, or refuses."""
+    """Send JSON to a server on loopback and return its JSON. Raises OSError if it does not answer, or refuses."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310
     try:
@@ -90,9 +90,9 @@ def wait_for_answer(
     within: float,
     given_up: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Return once `url` answers, or `given_up` says so.
+    """Return once `url` answers, or `given_up` returns True.
 
-    Raises StackError where the process ends first, or is silent for `within` seconds.
+    Raises StackError if the process ends first, or does not answer within `within` seconds.
     """
     ends = time.monotonic() + within
     while not (given_up() or answers(url)):
@@ -104,9 +104,9 @@ def wait_for_answer(
 
 
 def marked(home: Path, variable: str = "") -> list[int]:
-    """The processes that carry this home's mark, whoever is their parent by now; with `variable`, those that have it.
+    """The ids of all processes with this home's mark in their environment, and with `variable` in it where given.
 
-    Found on Linux only; elsewhere the list is empty.
+    They are found on Linux only; elsewhere the list is empty.
     """
     mark, has = f"{MARK}={home}".encode(), f"{variable}=".encode()
     found = []
@@ -119,15 +119,15 @@ def marked(home: Path, variable: str = "") -> list[int]:
 
 
 def end_marked(home: Path, within: float = 10.0) -> int:
-    """Kill whatever carries this home's mark; returns how many there were.
+    """Kill all processes with this home's mark; returns how many there were.
 
-    Raises StackError where one is still there after `within` seconds, as one that hangs in the kernel is.
+    Raises StackError if one is still there after `within` seconds, as one that hangs in the kernel is.
     """
     first = left = marked(home)
     ends = time.monotonic() + within
     while left:
         if time.monotonic() > ends:
-            raise StackError(f"processes {left} of {home} cannot be killed; look what they wait for")
+            raise StackError(f"processes {left} of {home} cannot be killed; find out what they wait for")
         for pid in left:
             send(pid, signal.SIGKILL)
         time.sleep(0.05)
@@ -136,11 +136,11 @@ def end_marked(home: Path, within: float = 10.0) -> int:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal; that the process has ended, or is another user's, is fine."""
+    """Send a signal, unless the process has ended or belongs to another user."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
 def _die_with_parent() -> None:
-    """In the child on Linux: a parent that is killed with -9 leaves no server behind."""
+    """Called in the child on Linux, so that a parent that is killed with -9 leaves no server behind."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

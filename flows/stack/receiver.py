@@ -1,4 +1,4 @@
-"""The webhook receiver: hears from MLflow that a champion was set, and has the registry looked at anew."""
+"""The webhook receiver: MLflow calls it when an alias is set, and it checks a champion that was set by hand."""
 
 import asyncio
 import logging
@@ -22,21 +22,21 @@ from tasks.registry.webhook import Deliveries, Refused
 logger = logging.getLogger("plumbline")
 
 BODY_WITHIN = 10.0  # seconds
-Look = Callable[[str, PromotionConfig], str]
+Reconcile = Callable[[str, PromotionConfig], str]
 
 
 def create_app(
     secret: bytes,
     policy: PromotionConfig,
     *,
-    look: Look = reconcile,
+    reconcile: Reconcile = reconcile,
     known: Callable[[], list[str]] | None = None,
     now: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The receiver with `POST /webhook` and `GET /health`.
 
-    A message only says that it is time to look: what counts is the registry's state. `known` names the models to look
-    at once at the start, since MLflow may have called while nobody listened.
+    A message only triggers a check: what counts is the registry's state. `known` returns the models to check at the
+    start, since MLflow may have called while the receiver was down.
     """
     deliveries = Deliveries(home() / "stack" / "deliveries.json", now)
     one_at_a_time = threading.Lock()
@@ -44,14 +44,14 @@ def create_app(
     def act(delivery: str, timestamp: float, name: str | None) -> str:
         with one_at_a_time:
             deliveries.refuse_known(delivery)
-            found = look(name, policy) if name is not None else "ignored"
+            found = reconcile(name, policy) if name is not None else "ignored"
             deliveries.remember(delivery, timestamp)
             return found
 
     @asynccontextmanager
     async def catch_up(_: FastAPI) -> AsyncIterator[None]:
         if known is not None:
-            threading.Thread(target=look_at_all, args=(known, look, policy), daemon=True).start()
+            threading.Thread(target=check_all, args=(known, reconcile, policy), daemon=True).start()
         yield
 
     app = FastAPI(title="Plumbline's webhook receiver", lifespan=catch_up, openapi_url=None)
@@ -78,7 +78,7 @@ def create_app(
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, as soon as it is whole. Raises Refused where it is too large (413) or too slow (408)."""
+    """The whole body. Raises Refused if it is too large (413) or too slow (408)."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > webhook.MAX_BODY:
         raise Refused(413, f"larger than {webhook.MAX_BODY} bytes")
@@ -94,30 +94,30 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def look_at_all(known: Callable[[], list[str]], look: Look, policy: PromotionConfig) -> None:
-    """Look at every known model; what cannot be read now is left to the next message."""
+def check_all(known: Callable[[], list[str]], reconcile: Reconcile, policy: PromotionConfig) -> None:
+    """Check every known model; one that cannot be read now is checked with the next message about it."""
     try:
         names = known()
     except PlumblineError as error:
-        logger.error("the registry was not looked at: %s", error)
+        logger.error("the registry could not be checked: %s", error)
         return
     for name in names:
         try:
-            look(name, policy)
+            reconcile(name, policy)
         except PlumblineError as error:
-            logger.error("models:/%s was not looked at: %s", name, error)
+            logger.error("models:/%s could not be checked: %s", name, error)
 
 
 def serve(host: str, port: int, policy: PromotionConfig) -> None:
     """Run the receiver until it is stopped.
 
-    Raises ConfigError where its secret is missing or weak, StackError where it cannot listen at that address.
+    Raises ConfigError if its secret is missing or weak, StackError if it cannot listen at that address.
     """
     import uvicorn
 
     app = create_app(webhook.read_secret(), policy, known=recorded_models)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:  # what uvicorn would end the process for, with the exit code of a refusal
+    try:  # uvicorn would end the process with 3, the exit code of a refusal
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=kind).close()
     except (OSError, UnicodeError) as error:

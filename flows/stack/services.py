@@ -1,4 +1,4 @@
-"""What a stack on one machine is made of: each process with its command, its environment and its log."""
+"""The processes of a stack on one machine: each with its command, environment, port and log."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from flows.stack.logs import Log
-from flows.stack.prefect_server import own_environment, prefect_command
+from flows.stack.prefect_server import prefect_command, server_environment
 from flows.stack.processes import LOOPBACK, MARK, free_port, start, wait_for_answer
 from tasks.addresses import sqlite_uri
 from tasks.home import HEARTBEAT
@@ -26,18 +26,18 @@ COMMAND = (sys.executable, "-c", "from flows.cli.commands import main; main()")
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the three servers listen on loopback."""
+    """The ports of the three servers on loopback."""
 
     prefect: int = 4200
     mlflow: int = 5000
     receiver: int = 5055
 
     def free(self) -> "Ports":
-        """These ports, and another one for each that is taken."""
+        """These ports, with a free one in the place of each that is taken."""
         return Ports(**{name: free_port(port) for name, port in asdict(self).items()})
 
     def addresses(self) -> tuple[str, str, str]:
-        """The three servers' addresses: Prefect, MLflow, the receiver."""
+        """The addresses of Prefect, MLflow and the receiver."""
         return (
             f"http://{LOOPBACK}:{self.prefect}",
             f"http://{LOOPBACK}:{self.mlflow}",
@@ -47,13 +47,13 @@ class Ports:
 
 @dataclass
 class Service:
-    """One process of the stack: how it is started, and how it has fared."""
+    """One process of the stack: how it is started, when it last was, and how often it failed."""
 
     name: str
     command: list[str]
     env: Mapping[str, str]
     log: Log
-    health: str = ""  # an address that answers 200 once it serves; a worker has none
+    health: str = ""  # the address that answers 200 once it serves; a worker has none
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     deaths: int = 0
@@ -64,7 +64,7 @@ class Service:
         self.process, self.started = start(self.command, self.env, self.log.path), time.monotonic()
 
     def wait(self, within: float, given_up: Callable[[], bool]) -> None:
-        """Return once it serves, or `given_up` says so. Raises StackError where it ends or stays silent."""
+        """Return once it serves, or `given_up` returns True. Raises StackError if it ends or does not answer."""
         if self.process is not None:
             wait_for_answer(self.process, self.name, self.health, self.log.path, within, given_up)
 
@@ -72,7 +72,7 @@ class Service:
 def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]:
     """Every process of the stack with its command and environment, in the order of their start."""
     prefect, mlflow, receiver = ports.addresses()
-    common = own_environment() | {
+    common = server_environment() | {
         MARK: str(home),
         "PLUMBLINE_HOME": str(home),
         "PLUMBLINE_PROJECT": str(project),
@@ -112,7 +112,7 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
 
 
 def project_folder() -> Path:
-    """Where prefect.yaml is: `PLUMBLINE_PROJECT`, else the folder that the code is in. Raises ConfigError."""
+    """The folder with prefect.yaml: `PLUMBLINE_PROJECT`, else the one that holds the code. Raises ConfigError."""
     folder = Path(os.environ.get("PLUMBLINE_PROJECT") or Path(__file__).parents[2]).absolute()
     if not (folder / "prefect.yaml").is_file():
         raise ConfigError(f"PLUMBLINE_PROJECT {folder}: holds no prefect.yaml; name the project's root")
@@ -120,9 +120,9 @@ def project_folder() -> Path:
 
 
 def secret(home: Path, name: str) -> str:
-    """A random secret of this home, made at its first use, in a file that only its owner can read.
+    """A random secret of this home, in a file that only its owner can read; made at its first use.
 
-    It is 32 random bytes in URL-safe base64, which is also a Fernet key.
+    It is 32 random bytes in URL-safe base64, so it can serve as a Fernet key.
     """
     path = stack_file(home, "secret") / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,9 +146,8 @@ def _prefect_env(home: Path, url: str) -> dict[str, str]:
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_SERVER_UI_ENABLED": "true",
         "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # which asks an outside host for its analytics; it stays at /v2
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # it sends analytics to an outside host; it stays at /v2
         "PREFECT_UI_STATIC_DIRECTORY": str(home / "prefect" / "ui"),  # else it writes into the installation
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # Runs wait in the queue here by design. Marking twenty of them Late, all at once and every five seconds, locks
         # SQLite for everybody else.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600",
@@ -158,9 +157,9 @@ def _prefect_env(home: Path, url: str) -> dict[str, str]:
 
 
 def _mlflow_env(home: Path, port: int) -> dict[str, str]:
-    """What `mlflow server` would hand on to uvicorn; started without it, no second process can be left behind.
+    """The variables that `mlflow server` passes to uvicorn; without it there is no second process to leave behind.
 
-    Artifacts lie where `plumbline run` puts them, so that either finds the other's.
+    Artifacts are in the same folder as those of `plumbline run`.
     """
     artifacts = (home / "artifacts").as_uri()
     origins = [f"http://{host}:{port}" for host in (LOOPBACK, "localhost")]

@@ -1,4 +1,4 @@
-"""The whole system on one machine: MLflow, Prefect, the webhook receiver and a worker, started, watched and stopped."""
+"""`plumbline up`: starts, restarts and stops MLflow, Prefect, the webhook receiver and a worker on one machine."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from alignment.stages.store import write_json
 from flows.stack.clients import STOPS_WITHIN, clients, stop_clients
 from flows.stack.control import last_heartbeat
 from flows.stack.logs import Log, tidy
-from flows.stack.prefect_server import first_use, made
+from flows.stack.prefect_server import database_lock, mark_database_made
 from flows.stack.processes import call, end_marked, marked, start, stop
 from flows.stack.services import (
     COMMAND,
@@ -35,11 +35,11 @@ from flows.stack.state import STARTING, State, lock_home
 from tasks.addresses import sqlite_uri
 from tasks.registry import connection
 
-READY_WITHIN = 180.0  # seconds for a service's first sign of life, on a machine that is busy with something else
+READY_WITHIN = 180.0  # seconds until a service answers, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
-PAUSED = "paused"  # the file that says that a stack paused its pool
+PAUSED = "paused"  # the file that exists while the work pool is paused by a stack, and not by a person
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
-DEATHS = 5  # in a row, after which the stack gives up
+DEATHS = 5  # failures in a row after which the stack gives up
 SETTLED = {"RUNNING": "CRASHED", "PAUSED": "CRASHED", "CANCELLING": "CANCELLED", "PENDING": "SCHEDULED"}
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -47,11 +47,11 @@ COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 def up(home: Path, wanted: Ports, console: Console) -> int:
     """Run the stack until Ctrl-C, SIGTERM or SIGHUP; returns 0.
 
-    Raises StackError where it is up already in this home, where a server does not start, and where one keeps dying.
+    Raises StackError if one is up already in this home, if a server does not start, and if a service keeps failing.
     """
     project = project_folder()
     with lock_home(home) as stopping:
-        end_marked(home)  # what a stack that was killed may have left
+        end_marked(home)  # processes that a killed stack may have left
         ports = wanted.free()
         for name, before in asdict(wanted).items():
             if getattr(ports, name) != before:
@@ -67,7 +67,7 @@ def up(home: Path, wanted: Ports, console: Console) -> int:
 
 
 def _start(home: Path, ports: Ports, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
-    """Start the two servers side by side, what needs them after that, and the worker once there is a pool for it."""
+    """Start the two servers side by side, then the receiver, and the worker once the bootstrap has made its pool."""
     secret(home, "webhook")
     prefect, mlflow, receiver = ports.addresses()
     state = State(os.getpid(), prefect, mlflow, receiver)
@@ -76,13 +76,13 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
     console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
     servers = "prefect", "mlflow"
     _make_database(home, services["mlflow"].env, stopping)
-    with first_use(home / "prefect"):
+    with database_lock(home / "prefect"):
         for name in servers:
             services[name].start()
         for name in servers:
             services[name].wait(READY_WITHIN, stopping.is_set)
         if not stopping.is_set():
-            made(home / "prefect")
+            mark_database_made(home / "prefect")
     stack_file(home, STARTING).unlink(missing_ok=True)
     services["receiver"].start()
     if not stopping.is_set():
@@ -92,11 +92,11 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
         return
     _settle(prefect)
     _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
-    heard = start_worker(services, prefect, stopping)
+    has_heartbeat = start_worker(services, prefect, stopping)
     if stopping.is_set():
         return
-    if not heard:
-        text = f"the worker gives no sign of life yet; see {services['worker'].log.path}"
+    if not has_heartbeat:
+        text = f"the worker has sent no heartbeat yet; see {services['worker'].log.path}"
         console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
     for line in (
         "",
@@ -110,25 +110,25 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], console: Cons
 
 
 def start_worker(services: dict[str, Service], prefect: str, stopping: threading.Event) -> bool:
-    """Start it and wait for its first heartbeat; returns whether it came, which needs no process to end meanwhile."""
+    """Start the worker and wait for its first heartbeat; returns whether it came before any process ended."""
     worker = services["worker"]
     worker.start()
 
-    def heard() -> bool:
+    def has_heartbeat() -> bool:
         age = last_heartbeat(prefect)
         return age is not None and age < time.monotonic() - worker.started
 
     def ended() -> bool:
         return any(service.process is not None and service.process.poll() is not None for service in services.values())
 
-    _until(lambda: heard() or ended(), READY_WITHIN, stopping)
-    return heard()
+    _until(lambda: has_heartbeat() or ended(), READY_WITHIN, stopping)
+    return has_heartbeat()
 
 
 def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
-    """Have MLflow's database made before its server starts, whose first requests would do it at once, and break it."""
+    """Make MLflow's database before its server starts: the server's first requests would all make it, and break it."""
     uri = sqlite_uri(home / "mlflow.db")
-    with connection.first_use(uri):  # who makes it just now is waited for
+    with connection.database_lock(uri):  # wait for a process that is making it
         there = (home / "mlflow.db").exists()
     if not there:
         code = f"import sys, {connection.__name__} as here; here.configure(sys.argv[1]); here.check()"
@@ -136,12 +136,12 @@ def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event
 
 
 def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
-    """`plumbline bootstrap` in a process of its own: the watcher stays small."""
+    """Run `plumbline bootstrap` in a process of its own, which keeps this one small."""
     _run_once(home, "bootstrap", [*COMMAND, "bootstrap"], env, stopping)
 
 
 def _run_once(home: Path, name: str, command: list[str], env: Mapping[str, str], stopping: threading.Event) -> None:
-    """Wait for a process to end, or for somebody to ask to stop. Raises StackError where it fails."""
+    """Run a process to its end, or until the stack is to stop. Raises StackError if it fails."""
     log = Log(stack_file(home, "log") / f"{name}.log")
     process = start(command, env, log.path)
     while process.poll() is None and not stopping.is_set():
@@ -154,9 +154,9 @@ def _run_once(home: Path, name: str, command: list[str], env: Mapping[str, str],
 
 
 def _settle(prefect: str) -> None:
-    """Give the runs that a killed stack left the state that they are in: no process of theirs is there any more.
+    """Correct the states of runs that a killed stack left behind, whose processes are gone.
 
-    What was about to start is started again; a suspended run never had a process, and stays.
+    A run that was about to start is scheduled again; a suspended run has no process and stays as it is.
     """
     states = {"type": {"any_": list(SETTLED)}, "name": {"not_any_": ["Suspended"]}}
     asked = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
@@ -166,7 +166,7 @@ def _settle(prefect: str) -> None:
 
 
 def _watch(services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
-    """Show the log and bring back what dies, until somebody asks to stop."""
+    """Show the logs and restart what ends, until the stack is to stop."""
     while not stopping.wait(LOOK_EVERY):
         for service in services.values():
             _show(service, console)
@@ -184,7 +184,7 @@ def _show(service: Service, console: Console) -> None:
 
 
 def revive(service: Service, console: Console) -> None:
-    """Start a process again that ended, after a pause that doubles; StackError where it never lives long."""
+    """Restart a process that has ended, after a pause that doubles. Raises StackError if it keeps ending early."""
     now = time.monotonic()
     if service.process is None:
         if now >= service.again_at:
@@ -202,11 +202,11 @@ def revive(service: Service, console: Console) -> None:
 
 
 def _stop(home: Path, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
-    """End the runs, then the processes one after the other; a second request to stop ends the waiting."""
+    """End the runs, then the processes one after the other; a second request to stop cuts the waiting short."""
     stopping.clear()
     with suppress(OSError):  # the terminal may be gone
         console.print(
-            f"stopping; runs and commands at work are told to end, and get {STOPPED_WITHIN['runs']:g} s for it "
+            f"stopping; runs and commands at work are asked to end, within {STOPPED_WITHIN['runs']:g} s "
             "(Ctrl-C again: at once)",
             highlight=False,
             soft_wrap=True,
@@ -217,14 +217,14 @@ def _stop(home: Path, services: dict[str, Service], console: Console, stopping: 
     for name in ("receiver", "mlflow", "prefect"):
         _end(services[name], console, stopping)
     end_marked(home)
-    stop_clients(home, STOPS_WITHIN)  # those that came meanwhile
+    stop_clients(home, STOPS_WITHIN)  # those that joined meanwhile
 
 
 @contextmanager
 def _no_further_runs(home: Path, prefect: Service) -> Iterator[None]:
-    """Pause the pool meanwhile: what is queued then waits for the next `up`, and is not started to be ended at once.
+    """Pause the work pool meanwhile: queued runs wait for the next `up`, instead of being started and ended at once.
 
-    A file remembers that it was us, and not a person, so that the next `up` can resume it where this one cannot.
+    A file notes that it was the stack that paused it, so that the next `up` can resume it if this one cannot.
     """
     pool = prefect.health.replace("/health", f"/work_pools/{POOL}")
     with suppress(OSError):
@@ -245,9 +245,9 @@ def _resume_pool(home: Path, pool: str) -> None:
 
 
 def _end_runs(home: Path, stopping: threading.Event) -> None:
-    """Ask the runs at work to end, and wait for them: the worker would kill them, and they could not say goodbye.
+    """Ask the runs at work to end, and wait for them: the worker would kill them before they report their end.
 
-    The same for commands in other terminals, such as `plumbline sweep`, which would wait for the servers for good.
+    The same for commands in other terminals, such as `plumbline sweep`, which would wait for the servers forever.
     """
     asked: set[int] = set()
 

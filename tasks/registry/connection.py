@@ -25,7 +25,6 @@ logger = logging.getLogger("plumbline")
 
 CONNECT_SECONDS = 5.0
 DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which belongs to --json
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # about 15 s in all, against the 4 minutes that MLflow would take
@@ -106,7 +105,7 @@ def check() -> None:
         )
     with guard():
         if here.database is not None:
-            with first_use(here.uri):
+            with database_lock(here.uri):
                 _try_database(here.database)
         elif here.remote and not is_behind_proxy(here.uri):
             parts = urlsplit(here.uri)
@@ -203,7 +202,7 @@ def _artifact_location() -> str | None:
 def _client(uri: str) -> Any:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with first_use(uri):
+    with database_lock(uri):
         if (database := sqlite_file(uri)) is not None:
             _try_database(database)
         from mlflow import MlflowClient
@@ -218,7 +217,7 @@ def _client(uri: str) -> Any:
     return made
 
 
-def first_use(uri: str) -> AbstractContextManager[None]:
+def database_lock(uri: str) -> AbstractContextManager[None]:
     """One process at a time where a database may have to be made or brought up to date: MLflow's own would collide."""
     if Place(uri, None).remote:
         return nullcontext()

@@ -141,7 +141,7 @@ def test_its_end_in_the_middle_of_a_run_is_told(monkeypatch: pytest.MonkeyPatch)
 def test_the_end_of_a_run_s_own_server_names_its_log(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with (
-        pytest.raises(StackError, match=r"own server has ended; see .*server\.log"),
+        pytest.raises(StackError, match=r"temporary server has ended; see .*server\.log"),
         prefect_api.guard(tmp_path / "server.log"),
     ):
         httpx.get("http://127.0.0.1:9/api/flow_runs", trust_env=False)

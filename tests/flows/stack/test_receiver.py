@@ -32,7 +32,7 @@ class Receiver:
 
     def start(self) -> TestClient:
         """A receiver as after a start of its process."""
-        return TestClient(create_app(SECRET, POLICY, look=self.look, now=lambda: self.now))
+        return TestClient(create_app(SECRET, POLICY, reconcile=self.look, now=lambda: self.now))
 
     def look(self, name: str, policy: PromotionConfig) -> str:
         assert policy == POLICY
@@ -67,7 +67,7 @@ def headers(body: bytes, *, secret: bytes = SECRET, at: float = NOW, delivery: s
     }
 
 
-def test_a_signed_message_about_a_champion_has_its_model_looked_at(receiver: Receiver) -> None:
+def test_a_signed_message_about_a_champion_has_its_model_checked(receiver: Receiver) -> None:
     body = message()
     answer = receiver.client.post("/webhook", content=body, headers=headers(body))
     assert (answer.status_code, answer.json()) == (200, {"result": "promoted"})
@@ -237,7 +237,7 @@ def test_at_its_start_it_looks_at_every_model_it_knows() -> None:
             both.set()
         return "nothing"
 
-    with TestClient(create_app(SECRET, POLICY, look=look, known=lambda: ["film", "book"])):
+    with TestClient(create_app(SECRET, POLICY, reconcile=look, known=lambda: ["film", "book"])):
         assert both.wait(10)
     assert looked == ["film", "book"]
 
