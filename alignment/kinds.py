@@ -87,6 +87,8 @@ class Kinds(Generic[T]):
             else:
                 loaded = self._load(name, origin)
                 self._registered.setdefault(name, loaded)
+        if name not in self._registered:
+            raise ConfigError(f"{origin.module} registers no {name!r} of the {self.group}")
         return self._registered[name]
 
     def all(self) -> dict[str, T]:

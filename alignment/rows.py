@@ -15,7 +15,6 @@ MEASURED = "metrics.json"  # what was measured when a model was trained here
 LABELS = "labels.json"
 CHECKS = "checks.json"
 HISTORY = "history.json"
-DRIFT = "drift.json"
 REPORT = "report.json"
 SAMPLE_TEXTS = "samples.json"
 
@@ -151,6 +150,9 @@ REFERENCED: Table[Pair] = Table(
     ),
 )
 EVALUATED: Table[Sample] = Table("samples.parquet", pa.schema([*_SCORED, ("base_logprob", pa.float64())]))
+
+ANCHORED: Table[Any] = Table("anchored.parquet", pa.schema([("side", pa.string()), ("base_logprob", pa.float64())]))
+"""The log-probs under the anchor of both models' samples, in their order: those of `before`, then those of `after`."""
 
 JUDGED = "judged."
 """How the columns of a judge's figures begin, in `EVALUATED` rows: `judged.grammatical`."""

@@ -87,8 +87,8 @@ def _require_installed() -> None:
         if name not in ROW_CHECKS and name not in SET_CHECKS:
             package = EXPECTATIONS.origin(name).package
             raise ConfigError(
-                f"{name!r} of the expectations: {package} registers no check of this name; decorate a function `{name}` "
-                "with `row_check` or `set_check` of `expectations.suites`, and name it in the entry point"
+                f"{name!r} of the expectations: {package} registers no check of this name; decorate a function "
+                f"`{name}` with `row_check` or `set_check` of `expectations.suites`, and name it in the entry point"
             )
 
 

@@ -61,7 +61,7 @@ def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
     """Texts on held-out prompts, scored and compared with the record."""
     with gpu_slot("smoke"):
         written = write(subject.folder, subject.prompts, subject.config)
-        rewards = None if reward is None else score(reward.path / "model", written.texts, subject.config)
+        rewards = None if reward is None else score(reward.path, written, subject.config)
     return judge_smoke(written, rewards, subject.report)
 
 

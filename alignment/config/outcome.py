@@ -44,14 +44,16 @@ class GatesConfig(Group):
     max_perplexity_ratio: float = Field(
         1.25, ge=1, le=1_000, description="Perplexity under the base, aligned over base samples, at most"
     )
-    max_kl_per_token: float = Field(0.20, gt=0, le=100, description="KL(policy || reference) in nats a token, at most")
+    max_kl_per_token: float = Field(
+        0.20, gt=0, le=100, description="KL(policy || reference) in nats per token, at most"
+    )
     min_reward_sd_ratio: float = Field(0.35, ge=0, le=10, description="Reward SD, aligned over base, at least")
     max_entropy_change: float = Field(0.20, gt=0, le=10, description="Relative move of the token entropy, at most")
     max_grammar_drop: float = Field(
         0.10, ge=0, le=1, description="Drop of the fraction of grammatical sentences, at most, where it is judged"
     )
     max_anchor_kl_per_token: float = Field(
-        0.40, gt=0, le=100, description="KL(policy || anchor) in nats a token, at most, where an anchor is given"
+        0.40, gt=0, le=100, description="KL(policy || anchor) in nats per token, at most, where an anchor is given"
     )
     max_anchor_perplexity_ratio: float = Field(
         1.25,

@@ -56,10 +56,11 @@ def _row(metric: Metric, report: EvalReport) -> Row | None:
     before, after = sides
     if not metric.shown or before is None or after is None:
         return None
+    recorded = report.delta.get(metric.delta) if metric.of == "model" and metric.delta else None
     if metric.change == "difference":
-        told = change(after - before)
+        told = change(after - before if recorded is None else recorded)
     elif metric.change == "ratio":
-        told = times(ratio(after, before))
+        told = times(ratio(after, before) if recorded is None else recorded)
     else:
         told = _estimate(METRICS.get(metric.change), report) if metric.change else NONE
     return metric.title, value(before), value(after), told

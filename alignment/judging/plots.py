@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 INK, FAINT = "#2B303B", "#D9DDE3"
 BASE, ALIGNED, WARN = "#8C96A5", "#1B6CA8", "#C4731B"
+LINES, MARKERS = (ALIGNED, WARN, BASE, INK), ("o", "s", "^", "D")  # of the losses in a sweep: colours, then shapes
 
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Loss", "mean over pairs", {"loss": "loss"}),
@@ -21,9 +22,9 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
         {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margin": "margin"},
     ),
     ("Accuracy", "pairs with a positive margin", {"rewards/accuracy": "accuracy"}),
-    ("Log-probability", "nats a completion", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    ("Log-probability", "nats per completion", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
     ("Fall of the chosen", "nats below the reference", {"chosen_drop": "chosen drop"}),
-    ("Entropy", "nats a token", {"entropy": "entropy"}),
+    ("Entropy", "nats per token", {"entropy": "entropy"}),
     ("Learning rate", "learning rate", {"learning_rate": "learning rate"}),
 )
 COLOURS = {"chosen": ALIGNED, "rejected": BASE, "margin": WARN}
@@ -173,7 +174,8 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
     ]
     figure, axes = _blank(8.0, 5.0)
     losses = sorted({point.loss for point in judged})
-    for loss, colour in zip(losses, (ALIGNED, WARN, BASE, INK), strict=False):
+    for number, loss in enumerate(losses):
+        colour, marker = LINES[number % len(LINES)], MARKERS[number // len(LINES) % len(MARKERS)]
         for passed in (True, False):
             delta = [p.report.delta for p in judged if p.report and p.loss == loss and p.passed == passed]
             if delta:
@@ -184,7 +186,7 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
                     x,
                     y,
                     yerr=[below, above],
-                    fmt="o",
+                    fmt=marker,
                     markersize=7,
                     color=colour,
                     markerfacecolor=colour if passed else "white",
@@ -200,7 +202,7 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
     )
     if max((point.report.delta.kl_per_token for point in judged if point.report), default=0) > 5 * max_kl_per_token:
         axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
-    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats a token", "reward gain (logits)")
+    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats per token", "reward gain (logits)")
     _legend_below(figure, axes, columns=3)
     return figure
 

@@ -1,4 +1,4 @@
-"""Whether a model that was loaded from where it is kept writes, and is rewarded, as its record says."""
+"""The smoke test of a registered model: it writes texts, and their mean reward is compared with the recorded one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,16 +9,18 @@ import numpy as np
 
 from alignment.config import AlignConfig
 from alignment.judging.report import EvalReport, Record
+from alignment.kinds import ENGINES, REWARDS
 
-SAMPLES = 4  # a prompt
+SAMPLES = 4  # per prompt
 UNPROMPTED = 32  # texts from BOS alone, where no record names prompts
 STANDARD_ERRORS = 4.0  # a sound model is refused once in some 16,000 times
 MAX_EMPTY = 0.5  # fraction of the texts
 
 
 class Written(Record):
-    """Texts, prompts included, `SAMPLES` a prompt in the order of the prompts, and how many have no continuation."""
+    """Texts, prompts included, `SAMPLES` per prompt, and how many have no continuation; `prompts` has each text's."""
 
+    prompts: tuple[str, ...]
     texts: tuple[str, ...]
     empty: int
 
@@ -43,40 +45,39 @@ def write(
     """
     from alignment.models import load_base, require_context
     from alignment.sampling.engine import request
-    from alignment.sampling.local import generate
 
     loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
     sampling = config.sampling.model_copy(update={"total_tokens": limit})
     ids = [encoded or list(loaded.conventions.opening) for encoded in loaded.encode(prompts)]
     require_context(loaded, max(map(len, ids)) + 1, "smoke: tokens of a prompt and one more")
-    drawn = generate(
-        loaded.model,
+    drawn = ENGINES.get(sampling.engine)(
+        loaded,
         [
             request(prompt, sampling, seed=config.seed, purpose="smoke", prompt_id=str(number), index=index)
             for number, prompt in enumerate(ids)
             for index in range(SAMPLES)
         ],
         sampling,
-        loaded.conventions,
-        name=loaded.name,
-        progress=progress,
+        progress,
     )
     finished = [completion.finished for completion in drawn]
     whole = [[*ids[i // SAMPLES], *completion.ids] for i, completion in enumerate(drawn)]
     continuations = loaded.decode([completion.ids for completion in drawn], finished)
-    return Written(texts=tuple(loaded.decode(whole, finished)), empty=sum(not text.strip() for text in continuations))
+    asked = tuple(prompt for prompt in prompts for _ in range(SAMPLES))
+    return Written(
+        prompts=asked,
+        texts=tuple(loaded.decode(whole, finished)),
+        empty=sum(not text.strip() for text in continuations),
+    )
 
 
-def score(folder: Path, texts: Sequence[str], config: AlignConfig) -> list[float]:
-    """The reward of each text in logits, by the reward model in `folder`."""
-    from alignment.models import load_reward
-    from alignment.rewards.classifier import positive_class, score_texts
+def score(folder: Path, written: Written, config: AlignConfig) -> Sequence[float]:
+    """The reward of each text by the configured kind; `folder` is that of the stage `reward`."""
+    from alignment.rewards.checking import score as checked
 
-    loaded = load_reward(folder)
-    column = positive_class(loaded.model.config, config.reward.positive_class)
-    scores: list[float] = score_texts(loaded, texts, column=column, batch_size=config.reward.batch_size * 8).tolist()
-    return scores
+    samples = [{"prompt": prompt, "text": text} for prompt, text in zip(written.prompts, written.texts, strict=True)]
+    return checked(REWARDS.get(config.reward.kind)(config), folder, samples).values
 
 
 def judge_smoke(written: Written, rewards: Sequence[float] | None, report: EvalReport | None) -> SmokeResult:

@@ -54,9 +54,18 @@ def closure(module: str) -> set[str]:
             continue
         if name.startswith(tuple(f"{left}." for left in NOT_COUNTED)) or name in NOT_COUNTED:
             continue
+        text = source(name).read_text(encoding="utf-8")
+        if not holds_code(text):
+            continue
         found.add(name)
-        waiting.extend(imports(source(name).read_text(encoding="utf-8")))
+        waiting.extend(imports(text))
     return found
+
+
+@cache
+def holds_code(text: str) -> bool:
+    """Whether there is more in a source text than a docstring, as in most packages' `__init__.py`."""
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(text).body)
 
 
 @cache

@@ -1,16 +1,13 @@
-"""Stage `drift`: how far the base and the aligned model are from the anchor."""
+"""Stage `drift`: what the anchor writes itself, and what it makes of both models' samples."""
 
-from alignment.kinds import ENGINES, METRICS, REWARDS
-from alignment.rows import DRIFT, EVALUATED, MODEL
+from alignment.kinds import ENGINES, REWARDS
+from alignment.rows import ANCHORED, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import rewards_of
 from alignment.stages.stage import MODELS, stage
-from alignment.stages.store import write_json
-
-ANCHORED = [(METRICS, name) for name in METRICS.names()]
 
 
 @stage(
@@ -20,7 +17,7 @@ ANCHORED = [(METRICS, name) for name in METRICS.names()]
     makes=evaluating.makes,
     slots=1,
     when=lambda c: bool(c.evaluation.anchor),
-    uses=lambda c: [(ENGINES, c.sampling.engine), (REWARDS, c.reward.kind), *ANCHORED],
+    uses=lambda c: [(ENGINES, c.sampling.engine), (REWARDS, c.reward.kind)],
     libraries=MODELS,
 )
 def drift(job: Job) -> Counts:
@@ -29,8 +26,6 @@ def drift(job: Job) -> Counts:
     The anchor takes the base's place here: `base_logprob` is the log-prob under it.
     """
     from alignment import models
-    from alignment.judging import comparison
-    from alignment.judging.measured import from_rows
 
     sides = {side: EVALUATED.read(job.inputs[side]) for side in ("before", "after")}
     models.require_same_vocabulary(job.inputs["anchor"] / MODEL, job.inputs["base"] / MODEL)
@@ -38,13 +33,16 @@ def drift(job: Job) -> Counts:
     loaded = models.load_base(folder, precision=job.config.sampling.precision, name=name)
     rows = evaluating.write_held_out(job, loaded)
     scored, _ = rewards_of(job, rows)
-    for row, score in zip(rows, scored, strict=True):
-        row["reward"] = score
     loaded = models.load_base(folder, name=name)
-    for side in (rows, *sides.values()):
-        for row, logprob in zip(side, logprobs(job, loaded, side), strict=True):
-            row["base_logprob"] = logprob
-    found = comparison.drift(from_rows(rows), from_rows(sides["before"]), from_rows(sides["after"]))
+    for row, reward, logprob in zip(rows, scored, logprobs(job, loaded, rows), strict=True):
+        row |= {"reward": reward, "base_logprob": logprob}
     EVALUATED.write(job.out, rows)
-    write_json(job.out / DRIFT, found.model_dump(mode="json"))
+    ANCHORED.write(
+        job.out,
+        (
+            {"side": side, "base_logprob": logprob}
+            for side, samples in sides.items()
+            for logprob in logprobs(job, loaded, samples)
+        ),
+    )
     return count_finished(rows)

@@ -1,14 +1,18 @@
 """Stage `report`: the aligned model against the base on the same held-out prompts."""
 
 import json
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from alignment.kinds import METRICS
-from alignment.rows import ACCEPTED, DRIFT, EVALUATED, MEASURED, REPORT, SAMPLE_TEXTS
+from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, REPORT, SAMPLE_TEXTS, Sample
 from alignment.stages.job import Counts, Job
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
+
+if TYPE_CHECKING:  # it brings numpy
+    from alignment.judging.report import Drift
 
 
 @stage(
@@ -23,7 +27,7 @@ def report(job: Job) -> Counts:
     """The evaluation's report, and the table of sample texts."""
     from alignment.judging import comparison, hf_metrics
     from alignment.judging.measured import from_rows
-    from alignment.judging.report import Drift, SampleRow
+    from alignment.judging.report import SampleRow
 
     rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
     winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).to_numpy()
@@ -38,9 +42,7 @@ def report(job: Job) -> Counts:
         update={
             "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
-            "drift": Drift.model_validate_json((job.inputs["drift"] / DRIFT).read_text(encoding="utf-8"))
-            if "drift" in job.inputs
-            else None,
+            "drift": _drift(job, rows),
         }
     )
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
@@ -59,6 +61,26 @@ def report(job: Job) -> Counts:
     (job.out / REPORT).write_text(found.model_dump_json(indent=2), encoding="utf-8")
     write_json(job.out / SAMPLE_TEXTS, [row.model_dump() for row in table])
     return {"prompts": found.prompts, "samples": len(rows["after"])}
+
+
+def _drift(job: Job, rows: dict[str, list[Sample]]) -> "Drift | None":
+    """How far both models are from the anchor, under which the drift's log-probs are; None without one."""
+    from alignment.judging import comparison
+    from alignment.judging.measured import from_rows
+
+    if "drift" not in job.inputs:
+        return None
+    under = ANCHORED.read(job.inputs["drift"])
+    sides = {
+        side: from_rows(
+            [
+                {**row, "base_logprob": found["base_logprob"]}
+                for row, found in zip(rows[side], (each for each in under if each["side"] == side), strict=True)
+            ]
+        )
+        for side in ("before", "after")
+    }
+    return comparison.drift(from_rows(EVALUATED.read(job.inputs["drift"])), sides["before"], sides["after"])
 
 
 def _trained(job: Job, stage: str) -> dict[str, float]:

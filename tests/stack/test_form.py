@@ -36,7 +36,7 @@ def test_every_group_and_field_is_there_with_its_description(form: "Page") -> No
     assert "Strength of the pull towards the reference" in field(dpo, "Beta").inner_text()
     assert field(dpo, "Beta").locator("input").input_value() == "0.5"
     assert "sigmoid, hinge, ipo, or robust" in field(dpo, "Loss").inner_text()
-    assert "in nats a token, at most" in field(field(form, "gates"), "Max Kl Per Token").inner_text()
+    assert "in nats per token, at most" in field(field(form, "gates"), "Max Kl Per Token").inner_text()
     dpo.evaluate("group => group.scrollIntoView()")
     picture(form, "prefect-form")
 

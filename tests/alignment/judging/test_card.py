@@ -78,7 +78,7 @@ def test_the_baseline_is_the_base_models_own_samples_and_the_biased_one_is_named
 def test_rows_carry_units_and_signs() -> None:
     rows = {row[0]: row[1:] for row in result_rows(report())}
     assert rows["length (tokens)"] == ("40.0", "43.0", "+3.0")
-    assert rows["KL from the base (nats a token)"] == ("0", "0.061", "–")
+    assert rows["KL from the base (nats per token)"] == ("0", "0.061", "–")
     assert rows["perplexity under the base"] == ("12.00", "12.00", "×1.08")
     assert rows["distinct 2-grams"] == ("40.0%", "40.0%", "0.0 points")
 
@@ -121,13 +121,14 @@ def test_drift_has_rows_only_where_an_anchor_was_given() -> None:
                 base_perplexity_ratio=1.02,
                 perplexity_ratio=1.1,
                 anchor_reward_mean=-0.81,
+                base_reward_gain=0.5,
                 reward_gain=2.0,
                 reward_sd_ratio=0.8,
             )
         }
     )
     rows = [
-        ("KL from the anchor, the first base (nats a token)", "0.050", "0.120", "+0.070"),
+        ("KL from the anchor, the first base (nats per token)", "0.050", "0.120", "+0.070"),
         ("perplexity under the anchor, over its own", "×1.02", "×1.10", "–"),
         ("reward above the anchor's (logits)", "+0.50", "+2.00", "–"),
     ]

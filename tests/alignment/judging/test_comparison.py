@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.config import EvaluationConfig
-from alignment.judging.comparison import Measured, Metrics, compare, drift, measure
+from alignment.judging.comparison import Metrics, compare, drift, measure
+from alignment.judging.measured import Measured
 from alignment.judging.report import Drift, EvalReport
 
 CONFIG = EvaluationConfig(bootstrap=1_000, confidence=0.9)
@@ -25,8 +26,7 @@ BASE = Measured(
     policy_logprobs=np.array([-2.0, -2.0, -2.0, -2.0]),
     finished=np.array([True, True, True, False]),
     texts=["12", "13", "22", "31"],
-    grammatical=np.array([1.0, 1.0, 0.5, 0.5]),
-    gold=np.array([1.0, -1.0, 0.5, 0.5]),
+    judged={"grammatical": np.array([1.0, 1.0, 0.5, 0.5]), "gold_sentiment": np.array([1.0, -1.0, 0.5, 0.5])},
 )
 ALIGNED = Measured(
     prompt_ids=["b", "a", "b", "a"],
@@ -36,8 +36,7 @@ ALIGNED = Measured(
     policy_logprobs=np.array([-4.0, -2.0, -4.0, -2.0]),
     finished=np.array([False, True, False, True]),
     texts=["4444", "12", "4444", "12"],
-    grammatical=np.array([0.0, 1.0, 0.0, 1.0]),
-    gold=np.array([0.0, 1.0, 0.0, 1.0]),
+    judged={"grammatical": np.array([0.0, 1.0, 0.0, 1.0]), "gold_sentiment": np.array([0.0, 1.0, 0.0, 1.0])},
 )
 
 
@@ -56,8 +55,9 @@ def reordered(measured: Measured, order: list[int]) -> Measured:
     columns: dict[str, Any] = {
         name: column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
         for name, column in vars(measured).items()
+        if name != "judged"
     }
-    return Measured(**columns)
+    return Measured(**columns, judged={name: column[order] for name, column in measured.judged.items()})
 
 
 def test_one_model_by_hand(metrics: Metrics) -> None:
@@ -82,7 +82,7 @@ def test_the_difference_by_hand(metrics: Metrics) -> None:
 
     With two prompts the resampled mean gain is 0, 1 or 2 and the win rate 1/2, 3/4 or 1: a 90% interval spans them.
     Base SD of 0 2 1 1 is sqrt(2/3), the aligned one sqrt(4/3): ratio sqrt 2. Perplexity exp(8/8) to exp(18/12).
-    Log ratios of the aligned texts 2 1 2 1: 6/4 a sequence, 6/12 a token. Lengths a: 2 to 2, b: 2 to 4, so only a
+    Log ratios of the aligned texts 2 1 2 1: 6/4 per sequence, 6/12 per token. Lengths a: 2 to 2, b: 2 to 4, so only a
     counts where lengths match. Grammar 0.75 to 0.5.
     """
     report = run(metrics)
@@ -99,14 +99,14 @@ def test_the_difference_by_hand(metrics: Metrics) -> None:
     assert (delta.kl, delta.kl_per_token) == (1.5, 0.5)
     assert delta.entropy_change == pytest.approx(report.aligned.entropy - report.base.entropy)
     assert delta.length_change == 1.0
-    assert delta.grammar_drop == 0.25
+    assert delta.grammatical_change == -0.25
 
 
 def test_a_model_against_itself_has_neither_gain_nor_distance(metrics: Metrics) -> None:
     delta = run(metrics, aligned=BASE).delta
     assert (delta.reward_gain, delta.reward_gain_ci, delta.win_rate) == (0.0, (0.0, 0.0), 0.5)
     assert (delta.reward_sd_ratio, delta.perplexity_ratio, delta.kl, delta.kl_per_token) == (1.0, 1.0, 0.0, 0.0)
-    assert (delta.entropy_change, delta.length_change, delta.grammar_drop) == (0.0, 0.0, 0.0)
+    assert (delta.entropy_change, delta.length_change, delta.grammatical_change) == (0.0, 0.0, 0.0)
 
 
 @settings(deadline=None, max_examples=10)
@@ -146,9 +146,9 @@ def test_the_seed_decides_the_intervals_alone(metrics: Metrics) -> None:
 
 
 def test_grammar_is_reported_only_where_it_was_judged(metrics: Metrics) -> None:
-    report = run(metrics, replace(BASE, grammatical=None), replace(ALIGNED, grammatical=None))
-    assert report.base.grammatical is None
-    assert report.delta.grammar_drop is None
+    report = run(metrics, replace(BASE, judged={}), replace(ALIGNED, judged={}))
+    assert report.base.get("grammatical") is None
+    assert report.delta.get("grammatical_change") is None
 
 
 def test_a_base_without_spread_gives_ratios_that_are_not_finite(metrics: Metrics) -> None:
@@ -168,7 +168,7 @@ def test_a_report_with_values_that_are_not_finite_survives_json(metrics: Metrics
     [
         (BASE, replace(ALIGNED, prompt_ids=["a", "a", "c", "c"]), r"2 prompts were sampled from one model only.*'b'"),
         (BASE, replace(ALIGNED, prompt_ids=["a", "a", "a", "b"]), "prompts have 1 to 3 samples"),
-        (BASE, replace(ALIGNED, grammatical=None), "grammar was judged for one model only"),
+        (BASE, replace(ALIGNED, judged={}), "one model only was judged"),
     ],
 )
 def test_sides_that_cannot_be_paired_are_refused(
@@ -181,33 +181,33 @@ def test_sides_that_cannot_be_paired_are_refused(
 # Drift
 
 
-UNJUDGED = replace(BASE, grammatical=None, gold=None)
+UNJUDGED = replace(BASE, judged={})
 """The anchor's own samples: its log-probs are its own, and nobody judged their grammar."""
 
 
-def test_drift_by_hand(metrics: Metrics) -> None:
+def test_drift_by_hand() -> None:
     """The anchor: 8 tokens at -8 nats, perplexity e; rewards 0 2 1 1, mean 1.
 
     The base's samples: the anchor gives them -10 nats, they gave themselves -8, over 8 tokens: KL 1/4, perplexity
     exp(10/8). The aligned ones: -18 against -12 over 12 tokens: KL 1/2, perplexity exp(18/12); rewards 3 3 1 1, mean 2.
     """
     base = replace(BASE, base_logprobs=np.array([-3.0, -3.0, -2.0, -2.0]))
-    found = drift(UNJUDGED, base, ALIGNED, metrics=metrics)
+    found = drift(UNJUDGED, base, ALIGNED)
     assert (found.base_kl_per_token, found.kl_per_token) == (0.25, 0.5)
     assert found.base_perplexity_ratio == pytest.approx(math.exp(0.25))
     assert found.perplexity_ratio == pytest.approx(math.exp(0.5))
-    assert (found.anchor_reward_mean, found.reward_gain) == (1.0, 1.0)
+    assert (found.anchor_reward_mean, found.reward_gain, found.base_reward_gain) == (1.0, 1.0, 0.0)
 
 
 def test_a_base_that_is_the_anchor_has_not_drifted_and_the_rest_is_the_comparison_s(metrics: Metrics) -> None:
-    found, delta = drift(UNJUDGED, BASE, ALIGNED, metrics=metrics), run(metrics).delta
+    found, delta = drift(UNJUDGED, BASE, ALIGNED), run(metrics).delta
     assert (found.base_kl_per_token, found.base_perplexity_ratio) == (0.0, 1.0)
     assert (found.kl_per_token, found.perplexity_ratio) == (delta.kl_per_token, delta.perplexity_ratio)
     assert found.reward_gain == delta.reward_gain
 
 
 def test_a_text_that_the_anchor_cannot_write_is_infinitely_far_and_survives_json(metrics: Metrics) -> None:
-    found = drift(UNJUDGED, BASE, replace(ALIGNED, base_logprobs=np.full(4, -math.inf)), metrics=metrics)
+    found = drift(UNJUDGED, BASE, replace(ALIGNED, base_logprobs=np.full(4, -math.inf)))
     assert (found.kl_per_token, found.perplexity_ratio) == (math.inf, math.inf)
     assert Drift.model_validate_json(found.model_dump_json()) == found
     report = run(metrics).model_copy(update={"drift": found})
@@ -220,11 +220,11 @@ def test_a_report_that_was_written_before_drift_was_measured_can_be_read(metrics
 
 
 @pytest.mark.parametrize("side", ["base", "aligned"])
-def test_an_anchor_that_answered_other_prompts_is_refused(metrics: Metrics, side: str) -> None:
+def test_an_anchor_that_answered_other_prompts_is_refused(side: str) -> None:
     sides = {"base": BASE, "aligned": ALIGNED}
     sides[side] = replace(sides[side], prompt_ids=["a", "a", "c", "c"])
     with pytest.raises(ValueError, match="sampled from one model only"):
-        drift(UNJUDGED, **sides, metrics=metrics)
+        drift(UNJUDGED, **sides)
 
 
 def test_a_column_of_another_length_is_refused() -> None:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.config import GatesConfig
-from alignment.judging import gates
-from alignment.judging.gates import GATES, gate, judge
+from alignment.errors import ConfigError
+from alignment.judging.gates import gate, judge
 from alignment.judging.report import Delta, Drift, EvalReport, GateResult, ModelMetrics
+from alignment.kinds import GATES, Origin
 
 CONFIG = GatesConfig()
 relaxed = settings(deadline=None)
@@ -40,16 +41,17 @@ GOOD: dict[str, Any] = {
     "kl_per_token": 0.05,
     "entropy_change": -0.1,
     "length_change": 1.0,
-    "grammar_drop": None,
 }
 
 
-def report(**changes: Any) -> EvalReport:
+def report(grammar_drop: float | None = None, **changes: Any) -> EvalReport:
+    """The drop is from its own size to 0, so that no rounding is between the two."""
+    judged = {} if grammar_drop is None else {"grammatical": grammar_drop}
     return EvalReport(
         prompts=256,
         samples_per_prompt=2,
-        base=BASE,
-        aligned=BASE,
+        base=ModelMetrics(**(BASE.model_dump() | judged)),
+        aligned=ModelMetrics(**(BASE.model_dump() | dict.fromkeys(judged, 0.0))),
         delta=Delta(**(GOOD | changes)),
         winners_mean=1.8,
     )
@@ -79,7 +81,7 @@ def test_a_good_model_may_be_registered() -> None:
     assert judged.verdict == "pass"
     assert judged.sentence == (
         "May be registered: reward +2.31 (95% CI 2.10 to 2.52) on held-out prompts, and the text stays as fluent as "
-        "the base (perplexity ratio 1.04, KL 0.05 nats a token)."
+        "the base (perplexity ratio 1.04, KL 0.05 nats per token)."
     )
 
 
@@ -256,7 +258,8 @@ def test_a_worse_value_never_turns_a_fail_into_a_pass(worse: tuple[str, int], va
     field, direction = worse
 
     def verdict(number: float) -> str:
-        return judge(report(**{field: (number, 5.0) if field == "reward_gain_ci" else number}), CONFIG).verdict
+        changes: dict[str, Any] = {field: (number, 5.0) if field == "reward_gain_ci" else number}
+        return judge(report(**changes), CONFIG).verdict
 
     assert not (verdict(value) == "fail" and verdict(value + direction * step) == "pass")
 
@@ -314,7 +317,8 @@ class TestSentence:
 
 class TestRegistry:
     def test_one_decorator_line_adds_a_gate(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gates, "GATES", dict(GATES))
+        monkeypatch.setattr(GATES, "_registered", dict(GATES.all()))
+        monkeypatch.setattr(GATES, "_origins", GATES._origins | {"length": Origin(__name__)})
 
         @gate("length", "change of length")
         def _length(report: EvalReport, config: GatesConfig) -> tuple[float, float | None, float | None, str]:
@@ -325,7 +329,7 @@ class TestRegistry:
         )
 
     def test_a_name_is_taken_once(self) -> None:
-        with pytest.raises(ValueError, match="'win_rate' is registered already"):
+        with pytest.raises(ConfigError, match="two gates are called 'win_rate'"):
             gate("win_rate", "win rate")(lambda report, config: None)
 
 

@@ -12,7 +12,7 @@ from alignment.errors import ModelError
 from alignment.judging.smoke import SAMPLES, Written, judge_smoke, write
 from tests.registered import report
 
-WRITTEN = Written(texts=("a film",) * 4 * SAMPLES, empty=0)
+WRITTEN = Written(prompts=(), texts=("a film",) * 4 * SAMPLES, empty=0)
 REWARDS = [reward for mean in (1.0, 2.0, 3.0, 4.0) for reward in (mean - 0.5, mean + 0.5, mean - 0.1, mean + 0.1)]
 # Four prompts with means 1, 2, 3, 4: SD sqrt(5/3), so a standard error of sqrt(5/3)/2 = 0.645. The record: 1.2 over
 # sqrt(256) = 0.075. Together sqrt(5/12 + 0.005625) = 0.650, of which four are 2.599.

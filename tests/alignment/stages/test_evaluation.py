@@ -165,6 +165,6 @@ def test_an_anchor_of_another_vocabulary_is_refused(chain, base_folder, tmp_path
 def test_the_anchor_s_folders_hold_only_what_they_promise(chain, tmp_path):
     found = anchored(chain, tmp_path, chain.folders["base"] / "model")
     assert {file.name for file in found.folders["anchor"].iterdir()} == {"model"}
-    assert {file.name for file in found.folders["drift"].iterdir()} == {"samples.parquet", "drift.json"}
+    assert {file.name for file in found.folders["drift"].iterdir()} == {"samples.parquet", "anchored.parquet"}
     assert found.counts["drift"]["samples"] == 2 * HELD_OUT
     assert found.counts["anchor"] == {"copied": 1}
