@@ -14,7 +14,7 @@ from alignment.kinds import GATES, JUDGES, LOSSES, METRICS
 class EvaluationConfig(Group):
     """How the base and the aligned model are compared on held-out prompts."""
 
-    samples_per_prompt: int = Field(2, ge=1, le=1_024, description="Fresh samples a held-out prompt and model")
+    samples_per_prompt: int = Field(2, ge=1, le=1_024, description="Fresh samples per held-out prompt and model")
     bootstrap: int = Field(2_000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals")
     judge: Annotated[str, JUDGES] = Field(

@@ -15,7 +15,7 @@ class SamplingConfig(Group):
     """How the policy writes: the same settings make the pairs and the evaluation's texts."""
 
     engine: Annotated[str, ENGINES] = Field("local", description="What draws the samples")
-    samples_per_prompt: int = Field(4, ge=2, le=1_024, description="Samples a prompt, from which pairs are made")
+    samples_per_prompt: int = Field(4, ge=2, le=1_024, description="Samples per prompt, from which pairs are made")
     total_tokens: int = Field(64, ge=2, le=131_072, description="Longest prompt and completion together, in tokens")
     new_tokens_min: int = Field(
         0,
@@ -38,7 +38,7 @@ class SamplingConfig(Group):
     )
     batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
     shard_prompts: int = Field(
-        128, ge=1, le=1_000_000, description="Prompts a shard; a finished shard survives a crash"
+        128, ge=1, le=1_000_000, description="Prompts per shard; a finished shard survives a crash"
     )
     precision: Precision = Field("fp32", description="Precision of the forward pass")
     cache: bool = Field(
@@ -118,7 +118,7 @@ class DPOConfig(Group):
         15, ge=0, le=1_000_000, description="Steps of linear warm-up; all steps where there are fewer"
     )
     steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
-    batch_size: int = Field(8, ge=1, le=65_536, description="Pairs a step and device, before accumulation")
+    batch_size: int = Field(8, ge=1, le=65_536, description="Pairs per step and device, before accumulation")
     accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")
     max_grad_norm: float = Field(1.0, ge=0, le=1_000, description="Gradient norm is clipped to this; 0 switches it off")
