@@ -82,7 +82,7 @@ class RewardConfig(Group):
     heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
     context: int = Field(64, ge=8, le=131_072, description="Longest text in tokens, when trained here")
     steps: int = Field(300, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Texts per step, when trained here; eight times as many while scoring")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Texts per step, when trained here, and while scoring x 8")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate, when trained here")
     min_opening: int = Field(
         24, ge=1, le=131_072, description="Training texts are cut at random to at least this many tokens"
