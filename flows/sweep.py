@@ -11,7 +11,7 @@ from alignment.judging.frontier import Point, best_point, grid_configs, point_ro
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
 from tasks.evaluation import read_report
-from tasks.registry import runs
+from tasks.registry import records, runs
 from tasks.running import Event, tell
 
 
@@ -47,9 +47,9 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         if outcome is not None:
             judged[point.run_id] = (given, outcome)
     rows = point_rows(points)
-    runs.log_json(run_id, "sweep.json", rows)
+    records.log_json(run_id, "sweep.json", rows)
     if judged:
-        runs.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
+        records.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
     best = best_point(points)
     told = f"{sum(point.passed for point in points)} of {len(points)} points passed"
     create_table_artifact(key="sweep", table=rows, description=told)

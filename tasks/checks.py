@@ -11,7 +11,7 @@ from alignment.data.pairs import pair
 from alignment.errors import NothingNewError, ValidationError
 from alignment.rows import CHECKS, LABELS, QUARANTINED
 from alignment.stages.stage import Refs
-from tasks.registry import runs
+from tasks.registry import records
 from tasks.running import RETRIES
 
 
@@ -39,7 +39,7 @@ def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
     """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed."""
     ref = refs["validation"]
     quarantined = ref.path / QUARANTINED.file
-    found = runs.read_json(ref.path / CHECKS)
+    found = records.read_json(ref.path / CHECKS)
     create_table_artifact(
         key="validation",
         table=[
@@ -55,8 +55,8 @@ def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
         ],
         description=f"{ref.counts['accepted']} pairs accepted, {ref.counts['quarantined']} quarantined",
     )
-    runs.log_file(run_id, ref.path / CHECKS, "validation")
-    runs.log_file(run_id, quarantined, "validation")
+    records.log_file(run_id, ref.path / CHECKS, "validation")
+    records.log_file(run_id, quarantined, "validation")
     if found["problem"]:
-        runs.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
+        records.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
         raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")

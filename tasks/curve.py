@@ -8,7 +8,7 @@ from alignment.config import AlignConfig
 from alignment.errors import TrackingError
 from alignment.rows import HISTORY
 from alignment.stages.stage import Refs
-from tasks.registry import runs
+from tasks.registry import records
 from tasks.running import RETRIES, run_logger
 
 PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the training up
@@ -17,7 +17,7 @@ PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the t
 @task(name="complete the curve", **RETRIES)
 def complete_curve(_: AlignConfig, refs: Refs, run_id: str) -> None:
     """Send whatever MLflow still lacks of the policy's curve."""
-    runs.complete_history(run_id, runs.read_json(refs["policy"].path / HISTORY))
+    records.complete_history(run_id, records.read_json(refs["policy"].path / HISTORY))
 
 
 class LiveCurve:
@@ -36,7 +36,7 @@ class LiveCurve:
         if time.monotonic() < self.not_before:
             return
         try:
-            runs.log_history(self.run_id, self.waiting)
+            records.log_history(self.run_id, self.waiting)
             self.waiting.clear()
         except TrackingError as error:
             self.not_before = time.monotonic() + PAUSE_SECONDS

@@ -10,7 +10,7 @@ from alignment.rows import ACCEPTED, EVALUATED, HISTORY, PROMPTS, SAMPLE_TEXTS
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from tasks.evaluation import read_report
-from tasks.registry import runs
+from tasks.registry import models, records, runs
 from tasks.registry.registration import Registration, refuse, register
 from tasks.running import RETRIES
 
@@ -26,26 +26,26 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     rewards = {
         side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"])] for side in ("before", "after")
     }
-    runs.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
-    runs.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
-    runs.log_evaluation(run_id, report, judgement)
-    runs.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
-    runs.log_figures(
+    records.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
+    records.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
+    records.log_evaluation(run_id, report, judgement)
+    records.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
+    records.log_figures(
         run_id,
         {
             "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
             "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
-            "training": plots.training_curves(runs.read_json(refs["policy"].path / HISTORY)),
+            "training": plots.training_curves(records.read_json(refs["policy"].path / HISTORY)),
             "gates": plots.gates_chart(judgement),
         },
     )
-    runs.log_samples_table(run_id, samples)
-    runs.log_text(run_id, runs.REPORT, report.model_dump_json(indent=2))
+    records.log_samples_table(run_id, samples)
+    records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
     prompts = PROMPTS.read(refs["prompts"].path, ["prompt_id", "split"])
     used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
-    runs.log_used_prompts(run_id, config.registry.model_name, used)
-    runs.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
-    runs.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
+    records.log_used_prompts(run_id, config.registry.model_name, used)
+    records.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
+    records.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
 
 
 @task(name="log model", **RETRIES)
@@ -58,10 +58,10 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     key = refs["policy"].digest
     name = config.registry.model_name
     card = model_card(config, read_report(refs["report"]), judgement, _samples(refs["report"]), _lineage(refs))
-    uri = runs.find_logged_model(config.registry.experiment, key)
+    uri = models.find_logged_model(config.registry.experiment, key)
     if uri is None:
         example = _samples(refs["report"])[0].prompt
-        uri = runs.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
+        uri = models.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
         return refuse(run_id, name, key=key, sentence=judgement.sentence)
@@ -106,7 +106,7 @@ def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -
 
 
 def _samples(report: StageRef) -> list[SampleRow]:
-    return [SampleRow.model_validate(row) for row in runs.read_json(report.path / SAMPLE_TEXTS)]
+    return [SampleRow.model_validate(row) for row in records.read_json(report.path / SAMPLE_TEXTS)]
 
 
 def _lineage(refs: Refs) -> dict[str, str]:

@@ -10,7 +10,7 @@ from alignment.data.prompts import read_ids
 from alignment.errors import ModelError
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
-from tasks.registry import runs, versions
+from tasks.registry import models, records, versions
 from tasks.registry.aliases import alone
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
@@ -37,7 +37,7 @@ def next_round(config: AlignConfig) -> AlignConfig:
 @task(name="find used prompts", **RETRIES)
 def excluded_prompts(config: AlignConfig) -> str:
     """A file with the prompts of earlier rounds, and with those that the configuration excludes; empty without any."""
-    used = runs.used_prompts(config.registry.model_name)
+    used = records.used_prompts(config.registry.model_name)
     if config.prompts.exclude:
         used |= read_ids(config.prompts.exclude)
     if not used:
@@ -64,7 +64,7 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
     if found is not None:
         return found.uri
     base = _base_of(config, champion) if versions.KEY in champion.tags else None
-    uri = "" if base is None else runs.log_model(champion.run_id, base.path / "model", config, prompt="")
+    uri = "" if base is None else models.log_model(champion.run_id, base.path / "model", config, prompt="")
     with alone(name):
         found = _anchor(name)  # another round's, meanwhile
         if found is None:
@@ -90,7 +90,7 @@ def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> Regist
 
 def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:
     """The base that the champion was trained from: out of the store, or made again where that still can be done."""
-    recorded = runs.read_lineage(champion.run_id).get("base")
+    recorded = records.read_lineage(champion.run_id).get("base")
     if recorded is None:
         raise ModelError(
             f"models:/{champion.name}: the run of version {champion.version} has no record of its base; register that "

@@ -14,7 +14,7 @@ from alignment.judging.report import EvalReport
 from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
 from alignment.stages.store import StageRef
 from tasks.home import home
-from tasks.registry import runs, versions
+from tasks.registry import records, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
 
 READ = ("seed", "data", "base", "reward", "prompts", "sampling")  # of the configuration: what writing and scoring need
@@ -48,7 +48,7 @@ def bring_in(name: str, alias: str) -> Subject:
     if tags is None or not versions.was_judged(version.run_id):
         return bare
     try:
-        config, report, rows = runs.read_record(version.run_id, READ)
+        config, report, rows = records.read_record(version.run_id, READ)
     except RecordError:  # written by hand
         return bare
     local, _ = versions.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")

@@ -9,7 +9,7 @@ import yaml
 from alignment.config import AlignConfig
 from alignment.judging.gates import judge
 from alignment.judging.report import Delta, EvalReport, ModelMetrics, SampleRow
-from tasks.registry import runs, versions
+from tasks.registry import records, runs, versions
 from tasks.registry.connection import client, experiment
 from tasks.registry.versions import RegisteredVersion
 
@@ -82,15 +82,15 @@ def make_run(
     """A finished run that was judged, and the address of the model on it."""
     config = AlignConfig()
     run_id = str(client().create_run(experiment(config.registry.experiment), run_name=name).info.run_id)
-    runs.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
+    records.log_text(run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
     uri = f"models:/{_logged_model(run_id)}"
     runs.tag(run_id, {"plumbline.model_uri": uri} | (tags or {}))
     if isinstance(record, Path):
         for file in record.iterdir():
-            runs.log_file(run_id, file)
+            records.log_file(run_id, file)
     elif record:
-        runs.log_text(run_id, runs.REPORT, (found or report()).model_dump_json())
-        runs.log_samples_table(run_id, SAMPLES)
+        records.log_text(run_id, records.REPORT, (found or report()).model_dump_json())
+        records.log_samples_table(run_id, SAMPLES)
     runs.finish(run_id, "FINISHED")
     return run_id, uri
 

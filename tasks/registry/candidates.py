@@ -9,7 +9,7 @@ from alignment.errors import ModelError, PromotionError, RecordError, TrackingEr
 from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.report import EvalReport, Judgement, SampleRow
-from tasks.registry import runs, versions
+from tasks.registry import records, runs, versions
 from tasks.registry.aliases import Standing, read_standing
 from tasks.registry.versions import RegisteredVersion
 
@@ -65,10 +65,10 @@ def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
     samples: tuple[SampleRow, ...] = ()
     if tags is not None and versions.was_judged(version.run_id):
         try:
-            config, report, rows = runs.read_record(version.run_id, GATES)
+            config, report, rows = records.read_record(version.run_id, GATES)
             judgement, samples = judge(report, config.gates), tuple(rows)
         except TrackingError as error:
-            if not runs.is_missing(error):
+            if not records.is_missing(error):
                 raise
         except RecordError:  # written by hand
             report = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import CHAMPION
-from tasks.registry import runs, versions
+from tasks.registry import models, versions
 from tasks.registry.aliases import DECISION, alone
 from tasks.registry.candidates import JUDGED_AGAIN, tags_against
 from tasks.registry.versions import RegisteredVersion
@@ -85,7 +85,7 @@ def find_registered(name: str, key: str) -> RegisteredVersion | None:
     if found is None or not found.run_id:
         return None
     judged = (versions.find_run_tags(found.run_id) or {}).get("plumbline.model_uri")
-    return found if judged == found.source and runs.is_ready(found.source) else None
+    return found if judged == found.source and models.is_ready(found.source) else None
 
 
 def why_no_alias(

@@ -13,7 +13,7 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.stages.store import digest, disk_errors
 from tasks.registry.connection import client, error_code, fluent, guard, place
-from tasks.registry.runs import REPORT
+from tasks.registry.records import REPORT
 
 KEY = "plumbline.key"
 MAX_DESCRIPTION = 5_000  # characters, the column's width in MLflow's database

@@ -11,7 +11,7 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError, PromotionError
 from flows.align import connect
 from flows.smoke import smoke
-from tasks.registry import connection, runs, versions
+from tasks.registry import connection, models, records, versions
 from tests import registered
 from tests.registered import SAMPLES, make_version, report
 
@@ -54,13 +54,15 @@ def register(
 
     def make(name: str, mean: float | None) -> str:
         version = make_version(name, record=False)
-        uri = runs.log_model(version.run_id, tmp_path / "model", config, "a film")
+        uri = models.log_model(version.run_id, tmp_path / "model", config, "a film")
         if mean is not None:
             found = report()
             aligned = found.aligned.model_copy(update={"reward_mean": mean})
-            runs.log_text(version.run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
-            runs.log_text(version.run_id, runs.REPORT, found.model_copy(update={"aligned": aligned}).model_dump_json())
-            runs.log_samples_table(version.run_id, SAMPLES)
+            records.log_text(version.run_id, "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
+            records.log_text(
+                version.run_id, records.REPORT, found.model_copy(update={"aligned": aligned}).model_dump_json()
+            )
+            records.log_samples_table(version.run_id, SAMPLES)
         return registered.register(version.run_id, uri, name, "champion", key=f"smoke-{name}").version
 
     return make

@@ -12,7 +12,7 @@ import pytest
 from alignment.config import AlignConfig
 from flows.cli.result import next_command
 from tasks.home import home, tracking_uri
-from tasks.registry import connection, runs
+from tasks.registry import connection, models, runs
 from tests.registered import register
 from tests.stack.processes import process, quiet_ports, wait_until
 
@@ -34,7 +34,7 @@ def answer(
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     runs.configure(tracking_uri(), home() / "artifacts")
     run = runs.start_run(AlignConfig(), "a run")
-    made = register(run, runs.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
+    made = register(run, models.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
     result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
     [port] = quiet_ports(1)
     command = ["bash", "-c", next_command(result).replace("--port 5001", f"--port {port}")]

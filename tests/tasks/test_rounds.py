@@ -11,7 +11,7 @@ from alignment.stages.store import StageRef
 from tasks import rounds
 from tasks.checks import require_new
 from tasks.home import home, store
-from tasks.registry import runs, versions
+from tasks.registry import models, records, versions
 from tasks.registry.versions import RegisteredVersion
 from tests.alignment.chain import keys
 
@@ -29,9 +29,9 @@ class Registry:
         self.lineage: dict[str, StageRef] = {}
         self.registered: list[dict[str, Any]] = []
         self.logged: list[tuple[str, Path]] = []
-        monkeypatch.setattr(runs, "used_prompts", lambda name: set(self.used))
-        monkeypatch.setattr(runs, "read_lineage", lambda run_id: self.lineage)
-        monkeypatch.setattr(runs, "log_model", self.log_model)
+        monkeypatch.setattr(records, "used_prompts", lambda name: set(self.used))
+        monkeypatch.setattr(records, "read_lineage", lambda run_id: self.lineage)
+        monkeypatch.setattr(models, "log_model", self.log_model)
         self.tagged: RegisteredVersion | None = None
         monkeypatch.setattr(versions, "find_alias", lambda name, alias: self.aliases.get(alias))
         monkeypatch.setattr(versions, "find_tagged", lambda name, tag, value: self.tagged)
@@ -168,7 +168,7 @@ def test_two_rounds_at_once_have_one_anchor(mlflow: Registry, monkeypatch: pytes
         mlflow.aliases = {"anchor": ANCHOR}
         return "models:/m-2"
 
-    monkeypatch.setattr(runs, "log_model", log_model)
+    monkeypatch.setattr(models, "log_model", log_model)
     assert rounds.anchor_version(CONFIG, CHAMPION) == ANCHOR.uri
     assert (mlflow.registered, mlflow.set) == ([], [])
 

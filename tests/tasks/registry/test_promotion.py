@@ -13,7 +13,7 @@ from alignment.errors import ModelError, PromotionError, TrackingError
 from alignment.judging.gates import judge
 from tasks import announcing
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
-from tasks.registry import aliases, connection, promotion, runs, versions
+from tasks.registry import aliases, connection, promotion, records, runs, versions
 from tasks.registry.aliases import Standing, read_standing
 from tasks.registry.candidates import Candidate, card, require_promotable, why_not
 from tasks.registry.promotion import (
@@ -229,7 +229,7 @@ def test_a_version_that_does_not_deserve_it_is_refused(name: str, options: dict[
 
 def test_a_record_that_cannot_be_read_is_none(name: str) -> None:
     made = make_version(name)
-    runs.log_text(made.run_id, runs.REPORT, '{"prompts": "many"}')
+    records.log_text(made.run_id, records.REPORT, '{"prompts": "many"}')
     with pytest.raises(PromotionError, match="no readable record"):
         find_candidate(name, None)
 
@@ -542,7 +542,7 @@ def test_an_mlflow_that_is_away_changes_nothing_and_is_told(
         raise TrackingError("MLflow is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "read_record", away)
+        patch.setattr(records, "read_record", away)
         with pytest.raises(TrackingError, match="away"):
             reconcile(name, REVERT)
     assert read_standing(name).champion == "2"

@@ -10,7 +10,7 @@ from alignment.config import PromotionConfig
 from alignment.errors import NewerRecordError
 from alignment.judging.report import SCHEMA
 from tasks import smoke
-from tasks.registry import connection, promotion, runs, versions
+from tasks.registry import connection, promotion, records, runs, versions
 from tasks.registry.aliases import read_standing
 from tasks.registry.candidates import card
 from tasks.registry.promotion import find_candidate, promote_candidate, reconcile, roll_back
@@ -40,7 +40,7 @@ def newer(tmp_path: Path) -> Path:
     folder.mkdir()
     for file in SCHEMA_1.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / runs.REPORT).write_text(json.dumps({"schema": SCHEMA + 1, "figures": {}}), encoding="utf-8")
+    (folder / records.REPORT).write_text(json.dumps({"schema": SCHEMA + 1, "figures": {}}), encoding="utf-8")
     return folder
 
 

@@ -21,7 +21,7 @@ from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judge
 from alignment.stages.store import StageRef
 from tasks import publishing
 from tasks.curve import LiveCurve
-from tasks.registry import connection, runs, versions
+from tasks.registry import connection, models, records, runs, versions
 from tests.registered import register
 
 CONFIG = AlignConfig()
@@ -119,8 +119,8 @@ def logged(home: Path, folder: Path) -> tuple[str, str]:
     before = connection._place
     runs.configure(f"sqlite:///{home}/mlflow.db", home / "artifacts")
     run = runs.start_run(CONFIG, "with a model")
-    runs.log_evaluation(run, REPORT, JUDGEMENT)
-    uri = runs.log_model(run, folder, CONFIG, "the film", card="# A card")
+    records.log_evaluation(run, REPORT, JUDGEMENT)
+    uri = models.log_model(run, folder, CONFIG, "the film", card="# A card")
     connection._place = before
     return run, uri
 
@@ -237,10 +237,10 @@ def test_runs_of_dead_processes_are_ended_by_the_next_one() -> None:
 
 def test_a_curve_is_completed_without_its_rows_being_repeated(run_id: str) -> None:
     rows = [{"step": step, "loss": 1.0 / step, "margin": 0.1} for step in (2, 4, 6, 8)]
-    runs.log_history(run_id, rows[2:3])
+    records.log_history(run_id, rows[2:3])
     for _ in range(2):
-        runs.complete_history(run_id, rows)
-    runs.complete_history(run_id, [])
+        records.complete_history(run_id, rows)
+    records.complete_history(run_id, [])
     history = connection.client().get_metric_history(run_id, "loss")
     assert sorted(item.step for item in history) == [2, 4, 6, 8]
 
@@ -250,32 +250,32 @@ def test_a_failing_mlflow_does_not_stop_a_training(
 ) -> None:
     """Rows that were refused come with the next one that is taken; one warning tells of it."""
     curve = LiveCurve(run_id)
-    send = runs.log_history
+    send = records.log_history
 
     def away(*_: Any) -> None:
         raise TrackingError("MLflow at http://x: connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "log_history", away)
+        patch.setattr(records, "log_history", away)
         for step in (1, 2):
             curve({"step": step, "loss": 1.0})
             curve.not_before = 0.0
-    assert runs.log_history is send
+    assert records.log_history is send
     curve({"step": 3, "loss": 1.0})
     assert sorted(item.step for item in connection.client().get_metric_history(run_id, "loss")) == [1, 2, 3]
     assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
 
 
 def test_history_keeps_its_steps_across_batches(run_id: str) -> None:
-    runs.log_history(run_id, [{"step": step, "loss": 1 / (step + 1), "lr": 0.1} for step in range(700)])
-    runs.log_history(run_id, [{"step": 700, "loss": 0.0}])
+    records.log_history(run_id, [{"step": step, "loss": 1 / (step + 1), "lr": 0.1} for step in range(700)])
+    records.log_history(run_id, [{"step": 700, "loss": 0.0}])
     history = connection.client().get_metric_history(run_id, "loss")
     assert sorted(item.step for item in history) == list(range(701))
     assert {item.step: item.value for item in history}[1] == 0.5
 
 
 def test_values_that_are_not_finite_are_kept_as_holes_and_named(run_id: str) -> None:
-    runs.log_history(run_id, [{"step": 1, "loss": math.inf, "lr": 0.1}, {"step": 2, "loss": math.nan}])
+    records.log_history(run_id, [{"step": 1, "loss": math.inf, "lr": 0.1}, {"step": 2, "loss": math.nan}])
     values = [item.value for item in connection.client().get_metric_history(run_id, "loss")]
     assert len(values) == 2
     assert all(math.isnan(value) for value in values)
@@ -284,8 +284,8 @@ def test_values_that_are_not_finite_are_kept_as_holes_and_named(run_id: str) -> 
 
 
 def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> None:
-    runs.log_evaluation(run_id, REPORT, JUDGEMENT)
-    runs.log_counts(run_id, {"pairs": {"built": 512}})
+    records.log_evaluation(run_id, REPORT, JUDGEMENT)
+    records.log_counts(run_id, {"pairs": {"built": 512}})
     data = run_of(run_id).data
     wanted = {
         "base/reward_mean": -0.3,
@@ -309,7 +309,7 @@ def test_a_dataset_is_an_input_with_its_digest_schema_and_place(run_id: str, tmp
 
     path, digest = tmp_path / "pairs.parquet", "0123456789abcdef" * 4
     parquet.write_table(pa.table({"chosen": ["a", "b"], "gap": [0.5, 1.5]}), path)
-    runs.log_dataset(run_id, path, "pairs", "training", digest)
+    records.log_dataset(run_id, path, "pairs", "training", digest)
     (found,) = run_of(run_id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("pairs", digest[:36])
     assert {item.key: item.value for item in found.tags} == {"mlflow.data.context": "training", "digest": digest}
@@ -319,16 +319,16 @@ def test_a_dataset_is_an_input_with_its_digest_schema_and_place(run_id: str, tmp
 
 
 def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) -> None:
-    runs.log_figures(run_id, {"gaps": gap_histogram([0.5, 1.0], 0.1)})
-    runs.log_text(run_id, "model_card.md", "# Card — ✓")
-    runs.log_json(run_id, "lineage.json", {"pairs": Path("a")})
-    runs.log_samples_table(run_id, [SAMPLE])
+    records.log_figures(run_id, {"gaps": gap_histogram([0.5, 1.0], 0.1)})
+    records.log_text(run_id, "model_card.md", "# Card — ✓")
+    records.log_json(run_id, "lineage.json", {"pairs": Path("a")})
+    records.log_samples_table(run_id, [SAMPLE])
     (tmp_path / "checks.json").write_text("{}")
-    runs.log_file(run_id, tmp_path / "checks.json", "validation")
+    records.log_file(run_id, tmp_path / "checks.json", "validation")
     assert artifact(run_id, "plots/gaps.png").read_bytes().startswith(b"\x89PNG")
     assert artifact(run_id, "model_card.md").read_text(encoding="utf-8") == "# Card — ✓"
-    assert runs.read_json(artifact(run_id, "lineage.json")) == {"pairs": "a"}
-    table = runs.read_json(artifact(run_id, "samples.json"))
+    assert records.read_json(artifact(run_id, "lineage.json")) == {"pairs": "a"}
+    table = records.read_json(artifact(run_id, "samples.json"))
     assert dict(zip(table["columns"], table["data"][0], strict=True)) == SAMPLE.model_dump()
     assert artifact(run_id, "validation/checks.json").read_text() == "{}"
 
@@ -356,9 +356,9 @@ def test_a_judged_run_is_read_back_as_it_was(run_id: str) -> None:
     """Texts with quotes, line breaks and signs, and a figure that is not finite, survive."""
     report = REPORT.model_copy(update={"drift": DRIFT})
     samples = [SAMPLE, SAMPLE.model_copy(update={"base": ' “odd”\n\t"text" ✓', "base_reward": -1e-9})]
-    runs.log_text(run_id, runs.REPORT, report.model_dump_json(indent=2))
-    runs.log_samples_table(run_id, samples)
-    assert runs.read_record(run_id, AlignConfig.model_fields) == (CONFIG, report, samples)
+    records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
+    records.log_samples_table(run_id, samples)
+    assert records.read_record(run_id, AlignConfig.model_fields) == (CONFIG, report, samples)
     assert versions.was_judged(run_id)
 
 
@@ -367,21 +367,21 @@ def test_a_configuration_of_every_kind_of_value_is_read_back() -> None:
         {"data": {"positive_label": "1"}, "dpo": {"learning_rate": 1e-5}, "registry": {"model_name": "name #1"}}
     )
     run = runs.start_run(config, "a run")
-    runs.log_text(run, runs.REPORT, REPORT.model_dump_json())
-    runs.log_samples_table(run, [SAMPLE])
-    assert runs.read_record(run, AlignConfig.model_fields)[0] == config
+    records.log_text(run, records.REPORT, REPORT.model_dump_json())
+    records.log_samples_table(run, [SAMPLE])
+    assert records.read_record(run, AlignConfig.model_fields)[0] == config
 
 
 def test_a_run_that_was_not_judged_has_no_record(run_id: str) -> None:
     with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
-        runs.read_record(run_id, ())
+        records.read_record(run_id, ())
     with pytest.raises(TrackingError, match=r"^MLflow at [^\n]*$"):
-        runs.read_record("0" * 32, ())
+        records.read_record("0" * 32, ())
     assert not versions.was_judged(run_id)
 
 
 def test_drift_is_logged_where_it_was_measured(run_id: str) -> None:
-    runs.log_evaluation(run_id, REPORT.model_copy(update={"drift": DRIFT}), JUDGEMENT)
+    records.log_evaluation(run_id, REPORT.model_copy(update={"drift": DRIFT}), JUDGEMENT)
     data = run_of(run_id).data
     found = {name: value for name, value in data.metrics.items() if name.startswith("drift/")}
     assert math.isnan(found.pop("drift/kl_per_token"))
@@ -391,19 +391,19 @@ def test_drift_is_logged_where_it_was_measured(run_id: str) -> None:
 
 
 def test_without_an_anchor_no_drift_is_logged(run_id: str) -> None:
-    runs.log_evaluation(run_id, REPORT, JUDGEMENT)
+    records.log_evaluation(run_id, REPORT, JUDGEMENT)
     assert not [name for name in run_of(run_id).data.metrics if name.startswith("drift/")]
 
 
 def test_the_lineage_of_a_run_is_read_back(run_id: str, tmp_path: Path) -> None:
     ref = StageRef(stage="base", key="k1", path=tmp_path, digest="d1", counts={"steps": 3}, seconds=1.5)
-    runs.log_json(run_id, "lineage.json", {"base": ref.model_dump(mode="json")})
-    assert runs.read_lineage(run_id) == {"base": ref}
+    records.log_json(run_id, "lineage.json", {"base": ref.model_dump(mode="json")})
+    assert records.read_lineage(run_id) == {"base": ref}
 
 
 def test_a_run_without_a_lineage_has_an_empty_one(run_id: str) -> None:
-    assert runs.read_lineage(run_id) == {}
-    assert runs.read_lineage("0" * 32) == {}
+    assert records.read_lineage(run_id) == {}
+    assert records.read_lineage("0" * 32) == {}
 
 
 def test_a_lineage_that_cannot_be_read_now_is_not_an_empty_one(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,14 +414,14 @@ def test_a_lineage_that_cannot_be_read_now_is_not_an_empty_one(run_id: str, monk
 
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", away)
     with pytest.raises(TrackingError) as raised:
-        runs.read_lineage(run_id)
+        records.read_lineage(run_id)
     assert raised.value.transient
 
 
 def trained_on(name: str, *prompt_ids: str, experiment: str = "rounds", status: Any = "FINISHED") -> str:
     registry_config = CONFIG.registry.model_copy(update={"experiment": experiment, "model_name": name})
     run = runs.start_run(CONFIG.model_copy(update={"registry": registry_config}), "a round")
-    runs.log_used_prompts(run, name, prompt_ids)
+    records.log_used_prompts(run, name, prompt_ids)
     if status != "RUNNING":
         runs.finish(run, status)
     return run
@@ -431,16 +431,16 @@ def test_used_prompts_are_those_of_all_rounds_of_a_model_wherever_they_ran() -> 
     trained_on("seen", "p1", "p2")
     trained_on("seen", "p2", "p3", experiment="elsewhere")
     trained_on("seen too", "p4")
-    assert runs.used_prompts("seen") == {"p1", "p2", "p3"}
-    assert runs.used_prompts("seen too") == {"p4"}
-    assert runs.used_prompts("see") == set()
+    assert records.used_prompts("seen") == {"p1", "p2", "p3"}
+    assert records.used_prompts("seen too") == {"p4"}
+    assert records.used_prompts("see") == set()
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
 def test_a_round_that_did_not_end_is_run_again_with_the_same_prompts(status: str) -> None:
     """It was judged, and died before its model was registered: what it computed must be found again."""
     trained_on(f"died {status}", "p1", status=status)
-    assert runs.used_prompts(f"died {status}") == set()
+    assert records.used_prompts(f"died {status}") == set()
 
 
 def test_the_same_prompts_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,14 +449,14 @@ def test_the_same_prompts_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -> N
         trained_on("shared", "p1", "p2")
     trained_on("shared", "p3")
     fetched: list[str] = []
-    read = runs._read_artifact
+    read = records._read_artifact
 
     def count(run_id: str, name: str) -> str:
         fetched.append(run_id)
         return read(run_id, name)
 
-    monkeypatch.setattr(runs, "_read_artifact", count)
-    assert runs.used_prompts("shared") == {"p1", "p2", "p3"}
+    monkeypatch.setattr(records, "_read_artifact", count)
+    assert records.used_prompts("shared") == {"p1", "p2", "p3"}
     assert len(fetched) == 2
 
 
@@ -468,7 +468,7 @@ def test_more_runs_than_mlflow_lists_at_once_are_all_seen(monkeypatch: pytest.Mo
         "mlflow.MlflowClient.search_runs",
         lambda _self, *given, **options: search(*given, **options | {"max_results": 2}),
     )
-    assert runs.used_prompts("many") == {f"p{number}" for number in range(5)}
+    assert records.used_prompts("many") == {f"p{number}" for number in range(5)}
 
 
 @pytest.mark.parametrize("before", [None, "http://mlflow:5000"])
@@ -529,7 +529,7 @@ def test_the_model_s_readme_is_its_card(run_id: str, tmp_path: Path, monkeypatch
         given.update(options)
         return "models:/m-1"
 
-    monkeypatch.setattr(runs, "log_model", log_model)
+    monkeypatch.setattr(models, "log_model", log_model)
     refs = {"report": ref, "policy": ref.model_copy(update={"digest": "new"})}
     assert publishing.log_model.fn(CONFIG, refs, JUDGEMENT, run_id) is None
     assert JUDGEMENT.sentence in given["card"]
@@ -678,17 +678,17 @@ def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) 
     run, uri = logged
     name = CONFIG.registry.experiment
     runs.tag(run, {"plumbline.policy": "d1", "plumbline.model_uri": uri})
-    assert runs.find_logged_model(name, "d1") == uri
-    assert runs.find_logged_model(name, "d2") is None
-    assert runs.find_logged_model("no such experiment", "d1") is None
+    assert models.find_logged_model(name, "d1") == uri
+    assert models.find_logged_model(name, "d2") is None
+    assert models.find_logged_model("no such experiment", "d1") is None
     runs.tag(run, {"plumbline.policy": "gone", "plumbline.model_uri": "models:/m-" + "0" * 32})
-    assert runs.find_logged_model(name, "gone") is None
+    assert models.find_logged_model(name, "gone") is None
 
 
 def test_a_folder_without_weights_is_refused(run_id: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no weights"):
-        runs.log_model(run_id, tmp_path, CONFIG, "the film")
+        models.log_model(run_id, tmp_path, CONFIG, "the film")
 
 
 # Failures
@@ -748,7 +748,7 @@ def test_a_deleted_experiment_says_the_way_out() -> None:
 
 def test_a_refusal_of_mlflow_s_is_one_line(run_id: str) -> None:
     with pytest.raises(TrackingError, match=r"^MLflow at sqlite:[^\n]*$") as raised:
-        runs.log_history(run_id, [{"step": 0, "a metric: with a colon?": 1.0}])
+        records.log_history(run_id, [{"step": 0, "a metric: with a colon?": 1.0}])
     assert not raised.value.transient
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig, build_config
-from tasks.registry import connection, runs, serving
+from tasks.registry import connection, models, runs, serving
 from tests.registered import register
 
 WINDOW = 24
@@ -49,7 +49,7 @@ def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     before = connection._place
     runs.configure(f"sqlite:///{home}/mlflow.db", home / "artifacts")
     run = runs.start_run(CONFIG, "a run")
-    register(run, runs.log_model(run, folder, CONFIG, ""), NAME, "challenger")
+    register(run, models.log_model(run, folder, CONFIG, ""), NAME, "challenger")
     with connection.fluent(), connection.without_advice():
         import mlflow
         from fastapi.testclient import TestClient
@@ -216,7 +216,7 @@ def test_without_a_window_new_tokens_are_counted_as_in_training(case: Case, tmp_
     case.model = BloomForCausalLM(BloomConfig(**size, bos_token_id=0, eos_token_id=0, pad_token_id=0))
     model, tokenizer = case.kept(tmp_path)
     assert (model.generation_config.max_length, model.generation_config.max_new_tokens) == (None, 16)
-    schema = runs.signature(model.generation_config).params.to_dict()
+    schema = models.signature(model.generation_config).params.to_dict()
     assert {item["name"]: item["default"] for item in schema}["max_new_tokens"] == 16
     ids = tokenizer("a" * 100, return_tensors="pt")
     assert model.generate(**ids).shape[1] <= 116

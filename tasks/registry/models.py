@@ -1,0 +1,98 @@
+"""The model that a run keeps in MLflow: logged with its signature and card, and found again by its policy's hash."""
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import AlignConfig
+from tasks.registry import serving
+from tasks.registry.connection import client, error_code, fluent, guard, without_advice
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from transformers import GenerationConfig
+
+REQUEST = {
+    "max_new_tokens": "long",
+    "do_sample": "boolean",
+    "temperature": "double",
+    "top_k": "long",
+    "top_p": "double",
+}
+"""What a request to a served model may set, and its type in MLflow."""
+REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
+
+
+def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card: str = "") -> str:
+    """Keep a `save_pretrained` folder on the run as a servable text-generation model.
+
+    Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
+    wrote and continues `prompt`, and warns where that fails. `card` becomes its README. Raises ModelError where the
+    folder lacks a part.
+    """
+    from mlflow.transformers import log_model as log_transformers
+
+    model, tokenizer = serving.load(folder, config)
+    with guard(), fluent(), without_advice(), tempfile.TemporaryDirectory() as temporary:
+        where = client().get_run(run_id).info.experiment_id
+        logged = client().create_logged_model(where, name="model", source_run_id=run_id, model_type="dpo")
+        tokenizer.save_pretrained(Path(temporary) / "model")  # MLflow keeps it beside the weights, not with them
+        client().log_model_artifacts(logged.model_id, temporary)
+        log_transformers(
+            {"model": model, "tokenizer": tokenizer},
+            model_id=logged.model_id,
+            run_id=run_id,
+            task="text-generation",
+            signature=signature(model.generation_config),
+            input_example=([prompt], {"max_new_tokens": 4}),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+            model_card=_readme(card),
+        )
+    return f"models:/{logged.model_id}"
+
+
+def signature(writing: "GenerationConfig") -> "ModelSignature":
+    """A text in, a text out, and what a request may set; where it does not, `writing` holds."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema([ColSpec("string")]),
+        params=ParamSchema([ParamSpec(name, kind, getattr(writing, name)) for name, kind in REQUEST.items()]),
+    )
+
+
+def find_logged_model(experiment_name: str, policy: str) -> str | None:
+    """The address of the model that an earlier run of the experiment kept of this policy (its digest), or None."""
+    with guard():
+        found = client().get_experiment_by_name(experiment_name)
+        if found is None:
+            return None
+        for run in client().search_runs([found.experiment_id], f"tags.`plumbline.policy` = '{policy}'"):
+            uri = run.data.tags.get("plumbline.model_uri", "")
+            if uri and is_ready(uri):
+                return str(uri)
+    return None
+
+
+def is_ready(uri: str) -> bool:
+    """Whether MLflow holds the whole of the model at an address that `log_model` returned."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            return str(client().get_logged_model(uri.removeprefix("models:/")).status) == "READY"
+        except MlflowException as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+                return False
+            raise
+
+
+def _readme(card: str) -> Any:
+    from huggingface_hub import ModelCard
+
+    text = card or "Aligned by Plumbline; the run's model_card.md says how."
+    where = "The folder `model/` beside this file is a `save_pretrained` folder, its tokenizer included."
+    return ModelCard(f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n{text}\n\n{where}")

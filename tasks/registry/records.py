@@ -1,0 +1,231 @@
+"""What a run records in MLflow, written and read again: metrics, datasets, plots, texts, evaluation and lineage."""
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import AlignConfig
+from alignment.errors import TrackingError
+from alignment.judging.records import read_config, read_report, read_samples
+from alignment.judging.report import EvalReport, Judgement, SampleRow
+from alignment.stages.store import StageRef, digest
+from tasks.registry.connection import client, error_code, fluent, guard
+from tasks.registry.runs import tag
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_DIGEST = 36  # characters of a dataset's digest
+METRICS_PER_CALL = 1_000
+TAGS_PER_CALL = 100
+REPORT = "report.json"
+USED_PROMPTS = "prompts/used.txt"
+
+
+def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
+    """Metrics by step: each row holds `step` and any number of metrics. One request for up to 1,000 values.
+
+    A value that is not finite is stored as NaN, which leaves a hole in the plot, and is named with its step in the
+    tag `plumbline.not_finite.<metric>`, because MLflow stores infinities as 1.8e308.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1_000)
+    values = ((key, float(value), int(row["step"])) for row in rows for key, value in row.items() if key != "step")
+    with guard():
+        while chunk := list(islice(values, METRICS_PER_CALL)):
+            broken = {key: f"{value} at step {step}" for key, value, step in chunk if not math.isfinite(value)}
+            client().log_batch(
+                run_id,
+                metrics=[
+                    Metric(key, value if math.isfinite(value) else math.nan, now, step) for key, value, step in chunk
+                ],
+                tags=[
+                    RunTag(f"plumbline.not_finite.{key}", text) for key, text in list(broken.items())[:TAGS_PER_CALL]
+                ],
+            )
+
+
+def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Log the rows whose steps the run does not hold yet, as after a resumed training or an outage of MLflow."""
+    if not rows:
+        return
+    key = min(rows[0].keys() - {"step"})
+    with guard():
+        held = {item.step for item in client().get_metric_history(run_id, key)}
+    log_history(run_id, [row for row in rows if int(row["step"]) not in held])
+
+
+def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
+    """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `evaluation/`, and each gate as 1 or 0.
+
+    What was not judged (None) is left out. The verdict and its sentence become tags.
+    """
+    values: dict[str, float] = {
+        "evaluation/prompts": report.prompts,
+        "evaluation/samples_per_prompt": report.samples_per_prompt,
+        "evaluation/winners_mean": report.winners_mean,
+    }
+    records = {"base": report.base, "aligned": report.aligned, "delta": report.delta, "drift": report.drift}
+    for side, record in ((side, record) for side, record in records.items() if record is not None):
+        for name, value in record.model_dump().items():
+            if isinstance(value, tuple):
+                stem = f"{side}/{name.removesuffix('_ci')}"
+                values |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+            elif value is not None:
+                values[f"{side}/{name}"] = value
+    values |= {f"gate/{gate.name}": float(gate.passed) for gate in judgement.gates}
+    log_history(run_id, [{"step": 0, **values}])
+    tag(run_id, {"plumbline.verdict": judgement.verdict, "plumbline.reason": judgement.sentence})
+
+
+def log_counts(run_id: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """What each stage kept and dropped, as metrics `counts/<stage>/<name>`."""
+    log_history(
+        run_id,
+        [
+            {"step": 0}
+            | {f"counts/{stage}/{name}": float(n) for stage, found in counts.items() for name, n in found.items()}
+        ],
+    )
+
+
+def log_dataset(run_id: str, path: Path, name: str, context: str, digest: str) -> None:
+    """A Parquet file as an input of the run: its schema, size, place and digest; its rows stay where they are.
+
+    MLflow shows the digest's first 36 characters; the whole one is the tag `digest` of the input.
+    """
+    import pyarrow.parquet as parquet
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    with parquet.ParquetFile(path) as file:
+        columns = [
+            {"name": field.name, "type": str(field.type), "required": not field.nullable} for field in file.schema_arrow
+        ]
+        profile = {"num_rows": file.metadata.num_rows, "num_bytes": path.stat().st_size}
+    dataset = Dataset(
+        name=name,
+        digest=digest[:MAX_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": str(path.absolute())}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(profile),
+    )
+    tags = [InputTag("mlflow.data.context", context), InputTag("digest", digest)]
+    with guard():
+        client().log_inputs(run_id, [DatasetInput(dataset, tags)])
+
+
+def log_used_prompts(run_id: str, name: str, prompt_ids: Sequence[str]) -> None:
+    """Record which prompts a policy of the registered model `name` was trained on, for the rounds that follow."""
+    log_text(run_id, USED_PROMPTS, "\n".join(prompt_ids) + "\n")
+    tag(run_id, {"plumbline.model_name": name, "plumbline.prompts": digest(list(prompt_ids))[:20]})
+
+
+def log_figures(run_id: str, figures: Mapping[str, "Figure"]) -> None:
+    """Figures as `plots/<name>.png`."""
+    with guard():
+        for name, figure in figures.items():
+            client().log_figure(run_id, figure, f"plots/{name}.png")
+
+
+def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
+    """Sample texts before and after as the table `samples.json`, which MLflow shows side by side."""
+    import pandas
+
+    with guard():
+        client().log_table(run_id, pandas.DataFrame([row.model_dump() for row in rows], dtype=object), "samples.json")
+
+
+def log_text(run_id: str, name: str, text: str) -> None:
+    """A text as the artifact `name`."""
+    with guard():
+        client().log_text(run_id, text, name)
+
+
+def log_json(run_id: str, name: str, value: Any) -> None:
+    """A JSON value as the artifact `name`."""
+    log_text(run_id, name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
+    """A file as an artifact, below `folder`."""
+    with guard():
+        client().log_artifact(run_id, str(path), folder)
+
+
+def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
+    """What a judged run of this release or an older one recorded: some groups of its configuration, report and samples.
+
+    Raises TrackingError where the run does not exist, or ended before it was judged; RecordError where a part cannot be
+    read, NewerRecordError where a newer release wrote it.
+    """
+    report = read_report(_read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
+    samples = read_samples(_read_artifact(run_id, "samples.json"))
+    return read_config(_read_artifact(run_id, "config.yaml"), groups), report, samples
+
+
+def read_lineage(run_id: str) -> dict[str, StageRef]:
+    """The finished stages that a judged run was made of; empty where it recorded none."""
+    try:
+        found = json.loads(_read_artifact(run_id, "lineage.json"))
+    except TrackingError as error:
+        if not is_missing(error):
+            raise
+        return {}
+    return {name: StageRef.model_validate(ref) for name, ref in found.items()}
+
+
+def used_prompts(name: str) -> set[str]:
+    """The prompts that judged runs of the registered model `name` were trained on.
+
+    A run that was judged and died before its end does not count: started again, it goes on with the same prompts.
+    One that had registered its model by then does.
+    """
+    found: dict[str, set[str]] = {}
+    with guard():
+        everywhere = [item.experiment_id for item in client().search_experiments()]
+        for run in _search_runs(everywhere, f"tags.`plumbline.model_name` = '{name}'"):
+            key = run.data.tags.get("plumbline.prompts", "")
+            counts = run.info.status == "FINISHED" or "plumbline.registered" in run.data.tags
+            if counts and key and key not in found:
+                found[key] = set(_read_artifact(run.info.run_id, USED_PROMPTS).split())
+    return set().union(*found.values())
+
+
+def is_missing(error: TrackingError) -> bool:
+    """Whether MLflow answered that there is no such run or file, and was not away or unwilling."""
+    cause = error.__cause__
+    if cause is None or error.transient:
+        return False
+    codes = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+    return error_code(cause) in codes or bool(re.search(r"No such (file|artifact)|\b404\b", str(cause)))
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _search_runs(experiments: Sequence[str], query: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client().search_runs(list(experiments), query, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _read_artifact(run_id: str, name: str) -> str:
+    from mlflow.artifacts import download_artifacts
+
+    with guard(), fluent(), tempfile.TemporaryDirectory() as folder:
+        file = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder))
+        return file.read_text(encoding="utf-8")
