@@ -113,7 +113,7 @@ def test_drift_is_measured_to_the_first_base_and_not_to_the_champion(story: Stor
     )
     assert drift.kl_per_token != pytest.approx(story.second.report.delta.kl_per_token, abs=1e-6)
     logged = client.get_run(story.second.run_id).data.metrics
-    assert {name: logged[f"drift/{name}"] for name in type(drift).model_fields} == pytest.approx(drift.model_dump())
+    assert {name: logged[f"drift/{name}"] for name in drift.model_dump()} == pytest.approx(drift.model_dump())
 
 
 def test_the_anchor_is_registered_once_and_is_no_candidate(story: Story, client: Any) -> None:
