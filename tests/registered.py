@@ -8,37 +8,12 @@ import yaml
 
 from alignment.config import AlignConfig
 from alignment.judging.gates import judge
-from alignment.judging.report import Delta, EvalReport, ModelMetrics, SampleRow
+from alignment.judging.report import EvalReport, SampleRow
 from tasks.registry import records, runs, versions
 from tasks.registry.connection import client, experiment
 from tasks.registry.versions import RegisteredVersion
+from tests.reports import make_report
 
-METRICS: dict[str, Any] = {
-    "reward_mean": -0.3,
-    "reward_sd": 1.2,
-    "entropy": 5.0,
-    "perplexity": 12.0,
-    "distinct_1": 0.1,
-    "distinct_2": 0.4,
-    "distinct_3": 0.7,
-    "repetition": 0.02,
-    "length": 40.0,
-    "finished": 0.5,
-}
-DELTA: dict[str, Any] = {
-    "reward_gain": 1.5,
-    "reward_gain_ci": (1.4, 1.6),
-    "reward_gain_in_sd": 1.25,
-    "reward_sd_ratio": 0.9,
-    "win_rate": 0.93,
-    "win_rate_ci": (0.9, 0.96),
-    "win_rate_length_matched": None,
-    "perplexity_ratio": 1.08,
-    "kl": 2.5,
-    "kl_per_token": 0.05,
-    "entropy_change": -0.1,
-    "length_change": 3.0,
-}
 SAMPLES = [
     SampleRow(prompt=f"film {n}", base=f" was bad {n}", base_reward=-1.0, aligned=f" text {n}", aligned_reward=reward)
     for n, reward in enumerate((0.1, 2.0, -3.0, 0.5, 1.0))
@@ -48,14 +23,7 @@ _numbers = itertools.count()
 
 def report(**delta: Any) -> EvalReport:
     """An evaluation that passes every gate, unless `delta` says otherwise."""
-    return EvalReport(
-        prompts=256,
-        samples_per_prompt=2,
-        base=ModelMetrics(**METRICS),
-        aligned=ModelMetrics(**(METRICS | {"reward_mean": 1.2})),
-        delta=Delta(**(DELTA | delta)),
-        winners_mean=0.66,
-    )
+    return make_report(delta=delta)
 
 
 def make_version(

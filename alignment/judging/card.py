@@ -17,12 +17,13 @@ CONTROL_SIGNS = {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
 
 
 def result_rows(report: EvalReport) -> list[Row]:
-    """Before and after, one row per metric: name with its unit, base, aligned, change.
+    """Before and after, one row per metric: name with its unit, base, aligned, change; others' under their plain names.
 
     "Base" is always the base model's own fresh samples on the same prompts. The biased baseline is the mean score of
     the pairs' winners, which selection alone lifts above that. The last rows are of the models that were trained here.
     """
     rows = [row for metric in METRICS.all().values() if (row := _row(metric, report)) is not None]
+    rows += [_row_without_metric(name, report) for name in report.base.names() if name not in METRICS.names()]
     aligned = report.aligned.reward_mean
     rows.append(
         (
@@ -73,6 +74,13 @@ def _row_of_both(metric: Metric, report: EvalReport) -> Row:
         return metric.title, NONE, NONE, written
     told = NONE if interval is None else " to ".join(map(metric.format.value, interval))
     return metric.title, NONE, written, told
+
+
+def _row_without_metric(name: str, report: EvalReport) -> Row:
+    """The figures of a metric whose package was removed since."""
+    before, after = report.base.get(name), report.aligned.get(name)
+    change = NONE if before is None or after is None else signed(after - before)
+    return name, NONE if before is None else plain(before), NONE if after is None else plain(after), change
 
 
 def _estimate(metric: Metric, report: EvalReport) -> str:

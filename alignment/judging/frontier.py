@@ -32,7 +32,7 @@ class Point:
 
 
 def grid_configs(config: AlignConfig, grid: GridConfig) -> list[AlignConfig]:
-    """One configuration a point, which differ under `dpo` alone, so that all stages before it are shared.
+    """One configuration per point; they differ under `dpo` alone, so all stages before the policy are shared.
 
     Raises ConfigError where a combination contradicts the rest of the configuration.
     """

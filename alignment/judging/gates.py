@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from alignment.config import GatesConfig
-from alignment.judging.report import EvalReport, GateResult, Judgement
+from alignment.judging.report import EvalReport, GateResult, Judgement, MissingFigureError
 from alignment.kinds import GATES
 
 Reading: TypeAlias = tuple[
@@ -33,7 +33,8 @@ def gate(name: str, label: str, *, strict: bool = False) -> Callable[[Read], Rea
     """Register a gate: the bounds belong to it, unless it is strict: then a value on a bound fails.
 
     Gates judge in the order of their definition, those of other packages last. A gate of another package reads bounds
-    of its own from the group of fields that it brings: `config.<name>`.
+    of its own from its own group of fields: `config.<name>`. A figure that it names as an attribute has to be in the
+    report, or the gate fails; it may ask by `get`, and not apply (None) to a report from before the metric was there.
     """
 
     def register(read: Read) -> Read:
@@ -118,10 +119,16 @@ def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading 
 
 
 def judge(report: EvalReport, config: GatesConfig) -> Judgement:
-    """Every gate that applies, in order; the verdict is a pass only if all of them pass."""
+    """Every gate that applies, in order; the verdict is a pass only if all of them pass.
+
+    A gate whose figure is missing fails: nobody knows whether it would pass.
+    """
     results = []
     for entry in GATES.all().values():
-        reading = entry.read(report, config)
+        try:
+            reading = entry.read(report, config)
+        except MissingFigureError as missing:
+            reading = math.nan, None, None, f"the report has no {missing}"
         if reading is not None:
             results.append(_result(entry, *reading))
     failures = [result for result in results if not result.passed]

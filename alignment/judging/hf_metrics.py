@@ -37,8 +37,9 @@ class ColumnMetric(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         columns = {name: COLUMNS.get(name, JUDGED) for name in self.metric.inputs}
         inputs = "".join(f"    {name}: {what}.\n" for name, (_, what) in columns.items())
+        better = f" The {self.metric.better}, the better." if self.metric.better else ""
         return evaluate.MetricInfo(
-            description=f"{self.metric.name}: {self.metric.compute.__doc__}",
+            description=f"{self.metric.name}: {self.metric.compute.__doc__}{better}",
             citation="",
             inputs_description=f"Args:\n{inputs}",
             features=Features({name: kind for name, (kind, _) in columns.items()}),

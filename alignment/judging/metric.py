@@ -48,7 +48,7 @@ class Metric:
       or a figure of the judge). It is computed for both models: `base[name]` and `aligned[name]`.
     - "aligned": the same, for the aligned model alone: `delta[name]`.
     - "both": a `Both`; it gives a value, or a value and its interval, or None where there is none: `delta[name]` and
-      `intervals[name]`.
+      `delta[name + "_ci"]`.
     - "anchor": the anchor's samples and a model's, whose `base_logprobs` are under the anchor: `drift[name]` for the
       aligned model, `drift["base_" + name]` for the base.
     """
@@ -65,8 +65,8 @@ class Metric:
 
     The report's `delta` keeps them as `<name>_change` and `<name>_ratio`.
     """
-    shown: Literal["base", "aligned", "change", ""]
-    """For "both": the column of the table that it stands in; empty: in none."""
+    shown: Literal["aligned", "change", ""]
+    """For "both": the column of the table that it stands in. Empty, for it or "anchor": it has no row."""
     compute: Function
 
     @property

@@ -136,6 +136,13 @@ def grammatical(grammatical: Values) -> float:
     return float(np.mean(grammatical))
 
 
+@metric("grammar_drop", label="drop of grammatical sentences", of="both", format=PERCENT, better="lower", shown="")
+def grammar_drop(both: Both) -> float | None:
+    """How much smaller that fraction is than the base's; the change of `grammatical` by its older name."""
+    before, after = both.base.judged.get("grammatical"), both.aligned.judged.get("grammatical")
+    return None if before is None or after is None else float(np.mean(before)) - float(np.mean(after))
+
+
 @metric("gold_sentiment", label="gold sentiment", unit="−1 to 1, by the grammar", format=SIGNED, better="higher")
 def gold_sentiment(gold_sentiment: Values) -> float:
     """Mean polarity of those sentences, by a judge that labels nothing."""

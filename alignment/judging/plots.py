@@ -28,7 +28,6 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Learning rate", "learning rate", {"learning_rate": "learning rate"}),
 )
 COLOURS = {"chosen": ALIGNED, "rejected": BASE, "margin": WARN}
-MOST_PANELS = 6
 
 
 def reward_histogram(base_rewards: Sequence[float], aligned_rewards: Sequence[float], winners_mean: float) -> "Figure":
@@ -83,12 +82,12 @@ def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
 
 
 def training_curves(history: Sequence[Mapping[str, float]]) -> "Figure":
-    """Small panels over the optimiser steps, one for each group of metrics that the history holds, at most six.
+    """Small panels over the optimiser steps, one for each group of metrics that the history holds.
 
     Rows need `step`; other keys may be missing, and values that are not finite leave a hole in their line.
     """
-    panels = [panel for panel in PANELS if any(key in row for row in history for key in panel[2])][:MOST_PANELS]
-    columns = min(3, max(1, len(panels)))
+    panels = [panel for panel in PANELS if any(key in row for row in history for key in panel[2])]
+    columns = min(4 if len(panels) > 6 else 3, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = _figure(4.2 * columns, 2.9 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -22,7 +22,7 @@ def _keep_what_applies(report: dict[str, Any]) -> dict[str, Any]:
         part: {name: value for name, value in (report.get(part) or {}).items() if value is not None} for part in parts
     }
     if "grammar_drop" in found["delta"]:
-        found["delta"]["grammatical_change"] = -found["delta"].pop("grammar_drop")
+        found["delta"]["grammatical_change"] = -found["delta"]["grammar_drop"]
     if found["drift"]:
         found["drift"]["base_reward_gain"] = found["base"]["reward_mean"] - found["drift"]["anchor_reward_mean"]
     return report | found | {"drift": found["drift"] or None}
@@ -30,6 +30,13 @@ def _keep_what_applies(report: dict[str, Any]) -> dict[str, Any]:
 
 UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_keep_what_applies,)
 """For each schema before this one, in order, what makes a report of the next schema of it."""
+
+NEEDED = {
+    "base": ("reward_mean", "entropy"),
+    "aligned": ("reward_mean", "reward_sd"),
+    "delta": ("reward_gain", "reward_gain_ci", "win_rate", "perplexity_ratio", "kl_per_token", "reward_sd_ratio"),
+}
+"""The figures that every report has: gates, cards and the smoke test read them by their names."""
 
 RENAMED: Mapping[str, str] = {}
 """The dotted names of the configuration's fields in older records that are called otherwise now, each with that."""
@@ -48,6 +55,9 @@ def read_report(text: str, source: str = "report.json") -> EvalReport:
             )
         for upgrade in UPGRADES[schema - 1 :]:
             values = upgrade(values)
+        for part, names in NEEDED.items():
+            if missing := [name for name in names if name not in values[part]]:
+                raise ValueError(f"no {', '.join(missing)} in {part}")
         return EvalReport.model_validate(values)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise _unreadable(source, error) from error

@@ -14,12 +14,20 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
+class MissingFigureError(AttributeError):
+    """A figure that is not in a report, as one that did not apply, or that no metric gave at the time."""
+
+
 class Figures(Record):
     """Figures by the names of their metrics, as attributes; what does not apply is not there."""
 
     model_config = ConfigDict(extra="allow")
 
     __pydantic_extra__: dict[str, float | tuple[float, float] | None] = Field(init=False)
+
+    def names(self) -> tuple[str, ...]:
+        """Which figures there are."""
+        return tuple(self.__pydantic_extra__ or {})
 
     def get(self, name: str) -> float | None:
         """A figure, or None where it does not apply."""
@@ -38,6 +46,15 @@ class Figures(Record):
 
         def __getattr__(self, name: str) -> float:  # noqa: D105
             ...
+
+    else:
+
+        def __getattr__(self, name: str) -> float:
+            """A figure. Raises MissingFigureError where it does not apply."""
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                raise MissingFigureError(name) from None
 
 
 class ModelMetrics(Figures):
@@ -91,9 +108,11 @@ class GateResult(Record):
 
     @property
     def bound(self) -> str:
-        """The bound as people write it: `>= 0.55`, `<= 0.2`, or `0.7..1.25`; `> 0` if strict."""
+        """The bound as people write it: `>= 0.55`, `<= 0.2`, `0.7..1.25` or `finite`; `> 0` if strict."""
         if self.low is not None and self.high is not None:
             return f"{self.low:g}..{self.high:g}"
+        if self.low is None and self.high is None:
+            return "finite"
         equal = "" if self.strict else "="
         return f">{equal} {self.low:g}" if self.low is not None else f"<{equal} {self.high:g}"
 

@@ -1,4 +1,4 @@
-"""Judges texts by the built-in grammar: whether their sentences parse, and what they think of the film."""
+"""The judge `grammar`: the fraction of a text's sentences that the built-in grammar parses, and their sentiment."""
 
 from collections.abc import Mapping, Sequence
 

@@ -17,34 +17,9 @@ from alignment.judging.card import (
     samples_list,
     samples_table,
 )
-from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
+from tests.reports import make_report
 
-METRICS: dict[str, Any] = {
-    "reward_mean": -0.31,
-    "reward_sd": 1.2,
-    "entropy": 5.0,
-    "perplexity": 12.0,
-    "distinct_1": 0.1,
-    "distinct_2": 0.4,
-    "distinct_3": 0.7,
-    "repetition": 0.02,
-    "length": 40.0,
-    "finished": 0.5,
-}
-DELTA: dict[str, Any] = {
-    "reward_gain": 1.5,
-    "reward_gain_ci": (1.4, 1.6),
-    "reward_gain_in_sd": 1.25,
-    "reward_sd_ratio": 0.9,
-    "win_rate": 0.93,
-    "win_rate_ci": (0.9, 0.96),
-    "win_rate_length_matched": 0.91,
-    "perplexity_ratio": 1.08,
-    "kl": 2.5,
-    "kl_per_token": 0.061,
-    "entropy_change": -0.1,
-    "length_change": 3.0,
-}
 GATES = (
     GateResult(name="win_rate", value=0.93, low=0.55, high=None, passed=True, why="too few prompts got a better text"),
     GateResult(name="kl_per_token", value=0.31, low=None, high=0.2, passed=False, why="the policy went too far"),
@@ -54,13 +29,10 @@ SAMPLE = SampleRow(prompt="the film", base=" was bad", base_reward=-1.0, aligned
 
 
 def report(grammatical: float | None = None, **delta: Any) -> EvalReport:
-    return EvalReport(
-        prompts=256,
-        samples_per_prompt=2,
-        base=ModelMetrics(**METRICS, grammatical=grammatical),
-        aligned=ModelMetrics(**(METRICS | {"reward_mean": 1.19, "length": 43.0}), grammatical=grammatical),
-        delta=Delta(**(DELTA | delta)),
-        winners_mean=0.66,
+    return make_report(
+        base={"reward_mean": -0.31, "grammatical": grammatical},
+        aligned={"reward_mean": 1.19, "length": 43.0, "grammatical": grammatical},
+        delta={"win_rate_length_matched": 0.91, "kl_per_token": 0.061} | delta,
     )
 
 
@@ -91,11 +63,7 @@ def test_grammar_has_a_row_only_where_it_was_judged(judged: float | None, shown:
 
 
 def test_the_gold_judge_has_a_row_only_where_it_judged() -> None:
-    judged = report().model_copy(
-        update={
-            side: ModelMetrics(**METRICS, gold_sentiment=value) for side, value in (("base", -0.1), ("aligned", 0.6))
-        }
-    )
+    judged = make_report(base={"gold_sentiment": -0.1}, aligned={"gold_sentiment": 0.6})
     assert ("gold sentiment (−1 to 1, by the grammar)", "−0.10", "+0.60", "+0.70") in result_rows(judged)
     assert not any("gold" in row[0] for row in result_rows(report()))
 
@@ -112,21 +80,9 @@ def test_models_that_were_trained_here_show_how_good_they_are() -> None:
 
 
 def test_drift_has_rows_only_where_an_anchor_was_given() -> None:
-    """The base's reward is -0.31 and the anchor's -0.81; the aligned model is 2 above the anchor."""
-    far = report().model_copy(
-        update={
-            "drift": Drift(
-                base_kl_per_token=0.05,
-                kl_per_token=0.12,
-                base_perplexity_ratio=1.02,
-                perplexity_ratio=1.1,
-                anchor_reward_mean=-0.81,
-                base_reward_gain=0.5,
-                reward_gain=2.0,
-                reward_sd_ratio=0.8,
-            )
-        }
-    )
+    """The aligned model's reward is 2 above the anchor's, the base's one half."""
+    figures = {"base_kl_per_token": 0.05, "kl_per_token": 0.12, "base_perplexity_ratio": 1.02}
+    far = report().model_copy(update={"drift": make_report(drift=figures).drift})
     rows = [
         ("KL from the anchor, the first base (nats per token)", "0.050", "0.120", "+0.070"),
         ("perplexity under the anchor, over its own", "×1.02", "×1.10", "–"),
@@ -143,6 +99,12 @@ def test_a_kl_on_shifted_samples_is_called_an_estimate(sampling: dict[str, float
     shifted, plain = (AlignConfig.model_validate({"sampling": values}) for values in (sampling, {}))
     for config, told in ((shifted, True), (plain, False)):
         assert ("an estimate on shifted samples" in model_card(config, report(), JUDGEMENT, [SAMPLE], {})) is told
+
+
+def test_figures_of_a_metric_that_is_no_longer_installed_are_shown_under_its_name() -> None:
+    found = make_report(base={"shouting": 0.25, "gone": 1.0}, aligned={"shouting": 0.5})
+    rows = [("shouting", "0.25", "0.50", "+0.25"), ("gone", "1.00", "–", "–")]
+    assert [row for row in result_rows(found) if row not in result_rows(make_report())] == rows
 
 
 def test_a_win_rate_that_could_not_be_had_is_a_dash_and_a_limit() -> None:

@@ -8,46 +8,13 @@ import pytest
 from alignment.config import AlignConfig, GridConfig, flatten
 from alignment.errors import ConfigError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
-from alignment.judging.report import Delta, EvalReport, Judgement, ModelMetrics
+from alignment.judging.report import Judgement
 from tests.alignment.chain import keys
-
-METRICS = ModelMetrics(
-    reward_mean=0.0,
-    reward_sd=1.0,
-    entropy=5.0,
-    perplexity=12.0,
-    distinct_1=0.1,
-    distinct_2=0.4,
-    distinct_3=0.7,
-    repetition=0.02,
-    length=40.0,
-    finished=0.5,
-)
-DELTA: dict[str, Any] = {
-    "reward_gain": 1.5,
-    "reward_gain_ci": (1.4, 1.6),
-    "reward_gain_in_sd": 1.25,
-    "reward_sd_ratio": 0.9,
-    "win_rate": 0.93,
-    "win_rate_ci": (0.9, 0.96),
-    "win_rate_length_matched": None,
-    "perplexity_ratio": 1.08,
-    "kl": 2.5,
-    "kl_per_token": 0.061,
-    "entropy_change": -0.1,
-    "length_change": 3.0,
-}
+from tests.reports import make_report
 
 
 def point(passed: bool = True, run_id: str = "r", **delta: Any) -> Point:
-    report = EvalReport(
-        prompts=9,
-        samples_per_prompt=2,
-        base=METRICS,
-        aligned=METRICS,
-        delta=Delta(**(DELTA | delta)),
-        winners_mean=0.0,
-    )
+    report = make_report(delta={"kl_per_token": 0.061} | delta)
     sentence = "May be registered." if passed else "Not registered: KL."
     judgement = Judgement(verdict="pass" if passed else "fail", sentence=sentence, gates=())
     return Point("hinge", 0.5, 3e-4, run_id, report, judgement, sentence)
@@ -118,7 +85,7 @@ def test_the_first_of_two_equal_points_wins() -> None:
 # The table
 
 
-def test_a_row_a_point_in_order_with_figures_verdict_and_reason() -> None:
+def test_one_row_per_point_in_order_with_figures_verdict_and_reason() -> None:
     rows = point_rows([point(), point(passed=False, perplexity_ratio=math.inf), BROKEN])
     assert rows[0] == {
         "loss": "hinge",

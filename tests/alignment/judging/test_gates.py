@@ -10,66 +10,31 @@ from hypothesis import strategies as st
 from alignment.config import GatesConfig
 from alignment.errors import ConfigError
 from alignment.judging.gates import gate, judge
-from alignment.judging.report import Delta, Drift, EvalReport, GateResult, ModelMetrics
+from alignment.judging.report import EvalReport, GateResult
 from alignment.kinds import GATES, Origin
+from tests.reports import make_report
 
 CONFIG = GatesConfig()
 relaxed = settings(deadline=None)
 
-BASE = ModelMetrics(
-    reward_mean=0.8,
-    reward_sd=1.5,
-    entropy=5.0,
-    perplexity=12.0,
-    distinct_1=0.1,
-    distinct_2=0.4,
-    distinct_3=0.7,
-    repetition=0.02,
-    length=40.0,
-    finished=0.5,
-)
 GOOD: dict[str, Any] = {
     "reward_gain": 2.31,
     "reward_gain_ci": (2.10, 2.52),
-    "reward_gain_in_sd": 1.54,
     "reward_sd_ratio": 0.6,
     "win_rate": 0.95,
-    "win_rate_ci": (0.92, 0.97),
-    "win_rate_length_matched": None,
     "perplexity_ratio": 1.04,
-    "kl": 2.0,
-    "kl_per_token": 0.05,
-    "entropy_change": -0.1,
     "length_change": 1.0,
 }
 
 
 def report(grammar_drop: float | None = None, **changes: Any) -> EvalReport:
     """The drop is from its own size to 0, so that no rounding is between the two."""
-    judged = {} if grammar_drop is None else {"grammatical": grammar_drop}
-    return EvalReport(
-        prompts=256,
-        samples_per_prompt=2,
-        base=ModelMetrics(**(BASE.model_dump() | judged)),
-        aligned=ModelMetrics(**(BASE.model_dump() | dict.fromkeys(judged, 0.0))),
-        delta=Delta(**(GOOD | changes)),
-        winners_mean=1.8,
-    )
-
-
-NEAR: dict[str, float] = {
-    "base_kl_per_token": 0.1,
-    "kl_per_token": 0.2,
-    "base_perplexity_ratio": 1.0,
-    "perplexity_ratio": 1.1,
-    "anchor_reward_mean": 0.1,
-    "reward_gain": 3.0,
-    "reward_sd_ratio": 0.8,
-}
+    aligned = None if grammar_drop is None else 0.0
+    return make_report(base={"grammatical": grammar_drop}, aligned={"grammatical": aligned}, delta=GOOD | changes)
 
 
 def drifted(**changes: float) -> EvalReport:
-    return report().model_copy(update={"drift": Drift(**(NEAR | changes))})
+    return make_report(delta=GOOD, drift=changes)
 
 
 def failed(judged: Any) -> list[str]:
@@ -86,7 +51,7 @@ def test_a_good_model_may_be_registered() -> None:
 
 
 def test_word_salad_fails_although_its_reward_is_the_highest() -> None:
-    """Learning rate 1e-3, beta 0.1, as measured: every prompt won, entropy unmoved, perplexity x 8, KL 1.8 a token."""
+    """Learning rate 1e-3, beta 0.1, measured: every prompt won, entropy unmoved, perplexity x 8, KL 1.8 per token."""
     salad = report(
         reward_gain=3.4,
         reward_gain_ci=(3.3, 3.5),
@@ -171,8 +136,7 @@ def test_an_interval_that_is_not_finite_fails() -> None:
 
 
 def test_a_base_that_writes_one_word_fails_the_entropy_gate() -> None:
-    mute = report().model_copy(update={"base": BASE.model_copy(update={"entropy": 0.0})})
-    assert failed(judge(mute, CONFIG)) == ["entropy_change"]
+    assert failed(judge(make_report(base={"entropy": 0.0}), CONFIG)) == ["entropy_change"]
 
 
 def test_the_bounds_come_from_the_configuration() -> None:
@@ -327,6 +291,14 @@ class TestRegistry:
         assert judge(report(), CONFIG).sentence == (
             "Not registered: change of length 1.00 exceeds 0.5 (the texts drift long)."
         )
+
+    def test_a_gate_whose_figure_is_not_in_the_report_fails_and_says_so(self) -> None:
+        judged = judge(make_report(delta={"win_rate": None}), CONFIG)
+        assert judged.sentence == (
+            "Not registered: win rate is not a finite number (nan) (the report has no win_rate)."
+        )
+        [result] = [result for result in judged.gates if not result.passed]
+        assert (result.name, result.bound) == ("win_rate", "finite")
 
     def test_a_name_is_taken_once(self) -> None:
         with pytest.raises(ConfigError, match="two gates are called 'win_rate'"):

@@ -10,14 +10,14 @@ import pytest
 
 from alignment.judging.frontier import Point
 from alignment.judging.plots import (
-    MOST_PANELS,
     gap_histogram,
     gates_chart,
     reward_against_kl,
     reward_histogram,
     training_curves,
 )
-from alignment.judging.report import Delta, EvalReport, GateResult, Judgement, ModelMetrics
+from alignment.judging.report import GateResult, Judgement
+from tests.reports import make_report
 
 ROW = {
     "loss": 0.69,
@@ -91,7 +91,7 @@ def test_no_gaps_are_refused() -> None:
         gap_histogram([], 0.05)
 
 
-def test_curves_show_at_most_six_panels_and_say_which_line_is_which() -> None:
+def test_curves_show_every_metric_in_its_panel_and_say_which_line_is_which() -> None:
     figure = training_curves([{"step": step, **ROW} for step in (5, 10, 15)])
     assert titles(figure) == [
         "Loss",
@@ -100,12 +100,12 @@ def test_curves_show_at_most_six_panels_and_say_which_line_is_which() -> None:
         "Log-probability",
         "Fall of the chosen",
         "Entropy",
+        "Learning rate",
     ]
-    assert len(titles(figure)) == MOST_PANELS
     shown = figure.axes[1].get_legend()
     assert shown is not None
     assert [text.get_text() for text in shown.get_texts()] == ["chosen", "rejected", "margin"]
-    assert all(axes.get_ylabel() for axes in figure.axes)
+    assert all(axes.get_ylabel() for axes in figure.axes if axes.axison)
     assert png(figure)
 
 
@@ -141,36 +141,10 @@ def test_gates_say_passed_and_failed_in_words(value: float) -> None:
     assert png(figure)
 
 
-SIDE = ModelMetrics(
-    reward_mean=0.0,
-    reward_sd=1.0,
-    entropy=5.0,
-    perplexity=12.0,
-    distinct_1=0.1,
-    distinct_2=0.4,
-    distinct_3=0.7,
-    repetition=0.02,
-    length=40.0,
-    finished=0.5,
-)
-
-
 def point(loss: str, gain: float, kl: float, passed: bool = True) -> Point:
-    delta = Delta(
-        reward_gain=gain,
-        reward_gain_ci=(gain - 0.25, gain + 0.5),
-        reward_gain_in_sd=1.0,
-        reward_sd_ratio=1.0,
-        win_rate=0.9,
-        win_rate_ci=(0.8, 1.0),
-        win_rate_length_matched=None,
-        perplexity_ratio=1.0,
-        kl=kl,
-        kl_per_token=kl,
-        entropy_change=0.0,
-        length_change=0.0,
+    report = make_report(
+        delta={"reward_gain": gain, "reward_gain_ci": (gain - 0.25, gain + 0.5), "kl_per_token": kl},
     )
-    report = EvalReport(prompts=9, samples_per_prompt=2, base=SIDE, aligned=SIDE, delta=delta, winners_mean=0.0)
     judgement = Judgement(verdict="pass" if passed else "fail", sentence="s", gates=())
     return Point(loss, 0.5, 1e-4, "r", report, judgement, "s")
 
@@ -189,6 +163,14 @@ def test_the_frontier_shows_each_judged_point_with_its_interval_and_the_bound_of
     assert [end[1] for end in bar] == pytest.approx([0.75, 1.5])
     assert [text.get_text() for text in axes.texts] == ["β 0.5, lr 0.0001"] * 2
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_every_loss_that_a_sweep_may_try_looks_unlike_the_others() -> None:
+    losses = [f"loss {number:02}" for number in range(16)]
+    figure: Any = reward_against_kl([point(loss, 1.0, 0.1) for loss in losses], 0.2)
+    assert legend(figure)[1:] == [f"{loss}, passed" for loss in losses]
+    lines = [container.lines[0] for container in figure.axes[0].containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
 
 
 def test_word_salad_far_away_and_an_estimate_below_zero_are_both_in_the_frontier() -> None:

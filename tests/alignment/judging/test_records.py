@@ -1,6 +1,7 @@
 """Records of older releases: read, judged again with the same figures; what a newer one wrote is refused by name."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,29 @@ def test_what_is_written_today_says_its_schema_and_is_read_again() -> None:
     assert json.loads(written)["schema"] == SCHEMA
     assert read_report(written) == report
     assert EvalReport.model_validate_json(written) == report
+
+
+def test_figures_that_are_not_finite_and_those_that_do_not_apply_are_read() -> None:
+    values = json.loads(text("report.json"))
+    values["delta"] |= {"kl": "Infinity", "win_rate_length_matched": None}
+    values["aligned"] |= {"perplexity": "NaN", "grammatical": None}
+    report = read_report(json.dumps(values))
+    assert report.delta.kl == math.inf
+    assert math.isnan(report.aligned.perplexity)
+    assert report.delta.get("win_rate_length_matched") is report.aligned.get("grammatical") is None
+    assert report.delta.interval("win_rate") == (0.9453125, 0.98828125)
+
+
+def test_a_drift_of_schema_1_gets_the_figure_that_its_table_had_made() -> None:
+    drift = {"base_kl_per_token": 0.0, "kl_per_token": 0.1, "anchor_reward_mean": -0.5, "reward_gain": 1.7}
+    report = read_report(text("report.json", drift=drift))
+    assert report.drift is not None
+    assert report.drift.base_reward_gain == report.base.reward_mean + 0.5
+
+
+def test_a_report_without_what_every_report_has_is_none() -> None:
+    with pytest.raises(RecordError, match=r"\(no reward_gain, reward_gain_ci, win_rate, .* in delta\)$"):
+        read_report(text("report.json", schema=2, delta={}))
 
 
 def test_a_newer_record_is_refused_by_name() -> None:

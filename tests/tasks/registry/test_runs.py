@@ -17,47 +17,16 @@ from prefect.exceptions import CancelledRun, TerminationSignal
 from alignment.config import AlignConfig, flatten
 from alignment.errors import Interrupted, ModelError, NothingNewError, StoreError, TrackingError
 from alignment.judging.plots import gap_histogram
-from alignment.judging.report import Delta, Drift, EvalReport, GateResult, Judgement, ModelMetrics, SampleRow
+from alignment.judging.report import GateResult, Judgement, SampleRow
 from alignment.stages.store import StageRef
 from tasks import publishing
 from tasks.curve import LiveCurve
 from tasks.registry import connection, models, records, runs, versions
 from tests.registered import register
+from tests.reports import make_report
 
 CONFIG = AlignConfig()
-METRICS: dict[str, Any] = {
-    "reward_mean": -0.3,
-    "reward_sd": 1.2,
-    "entropy": 5.0,
-    "perplexity": 12.0,
-    "distinct_1": 0.1,
-    "distinct_2": 0.4,
-    "distinct_3": 0.7,
-    "repetition": 0.02,
-    "length": 40.0,
-    "finished": 0.5,
-}
-REPORT = EvalReport(
-    prompts=256,
-    samples_per_prompt=2,
-    base=ModelMetrics(**METRICS),
-    aligned=ModelMetrics(**(METRICS | {"reward_mean": 1.2})),
-    delta=Delta(
-        reward_gain=1.5,
-        reward_gain_ci=(1.4, 1.6),
-        reward_gain_in_sd=1.25,
-        reward_sd_ratio=0.9,
-        win_rate=0.93,
-        win_rate_ci=(0.9, 0.96),
-        win_rate_length_matched=None,
-        perplexity_ratio=1.08,
-        kl=2.5,
-        kl_per_token=0.31,
-        entropy_change=-0.1,
-        length_change=3.0,
-    ),
-    winners_mean=0.66,
-)
+REPORT = make_report(delta={"kl_per_token": 0.31})
 JUDGEMENT = Judgement(
     verdict="fail",
     sentence="Refused: KL per token 0.31 exceeds 0.2.",
@@ -252,11 +221,11 @@ def test_a_failing_mlflow_does_not_stop_a_training(
     curve = LiveCurve(run_id)
     send = records.log_history
 
-    def away(*_: Any) -> None:
+    def fails(*_: Any) -> None:
         raise TrackingError("MLflow at http://x: connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "log_history", away)
+        patch.setattr(records, "log_history", fails)
         for step in (1, 2):
             curve({"step": step, "loss": 1.0})
             curve.not_before = 0.0
@@ -333,7 +302,7 @@ def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) ->
     assert artifact(run_id, "validation/checks.json").read_text() == "{}"
 
 
-def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> None:
+def test_a_local_run_is_shown_by_a_command(run_id: str, home: Path) -> None:
     """The home has a blank in its name: the command is quoted for a shell."""
     assert runs.run_url(run_id).startswith(f"mlflow ui --backend-store-uri 'sqlite:///{home}/mlflow.db', then http://")
     assert run_id in runs.run_url(run_id)
@@ -341,20 +310,12 @@ def test_a_person_is_told_how_to_see_a_local_run(run_id: str, home: Path) -> Non
 
 # What a run recorded, read again
 
-DRIFT = Drift(
-    base_kl_per_token=0.1,
-    kl_per_token=math.inf,
-    base_perplexity_ratio=1.0,
-    perplexity_ratio=1.1,
-    anchor_reward_mean=-0.8,
-    reward_gain=2.0,
-    reward_sd_ratio=0.8,
-)
+FAR = make_report(delta={"kl_per_token": 0.31}, drift={"kl_per_token": math.inf})
 
 
 def test_a_judged_run_is_read_back_as_it_was(run_id: str) -> None:
     """Texts with quotes, line breaks and signs, and a figure that is not finite, survive."""
-    report = REPORT.model_copy(update={"drift": DRIFT})
+    report = FAR
     samples = [SAMPLE, SAMPLE.model_copy(update={"base": ' “odd”\n\t"text" ✓', "base_reward": -1e-9})]
     records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
     records.log_samples_table(run_id, samples)
@@ -381,11 +342,12 @@ def test_a_run_that_was_not_judged_has_no_record(run_id: str) -> None:
 
 
 def test_drift_is_logged_where_it_was_measured(run_id: str) -> None:
-    records.log_evaluation(run_id, REPORT.model_copy(update={"drift": DRIFT}), JUDGEMENT)
+    records.log_evaluation(run_id, FAR, JUDGEMENT)
     data = run_of(run_id).data
     found = {name: value for name, value in data.metrics.items() if name.startswith("drift/")}
     assert math.isnan(found.pop("drift/kl_per_token"))
-    expected = DRIFT.model_dump(exclude={"kl_per_token"})
+    assert FAR.drift is not None
+    expected = FAR.drift.model_dump(exclude={"kl_per_token"})
     assert found == {f"drift/{name}": value for name, value in expected.items()}
     assert data.tags["plumbline.not_finite.drift/kl_per_token"] == "inf at step 0"
 
@@ -409,10 +371,10 @@ def test_a_run_without_a_lineage_has_an_empty_one(run_id: str) -> None:
 def test_a_lineage_that_cannot_be_read_now_is_not_an_empty_one(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken for empty, another model would become the anchor for good."""
 
-    def away(*_: Any, **__: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise ConnectionResetError("Connection reset by peer")
 
-    monkeypatch.setattr("mlflow.artifacts.download_artifacts", away)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fails)
     with pytest.raises(TrackingError) as raised:
         records.read_lineage(run_id)
     assert raised.value.transient
