@@ -16,7 +16,7 @@ from tasks.running import Event, tell
 
 
 class SweepResult(BaseModel):
-    """What a finished sweep reports: a row a point, and the result of the best one, None where none passed."""
+    """What a finished sweep reports: one row per point, and the result of the best one, None where none passed."""
 
     run_id: str
     where: str
@@ -26,7 +26,7 @@ class SweepResult(BaseModel):
 
 @config_flow("sweep")
 def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult:  # noqa: B008 - Prefect draws its form from it
-    """Train and judge one policy a point of the grid, on the same pairs; the surest gain of those that pass wins.
+    """Train and judge one policy per point of the grid, on the same pairs; the surest gain of those that pass wins.
 
     A point whose training diverges is a row of the table, and the sweep goes on.
     """

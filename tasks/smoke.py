@@ -1,4 +1,4 @@
-"""Tasks that bring a registered model in, have it write, and say on its version whether it does so as recorded."""
+"""The tasks of a smoke test: load a registered model, write and score texts, compare with the record, tag it."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ class Subject(BaseModel):
     report: EvalReport | None = None
 
 
-@task(name="bring model in", **RETRIES)
+@task(name="load registered model", **RETRIES)
 def bring_in(name: str, alias: str) -> Subject:
     """The version that `alias` points at.
 

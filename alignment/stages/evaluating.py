@@ -62,7 +62,7 @@ def evaluate(job: Job, writer: str) -> Counts:
     rewards, truncated = rewards_of(job, rows)
     for row, logprob, reward in zip(rows, of_base, rewards, strict=True):
         row |= {"base_logprob": logprob, "reward": reward}
-    figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows])
+    figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows], job.config.evaluation)
     judged = {f"{JUDGED}{figure}": list(found) for figure, found in figures.items()}
     EVALUATED.write(
         job.out,

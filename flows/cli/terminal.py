@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal: a line a stage, a bar for the one at work, and the result."""
+"""What a run looks like in a terminal: one line per stage, a bar for the one at work, and the result."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ class StageLines(logging.Handler):
         self.bar: TaskID | None = None
 
     def hear(self, event: Event) -> None:
-        """Take one event of a stage."""
+        """Show one event of a stage."""
         if event.kind == "heading":
             self.console.print(f"\n[bold]{escape(event.stage)}[/bold]", highlight=False, soft_wrap=True)
         elif event.kind == "waiting":
@@ -96,7 +96,7 @@ def result_table(result: AlignResult) -> Table:
 
 
 def points_table(points: Sequence[Mapping[str, str]]) -> Table:
-    """A sweep: one row a point."""
+    """A sweep: one row per point."""
     table = Table(title=f"{len(points)} points", title_justify="left", title_style="bold")
     shown = [name for name in points[0] if name != "why"]
     for name in shown:

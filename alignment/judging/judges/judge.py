@@ -2,10 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from alignment.config import EvaluationConfig
 from alignment.kinds import JUDGES, registers
 
-Judge = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]
-"""From N texts to figures by name, each with N values; they label nothing, and never decide what is trained on."""
+Judge = Callable[[Sequence[str], EvaluationConfig], Mapping[str, Sequence[float]]]
+"""From N texts to figures by name, each with N values; they label nothing, and never decide what is trained on.
+
+A judge of another package reads settings of its own from its own group of fields: `config.<name>`. What becomes of a
+figure in the result says a metric of that name, whose parameter it is; it stands in a module of its own, so that
+another label does not have the samples drawn again.
+"""
 
 
 def judge(name: str) -> Callable[[Judge], Judge]:
@@ -14,6 +20,6 @@ def judge(name: str) -> Callable[[Judge], Judge]:
 
 
 @judge("none")
-def none(_: Sequence[str]) -> Mapping[str, Sequence[float]]:
+def none(_: Sequence[str], __: EvaluationConfig) -> Mapping[str, Sequence[float]]:
     """No figures."""
     return {}
