@@ -1,4 +1,4 @@
-"""The flows that make a version the champion, after a person's approval, and that take it back."""
+"""The flows `promote`, which makes a version the champion once a person approves, and `rollback`, which undoes that."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,15 +25,15 @@ from tasks.registry.candidates import Candidate, card
 from tasks.registry.promotion import (
     Outcome,
     check_candidate,
-    promote_candidate,
-    reject_candidate,
-    roll_back,
-    show_promotion,
+    make_champion,
+    record_rejection,
+    restore_previous,
+    show_decision,
 )
 from tasks.running import run_logger
 
-LOOK_EVERY = 2  # seconds between two looks for an answer
-SPARE = 600  # seconds that Prefect waits longer than this flow, which answers by itself when its own time is up
+LOOK_EVERY = 2  # seconds between two checks for an answer
+SPARE = 600  # seconds that Prefect's timeout is longer than this flow's, which rejects the version by itself
 AUTOMATIC = "automatic"
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -41,7 +41,7 @@ Text = Annotated[str, Field(max_length=2_000)]
 
 
 class Approval(RunInput):
-    """A person's answer."""
+    """A person's decision on a candidate."""
 
     decision: Literal["reject", "approve"] = Field("reject", description="Make this version the champion?")
     approver: str = Field("", max_length=200, description="Your name; an approval needs one")
@@ -56,16 +56,16 @@ def promote(
     approver: Annotated[str, Field(max_length=200)] = "",
     yes: bool = False,
 ) -> Outcome | State[Any]:
-    """Make a version the champion: its gates are checked again, a person approves, then the aliases move together.
+    """Make a version the champion: the gates are checked again, a person approves, then the aliases move together.
 
     Args:
         model_name: Name of the registered model.
         version: Number of the version; empty takes the challenger.
         reason: Why; kept on the version.
         approver: Who approves; kept on the version.
-        yes: Approve without asking anybody, where flows/configs/promotion.yaml allows it.
+        yes: Approve without a person, where flows/configs/promotion.yaml allows it.
     """
-    policy = load_promotion(PROMOTION)  # not a field of the form: whoever starts a run could allow it to himself
+    policy = load_promotion(PROMOTION)  # not a field of the form: who starts a run could allow it to themselves
     connect()
     candidate = check_candidate(model_name, version)
     if candidate.settled:
@@ -73,8 +73,8 @@ def promote(
     elif yes:
         answer = approve_automatically(policy, approver, reason)
     else:
-        answer = ask(candidate, policy, approver, reason)
-    return settle(candidate, answer)
+        answer = wait_for_approval(candidate, policy, approver, reason)
+    return carry_out(candidate, answer)
 
 
 @flow(name="promote", flow_run_name="promote-{model_name}")
@@ -89,7 +89,7 @@ def promote_answered(model_name: str, version: int, champion: str | None, answer
     """
     connect()
     candidate = check_candidate(model_name, version)
-    return settle(candidate.model_copy(update={"champion": champion}), answer)
+    return carry_out(candidate.model_copy(update={"champion": champion}), answer)
 
 
 @flow(name="rollback", flow_run_name="rollback-{model_name}")
@@ -106,13 +106,13 @@ def rollback(
         approver: Who decided it; kept on both versions.
     """
     connect()
-    outcome = roll_back(model_name, reason, approver)
-    show_promotion(outcome)
+    outcome = restore_previous(model_name, reason, approver)
+    show_decision(outcome)
     return outcome
 
 
 def approve_automatically(promotion: PromotionConfig, approver: str, reason: str) -> Approval:
-    """The approval that nobody gives. Raises PromotionError unless the configuration allows it."""
+    """An approval without a person. Raises PromotionError unless the configuration allows it."""
     if not promotion.automatic:
         raise PromotionError(
             "--yes (`yes` in the form) approves without a person, and promotion.automatic = false: set it to true in "
@@ -121,8 +121,8 @@ def approve_automatically(promotion: PromotionConfig, approver: str, reason: str
     return Approval(decision="approve", approver=approver or AUTOMATIC, reason=reason)
 
 
-def ask(candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str) -> Approval:
-    """Pause with the card until a person answers; the answer is a rejection when the time is up.
+def wait_for_approval(candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str) -> Approval:
+    """Pause the run with the card until a person answers; after the timeout the answer is a rejection.
 
     An approval without a name is asked for again.
     """
@@ -130,7 +130,7 @@ def ask(candidate: Candidate, promotion: PromotionConfig, approver: str, reason:
     too_late = Approval(decision="reject", reason=f"nobody answered in {promotion.timeout_hours:g} h")
     description = card(candidate)
     try:
-        with answered_after(seconds, too_late):
+        with answer_after(seconds, too_late):
             while True:
                 form = Approval.with_initial_data(description=description, approver=approver, reason=reason)
                 answer = pause_flow_run(form, timeout=int(seconds) + SPARE, poll_interval=LOOK_EVERY)
@@ -143,8 +143,8 @@ def ask(candidate: Candidate, promotion: PromotionConfig, approver: str, reason:
 
 
 @contextmanager
-def answered_after(seconds: float, answer: Approval) -> Iterator[None]:
-    """Give `answer` in a person's stead after so many seconds.
+def answer_after(seconds: float, answer: Approval) -> Iterator[None]:
+    """Give `answer` in place of a person after so many seconds.
 
     Prefect's own timeout would end the run as Failed, and a rejection is no failure.
     """
@@ -163,13 +163,13 @@ def answered_after(seconds: float, answer: Approval) -> Iterator[None]:
         timer.cancel()
 
 
-def settle(candidate: Candidate, answer: Approval) -> Outcome | State[Any]:
-    """Carry out the answer and show it; a rejection ends the run as Rejected."""
+def carry_out(candidate: Candidate, answer: Approval) -> Outcome | State[Any]:
+    """Promote or reject the candidate, and show the decision; a rejection ends the run as Rejected."""
     approver, reason = answer.approver.strip(), answer.reason.strip()
     if answer.decision == "approve":
-        outcome = promote_candidate(candidate, reason, approver)
-        show_promotion(outcome, candidate)
+        outcome = make_champion(candidate, reason, approver)
+        show_decision(outcome, candidate)
         return outcome
-    outcome = reject_candidate(candidate, reason, approver)
-    show_promotion(outcome, candidate)
+    outcome = record_rejection(candidate, reason, approver)
+    show_decision(outcome, candidate)
     return Completed(name="Rejected", message=outcome.sentence, data=outcome)

@@ -1,4 +1,4 @@
-"""What a new round of retraining starts from: the champion, prompts that no round has used, and the first base."""
+"""The configuration of a retraining round: the champion as base, prompts that no round has used, and the anchor."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from alignment.errors import ModelError
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
 from tasks.registry import models, records, versions
-from tasks.registry.aliases import alone
+from tasks.registry.aliases import locked
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
 from tasks.stages import compute_alone
@@ -65,7 +65,7 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
         return found.uri
     base = _base_of(config, champion) if versions.KEY in champion.tags else None
     uri = "" if base is None else models.log_model(champion.run_id, base.path / "model", config, prompt="")
-    with alone(name):
+    with locked(name):
         found = _anchor(name)  # another round's, meanwhile
         if found is None:
             found = champion if base is None else _register_anchor(name, champion.run_id, uri, base)

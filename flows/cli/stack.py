@@ -100,9 +100,8 @@ def receiver(
 def data_arrived() -> int:
     """Report to Prefect that the data at data.path has grown, which starts a `retrain`."""
     require_prefect()
-    from tasks.announcing import announce
-    from tasks.events import DATA_ARRIVED
+    from tasks.events import DATA_ARRIVED, emit
 
-    announce(DATA_ARRIVED, "any", {})
+    emit(DATA_ARRIVED, "any", {})
     Console().print(f"{DATA_ARRIVED} sent", highlight=False)
     return 0

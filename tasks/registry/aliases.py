@@ -1,4 +1,4 @@
-"""Which version stands where: a registered model's aliases, how a decision changes them, and the change itself."""
+"""A registered model's aliases: which versions they name, what a decision makes of them, and moving them in MLflow."""
 
 import logging
 from collections.abc import Iterator
@@ -15,37 +15,37 @@ from tasks.registry.connection import place
 logger = logging.getLogger("plumbline")
 
 RECORDED = "plumbline.champion"
-"""The model's tag that names the last champion known here: an alias that says otherwise was moved by hand."""
+"""The model's tag with the champion that was last decided on here; a champion alias that differs was set by hand."""
 DECISION = "promotion.decision"
-"""A version's tag: what was decided on it last."""
+"""The version's tag with the last decision on it."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The versions that the aliases point at, and the champion on record; None where there is none."""
+class Aliases:
+    """The versions that the aliases point at, and the champion on record; None for an alias that is not set."""
 
     champion: str | None = None
     previous: str | None = None
     challenger: str | None = None
     recorded: str | None = None
 
-    def promoted(self, version: str) -> "Standing":
-        """`version` as champion, and the one before it as previous.
+    def after_promotion(self, version: str) -> "Aliases":
+        """The aliases with `version` as champion, and the champion before it as previous.
 
-        Where `version` is the champion already, by hand or by a promotion that died midway, the record says which one
-        was before it; so promoting twice is promoting once.
+        If `version` is the champion already, set by hand or by a promotion that died midway, the record says which
+        version was champion before it. So promoting twice is the same as promoting once.
         """
         before = self.recorded if self.champion == version else self.champion
         before = self.previous if before in (None, version) else before
-        return Standing(
+        return Aliases(
             champion=version,
             previous=None if before == version else before,
             challenger=None if self.challenger == version else self.challenger,
             recorded=version,
         )
 
-    def rolled_back(self) -> "Standing":
-        """Champion and previous exchanged; the same where nothing can come back. A rollback that died is finished."""
+    def after_rollback(self) -> "Aliases":
+        """The aliases with champion and previous exchanged, if there is a previous; completes a rollback that died."""
         if self.champion is not None and self.champion == self.previous:
             lost = None if self.recorded == self.champion else self.recorded
             return replace(self, previous=lost, recorded=self.champion)
@@ -53,18 +53,18 @@ class Standing:
             return self
         return replace(self, champion=self.previous, previous=self.champion, recorded=self.previous)
 
-    def reverted(self) -> "Standing":
-        """The champion on record again, or none where there was none."""
+    def after_revert(self) -> "Aliases":
+        """The aliases with the champion on record as champion, or with none if none is on record."""
         return replace(self, champion=self.recorded)
 
 
-def read_standing(name: str) -> Standing:
-    """What the registry says now, read in one request. Raises ModelError where no such model is registered."""
+def read_aliases(name: str) -> Aliases:
+    """A model's aliases now, read in one request. Raises ModelError if no such model is registered."""
     found = versions.read_model(name)
     if found is None:
         raise ModelError(f"models:/{name}: no such model in MLflow at {place().shown}; name a registered one")
     aliases, tags = found
-    return Standing(
+    return Aliases(
         champion=aliases.get(CHAMPION),
         previous=aliases.get(PREVIOUS),
         challenger=aliases.get(CHALLENGER),
@@ -73,17 +73,17 @@ def read_standing(name: str) -> Standing:
 
 
 @contextmanager
-def alone(name: str) -> Iterator[None]:
-    """Let one process of this home, and one thread of it, decide about a model, or register it, at a time."""
+def locked(name: str) -> Iterator[None]:
+    """A lock per model: one thread of one process of this home decides on it, or registers a version, at a time."""
     with store().lock("promotion", digest(name)[:20]):
         yield
 
 
-def change(name: str, before: Standing, after: Standing) -> None:
-    """Move the aliases and the record from `before` to `after`; call it `alone`.
+def move_aliases(name: str, before: Aliases, after: Aliases) -> None:
+    """Move the aliases and the record from `before` to `after`; the caller holds the lock.
 
-    MLflow has no transaction. The champion moves first and the record last, so that a later promotion finds out which
-    one was the champion before. An error puts back what was moved, as far as MLflow lets it, and goes on its way.
+    MLflow has no transactions. The champion moves first and the record last, so that a later promotion can tell which
+    version was champion before. After an error what was moved is put back, as far as MLflow allows, and it is raised.
     """
     try:
         if before.champion is not None and after.previous == before.champion != before.recorded:
@@ -98,14 +98,14 @@ def change(name: str, before: Standing, after: Standing) -> None:
         raise
 
 
-def _put_back(name: str, before: Standing, after: Standing) -> None:
+def _put_back(name: str, before: Aliases, after: Aliases) -> None:
     try:
         for alias in (CHALLENGER, PREVIOUS, CHAMPION):
             if getattr(before, alias) != getattr(after, alias):
                 _point(name, alias, getattr(before, alias))
         versions.tag_model(name, RECORDED, before.recorded or "")
     except PlumblineError as error:
-        logger.warning("models:/%s: its aliases may be half moved, look at them before you go on: %s", name, error)
+        logger.warning("models:/%s: its aliases may be half moved, check them before you go on: %s", name, error)
 
 
 def _point(name: str, alias: str, version: str | None) -> None:

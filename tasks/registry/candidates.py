@@ -1,4 +1,4 @@
-"""A version that may become the champion: its gates, judged again from its run's record, and the card for people."""
+"""A candidate for promotion: its gates, applied again to its run's record, the reasons to refuse it, and its card."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,17 +10,17 @@ from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from tasks.registry import records, runs, versions
-from tasks.registry.aliases import Standing, read_standing
+from tasks.registry.aliases import Aliases, read_aliases
 from tasks.registry.versions import RegisteredVersion
 
 GATES = ("gates",)  # of the configuration: a promotion asks for nothing else
 SAMPLES = 2  # of each kind on the card
 JUDGED_AGAIN = "plumbline.judged_again"
-"""A version's tag: the refusal of a later run, whose gates its policy did not pass."""
+"""The version's tag with the refusal of a later run, whose gates the same policy did not pass."""
 
 
 class Candidate(BaseModel):
-    """A version, who is champion while it is looked at, what its run recorded, and why it is refused, if it is."""
+    """A version, the champion at the time, what the version's run recorded, and the reason to refuse it, if any."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class Candidate(BaseModel):
     version: str
     champion: str | None
     refusal: str
-    settled: bool = False  # it is the champion already, in every respect
+    settled: bool = False  # it is the champion already, and nothing is left to do
     base: str = ""
     where: str = ""
     report: EvalReport | None = None
@@ -37,26 +37,26 @@ class Candidate(BaseModel):
 
     @property
     def title(self) -> str:
-        """The version as people name it."""
+        """The version by name and number, for messages."""
         return f"{self.name} version {self.version}"
 
 
-def choose(name: str, version: int | None) -> tuple[RegisteredVersion, Standing]:
-    """The version that was named, or the challenger; raises ModelError where there is none."""
-    standing = read_standing(name)
-    wanted = str(version) if version is not None else standing.challenger
+def choose(name: str, version: int | None) -> tuple[RegisteredVersion, Aliases]:
+    """The version with this number, or the challenger, and the aliases. Raises ModelError if there is none."""
+    aliases = read_aliases(name)
+    wanted = str(version) if version is not None else aliases.challenger
     if wanted is None:
         raise ModelError(f"models:/{name}@{CHALLENGER}: no version has this alias; name the version to promote")
     found = versions.find(name, wanted)
     if found is None:
         raise ModelError(f"models:/{name}/{wanted}: no such version; name one that MLflow's registry shows")
-    return found, standing
+    return found, aliases
 
 
 def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
-    """Judge a version again from the record of its run; what it finds against it is in `refusal`.
+    """Apply the gates again to the record of a version's run; a reason against the version is in `refusal`.
 
-    Raises NewerRecordError where a newer release wrote the record: that speaks neither for nor against the version.
+    Raises NewerRecordError if a newer release wrote the record, which says nothing for or against the version.
     """
     candidate = Candidate(name=version.name, version=version.version, champion=champion, refusal="")
     tags = versions.find_run_tags(version.run_id) if version.run_id else None
@@ -85,10 +85,10 @@ def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
 
 
 def why_not(version: RegisteredVersion, run_tags: Mapping[str, str] | None, judgement: Judgement | None) -> str:
-    """Why a version may not become the champion; empty where it may.
+    """Why a version may not become the champion; empty if it may.
 
     `run_tags` are those of the run that it came from, `judgement` the gates applied again to what that run recorded;
-    None where there is no such run or record.
+    None if there is no such run or record.
     """
     if reason := tags_against(version):
         return reason
@@ -104,7 +104,7 @@ def why_not(version: RegisteredVersion, run_tags: Mapping[str, str] | None, judg
 
 
 def tags_against(version: RegisteredVersion) -> str:
-    """What the version's own tags say against it; empty where it passed."""
+    """The reason against a version that its own tags hold; empty if it passed."""
     if version.tags.get("plumbline.kind") == ANCHOR:
         return "it is the anchor, kept to measure drift, and no candidate"
     verdict = version.tags.get("plumbline.verdict")
@@ -119,7 +119,7 @@ def tags_against(version: RegisteredVersion) -> str:
 
 
 def require_promotable(candidate: Candidate) -> None:
-    """Raise PromotionError where the version was refused, or was judged against a champion that is none any more."""
+    """Raise PromotionError if the version is refused, or was judged against a champion that is no longer champion."""
     if candidate.refusal:
         raise PromotionError(f"{candidate.title} is not promoted: {candidate.refusal}")
     base = _version_of(candidate.base, candidate.name)
@@ -131,7 +131,7 @@ def require_promotable(candidate: Candidate) -> None:
 
 
 def card(candidate: Candidate) -> str:
-    """What a person decides by, as Markdown: the result, the gates, and sample texts."""
+    """What a person bases the decision on, as Markdown: the result, the gates, and sample texts."""
     champion = f"It would replace version {candidate.champion}." if candidate.champion else "There is no champion yet."
     if candidate.champion and _version_of(candidate.base, candidate.name) is None:
         champion += f" It was judged against its own base, not against version {candidate.champion}."
@@ -164,6 +164,6 @@ def _is_failed_gate(tag: str, value: str) -> bool:
 
 
 def _version_of(uri: str, name: str) -> str | None:
-    """The version that an address names, where it is one of `name`."""
+    """The version in a model's address, if the model is `name`."""
     head, _, version = uri.rpartition("/")
     return version if head == f"models:/{name}" else None

@@ -1,4 +1,4 @@
-"""Where MLflow is and how to talk to it: quiet, quick to fail, and every refusal turned into one TrackingError."""
+"""The connection to MLflow: its address, a client that fails within seconds, and one TrackingError for each failure."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ logger = logging.getLogger("plumbline")
 CONNECT_SECONDS = 5.0
 DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which belongs to --json
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to --json
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # about 15 s in all, against the 4 minutes that MLflow would take
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds without an answer
 }
@@ -37,7 +37,7 @@ HINTS = {
     "sign_in": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "certificate": "MLFLOW_TRACKING_SERVER_CERT_PATH",
 }
-OTHER_PLACES = (  # of the environment: where MLflow would look and write instead, or beside
+OTHER_PLACES = (  # environment variables by which MLflow would read or write elsewhere
     *("MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"),
     *("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_TRACKING_DIR", "MLFLOW_REGISTRY_DIR"),
 )
@@ -45,14 +45,14 @@ OTHER_PLACES = (  # of the environment: where MLflow would look and write instea
 
 @dataclass(frozen=True)
 class Place:
-    """An MLflow server or a database, and the folder for artifacts where no server keeps them."""
+    """An MLflow server, or a database with the folder for its artifacts."""
 
     uri: str
     artifacts: Path | None
 
     @property
     def remote(self) -> bool:
-        """Whether a server answers, which then keeps the artifacts itself."""
+        """Whether it is a server, which keeps the artifacts itself."""
         return urlsplit(self.uri).scheme in {"http", "https"}
 
     @property
@@ -73,25 +73,25 @@ _global_state = RLock()
 def configure(uri: str, artifacts: Path | None = None) -> None:
     """Use the MLflow at `uri` in this process; nothing is opened yet.
 
-    `artifacts` is where files go when `uri` is a database; without it, beside a SQLite file.
+    `artifacts` is the folder for files if `uri` is a database; by default it is beside the SQLite file.
     """
     global _place
     _place = Place(uri, artifacts)
 
 
 def place() -> Place:
-    """What `configure` set, else what the environment says, as in a worker process that only runs a task."""
+    """The MLflow that `configure` set, else that of the environment, as in a worker process that only runs a task."""
     return _place or Place(tracking_uri(), home() / "artifacts")
 
 
 def client() -> Any:
-    """A client of this place's MLflow; the first one imports MLflow (seconds) and may create the database."""
+    """A client of MLflow; the first call imports MLflow (seconds) and may create the database."""
     with guard():
         return _client(place().uri)
 
 
 def check() -> None:
-    """Fail fast, before any GPU time is spent. Raises TrackingError where MLflow cannot be reached or written to."""
+    """Fail before any GPU time is spent. Raises TrackingError if MLflow cannot be reached or written to."""
     here = place()
     scheme = urlsplit(here.uri).scheme.partition("+")[0]
     if scheme not in SCHEMES:
@@ -115,7 +115,7 @@ def check() -> None:
 
 
 def experiment(name: str) -> str:
-    """The id of the experiment, made where it is missing. Raises TrackingError where somebody deleted it."""
+    """The id of the experiment, which is created if it is missing. Raises TrackingError if it was deleted."""
     from mlflow.exceptions import MlflowException
 
     found = client().get_experiment_by_name(name)
@@ -149,14 +149,14 @@ def guard() -> Iterator[None]:
 
 @contextmanager
 def fluent() -> Iterator[None]:
-    """Point MLflow's global state here for the calls that take no client, one thread at a time, and put it back."""
+    """Set MLflow's global state for the calls that take no client, one thread at a time, and restore it."""
     import mlflow
 
     global _place
     names = ("MLFLOW_TRACKING_URI", *OTHER_PLACES)
     with _global_state:
         configured, here = _place, place()
-        _place = here  # what it says without being configured stands in the environment, which is empty from here on
+        _place = here  # without `configure` it reads the environment, whose variables are removed below
         before = {name: os.environ.pop(name) for name in names if name in os.environ}
         mlflow.set_tracking_uri(here.uri)
         try:
@@ -169,7 +169,7 @@ def fluent() -> Iterator[None]:
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """Drop what MLflow says about its own code, and its advice about parameters that our signature declares."""
+    """Silence MLflow's warnings about its own code, and its advice on parameters that our signature declares."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return "params provided to the `predict` method" not in record.getMessage()
@@ -186,7 +186,7 @@ def without_advice() -> Iterator[None]:
 
 
 def error_code(error: BaseException) -> str:
-    """MLflow's name for an error, such as RESOURCE_DOES_NOT_EXIST; empty where it has none."""
+    """MLflow's name for an error, such as RESOURCE_DOES_NOT_EXIST; empty if it has none."""
     return str(getattr(error, "error_code", ""))
 
 
@@ -218,7 +218,7 @@ def _client(uri: str) -> Any:
 
 
 def database_lock(uri: str) -> AbstractContextManager[None]:
-    """One process at a time where a database may have to be made or brought up to date: MLflow's own would collide."""
+    """A lock for opening a database, which MLflow may have to make or migrate, and cannot in two processes at once."""
     if Place(uri, None).remote:
         return nullcontext()
     database = sqlite_file(uri)
@@ -227,7 +227,7 @@ def database_lock(uri: str) -> AbstractContextManager[None]:
 
 
 def _try_database(file: Path) -> None:
-    """Open a SQLite file for writing: MLflow itself would try a broken one for minutes."""
+    """Open a SQLite file for writing: MLflow itself would retry a broken one for minutes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=CONNECT_SECONDS)) as connection:
         connection.execute("BEGIN IMMEDIATE")

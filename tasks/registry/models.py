@@ -20,16 +20,16 @@ REQUEST = {
     "top_k": "long",
     "top_p": "double",
 }
-"""What a request to a served model may set, and its type in MLflow."""
+"""The parameters that a request to a served model may set, with their types in MLflow."""
 REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
 
 
 def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card: str = "") -> str:
-    """Keep a `save_pretrained` folder on the run as a servable text-generation model.
+    """Log a `save_pretrained` folder on the run as a text-generation model that MLflow can serve.
 
     Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
-    wrote and continues `prompt`, and warns where that fails. `card` becomes its README. Raises ModelError where the
-    folder lacks a part.
+    wrote, continues `prompt`, and warns if that fails. `card` becomes its README. Raises ModelError if the folder lacks
+    a part.
     """
     from mlflow.transformers import log_model as log_transformers
 
@@ -53,7 +53,7 @@ def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card:
 
 
 def signature(writing: "GenerationConfig") -> "ModelSignature":
-    """A text in, a text out, and what a request may set; where it does not, `writing` holds."""
+    """The signature of a text-to-text model, with the parameters that a request may set; `writing` has the defaults."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -65,7 +65,7 @@ def signature(writing: "GenerationConfig") -> "ModelSignature":
 
 
 def find_logged_model(experiment_name: str, policy: str) -> str | None:
-    """The address of the model that an earlier run of the experiment kept of this policy (its digest), or None."""
+    """The address of the model that an earlier run of the experiment logged for this policy (its digest), or None."""
     with guard():
         found = client().get_experiment_by_name(experiment_name)
         if found is None:
@@ -78,7 +78,7 @@ def find_logged_model(experiment_name: str, policy: str) -> str | None:
 
 
 def is_ready(uri: str) -> bool:
-    """Whether MLflow holds the whole of the model at an address that `log_model` returned."""
+    """Whether MLflow has the complete model at an address that `log_model` returned."""
     from mlflow.exceptions import MlflowException
 
     with guard():

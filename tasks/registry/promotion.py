@@ -1,4 +1,4 @@
-"""Promotion, rejection and rollback, and what is made of an alias that was moved by hand: the registry's decisions."""
+"""The decisions on a registered model: promotion, rejection, rollback, and the check of a champion set by hand."""
 
 import logging
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from alignment.aliases import PREVIOUS
 from alignment.config import PromotionConfig
 from alignment.errors import PlumblineError, PromotionError
-from tasks.announcing import announce
-from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
+from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED, emit
 from tasks.registry import versions
-from tasks.registry.aliases import DECISION, RECORDED, Standing, alone, change, read_standing
+from tasks.registry.aliases import DECISION, RECORDED, Aliases, locked, move_aliases, read_aliases
 from tasks.registry.candidates import Candidate, card, choose, examine, require_promotable
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES, run_logger
@@ -27,14 +27,14 @@ logger = logging.getLogger("plumbline")
 REASON, APPROVER, TIME, BEFORE, HISTORY = (
     f"promotion.{name}" for name in ("reason", "approver", "time", "previous", "history")
 )
-REMEMBERED = 20  # decisions on a version, the last ones
+REMEMBERED = 20  # the last decisions on a version that its history holds
 BY_HAND = "by hand in MLflow"
 
 Verdict = Literal["nothing", "not ours", "promoted", "reverted", "warned"]
 
 
 class Outcome(BaseModel):
-    """What became of a promotion or a rollback."""
+    """The outcome of a promotion or a rollback."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,43 +62,43 @@ class Outcome(BaseModel):
 
 @task(name="check candidate", **RETRIES)
 def check_candidate(name: str, version: int | None) -> Candidate:
-    """The version (None: the challenger) with its gates judged again.
+    """The version (None: the challenger) with its gates applied again.
 
-    Raises ModelError where there is none, PromotionError where it may not become the champion.
+    Raises ModelError if there is none, PromotionError if it may not become the champion.
     """
     return find_candidate(name, version)
 
 
 def find_candidate(name: str, version: int | None) -> Candidate:
-    """As `check_candidate`, outside of a flow."""
-    found, standing = choose(name, version)
-    candidate = examine(found, standing.champion)
-    if standing.promoted(found.version) == standing and not _is_unfinished(found):
+    """What `check_candidate` does, for callers outside of a flow."""
+    found, aliases = choose(name, version)
+    candidate = examine(found, aliases.champion)
+    if aliases.after_promotion(found.version) == aliases and not _is_unfinished(found):
         return candidate.model_copy(update={"settled": True})
     require_promotable(candidate)
     return candidate
 
 
 @task(name="move aliases", **RETRIES)
-def promote_candidate(candidate: Candidate, reason: str, approver: str) -> Outcome:
-    """Make the candidate the champion and the champion previous; once more changes nothing, after a crash it finishes.
+def make_champion(candidate: Candidate, reason: str, approver: str) -> Outcome:
+    """Make the candidate the champion and the champion previous; repeating it changes nothing, or completes a crash.
 
-    Raises PromotionError where another promotion has changed the champion since the candidate was looked at.
+    Raises PromotionError if another promotion has changed the champion since the candidate was checked.
     """
     name, version = candidate.name, candidate.version
-    with alone(name):
-        before = read_standing(name)
+    with locked(name):
+        before = read_aliases(name)
         if before.champion not in (candidate.champion, version):
             raise PromotionError(
                 f"{candidate.title} is not promoted: while it was decided, the champion changed from "
                 f"{_named(candidate.champion)} to {_named(before.champion)}; look at that one, then promote again"
             )
-        after = before.promoted(version)
+        after = before.after_promotion(version)
         if after == before and not _is_unfinished(versions.get_version(name, version)):
             return Outcome(decision="unchanged", model_name=name, version=version)
-        _decide(name, before, after, version, "approved", reason, approver)
-        _note(name, version, "promoted")
-    _tell_champion(name, version, after.previous, "promotion")
+        _decide_and_move(name, before, after, version, "approved", reason, approver)
+        _tag_outcome(name, version, "promoted")
+    _emit_champion_changed(name, version, after.previous, "promotion")
     return Outcome(
         decision="promoted",
         model_name=name,
@@ -110,35 +110,35 @@ def promote_candidate(candidate: Candidate, reason: str, approver: str) -> Outco
 
 
 @task(name="reject", **RETRIES)
-def reject_candidate(candidate: Candidate, reason: str, approver: str) -> Outcome:
-    """Write the rejection on the version; no alias moves. Where it became the champion meanwhile, nothing is done."""
-    with alone(candidate.name):
-        if candidate.version == read_standing(candidate.name).champion != candidate.champion:
+def record_rejection(candidate: Candidate, reason: str, approver: str) -> Outcome:
+    """Tag the version as rejected; no alias moves. If it has become the champion meanwhile, nothing is done."""
+    with locked(candidate.name):
+        if candidate.version == read_aliases(candidate.name).champion != candidate.champion:
             return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
-        _sign(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
-        _remember(candidate.name, candidate.version)
+        _tag_decision(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
+        _add_to_history(candidate.name, candidate.version)
     return Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
 
 
 @task(name="roll back", **RETRIES)
-def roll_back(name: str, reason: str, approver: str) -> Outcome:
-    """Exchange champion and previous. Raises PromotionError where there is nothing to go back to."""
-    with alone(name):
-        before = read_standing(name)
-        after = before.rolled_back()
+def restore_previous(name: str, reason: str, approver: str) -> Outcome:
+    """Exchange champion and previous. Raises PromotionError if there is no previous version."""
+    with locked(name):
+        before = read_aliases(name)
+        after = before.after_rollback()
         if after == before or after.champion is None:
             raise PromotionError(
-                f"models:/{name}@previous: no version has this alias, so there is nothing to roll back to; "
+                f"models:/{name}@{PREVIOUS}: no version has this alias, so there is nothing to roll back to; "
                 "promote the version that you want"
             )
-        _decide(name, before, after, after.champion, "promoted", reason or "rollback", approver)
+        _decide_and_move(name, before, after, after.champion, "promoted", reason or "rollback", approver)
         if after.previous is not None:
-            with _where_possible(name, after.previous):
-                _sign(name, after.previous, "rolled back", reason, approver, None)
-            _remember(name, after.previous)
-    _tell_champion(name, after.champion, after.previous, "rollback")
+            with _logging_failures(name, after.previous):
+                _tag_decision(name, after.previous, "rolled back", reason, approver, None)
+            _add_to_history(name, after.previous)
+    _emit_champion_changed(name, after.champion, after.previous, "rollback")
     return Outcome(
         decision="rolled back",
         model_name=name,
@@ -150,8 +150,8 @@ def roll_back(name: str, reason: str, approver: str) -> Outcome:
 
 
 @task(name="show promotion")
-def show_promotion(outcome: Outcome, candidate: Candidate | None = None) -> None:
-    """The decision, and what it was decided by, as a Markdown artifact; where Prefect is away, nothing is shown."""
+def show_decision(outcome: Outcome, candidate: Candidate | None = None) -> None:
+    """Show the decision and the candidate's card as a Markdown artifact; if Prefect is unreachable, log a warning."""
     parts = [f"# {outcome.decision.capitalize()}", outcome.sentence]
     if candidate is not None:
         parts.append(card(candidate))
@@ -161,9 +161,9 @@ def show_promotion(outcome: Outcome, candidate: Candidate | None = None) -> None
         run_logger().warning("the decision could not be shown in Prefect: %s", error)
 
 
-def judge_by_hand(standing: Standing, refusal: str, ours: bool, policy: PromotionConfig) -> Verdict:
-    """What to make of a champion that is not the one on record; `refusal` says what speaks against it, if anything."""
-    if standing.champion in (None, standing.recorded):
+def judge_unrecorded(aliases: Aliases, refusal: str, ours: bool, policy: PromotionConfig) -> Verdict:
+    """What to do about a champion that is not the one on record; `refusal` is the reason against it, if any."""
+    if aliases.champion in (None, aliases.recorded):
         return "nothing"
     if not ours:
         return "not ours"
@@ -173,78 +173,80 @@ def judge_by_hand(standing: Standing, refusal: str, ours: bool, policy: Promotio
 
 
 def reconcile(name: str, policy: PromotionConfig) -> Verdict:
-    """Look at the registry anew, and take over, revert or warn of a champion that was made so by hand."""
+    """Check a model's champion: one that was set by hand is recorded as promoted, reverted, or warned of."""
     if versions.read_model(name) is None:
         return "not ours"
-    with alone(name):
-        before = read_standing(name)
+    with locked(name):
+        before = read_aliases(name)
         champion = before.champion
         if champion is None or champion == before.recorded:
             return "nothing"
         ours = before.recorded is not None or versions.is_ours(name)
         version = versions.get_version(name, champion)
         refusal = examine(version, before.recorded).refusal if ours else ""
-        verdict = judge_by_hand(before, refusal, ours, policy)
+        verdict = judge_unrecorded(before, refusal, ours, policy)
         if verdict == "not ours":
             return verdict
-        after = before.reverted() if verdict == "reverted" else before.promoted(champion)
+        after = before.after_revert() if verdict == "reverted" else before.after_promotion(champion)
         if after.champion is not None and versions.find(name, after.champion) is None:  # deleted meanwhile
             after = replace(after, champion=None)
         if verdict == "promoted" and _is_unfinished(version):  # its approver stays
-            change(name, before, after)
-            _note(name, champion, verdict)
+            move_aliases(name, before, after)
+            _tag_outcome(name, champion, verdict)
         else:
-            _decide(name, before, after, champion, verdict, refusal, BY_HAND)
+            _decide_and_move(name, before, after, champion, verdict, refusal, BY_HAND)
     logger.info("models:/%s: champion version %s %s%s", name, champion, verdict, f" ({refusal})" if refusal else "")
     if verdict == "reverted":
-        announce(PROMOTION_REVERTED, name, {"version": champion, "champion": after.champion or "", "reason": refusal})
+        emit(PROMOTION_REVERTED, name, {"version": champion, "champion": after.champion or "", "reason": refusal})
     else:
-        _tell_champion(name, champion, after.previous, f"{BY_HAND}, ungated" if verdict == "warned" else BY_HAND)
+        _emit_champion_changed(
+            name, champion, after.previous, f"{BY_HAND}, ungated" if verdict == "warned" else BY_HAND
+        )
     return verdict
 
 
 def recorded_models() -> list[str]:
-    """The models that have a champion on record."""
+    """The names of the models with a champion on record."""
     return versions.models_with_tag(RECORDED)
 
 
 def _is_unfinished(version: RegisteredVersion) -> bool:
-    """Whether a promotion of the version died midway."""
+    """Whether a promotion of the version was cut off midway."""
     return version.tags.get(DECISION) == "approved"
 
 
-def _decide(
-    name: str, before: Standing, after: Standing, version: str, decision: str, reason: str, approver: str
+def _decide_and_move(
+    name: str, before: Aliases, after: Aliases, version: str, decision: str, reason: str, approver: str
 ) -> None:
-    """Write the decision on the version, then move the aliases; where they do not move, the tag says so."""
+    """Tag the version with the decision, then move the aliases; if that fails, the tag becomes `failed`."""
     replaced = before.recorded if before.champion == version else before.champion
-    _sign(name, version, decision, reason, approver, replaced)
+    _tag_decision(name, version, decision, reason, approver, replaced)
     try:
-        change(name, before, after)
+        move_aliases(name, before, after)
     except BaseException:
-        _note(name, version, "failed")
+        _tag_outcome(name, version, "failed")
         raise
-    if decision != "approved":  # which is remembered by its outcome
-        _remember(name, version)
+    if decision != "approved":  # the history gets the outcome of an approval
+        _add_to_history(name, version)
 
 
-def _sign(name: str, version: str, decision: str, reason: str, approver: str, before: str | None) -> None:
+def _tag_decision(name: str, version: str, decision: str, reason: str, approver: str, before: str | None) -> None:
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    # in this order: whoever sees the decision sees the rest
+    # the decision is set last: a reader who sees it sees the rest
     tags = {REASON: reason, APPROVER: approver, TIME: when, BEFORE: before or "", DECISION: decision}
     versions.tag_version(name, version, tags)
 
 
-def _note(name: str, version: str, decision: str) -> None:
-    """What came of a decision that is on the version."""
-    with _where_possible(name, version):
+def _tag_outcome(name: str, version: str, decision: str) -> None:
+    """Replace the decision on the version by its outcome."""
+    with _logging_failures(name, version):
         versions.tag_version(name, version, {DECISION: decision})
-    _remember(name, version)
+    _add_to_history(name, version)
 
 
-def _remember(name: str, version: str) -> None:
-    """Add the decision that is on the version to those before it, a line each."""
-    with _where_possible(name, version):
+def _add_to_history(name: str, version: str) -> None:
+    """Add the version's last decision to its history, one line per decision."""
+    with _logging_failures(name, version):
         tags = versions.get_version(name, version).tags
         when, decision, approver, reason = (tags.get(tag, "") for tag in (TIME, DECISION, APPROVER, REASON))
         line = " ".join(f"{when} {decision}, {approver or 'no name given'}{f': {reason}' if reason else ''}".split())
@@ -254,16 +256,16 @@ def _remember(name: str, version: str) -> None:
 
 
 @contextmanager
-def _where_possible(name: str, version: str) -> Iterator[None]:
-    """Tags that must not stand in the way of what is done already."""
+def _logging_failures(name: str, version: str) -> Iterator[None]:
+    """Log a failure to set tags: the aliases have moved already."""
     try:
         yield
     except PlumblineError as error:
         logger.warning("models:/%s/%s: its promotion tags were not set: %s", name, version, error)
 
 
-def _tell_champion(name: str, version: str, previous: str | None, how: str) -> None:
-    announce(CHAMPION_CHANGED, name, {"version": version, "previous": previous or "", "how": how})
+def _emit_champion_changed(name: str, version: str, previous: str | None, how: str) -> None:
+    emit(CHAMPION_CHANGED, name, {"version": version, "previous": previous or "", "how": how})
 
 
 def _named(version: str | None) -> str:

@@ -31,7 +31,7 @@ USED_PROMPTS = "prompts/used.txt"
 def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
     """Metrics by step: each row holds `step` and any number of metrics. One request for up to 1,000 values.
 
-    A value that is not finite is stored as NaN, which leaves a hole in the plot, and is named with its step in the
+    A value that is not finite is stored as NaN, which leaves a gap in the plot, and is named with its step in the
     tag `plumbline.not_finite.<metric>`, because MLflow stores infinities as 1.8e308.
     """
     from mlflow.entities import Metric, RunTag
@@ -53,7 +53,7 @@ def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
 
 
 def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Log the rows whose steps the run does not hold yet, as after a resumed training or an outage of MLflow."""
+    """Log the rows whose steps the run does not have yet, as after a resumed training or an outage of MLflow."""
     if not rows:
         return
     key = min(rows[0].keys() - {"step"})
@@ -97,7 +97,7 @@ def log_counts(run_id: str, counts: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def log_dataset(run_id: str, path: Path, name: str, context: str, digest: str) -> None:
-    """A Parquet file as an input of the run: its schema, size, place and digest; its rows stay where they are.
+    """Log a Parquet file as an input of the run: its schema, size, path and digest, without its rows.
 
     MLflow shows the digest's first 36 characters; the whole one is the tag `digest` of the input.
     """
@@ -129,14 +129,14 @@ def log_used_prompts(run_id: str, name: str, prompt_ids: Sequence[str]) -> None:
 
 
 def log_figures(run_id: str, figures: Mapping[str, "Figure"]) -> None:
-    """Figures as `plots/<name>.png`."""
+    """Log figures as `plots/<name>.png`."""
     with guard():
         for name, figure in figures.items():
             client().log_figure(run_id, figure, f"plots/{name}.png")
 
 
 def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
-    """Sample texts before and after as the table `samples.json`, which MLflow shows side by side."""
+    """Log sample texts before and after as the table `samples.json`, which MLflow shows side by side."""
     import pandas
 
     with guard():
@@ -144,18 +144,18 @@ def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
 
 
 def log_text(run_id: str, name: str, text: str) -> None:
-    """A text as the artifact `name`."""
+    """Log a text as the artifact `name`."""
     with guard():
         client().log_text(run_id, text, name)
 
 
 def log_json(run_id: str, name: str, value: Any) -> None:
-    """A JSON value as the artifact `name`."""
+    """Log a JSON value as the artifact `name`."""
     log_text(run_id, name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
-    """A file as an artifact, below `folder`."""
+    """Log a file as an artifact, below `folder`."""
     with guard():
         client().log_artifact(run_id, str(path), folder)
 
@@ -163,8 +163,8 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, EvalReport, list[SampleRow]]:
     """What a judged run of this release or an older one recorded: some groups of its configuration, report and samples.
 
-    Raises TrackingError where the run does not exist, or ended before it was judged; RecordError where a part cannot be
-    read, NewerRecordError where a newer release wrote it.
+    Raises TrackingError if the run does not exist, or ended before it was judged; RecordError if a part cannot be read,
+    NewerRecordError if a newer release wrote it.
     """
     report = read_report(_read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
     samples = read_samples(_read_artifact(run_id, "samples.json"))
@@ -172,7 +172,7 @@ def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, Eval
 
 
 def read_lineage(run_id: str) -> dict[str, StageRef]:
-    """The finished stages that a judged run was made of; empty where it recorded none."""
+    """The finished stages of a judged run, by name; empty if it recorded none."""
     try:
         found = json.loads(_read_artifact(run_id, "lineage.json"))
     except TrackingError as error:
@@ -185,8 +185,8 @@ def read_lineage(run_id: str) -> dict[str, StageRef]:
 def used_prompts(name: str) -> set[str]:
     """The prompts that judged runs of the registered model `name` were trained on.
 
-    A run that was judged and died before its end does not count: started again, it goes on with the same prompts.
-    One that had registered its model by then does.
+    A judged run that died before its end does not count, since it uses the same prompts when it is started again;
+    it does count if it had registered its model.
     """
     found: dict[str, set[str]] = {}
     with guard():
@@ -200,7 +200,7 @@ def used_prompts(name: str) -> set[str]:
 
 
 def is_missing(error: TrackingError) -> bool:
-    """Whether MLflow answered that there is no such run or file, and was not away or unwilling."""
+    """Whether MLflow answered that there is no such run or file, and did not fail for another reason."""
     cause = error.__cause__
     if cause is None or error.transient:
         return False

@@ -1,4 +1,4 @@
-"""Registers a judged policy once, and gives its version the alias where no better one stands in its way."""
+"""Registers a judged policy as one version, and sets the alias on it unless a newer version holds that alias."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,16 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import CHAMPION
 from tasks.registry import models, versions
-from tasks.registry.aliases import DECISION, alone
+from tasks.registry.aliases import DECISION, locked
 from tasks.registry.candidates import JUDGED_AGAIN, tags_against
 from tasks.registry.versions import RegisteredVersion
 
 UNDECIDED = {"", "approved", "failed"}
-"""What stands on a version that nobody decided on, or whose promotion died midway."""
+"""The values of a version's decision tag if nobody has decided on it, or its promotion died midway."""
 
 
 class Registration(BaseModel):
-    """The version that a policy is, whether this run made it, and what else there is to say of it."""
+    """The version that a policy is registered as, whether this run registered it, and a note on its alias."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class Registration(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """What was registered, or is already, in one line."""
+        """The version, its aliases and the note, in one line."""
         known = "" if self.new else f"this policy is version {self.version} already"
         version = f"{self.name} version {self.version} ({', '.join(self.aliases) or 'no alias'})"
         return "; ".join(part for part in (version, known, self.note) if part)
@@ -41,13 +41,13 @@ class Registration(BaseModel):
 def register(
     run_id: str, model_uri: str, name: str, alias: str, *, key: str, description: str, tags: Mapping[str, str]
 ) -> Registration:
-    """Make the policy `key` a version of `name`, unless it is one already, and point `alias` at it where it may.
+    """Register the policy `key` as a version of `name`, unless it is one already, and set `alias` on it if allowed.
 
-    A version is written once: what its run judged, and what people wrote on it since, stays. Two runs of one home never
-    make two versions of a policy, nor take the alias from each other's newer one; those of homes that share no store
-    may, where they register in the same second.
+    A version is written once: its run's judgement, and what people wrote on it since, stays. Two runs of one home never
+    make two versions of a policy, nor take the alias from a newer version; runs of homes that share no store may, if
+    they register in the same second.
     """
-    with alone(name):
+    with locked(name):
         version = find_registered(name, key)
         new = version is None or version.run_id == run_id
         if version is None:
@@ -63,11 +63,11 @@ def register(
 
 
 def refuse(run_id: str, name: str, *, key: str, sentence: str) -> Registration | None:
-    """Write a refusal on the version that the policy `key` is since it passed other gates; None where it is none.
+    """Tag the version of the policy `key`, which passed other gates before, as refused; None if it is no version.
 
-    No alias moves: a promotion refuses the version by that tag, until a run in which it passes takes the tag away.
+    No alias moves. A promotion refuses the version by that tag, until a run in which it passes clears the tag.
     """
-    with alone(name):
+    with locked(name):
         version = find_registered(name, key)
         if version is None:
             return None
@@ -77,9 +77,10 @@ def refuse(run_id: str, name: str, *, key: str, sentence: str) -> Registration |
 
 
 def find_registered(name: str, key: str) -> RegisteredVersion | None:
-    """The version that the policy `key` is, if any.
+    """The version of the policy `key`, if any.
 
-    One whose run or model was deleted does not count, nor one whose run judged another model: it is of no use.
+    A version whose run or model was deleted does not count, nor one whose run judged another model: neither can be
+    promoted.
     """
     found = versions.find_version(name, key)
     if found is None or not found.run_id:
@@ -91,7 +92,7 @@ def find_registered(name: str, key: str) -> RegisteredVersion | None:
 def why_no_alias(
     version: RegisteredVersion, holder: RegisteredVersion | None, champion: RegisteredVersion | None
 ) -> str:
-    """Why a version may not take an alias from `holder`; empty where it may, or has it."""
+    """Why a version may not take an alias from `holder`; empty if it may, or holds it already."""
     if champion is not None and champion.version == version.version:
         return f"it is the `{CHAMPION}`"
     decision = version.tags.get(DECISION, "")

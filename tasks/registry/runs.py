@@ -31,9 +31,9 @@ STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt, Interrupted)
 
 @contextmanager
 def run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> Iterator[str]:
-    """`start_run`, and its end: FINISHED (skipped ones too), FAILED after an error, or KILLED after a cancellation.
+    """Start a run, and end it: FINISHED (also if skipped), FAILED after an error, or KILLED after a cancellation.
 
-    The error goes on its way whatever MLflow says to that.
+    The error is raised even if MLflow cannot record it.
     """
     run_id = start_run(config, run_name, tags, note)
     try:
@@ -49,11 +49,10 @@ def run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = Non
 
 
 def start_run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = None, note: str = "") -> str:
-    """Start a run in the config's experiment, each field a parameter, the whole its `config.yaml`; returns its id.
+    """Start a run in the config's experiment, with each field as a parameter and `config.yaml`; returns its id.
 
-    `tags` link it elsewhere, as `prefect.flow_run_id` does; empty ones are left out. `note` is Markdown for people.
-    Runs of this host whose process died are ended first. Raises TrackingError, as every function here does where
-    MLflow cannot be reached or refuses.
+    Empty `tags` are left out. `note` is Markdown for people. Runs of this host whose process died are ended first.
+    Raises TrackingError, as every function here does if MLflow cannot be reached or refuses.
     """
     from mlflow.entities import Param
 
@@ -95,7 +94,7 @@ def tag(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def run_url(run_id: str) -> str:
-    """Where a person sees the run: a link, or the command that opens the local database."""
+    """Where a person can see the run: a link, or the command that serves the local database."""
     here = place()
     with guard():
         where = client().get_run(run_id).info.experiment_id
@@ -106,22 +105,22 @@ def run_url(run_id: str) -> str:
 
 
 def _end_orphans(where: str) -> None:
-    """End this host's runs whose process died without a chance to do it, as by `kill -9`."""
+    """End this host's runs whose process died before it could, as by `kill -9`."""
     host = socket.gethostname().replace("'", "")
     query = f"attributes.status = 'RUNNING' and tags.`plumbline.host` = '{host}'"
     for found in client().search_runs([where], query):
         pid = found.data.tags.get("plumbline.pid", "")
         if pid.isdecimal() and not is_alive(int(pid)):
-            with suppress(TrackingError):  # somebody else's, which this user may not change
+            with suppress(TrackingError):  # another user's run, which this one may not change
                 tag(found.info.run_id, {"plumbline.ended": f"process {pid} on {host} died; ended by a later run"})
                 finish(found.info.run_id, "FAILED")
 
 
 def _finish_quietly(run_id: str, status: Status) -> None:
-    """End a run while another error is on its way, which must not be replaced by MLflow's."""
+    """End a run while another error is being raised, which an error of MLflow's must not replace."""
     try:
         finish(run_id, status)
-    except Exception as error:  # noqa: BLE001 - told, and the first error is raised
+    except Exception as error:  # noqa: BLE001 - logged, and the first error is raised
         logger.warning("run %s could not be ended as %s: %s", run_id, status, error)
 
 

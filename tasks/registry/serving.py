@@ -1,4 +1,4 @@
-"""How a kept model writes for whoever loads it: as it wrote in training, and never beyond its window."""
+"""Prepares a model to be served: its generation config and tokenizer, so that it samples as in training anywhere."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
-    """The model and the tokenizer of a `save_pretrained` folder, set to write as in training wherever they are loaded.
+    """The model and the tokenizer of a `save_pretrained` folder, set to sample as in training wherever they are loaded.
 
-    Raises ModelError where the folder lacks a part.
+    Raises ModelError if the folder lacks a part.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,10 +33,10 @@ def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
 
 
 def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "GenerationConfig":
-    """The sampling of the training, the tokens that begin, end and pad a text, and where it stops that does not end.
+    """Training's sampling parameters, the tokens that begin, end and pad a text, and the longest length of a text.
 
-    A length in all is the one bound that holds for prompts of every length: a prompt that fills the window is then an
-    error that names both figures. Without a window there is nothing to overrun, and new tokens are counted instead.
+    The bound is on the total length, which holds for prompts of any length: a prompt that fills the context window is
+    then an error that names both figures. A model without a window has a bound on new tokens instead.
     """
     from transformers import GenerationConfig
 
@@ -62,7 +62,7 @@ def new_tokens(config: AlignConfig) -> int:
 
 
 def _fit_tokenizer(tokenizer: Any, found: Conventions) -> None:
-    """Have it leave a prompt open at its right end, pad with a token that the model knows, and name the window."""
+    """Have the tokenizer add nothing after a prompt, pad with a token that the model knows, and state the window."""
     from tokenizers.processors import TemplateProcessing
 
     if getattr(tokenizer, "add_eos_token", False):

@@ -1,4 +1,4 @@
-"""The model registry: versions found by their policy's hash, aliases, and models brought back as ordinary folders."""
+"""The versions in MLflow's model registry: created, found by tag or alias, tagged, and downloaded as local folders."""
 
 import re
 import shutil
@@ -34,11 +34,11 @@ class RegisteredVersion:
     source: str = ""
     """The address of the model that was registered, `models:/m-…`."""
     identity: str = ""
-    """A hash of what no other version has, not one of the same name and number in another registry either."""
+    """A hash that differs for every version, also for one of the same name and number in another registry."""
 
     @property
     def uri(self) -> str:
-        """The address that stays this version's for good."""
+        """The address of this version, which no alias changes."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -48,7 +48,7 @@ def create_version(
     """Register a model as the next version of `name`, which carries `key`; no alias moves.
 
     `description` is Markdown, cut to MLflow's 5,000 characters. The tags are part of the same request, so no version
-    exists without them. Raises TrackingError where MLflow cannot be reached or refuses the name.
+    exists without them. Raises TrackingError if MLflow cannot be reached or refuses the name.
     """
     from mlflow.exceptions import MlflowException
 
@@ -84,7 +84,7 @@ def find_tagged(name: str, tag: str, value: str) -> RegisteredVersion | None:
 
 
 def find_alias(name: str, alias: str) -> RegisteredVersion | None:
-    """The version that `alias` points at, or None where the model or the alias does not exist."""
+    """The version that `alias` points at, or None if the model or the alias does not exist."""
     from mlflow.exceptions import MlflowException
 
     with guard():
@@ -98,7 +98,7 @@ def find_alias(name: str, alias: str) -> RegisteredVersion | None:
 
 
 def get_version(name: str, version: str) -> RegisteredVersion:
-    """One version with its aliases. Raises TrackingError where there is none."""
+    """One version with its aliases. Raises TrackingError if there is none."""
     with guard():
         item = client().get_model_version(name, version)
         return RegisteredVersion(
@@ -113,7 +113,7 @@ def get_version(name: str, version: str) -> RegisteredVersion:
 
 
 def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
-    """The aliases of a registered model, each with its version, and its tags; None where there is no such model."""
+    """The aliases of a registered model, each with its version, and its tags; None if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     with guard():
@@ -140,7 +140,7 @@ def models_with_tag(key: str) -> list[str]:
 
 
 def find(name: str, version: str) -> RegisteredVersion | None:
-    """One version with its aliases, or None where there is none."""
+    """One version with its aliases, or None if there is none."""
     from mlflow.exceptions import MlflowException
 
     with guard():
@@ -154,7 +154,7 @@ def find(name: str, version: str) -> RegisteredVersion | None:
 
 
 def find_run_tags(run_id: str) -> dict[str, str] | None:
-    """The tags of the run that a version came from, or None where that run does not exist."""
+    """The tags of the run that a version came from, or None if that run does not exist."""
     from mlflow.exceptions import MlflowException
 
     with guard():
@@ -168,13 +168,13 @@ def find_run_tags(run_id: str) -> dict[str, str] | None:
 
 
 def was_judged(run_id: str) -> bool:
-    """Whether the run holds the report that a judgement leaves."""
+    """Whether the run holds the report of an evaluation."""
     with guard():
         return any(item.path == REPORT for item in client().list_artifacts(run_id))
 
 
 def is_ours(name: str) -> bool:
-    """Whether this project ever registered a version of `name`: an MLflow server may hold other people's models."""
+    """Whether Plumbline has registered a version of `name`: an MLflow server may hold models of other programs."""
     if "'" in name:  # which the configuration refuses
         return False
     with guard():
@@ -182,7 +182,7 @@ def is_ours(name: str) -> bool:
 
 
 def tag_version(name: str, version: str, tags: Mapping[str, str]) -> None:
-    """Set tags on a version; an empty value is set too, so that no older one stays."""
+    """Set tags on a version; an empty value is set as well, so that it replaces an older one."""
     with guard():
         for tag, value in tags.items():
             client().set_model_version_tag(name, version, tag, value)
@@ -195,13 +195,13 @@ def tag_model(name: str, tag: str, value: str) -> None:
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
-    """Point `alias` at a version; it leaves the one that it pointed at."""
+    """Set `alias` on a version, which takes it from the version that had it."""
     with guard():
         client().set_registered_model_alias(name, alias, version)
 
 
 def drop_alias(name: str, alias: str) -> None:
-    """Remove `alias`; nothing happens where it does not exist."""
+    """Remove `alias`, if it exists."""
     with guard():
         client().delete_registered_model_alias(name, alias)
 
@@ -209,7 +209,7 @@ def drop_alias(name: str, alias: str) -> None:
 def resolve_model_uri(uri: str) -> str:
     """`models:/name@alias` -> `models:/name/3`, which a later promotion does not move.
 
-    Raises ModelError where the address is malformed, or the model, the version or the alias does not exist.
+    Raises ModelError if the address is malformed, or the model, the version or the alias does not exist.
     """
     return uri if LOGGED.fullmatch(uri) else _resolve(uri).uri
 
@@ -217,8 +217,8 @@ def resolve_model_uri(uri: str) -> str:
 def export_model(uri: str, folder: Path) -> None:
     """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
 
-    Raises ModelError where the model does not exist, is not a transformers model, or its weights are not safetensors,
-    and StoreError where the disk refuses.
+    Raises ModelError if the model does not exist, is not a transformers model, or its weights are not safetensors, and
+    StoreError if the disk refuses.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -233,9 +233,9 @@ def export_model(uri: str, folder: Path) -> None:
 
 
 def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, dict[str, str]]:
-    """The config with each `models:/…` model brought into `folder` and named by its path, and tags that keep lineage.
+    """The config with each `models:/…` model downloaded below `folder` and replaced by its path; and lineage tags.
 
-    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias stood for.
+    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias resolved to.
     """
     changed: dict[str, Any] = {}
     tags: dict[str, str] = {}
@@ -250,17 +250,17 @@ def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, d
 
 
 def folder_name(name: str) -> str:
-    """A registered model's name as that of a folder: short in bytes, and another for every name on every disk."""
+    """A folder name for a registered model: short, and different for every name on every file system."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{digest(name)[:16]}"
 
 
 def local_model(uri: str, folder: Path) -> Path:
-    """The local copy of a registered model below `folder`, made where it is missing. Raises as `export_model` does."""
+    """The local copy of a registered model below `folder`, downloaded if missing. Raises as `export_model` does."""
     return _local(uri, folder)[1]
 
 
 def _local(uri: str, folder: Path) -> tuple[str, Path]:
-    """A model's lasting address and its local copy, whose path no model of another registry shares."""
+    """A model's address without an alias, and its local copy, whose path no model of another registry shares."""
     if LOGGED.fullmatch(uri):
         resolved, target = uri, folder / uri.removeprefix("models:/")
     else:
@@ -281,7 +281,7 @@ def _local(uri: str, folder: Path) -> tuple[str, Path]:
 
 
 def _copy_weights(uri: str, root: Path, folder: Path) -> None:
-    """What MLflow keeps in two folders as the one that it was."""
+    """Copy what MLflow keeps in two folders into one, as it was logged."""
     parts = [root / "model", *sorted((root / "components").glob("*"))]
     files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
     if not any(file.suffix == ".safetensors" for file in files):
@@ -326,5 +326,5 @@ def _what_there_is(name: str) -> str:
 
 
 def _fit(text: str) -> str:
-    ending = "\n\n… cut here; the run's artifact model_card.md holds the whole of it."
+    ending = "\n\n… cut here; the whole text is in the run's artifact model_card.md."
     return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(ending)] + ending

@@ -1,4 +1,4 @@
-"""MLflow's webhook as a message to be doubted: its signature, its age, whether it came before, and what it is about."""
+"""Checks a message of MLflow's webhook: signature, age, whether it was handled before, and which model it is about."""
 
 import base64
 import hashlib
@@ -26,10 +26,10 @@ SECRET_VARIABLE = "PLUMBLINE_WEBHOOK_SECRET"  # noqa: S105 - a name
 
 
 class Refused(Exception):
-    """A message that is not acted on, and the HTTP status that says why."""
+    """A message that is not acted on, with the HTTP status of the answer."""
 
     def __init__(self, status: int, reason: str) -> None:
-        """Refuse with an HTTP status and a reason that holds nothing of the message."""
+        """Refuse with an HTTP status and a reason that quotes nothing of the message."""
         super().__init__(reason)
         self.status = status
 
@@ -37,7 +37,7 @@ class Refused(Exception):
 def read_secret() -> bytes:
     """The secret that MLflow signs with: `PLUMBLINE_WEBHOOK_SECRET`, else the file `stack/secret/webhook` of this home.
 
-    Raises ConfigError where there is none, it is short, or others may read the file.
+    Raises ConfigError if there is none, it is too short, or others may read the file.
     """
     file = home() / "stack" / "secret" / "webhook"
     secret = os.environ.get(SECRET_VARIABLE, "")
@@ -68,16 +68,16 @@ def verify(secret: bytes, headers: Mapping[str, str], body: bytes, now: float) -
     if not (signature and delivery and timestamp):
         raise Refused(401, "not signed")
     if not hmac.compare_digest(sign(secret, delivery, timestamp, body).encode(), signature.encode()):
-        raise Refused(401, "signed with another secret, or changed on its way")
+        raise Refused(401, "signed with another secret, or changed in transit")
     if not timestamp.isascii() or not timestamp.isdecimal() or abs(now - int(timestamp)) > WINDOW:
-        raise Refused(401, f"its time is more than {WINDOW:.0f} s away from this clock")
+        raise Refused(401, f"its time is more than {WINDOW:.0f} s off this clock")
     return delivery, float(timestamp)
 
 
 def subject(body: bytes) -> str | None:
-    """The model whose champion was set, or None where the message is about something else.
+    """The model whose champion was set, or None if the message is about something else.
 
-    Raises Refused (400) where it is no event at all.
+    Raises Refused (400) if it is not an event of MLflow's.
     """
     try:
         message = json.loads(body)
@@ -90,20 +90,20 @@ def subject(body: bytes) -> str | None:
 
 
 class Deliveries:
-    """The ids of the messages that were acted on, kept in a file for as long as their time would be accepted."""
+    """The ids of the messages that were acted on, kept in a file for as long as their timestamps would be accepted."""
 
     def __init__(self, file: Path, now: Callable[[], float] = time.time) -> None:
-        """Keep them in `file`, which is made with the first one."""
+        """Keep them in `file`, which the first one creates."""
         self.file = file
         self.now = now
 
     def refuse_known(self, delivery: str) -> None:
-        """Raise Refused (409) where the message was acted on before."""
+        """Raise Refused (409) if the message was acted on before."""
         if delivery in self._read():
             raise Refused(409, "acted on before")
 
     def remember(self, delivery: str, timestamp: float) -> None:
-        """Note that a message was acted on, and forget those whose time is refused by now."""
+        """Note that a message was acted on, and drop those whose timestamps are too old by now."""
         kept = {name: at for name, at in self._read().items() if at + WINDOW >= self.now()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, kept | {delivery: timestamp})
@@ -111,6 +111,6 @@ class Deliveries:
     def _read(self) -> dict[str, float]:
         try:
             found: dict[str, float] = json.loads(self.file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # to act twice does no harm: it is the registry's state that counts
+        except (FileNotFoundError, ValueError):  # acting twice does no harm: what counts is the registry's state
             return {}
         return found

@@ -16,7 +16,7 @@ from flows import promote
 from flows.align import connect
 from flows.cli.registry import promote_command, rollback_command
 from tasks.registry import connection, promotion, versions
-from tasks.registry.aliases import Standing, read_standing
+from tasks.registry.aliases import Aliases, read_aliases
 from tests.registered import make_version, report
 
 _names = (f"film-{number}" for number in itertools.count())
@@ -43,21 +43,21 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr(promotion, "announce", lambda _event, _name, payload: events.append(payload))
+    monkeypatch.setattr(promotion, "emit", lambda _event, _name, payload: events.append(payload))
     return events
 
 
 @pytest.fixture
-def name(told: list[dict[str, Any]], configure: Callable[[str], None]) -> str:
+def name(sent: list[dict[str, Any]], configure: Callable[[str], None]) -> str:
     """A model with version 1 as champion and version 2 as challenger; `yes` is allowed."""
     name = next(_names)
     configure("automatic: true")
     make_version(name)
     promote.promote(name, 1, yes=True)
     make_version(name)
-    told.clear()
+    sent.clear()
     return name
 
 
@@ -110,14 +110,14 @@ def answered(name: str, *answers: dict[str, str]) -> tuple[Any, list[dict[str, A
     return state, forms
 
 
-def test_an_approved_version_becomes_champion(name: str, told: list[dict[str, Any]]) -> None:
+def test_an_approved_version_becomes_champion(name: str, sent: list[dict[str, Any]]) -> None:
     state, [form] = answered(name, {"decision": "approve", "approver": "Ann", "reason": "reads well"})
     assert state.is_completed()
     outcome = state.result()
     assert outcome.sentence == f"{name} version 2 is the champion, after version 1; approved by Ann: reads well"
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
-    assert [payload["version"] for payload in told] == ["2"]
+    assert [payload["version"] for payload in sent] == ["2"]
     assert f"# {name} version 2 as champion?" in form["description"]
     assert "It would replace version 1" in form["description"]
     assert "- win rate 0.93, bound ≥ 0.55: passed" in form["description"]
@@ -127,14 +127,14 @@ def test_an_approved_version_becomes_champion(name: str, told: list[dict[str, An
     assert fields["decision"]["enum"] == ["reject", "approve"]
 
 
-def test_an_answer_left_as_it_is_rejects(name: str, told: list[dict[str, Any]]) -> None:
-    before = read_standing(name)
+def test_an_answer_left_as_it_is_rejects(name: str, sent: list[dict[str, Any]]) -> None:
+    before = read_aliases(name)
     state, _ = answered(name, {})
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert state.result().decision == "rejected"
-    assert read_standing(name) == before
+    assert read_aliases(name) == before
     assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
-    assert told == []
+    assert sent == []
 
 
 def test_an_approval_without_a_name_is_asked_for_again(name: str) -> None:
@@ -147,14 +147,14 @@ def test_an_approval_without_a_name_is_asked_for_again(name: str) -> None:
 
 
 def test_nobody_s_answer_is_a_rejection(
-    name: str, told: list[dict[str, Any]], configure: Callable[[str], None]
+    name: str, sent: list[dict[str, Any]], configure: Callable[[str], None]
 ) -> None:
     configure(f"timeout_hours: {2 / 3_600}")
     state = promote.promote(name, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert "nobody answered in 0.000555556 h" in str(state.message)
     assert versions.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
-    assert read_standing(name).champion == "1"
+    assert read_aliases(name).champion == "1"
 
 
 def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: str) -> None:
@@ -166,7 +166,7 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
         run = paused_run(name)
         read_form(run)
         candidate = promotion.find_candidate(name, 3)
-        promotion.promote_candidate.fn(candidate, "quicker", "Bob")
+        promotion.make_champion.fn(candidate, "quicker", "Bob")
         resume_flow_run(run.id, run_input={"decision": "approve", "approver": "Ann", "reason": ""})
 
     thread = threading.Thread(target=copy_context().run, args=(give,))
@@ -174,14 +174,14 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
     with pytest.raises(PromotionError, match="changed from version 1 to version 3"):
         promote.promote(name, 2)
     thread.join()
-    assert read_standing(name).champion == "3"
+    assert read_aliases(name).champion == "3"
 
 
 def test_yes_needs_a_configuration_that_allows_it(name: str, configure: Callable[[str], None]) -> None:
     configure("automatic: false")
     with pytest.raises(PromotionError, match=r"promotion\.automatic = false"):
         promote.promote(name, yes=True)
-    assert read_standing(name).champion == "1"
+    assert read_aliases(name).champion == "1"
     configure("automatic: true")
     outcome = promote.promote(name, yes=True)
     assert isinstance(outcome, promotion.Outcome)
@@ -203,7 +203,7 @@ def test_a_version_judged_against_a_former_champion_is_stale(name: str) -> None:
         promote.promote(name, 3)
 
 
-def test_who_starts_a_run_cannot_allow_it_to_himself() -> None:
+def test_who_starts_a_run_cannot_allow_it_to_themselves() -> None:
     from prefect.utilities.callables import parameter_schema
 
     assert set(parameter_schema(promote.promote).properties) == {"model_name", "version", "reason", "approver", "yes"}
@@ -213,17 +213,17 @@ def test_a_rejection_that_comes_late_leaves_the_champion_s_record(name: str) -> 
     """It waited in the UI, while somebody else promoted the same version."""
     candidate = promotion.find_candidate(name, 2)
     promote.promote(name, 2, yes=True, approver="Ann")
-    outcome = promotion.reject_candidate.fn(candidate, "nobody answered", "")
+    outcome = promotion.record_rejection.fn(candidate, "nobody answered", "")
     assert outcome.decision == "unchanged"
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
     assert versions.get_version(name, "2").tags["promotion.decision"] == "promoted"
 
 
-def test_the_champion_again_is_a_no_op_and_asks_nobody(name: str, told: list[dict[str, Any]]) -> None:
+def test_the_champion_again_is_a_no_op_and_asks_nobody(name: str, sent: list[dict[str, Any]]) -> None:
     outcome = promote.promote(name, 1)
     assert isinstance(outcome, promotion.Outcome)
     assert outcome.sentence == f"{name} version 1 is the champion already; nothing was changed"
-    assert told == []
+    assert sent == []
 
 
 def test_a_rollback_and_its_undoing_and_the_artifact(name: str) -> None:
@@ -231,7 +231,7 @@ def test_a_rollback_and_its_undoing_and_the_artifact(name: str) -> None:
 
     promote.promote(name, yes=True)
     assert promote.rollback(name, "it rambles", "Bob").version == "1"
-    assert read_standing(name) == Standing("1", "2", None, "1")
+    assert read_aliases(name) == Aliases("1", "2", None, "1")
     with get_client(sync_client=True) as client:
         shown = {item.key: item for item in client.read_latest_artifacts()}
     assert f"{name} version 1 is the champion again, after version 2; rolled back by Bob: it rambles" in str(
@@ -276,7 +276,7 @@ def test_a_person_approves_in_the_terminal(
     assert "It would replace version 1" in shown
     assert "win rate" in shown
     assert f"{name} version 2 is the champion, after version 1; approved by Ann: reads well" in shown
-    assert read_standing(name).champion == "2"
+    assert read_aliases(name).champion == "2"
 
 
 def test_a_person_rejects_in_the_terminal(name: str, terminal: Callable[..., None], settings: Path) -> None:
@@ -288,9 +288,9 @@ def test_a_person_rejects_in_the_terminal(name: str, terminal: Callable[..., Non
 
 def test_with_yes_nobody_is_asked(name: str, terminal: Callable[..., None], settings: Path) -> None:
     assert promote_command(model_name=name, yes=True, config=settings) == 0
-    assert read_standing(name).champion == "2"
+    assert read_aliases(name).champion == "2"
     assert rollback_command(model_name=name) == 0
-    assert read_standing(name).champion == "1"
+    assert read_aliases(name).champion == "1"
 
 
 def test_without_a_terminal_and_without_yes_the_way_out_is_named(

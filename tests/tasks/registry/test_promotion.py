@@ -1,4 +1,4 @@
-"""Who may become the champion, how the aliases move together, and what is made of an alias that was moved by hand."""
+"""Who may become the champion, how the aliases move together, and what becomes of an alias that was set by hand."""
 
 import itertools
 import threading
@@ -11,18 +11,18 @@ import pytest
 from alignment.config import AlignConfig, PromotionConfig
 from alignment.errors import ModelError, PromotionError, TrackingError
 from alignment.judging.gates import judge
-from tasks import announcing
+from tasks import events
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
 from tasks.registry import aliases, connection, promotion, records, runs, versions
-from tasks.registry.aliases import Standing, read_standing
+from tasks.registry.aliases import Aliases, read_aliases
 from tasks.registry.candidates import Candidate, card, require_promotable, why_not
 from tasks.registry.promotion import (
     find_candidate,
-    judge_by_hand,
-    promote_candidate,
+    judge_unrecorded,
+    make_champion,
     reconcile,
-    reject_candidate,
-    roll_back,
+    record_rejection,
+    restore_previous,
 )
 from tasks.registry.versions import RegisteredVersion
 from tests.registered import make_version, report
@@ -54,38 +54,38 @@ def name() -> str:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """The events that were emitted."""
     events: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(promotion, "announce", lambda event, _, payload: events.append((event, payload)))
+    monkeypatch.setattr(promotion, "emit", lambda event, _, payload: events.append((event, payload)))
     return events
 
 
 def promote(name: str, version: int | None = None) -> promotion.Outcome:
-    return promote_candidate.fn(find_candidate(name, version), "reads well", "Ann")
+    return make_champion.fn(find_candidate(name, version), "reads well", "Ann")
 
 
 def tags_of(name: str, version: str) -> dict[str, str]:
     return dict(versions.get_version(name, version).tags)
 
 
-# Standing
+# Aliases
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (Standing(challenger="1"), Standing(champion="1", recorded="1")),
-        (Standing("1", None, "2", "1"), Standing("2", "1", None, "2")),
-        (Standing("1", "0", "3", "1"), Standing("2", "1", "3", "2")),
-        (Standing("1", "2", None, "1"), Standing("2", "1", None, "2")),
-        (Standing(None, "1", "2", "1"), Standing("2", "1", None, "2")),
-        (Standing("1", None, "2", None), Standing("2", "1", None, "2")),
-        (Standing("2", None, "2", "1"), Standing("2", "1", None, "2")),
-        (Standing("2", "0", "2", "1"), Standing("2", "1", None, "2")),
-        (Standing("2", "1", "2", "1"), Standing("2", "1", None, "2")),
-        (Standing("2", "1", None, "1"), Standing("2", "1", None, "2")),
-        (Standing("2", None, None, None), Standing("2", None, None, "2")),
+        (Aliases(challenger="1"), Aliases(champion="1", recorded="1")),
+        (Aliases("1", None, "2", "1"), Aliases("2", "1", None, "2")),
+        (Aliases("1", "0", "3", "1"), Aliases("2", "1", "3", "2")),
+        (Aliases("1", "2", None, "1"), Aliases("2", "1", None, "2")),
+        (Aliases(None, "1", "2", "1"), Aliases("2", "1", None, "2")),
+        (Aliases("1", None, "2", None), Aliases("2", "1", None, "2")),
+        (Aliases("2", None, "2", "1"), Aliases("2", "1", None, "2")),
+        (Aliases("2", "0", "2", "1"), Aliases("2", "1", None, "2")),
+        (Aliases("2", "1", "2", "1"), Aliases("2", "1", None, "2")),
+        (Aliases("2", "1", None, "1"), Aliases("2", "1", None, "2")),
+        (Aliases("2", None, None, None), Aliases("2", None, None, "2")),
     ],
     ids=[
         "the-first",
@@ -101,25 +101,25 @@ def tags_of(name: str, version: str) -> dict[str, str]:
         "by-hand-and-the-first",
     ],
 )
-def test_a_promotion_makes_version_2_champion_whatever_stood_before(before: Standing, after: Standing) -> None:
+def test_a_promotion_makes_version_2_champion_whatever_the_aliases_were(before: Aliases, after: Aliases) -> None:
     version = after.champion or ""
-    assert before.promoted(version) == after
-    assert after.promoted(version) == after
+    assert before.after_promotion(version) == after
+    assert after.after_promotion(version) == after
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (Standing("2", "1", "3", "2"), Standing("1", "2", "3", "1")),
-        (Standing("1", "2", "3", "1"), Standing("2", "1", "3", "2")),
-        (Standing("1", "1", None, "2"), Standing("1", "2", None, "1")),
-        (Standing("2", None, None, "2"), Standing("2", None, None, "2")),
-        (Standing(None, "1", None, "2"), Standing("1", None, None, "1")),
+        (Aliases("2", "1", "3", "2"), Aliases("1", "2", "3", "1")),
+        (Aliases("1", "2", "3", "1"), Aliases("2", "1", "3", "2")),
+        (Aliases("1", "1", None, "2"), Aliases("1", "2", None, "1")),
+        (Aliases("2", None, None, "2"), Aliases("2", None, None, "2")),
+        (Aliases(None, "1", None, "2"), Aliases("1", None, None, "1")),
     ],
     ids=["back", "and-forth", "died-after-champion", "nothing-to-go-back-to", "no-champion"],
 )
-def test_a_rollback_exchanges_champion_and_previous(before: Standing, after: Standing) -> None:
-    assert before.rolled_back() == after
+def test_a_rollback_exchanges_champion_and_previous(before: Aliases, after: Aliases) -> None:
+    assert before.after_rollback() == after
 
 
 # Candidates
@@ -247,11 +247,11 @@ def test_a_model_version_or_challenger_that_does_not_exist_is_bad_input(name: st
 # Promotion
 
 
-def test_a_promotion_moves_all_aliases_tags_the_decision_and_tells(name: str, told: list[Any]) -> None:
+def test_a_promotion_moves_all_aliases_tags_the_decision_and_sends_an_event(name: str, sent: list[Any]) -> None:
     for _ in range(2):
         make_version(name)
         outcome = promote(name)
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     assert (outcome.decision, outcome.previous) == ("promoted", "1")
     tags = tags_of(name, "2")
     assert tags["promotion.decision"] == "promoted"
@@ -259,52 +259,52 @@ def test_a_promotion_moves_all_aliases_tags_the_decision_and_tells(name: str, to
     assert tags["promotion.previous"] == "1"
     assert tags["promotion.time"].endswith("+00:00")
     assert tags["plumbline.verdict"] == "pass"
-    assert told == [
+    assert sent == [
         (CHAMPION_CHANGED, {"version": "1", "previous": "", "how": "promotion"}),
         (CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "promotion"}),
     ]
 
 
-def test_the_champion_is_not_promoted_again(name: str, told: list[Any]) -> None:
+def test_the_champion_is_not_promoted_again(name: str, sent: list[Any]) -> None:
     make_version(name)
     promote(name)
     tags = tags_of(name, "1")
     candidate = find_candidate(name, 1)
     assert candidate.settled
-    assert promote_candidate.fn(candidate, "again", "Bob").decision == "unchanged"
+    assert make_champion.fn(candidate, "again", "Bob").decision == "unchanged"
     assert tags_of(name, "1") == tags
-    assert len(told) == 1
+    assert len(sent) == 1
 
 
-def test_a_rejection_is_written_down_and_moves_nothing(name: str, told: list[Any]) -> None:
+def test_a_rejection_is_written_down_and_moves_nothing(name: str, sent: list[Any]) -> None:
     make_version(name)
-    before = read_standing(name)
-    outcome = reject_candidate.fn(find_candidate(name, None), "dull", "Ann")
+    before = read_aliases(name)
+    outcome = record_rejection.fn(find_candidate(name, None), "dull", "Ann")
     assert outcome.decision == "rejected"
-    assert read_standing(name) == before
+    assert read_aliases(name) == before
     assert {tags_of(name, "1")[f"promotion.{tag}"] for tag in ("decision", "reason", "approver")} == {
         "rejected",
         "dull",
         "Ann",
     }
-    assert told == []
+    assert sent == []
 
 
-def test_a_champion_that_changed_meanwhile_stops_the_promotion_and_is_named(name: str, told: list[Any]) -> None:
+def test_a_champion_that_changed_meanwhile_stops_the_promotion_and_is_named(name: str, sent: list[Any]) -> None:
     for _ in range(3):
         make_version(name)
     promote(name, 1)
     looked_at = find_candidate(name, 2)
     promote(name, 3)
-    before = read_standing(name)
+    before = read_aliases(name)
     with pytest.raises(PromotionError, match=r"changed from version 1 to version 3"):
-        promote_candidate.fn(looked_at, "", "Ann")
-    assert read_standing(name) == before
+        make_champion.fn(looked_at, "", "Ann")
+    assert read_aliases(name) == before
     assert "promotion.decision" not in tags_of(name, "2")
 
 
-def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
-    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_refused(
+    name: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         make_version(name)
@@ -315,7 +315,7 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
     def run(candidate: Candidate) -> None:
         start.wait()
         try:
-            ends.append(promote_candidate.fn(candidate, "", "Ann"))
+            ends.append(make_champion.fn(candidate, "", "Ann"))
         except PromotionError as error:
             ends.append(error)
 
@@ -327,8 +327,8 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(
     [winner] = [end for end in ends if isinstance(end, promotion.Outcome)]
     [loser] = [end for end in ends if isinstance(end, PromotionError)]
     assert f"from version 1 to version {winner.version}" in str(loser)
-    assert read_standing(name).champion == winner.version
-    assert read_standing(name).previous == "1"
+    assert read_aliases(name).champion == winner.version
+    assert read_aliases(name).previous == "1"
 
 
 CHANGES = ("set_alias", "drop_alias", "tag_model")
@@ -352,21 +352,21 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) 
 
 @pytest.mark.parametrize("step", range(4), ids=["champion", "previous", "challenger", "record"])
 def test_a_move_that_fails_midway_is_put_back_and_can_be_done_again(
-    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch, step: int
+    name: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     make_version(name)
     promote(name)
     make_version(name)
-    before = read_standing(name)
+    before = read_aliases(name)
     with monkeypatch.context() as patch:
-        fail_at(patch, step, TrackingError("MLflow is away"))
-        with pytest.raises(TrackingError, match="MLflow is away"):
+        fail_at(patch, step, TrackingError("MLflow is unreachable"))
+        with pytest.raises(TrackingError, match="MLflow is unreachable"):
             promote(name)
-    assert read_standing(name) == before
+    assert read_aliases(name) == before
     assert tags_of(name, "2")["promotion.decision"] == "failed"
-    assert len(told) == 1
+    assert len(sent) == 1
     promote(name)
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
     assert history == ["failed, Ann: reads well", "promoted, Ann: reads well"]
 
@@ -375,7 +375,7 @@ def test_only_the_last_decisions_are_remembered(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(promotion, "REMEMBERED", 2)
     make_version(name)
     for reason in ("dull", "still dull", "as dull as ever"):
-        reject_candidate.fn(find_candidate(name, None), reason, "")
+        record_rejection.fn(find_candidate(name, None), reason, "")
     history = [line.partition(" ")[2] for line in tags_of(name, "1")["promotion.history"].splitlines()]
     assert history == ["rejected, no name given: still dull", "rejected, no name given: as dull as ever"]
 
@@ -383,7 +383,7 @@ def test_only_the_last_decisions_are_remembered(name: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("step", range(4), ids=["champion", "previous", "challenger", "record"])
 @pytest.mark.parametrize("by", ["promote", "receiver"])
 def test_a_promotion_that_was_killed_midway_is_finished_by_the_next_one_or_by_the_receiver(
-    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch, step: int, by: str
+    name: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch, step: int, by: str
 ) -> None:
     """Killed: nothing is put back, no tag is changed."""
     make_version(name)
@@ -392,131 +392,131 @@ def test_a_promotion_that_was_killed_midway_is_finished_by_the_next_one_or_by_th
     with monkeypatch.context() as patch:
         fail_at(patch, step, KeyboardInterrupt())
         patch.setattr(aliases, "_put_back", lambda *_: None)
-        patch.setattr(promotion, "_note", lambda *_: None)
+        patch.setattr(promotion, "_tag_outcome", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             promote(name)
-    told.clear()
-    if by == "receiver" and read_standing(name).champion == "2":
+    sent.clear()
+    if by == "receiver" and read_aliases(name).champion == "2":
         reconcile(name, REVERT)
     else:
         promote(name, 2)
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     assert tags_of(name, "2")["promotion.decision"] == "promoted"
     assert tags_of(name, "2")["promotion.approver"] == "Ann"
-    assert [event for event, _ in told] == [CHAMPION_CHANGED]
+    assert [event for event, _ in sent] == [CHAMPION_CHANGED]
 
 
-def test_a_rollback_goes_back_and_a_second_one_forth(name: str, told: list[Any]) -> None:
+def test_a_rollback_goes_back_and_a_second_one_forth(name: str, sent: list[Any]) -> None:
     for _ in range(2):
         make_version(name)
         promote(name)
-    told.clear()
-    outcome = roll_back.fn(name, "it rambles", "Bob")
+    sent.clear()
+    outcome = restore_previous.fn(name, "it rambles", "Bob")
     assert (outcome.version, outcome.previous) == ("1", "2")
-    assert read_standing(name) == Standing("1", "2", None, "1")
+    assert read_aliases(name) == Aliases("1", "2", None, "1")
     assert tags_of(name, "2")["promotion.decision"] == "rolled back"
     assert tags_of(name, "1")["promotion.decision"] == "promoted"
     assert tags_of(name, "1")["promotion.reason"] == "it rambles"
-    roll_back.fn(name, "it did not", "Bob")
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    restore_previous.fn(name, "it did not", "Bob")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     history = [line.partition(" ")[2] for line in tags_of(name, "2")["promotion.history"].splitlines()]
     assert history == ["promoted, Ann: reads well", "rolled back, Bob: it rambles", "promoted, Bob: it did not"]
-    assert [payload["how"] for _, payload in told] == ["rollback", "rollback"]
+    assert [payload["how"] for _, payload in sent] == ["rollback", "rollback"]
 
 
-def test_a_rollback_without_a_previous_says_so(name: str, told: list[Any]) -> None:
+def test_a_rollback_without_a_previous_says_so(name: str, sent: list[Any]) -> None:
     make_version(name)
     promote(name)
     with pytest.raises(PromotionError, match="nothing to roll back to"):
-        roll_back.fn(name, "", "Bob")
-    assert read_standing(name) == Standing("1", None, None, "1")
+        restore_previous.fn(name, "", "Bob")
+    assert read_aliases(name) == Aliases("1", None, None, "1")
 
 
 # By hand
 
 
 @pytest.mark.parametrize(
-    ("standing", "refusal", "ours", "policy", "verdict"),
+    ("aliases", "refusal", "ours", "policy", "verdict"),
     [
-        (Standing("2", recorded="2"), "failed", True, REVERT, "nothing"),
-        (Standing(None, recorded="2"), "", True, REVERT, "nothing"),
-        (Standing("3", recorded="2"), "", True, REVERT, "promoted"),
-        (Standing("3", recorded="2"), "", True, WARN, "promoted"),
-        (Standing("3", recorded=None), "", True, REVERT, "promoted"),
-        (Standing("3", recorded="2"), "failed", True, REVERT, "reverted"),
-        (Standing("3", recorded=None), "failed", True, REVERT, "reverted"),
-        (Standing("3", recorded="2"), "failed", True, WARN, "warned"),
-        (Standing("3", recorded=None), "failed", False, REVERT, "not ours"),
-        (Standing("3", recorded=None), "failed", False, WARN, "not ours"),
+        (Aliases("2", recorded="2"), "failed", True, REVERT, "nothing"),
+        (Aliases(None, recorded="2"), "", True, REVERT, "nothing"),
+        (Aliases("3", recorded="2"), "", True, REVERT, "promoted"),
+        (Aliases("3", recorded="2"), "", True, WARN, "promoted"),
+        (Aliases("3", recorded=None), "", True, REVERT, "promoted"),
+        (Aliases("3", recorded="2"), "failed", True, REVERT, "reverted"),
+        (Aliases("3", recorded=None), "failed", True, REVERT, "reverted"),
+        (Aliases("3", recorded="2"), "failed", True, WARN, "warned"),
+        (Aliases("3", recorded=None), "failed", False, REVERT, "not ours"),
+        (Aliases("3", recorded=None), "failed", False, WARN, "not ours"),
     ],
 )
-def test_what_is_made_of_a_champion_that_is_not_on_record(
-    standing: Standing, refusal: str, ours: bool, policy: PromotionConfig, verdict: str
+def test_what_becomes_of_a_champion_that_is_not_on_record(
+    aliases: Aliases, refusal: str, ours: bool, policy: PromotionConfig, verdict: str
 ) -> None:
-    assert judge_by_hand(standing, refusal, ours, policy) == verdict
+    assert judge_unrecorded(aliases, refusal, ours, policy) == verdict
 
 
-def test_a_passed_version_moved_by_hand_is_taken_over(name: str, told: list[Any]) -> None:
+def test_a_passed_version_moved_by_hand_is_taken_over(name: str, sent: list[Any]) -> None:
     make_version(name)
     promote(name)
     make_version(name)
-    told.clear()
+    sent.clear()
     versions.set_alias(name, "champion", "2")
     assert reconcile(name, REVERT) == "promoted"
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     tags = tags_of(name, "2")
     assert (tags["promotion.decision"], tags["promotion.approver"]) == ("promoted", "by hand in MLflow")
     assert tags["promotion.previous"] == "1"
-    assert told == [(CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "by hand in MLflow"})]
+    assert sent == [(CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "by hand in MLflow"})]
     assert reconcile(name, REVERT) == "nothing"
-    assert len(told) == 1
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["to-the-champion-before", "to-none"])
-def test_a_failed_version_moved_by_hand_is_moved_back(name: str, told: list[Any], first: bool) -> None:
+def test_a_failed_version_moved_by_hand_is_moved_back(name: str, sent: list[Any], first: bool) -> None:
     made = make_version(name)
     if first:
         promote(name)
     bad = make_version(name, found=FAILING, alias="tried")
-    told.clear()
+    sent.clear()
     versions.set_alias(name, "champion", bad.version)
     assert reconcile(name, REVERT) == "reverted"
     champion = made.version if first else None
-    assert read_standing(name).champion == champion
+    assert read_aliases(name).champion == champion
     assert tags_of(name, bad.version)["promotion.decision"] == "reverted"
     assert "kl_per_token" in tags_of(name, bad.version)["promotion.reason"]
-    [(event, payload)] = told
+    [(event, payload)] = sent
     assert event == PROMOTION_REVERTED
     assert payload["version"] == bad.version
     assert "kl_per_token" in payload["reason"]
     assert reconcile(name, REVERT) == "nothing"
 
 
-def test_a_champion_on_record_that_was_deleted_does_not_come_back(name: str, told: list[Any]) -> None:
+def test_a_champion_on_record_that_was_deleted_does_not_come_back(name: str, sent: list[Any]) -> None:
     make_version(name)
     promote(name)
     bad = make_version(name, found=FAILING)
     connection.client().delete_model_version(name, "1")
     versions.set_alias(name, "champion", bad.version)
     assert reconcile(name, REVERT) == "reverted"
-    assert read_standing(name).champion is None
+    assert read_aliases(name).champion is None
 
 
-def test_a_failed_version_stays_where_the_policy_only_warns(name: str, told: list[Any]) -> None:
+def test_a_failed_version_stays_where_the_policy_only_warns(name: str, sent: list[Any]) -> None:
     make_version(name)
     promote(name)
     bad = make_version(name, found=FAILING)
-    told.clear()
+    sent.clear()
     versions.set_alias(name, "champion", bad.version)
     assert reconcile(name, WARN) == "warned"
-    assert read_standing(name) == Standing("2", "1", None, "2")
+    assert read_aliases(name) == Aliases("2", "1", None, "2")
     assert tags_of(name, "2")["promotion.decision"] == "warned"
-    [(event, payload)] = told
+    [(event, payload)] = sent
     assert event == CHAMPION_CHANGED
     assert payload["how"] == "by hand in MLflow, ungated"
 
 
-def test_other_people_s_models_are_left_alone(name: str, told: list[Any]) -> None:
+def test_other_people_s_models_are_left_alone(name: str, sent: list[Any]) -> None:
     made = make_version(name)
     theirs = f"theirs-{name}"
     connection.client().create_registered_model(theirs)
@@ -525,31 +525,31 @@ def test_other_people_s_models_are_left_alone(name: str, told: list[Any]) -> Non
     versions.set_alias(theirs, "champion", "1")
     assert reconcile(theirs, REVERT) == "not ours"
     assert reconcile("no-such-model", REVERT) == "not ours"
-    assert read_standing(theirs) == Standing("1")
+    assert read_aliases(theirs) == Aliases("1")
     assert tags_of(theirs, "1") == {}
-    assert told == []
+    assert sent == []
 
 
-def test_an_mlflow_that_is_away_changes_nothing_and_is_told(
-    name: str, told: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_an_unreachable_mlflow_changes_nothing_and_raises(
+    name: str, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version(name)
     promote(name)
     make_version(name)
     versions.set_alias(name, "champion", "2")
 
-    def away(*_: Any) -> Any:
-        raise TrackingError("MLflow is away")
+    def unreachable(*_: Any) -> Any:
+        raise TrackingError("MLflow is unreachable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "read_record", away)
-        with pytest.raises(TrackingError, match="away"):
+        patch.setattr(records, "read_record", unreachable)
+        with pytest.raises(TrackingError, match="unreachable"):
             reconcile(name, REVERT)
-    assert read_standing(name).champion == "2"
-    assert read_standing(name).recorded == "1"
+    assert read_aliases(name).champion == "2"
+    assert read_aliases(name).recorded == "1"
 
 
-def test_the_models_with_a_champion_on_record_are_known(name: str, told: list[Any]) -> None:
+def test_the_models_with_a_champion_on_record_are_known(name: str, sent: list[Any]) -> None:
     make_version(name)
     assert name not in promotion.recorded_models()
     promote(name)
@@ -559,32 +559,32 @@ def test_the_models_with_a_champion_on_record_are_known(name: str, told: list[An
 # Events
 
 
-def test_without_a_prefect_nobody_hears_and_the_log_says_so(
+def test_without_a_prefect_an_event_is_not_sent_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    monkeypatch.setattr(announcing, "emit_event", lambda *_, **__: pytest.fail("nobody to tell"))
+    monkeypatch.setattr(events, "emit_event", lambda *_, **__: pytest.fail("there is no Prefect"))
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        announcing.announce(CHAMPION_CHANGED, "film", {})
-    assert f"nobody hears {CHAMPION_CHANGED} of film" in caplog.text
+        events.emit(CHAMPION_CHANGED, "film", {})
+    assert f"{CHAMPION_CHANGED} of film is not sent" in caplog.text
 
 
-def test_a_prefect_that_is_away_holds_nobody_up(
+def test_an_unreachable_prefect_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     emitted: list[Any] = []
-    away = threading.Event()
-    monkeypatch.setattr(announcing, "emit_event", lambda event, **given: emitted.append((event, given)))
-    monkeypatch.setattr(announcing, "_flush", away.wait)
-    monkeypatch.setattr(announcing, "SENT_WITHIN", 0.1)
+    unreachable = threading.Event()
+    monkeypatch.setattr(events, "emit_event", lambda event, **given: emitted.append((event, given)))
+    monkeypatch.setattr(events, "_flush", unreachable.wait)
+    monkeypatch.setattr(events, "SENT_WITHIN", 0.1)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        announcing.announce(CHAMPION_CHANGED, "film", {"version": "2"})
-    away.set()
+        events.emit(CHAMPION_CHANGED, "film", {"version": "2"})
+    unreachable.set()
     [(event, given)] = emitted
     assert event == CHAMPION_CHANGED
     assert given["resource"]["prefect.resource.id"] == "plumbline.model.film"
     assert given["payload"] == {"model_name": "film", "version": "2"}
-    assert "Prefect is away" in caplog.text
+    assert "Prefect is unreachable" in caplog.text

@@ -11,9 +11,9 @@ from alignment.errors import NewerRecordError
 from alignment.judging.report import SCHEMA
 from tasks import smoke
 from tasks.registry import connection, promotion, records, runs, versions
-from tasks.registry.aliases import read_standing
+from tasks.registry.aliases import read_aliases
 from tasks.registry.candidates import card
-from tasks.registry.promotion import find_candidate, promote_candidate, reconcile, roll_back
+from tasks.registry.promotion import find_candidate, make_champion, reconcile, restore_previous
 from tests.registered import make_version
 
 SCHEMA_1 = Path(__file__).parents[2] / "fixtures" / "schema_1"
@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def local(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = connection._place
-    monkeypatch.setattr(promotion, "announce", lambda *_: None)
+    monkeypatch.setattr(promotion, "emit", lambda *_: None)
     runs.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
     yield
     connection._place = before
@@ -45,7 +45,7 @@ def newer(tmp_path: Path) -> Path:
 
 
 def promote(name: str) -> promotion.Outcome:
-    return promote_candidate.fn(find_candidate(name, None), "reads well", "Ann")
+    return make_champion.fn(find_candidate(name, None), "reads well", "Ann")
 
 
 def test_a_version_of_an_older_release_is_promoted_and_rolled_back_to() -> None:
@@ -58,8 +58,8 @@ def test_a_version_of_an_older_release_is_promoted_and_rolled_back_to() -> None:
     assert promote("old").decision == "promoted"
     make_version("old")
     promote("old")
-    assert roll_back.fn("old", "it was better", "Ann").decision == "rolled back"
-    assert read_standing("old").champion == "1"
+    assert restore_previous.fn("old", "it was better", "Ann").decision == "rolled back"
+    assert read_aliases("old").champion == "1"
 
 
 def test_a_champion_of_an_older_release_that_was_set_by_hand_is_taken_over() -> None:
@@ -97,10 +97,10 @@ def test_a_champion_with_a_newer_record_is_not_reverted(newer: Path) -> None:
     make_version("ahead")
     promote("ahead")
     make_version("ahead", record=newer, alias="champion")
-    before = read_standing("ahead")
+    before = read_aliases("ahead")
     with pytest.raises(NewerRecordError, match="upgrade Plumbline"):
         reconcile("ahead", PromotionConfig(when_ungated="revert"))
-    assert read_standing("ahead") == before
+    assert read_aliases("ahead") == before
     assert (before.champion, before.recorded) == ("2", "1")
     assert "promotion.decision" not in versions.get_version("ahead", "2").tags
 

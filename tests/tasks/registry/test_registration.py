@@ -10,8 +10,8 @@ import pytest
 
 from alignment.errors import PromotionError
 from tasks.registry import connection, promotion, runs, versions
-from tasks.registry.aliases import read_standing
-from tasks.registry.promotion import find_candidate, promote_candidate, reject_candidate, roll_back
+from tasks.registry.aliases import read_aliases
+from tasks.registry.promotion import find_candidate, make_champion, record_rejection, restore_previous
 from tasks.registry.registration import Registration, refuse, register, why_no_alias
 from tasks.registry.versions import RegisteredVersion
 from tests.registered import make_run, verdict_tags
@@ -26,8 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def local(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test writes to one database, under a name of its own: making one takes seconds. Nobody is told of it."""
-    monkeypatch.setattr(promotion, "announce", lambda *_: None)
+    """Every test writes to one database, under a name of its own: making one takes seconds. No event is sent."""
+    monkeypatch.setattr(promotion, "emit", lambda *_: None)
     before = connection._place
     runs.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
     yield
@@ -50,9 +50,9 @@ def decide(name: str, version: int, decision: Any) -> None:
     decision.fn(find_candidate(name, version), "because", "Ann")
 
 
-def standing(name: str) -> tuple[str | None, str | None, str | None]:
+def aliases_of(name: str) -> tuple[str | None, str | None, str | None]:
     """Champion, previous, challenger."""
-    found = read_standing(name)
+    found = read_aliases(name)
     return found.champion, found.previous, found.challenger
 
 
@@ -64,14 +64,14 @@ def test_a_new_policy_is_the_next_version_and_the_challenger(name: str) -> None:
         made = run(name, policy)
         assert made == Registration(name=name, version=str(number), aliases=("challenger",), new=True)
         assert made.sentence == f"{name} version {number} (challenger)"
-    assert standing(name) == (None, None, "2")
+    assert aliases_of(name) == (None, None, "2")
 
 
 def test_a_run_that_trains_an_old_policy_again_moves_no_alias(name: str) -> None:
     """The case of a run that is cached from start to end, three versions late."""
     for policy in "abcd":
         run(name, policy)
-    decide(name, 1, promote_candidate)
+    decide(name, 1, make_champion)
     again = run(name, "a")
     assert again.sentence == (
         f"{name} version 1 (champion); this policy is version 1 already; it does not become `challenger`: it is the "
@@ -82,7 +82,7 @@ def test_a_run_that_trains_an_old_policy_again_moves_no_alias(name: str) -> None
         "version 4 is"
     )
     assert run(name, "d").sentence == f"{name} version 4 (challenger); this policy is version 4 already"
-    assert standing(name) == ("1", None, "4")
+    assert aliases_of(name) == ("1", None, "4")
 
 
 def test_a_run_that_died_before_the_alias_was_set_sets_it_when_it_is_tried_again(name: str) -> None:
@@ -119,8 +119,8 @@ def test_a_version_whose_run_was_deleted_is_made_anew_since_nobody_could_promote
     run(name, "a")
     connection.client().delete_run(versions.get_version(name, "1").run_id)
     assert run(name, "a").version == "2"
-    decide(name, 2, promote_candidate)
-    assert standing(name) == ("2", None, None)
+    decide(name, 2, make_champion)
+    assert aliases_of(name) == ("2", None, None)
 
 
 def test_a_version_whose_model_was_deleted_is_made_anew_since_nobody_could_load_it(name: str) -> None:
@@ -153,7 +153,7 @@ def test_two_runs_at_once_make_one_version(name: str) -> None:
 @pytest.mark.parametrize("later", [False, True], ids=["the-challenger", "no-longer-the-challenger"])
 def test_a_rejected_version_does_not_become_challenger_again(name: str, later: bool) -> None:
     run(name, "a")
-    decide(name, 1, reject_candidate)
+    decide(name, 1, record_rejection)
     if later:
         versions.drop_alias(name, "challenger")
     again = run(name, "a")
@@ -164,10 +164,10 @@ def test_a_rejected_version_does_not_become_challenger_again(name: str, later: b
 def test_a_version_that_was_rolled_back_does_not_become_challenger_again(name: str) -> None:
     for number, policy in enumerate("ab", 1):
         run(name, policy)
-        decide(name, number, promote_candidate)
-    roll_back.fn(name, "worse in use", "Ann")
+        decide(name, number, make_champion)
+    restore_previous.fn(name, "worse in use", "Ann")
     assert run(name, "b").note == "it does not become `challenger`: it was rolled back"
-    assert standing(name) == ("1", "2", None)
+    assert aliases_of(name) == ("1", "2", None)
 
 
 def version(number: str, **tags: str) -> RegisteredVersion:
@@ -222,8 +222,8 @@ def test_a_version_that_passes_again_may_be_promoted(name: str) -> None:
     run(name, "a")
     refuse("run 2", name, key="a", sentence="no")
     run(name, "a")
-    decide(name, 1, promote_candidate)
-    assert standing(name) == ("1", None, None)
+    decide(name, 1, make_champion)
+    assert aliases_of(name) == ("1", None, None)
 
 
 def test_a_refused_policy_that_is_no_version_stays_none(name: str) -> None:
@@ -234,4 +234,4 @@ def test_a_refused_policy_that_is_no_version_stays_none(name: str) -> None:
 def test_a_policy_that_was_refused_first_is_registered_by_the_run_in_which_it_passes(name: str) -> None:
     refuse("run 1", name, key="a", sentence="no")
     assert run(name, "a").sentence == f"{name} version 1 (challenger)"
-    decide(name, 1, promote_candidate)
+    decide(name, 1, make_champion)

@@ -164,7 +164,7 @@ def test_a_run_without_an_error_is_finished_and_holds_its_config() -> None:
     assert yaml.safe_load(artifact(run_id, "config.yaml").read_text())["dpo"]["beta"] == CONFIG.dpo.beta
 
 
-def test_mlflow_away_at_the_end_does_not_hide_the_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_mlflow_that_fails_at_the_end_does_not_hide_the_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     def work() -> None:
         with runs.run(CONFIG, "lost"):
             runs.configure("http://127.0.0.1:9")
@@ -460,7 +460,7 @@ def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tup
     assert version.tags == tags | {"plumbline.key": "k1"}
     item = connection.client().get_model_version("tiny", "1")
     assert len(item.description) == 5_000
-    assert item.description.endswith("model_card.md holds the whole of it.")
+    assert item.description.endswith("the whole text is in the run's artifact model_card.md.")
     with connection.fluent():
         model = mlflow.pyfunc.load_model("models:/tiny@challenger")
     (text,) = model.predict(["the film"], params={"max_new_tokens": 4, "do_sample": False})
@@ -681,7 +681,7 @@ def test_a_server_that_cannot_be_reached_fails_fast(uri: str, message: str, monk
     assert time.monotonic() - started < 5
 
 
-def test_a_server_that_went_away_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_has_ended_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     runs.configure("http://127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"^MLflow at http://127\.0\.0\.1:9: connection refused; [^\n]*$") as raised:
