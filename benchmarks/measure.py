@@ -1,4 +1,4 @@
-"""Two ways of doing one piece of work, in turn, and what each does a second."""
+"""Measures the speed of two implementations of the same work, which take turns, and prints the figures as a table."""
 
 import os
 import statistics
@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 @dataclass(frozen=True)
 class Side:
-    """A name, and the work: it returns how many units it did."""
+    """One of two implementations: its name, and a function that does the work and returns how many units it did."""
 
     name: str
     work: Callable[[], int]
@@ -24,7 +24,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Race:
-    """Units a second of both sides, one figure a round, and the CPU threads that both had."""
+    """Units per second of both sides, one figure per round, and the number of CPU threads that both had."""
 
     ours: list[float]
     theirs: list[float]
@@ -32,7 +32,7 @@ class Race:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours over theirs, round by round: what slows the machine down slows both."""
+        """Ours over theirs, round by round, since whatever slows the machine down slows both."""
         return [one / two for one, two in zip(self.ours, self.theirs, strict=True)]
 
 
@@ -56,7 +56,7 @@ def gpt2(layers: int, width: int, vocabulary: int, context: int) -> GPT2LMHeadMo
 
 
 def race(ours: Side, theirs: Side, rounds: int) -> Race:
-    """A round of each to warm up, then `rounds` of A, B, A, B."""
+    """Run both in turn for `rounds` rounds, after one that warms up."""
     found = Race([], [], torch.get_num_threads())
     for number in range(-1, rounds):
         for side, rates in ((ours, found.ours), (theirs, found.theirs)):
@@ -68,8 +68,8 @@ def race(ours: Side, theirs: Side, rounds: int) -> Race:
 
 
 def show(title: str, unit: str, races: dict[str, tuple[Side, Side, Race]]) -> None:
-    """Print a row for each size: the medians of both sides, and the median ratio with its range."""
-    table = Table(title=f"{title}, {unit} a second", title_justify="left")
+    """Print one row per size: the medians of both sides, and the median ratio with its range."""
+    table = Table(title=f"{title}, {unit} per second", title_justify="left")
     ours, theirs, _ = next(iter(races.values()))
     for name in ("model", "threads", ours.name, theirs.name, "ratio", "least", "most"):
         table.add_column(name, justify="left" if name == "model" else "right")

@@ -1,4 +1,4 @@
-"""The flow that tries a registered model: load, write, score, compare with what its evaluation recorded."""
+"""The flow `smoke`, which tests a registered model: it generates texts, and their reward must be the recorded one."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from alignment.aliases import CHAMPION
 from alignment.judging.smoke import SmokeResult
 from flows.align import connect
 from flows.settings import MODEL_NAME
-from tasks.smoke import bring_in, record_smoke, require_sound, write_and_score
+from tasks.smoke import load_version, record_smoke, require_sound, write_and_score
 from tasks.stages import compute_alone
 
 
@@ -19,14 +19,14 @@ def smoke(
     model_name: Annotated[str, Field(min_length=1, max_length=200)] = MODEL_NAME,
     alias: Annotated[str, Field(min_length=1, max_length=100)] = CHAMPION,
 ) -> SmokeResult:
-    """Try a registered model: it must write, and earn the mean reward that its evaluation recorded.
+    """Test a registered model: it must generate texts, of the mean reward that its evaluation recorded.
 
     Args:
         model_name: Name of the registered model.
-        alias: Alias of the version to try.
+        alias: Alias of the version to test.
     """
     connect()
-    subject = bring_in(model_name, alias)
+    subject = load_version(model_name, alias)
     reward = None if subject.report is None else compute_alone("reward", subject.config)
     result = write_and_score(subject, reward)
     record_smoke(subject, result)

@@ -1,4 +1,4 @@
-"""Thin Prefect tasks, one a stage: they pass references between stages and never data."""
+"""Prefect tasks, one per stage, and what they need: they pass references between stages and never data."""
 
 from tasks.home import set_defaults
 

@@ -1,4 +1,4 @@
-"""Addresses of servers and files: made from paths and back, shown without secrets, and what a failure there means."""
+"""Addresses of servers and databases: made from paths and back, shown without passwords, and failures explained."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _SECRET = re.compile(r"\b(?:(https?://)[^\s/?#]*|((?!https?:)[\w+.-]+://)(?!/)[^\s@]*)@")  # user and password
-_REASONS = {  # what the message of a failed request holds, and what that means
+_REASONS = {  # a pattern in the message of a failed request, and what it means
     r"Connection refused|ConnectionRefusedError": "connection refused; {start}",
     r"NameResolution|getaddrinfo|Name or service not known|Failed to resolve|gaierror|No address associated": (
         "no such host; {start}"
@@ -22,19 +22,19 @@ _REASONS = {  # what the message of a failed request holds, and what that means
 
 
 def shown(text: str) -> str:
-    """A text whose addresses have lost their user and password."""
+    """A text with user and password removed from the addresses in it."""
     return _SECRET.sub(lambda found: found[1] or found[2], text)
 
 
 def sqlite_uri(file: Path) -> str:
-    """The address of a SQLite database. Raises ValueError where the path has a sign that no such address can hold."""
+    """The address of a SQLite database. Raises ValueError if the path has a character that no such address can hold."""
     if wrong := unfit_signs(str(file)):
         raise ValueError(f"{file}: {wrong} cannot be in the address of a database")
     return f"sqlite:///{file}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite database's address; None for one in memory, and for what is no SQLite."""
+    """The file of a SQLite database's address; None for one in memory, and for other databases and servers."""
     scheme, _, rest = uri.partition(":///")
     name, _, query = rest.partition("?")
     if scheme.partition("+")[0] != "sqlite" or name in ("", ":memory:") or "mode=memory" in query:
@@ -43,16 +43,16 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def unfit_signs(path: str) -> str:
-    """The signs of a path that a database's address cannot hold, as a message names them; empty where all are fit.
+    """The characters of a path that a database's address cannot hold, as a message lists them; empty if there are none.
 
-    A `?` begins the address's options, and what is no UTF-8 would name another file.
+    A `?` begins the address's options, and what is not UTF-8 would name another file.
     """
     unfit = (sign for sign in path if sign == "?" or unicodedata.category(sign) in {"Cc", "Cs"})
     return ", ".join(dict.fromkeys(map(ascii, unfit)))
 
 
 def scheme_of(url: str) -> str:
-    """The scheme of an address that names a host, in small letters; empty where it is none."""
+    """The scheme of an address that names a host, in lower case; empty if it is not such an address."""
     try:
         parts = urlsplit(url)
         fits = parts.hostname and parts.hostname.encode("idna") and (parts.port is None or parts.port > 0)
@@ -62,7 +62,7 @@ def scheme_of(url: str) -> str:
 
 
 def reason(error: BaseException, *, start: str, sign_in: str, certificate: str) -> str:
-    """Why a request failed and the way out, in one line: what is known by its meaning, the rest by its first line."""
+    """Why a request failed and what to do, in one line: a known failure is explained, another one quoted."""
     text = shown(f"{type(error).__name__}: {' '.join(str(error).split())}")
     for pattern, meaning in _REASONS.items():
         if re.search(pattern, text, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""Proxies that the environment names: loopback is never behind one; one that no client can use is refused at once."""
+"""The environment's proxies: loopback is excepted from them, and one that no client can use is refused at once."""
 
 from collections.abc import Mapping, MutableMapping
 from importlib.util import find_spec
@@ -10,12 +10,12 @@ from tasks.addresses import scheme_of, shown
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-EXCEPTIONS = ("NO_PROXY", "no_proxy")  # of two, every client has its own favourite
+EXCEPTIONS = ("NO_PROXY", "no_proxy")  # if both are set, clients differ in which they read
 SOCKS = ("socks5", "socks5h")
 
 
 def spare_loopback(environ: MutableMapping[str, str]) -> None:
-    """Add loopback to what needs no proxy, where a proxy is named; the run's own servers are there."""
+    """Add loopback to the exceptions if a proxy is set, since the run's own servers listen there."""
     if not _named(environ):
         return
     names = [name for name in EXCEPTIONS if name in environ] or EXCEPTIONS
@@ -24,7 +24,7 @@ def spare_loopback(environ: MutableMapping[str, str]) -> None:
 
 
 def require_usable(environ: Mapping[str, str]) -> None:
-    """Raise ConfigError where a proxy is named that Prefect's and the Hugging Face hub's client cannot even try."""
+    """Raise ConfigError if a proxy is set that the clients of Prefect and of the Hugging Face hub cannot use."""
     if any("*" in environ.get(name, "").split(",") for name in EXCEPTIONS):
         return
     for name, value in _named(environ).items():

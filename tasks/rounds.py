@@ -8,6 +8,7 @@ from alignment.aliases import ANCHOR, CHAMPION
 from alignment.config import AlignConfig
 from alignment.data.prompts import read_ids
 from alignment.errors import ModelError
+from alignment.rows import MODEL
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
 from tasks.registry import models, records, versions
@@ -56,15 +57,15 @@ def excluded_prompts(config: AlignConfig) -> str:
 def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
     """The address of the first base's version, which the first round after a promotion registers.
 
-    A champion that no run of ours made, as one brought in from elsewhere, is the first base itself. Raises ModelError
-    where the champion's base is in the store no more, and is not the configured one either.
+    A champion that no run of ours made, such as an imported model, is the first base itself. Raises ModelError if the
+    champion's base is no longer in the store, and is not the configured one either.
     """
     name = config.registry.model_name
     found = _anchor(name)
     if found is not None:
         return found.uri
     base = _base_of(config, champion) if versions.KEY in champion.tags else None
-    uri = "" if base is None else models.log_model(champion.run_id, base.path / "model", config, prompt="")
+    uri = "" if base is None else models.log_model(champion.run_id, base.path / MODEL, config, prompt="")
     with locked(name):
         found = _anchor(name)  # another round's, meanwhile
         if found is None:
@@ -89,7 +90,7 @@ def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> Regist
 
 
 def _base_of(config: AlignConfig, champion: RegisteredVersion) -> StageRef:
-    """The base that the champion was trained from: out of the store, or made again where that still can be done."""
+    """The base that the champion was trained from: from the store, or computed again if that is still possible."""
     recorded = records.read_lineage(champion.run_id).get("base")
     if recorded is None:
         raise ModelError(

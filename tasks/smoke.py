@@ -12,6 +12,7 @@ from alignment.errors import ModelError, PromotionError, RecordError
 from alignment.judging.card import in_markdown
 from alignment.judging.report import EvalReport
 from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
+from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks.home import home
 from tasks.registry import records, versions
@@ -21,7 +22,7 @@ READ = ("seed", "data", "base", "reward", "prompts", "sampling")  # of the confi
 
 
 class Subject(BaseModel):
-    """A registered version in a local folder, and what its run recorded; no report where it recorded nothing."""
+    """A registered version in a local folder, and what its run recorded; no report if it recorded nothing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,10 +35,10 @@ class Subject(BaseModel):
 
 
 @task(name="load registered model", **RETRIES)
-def bring_in(name: str, alias: str) -> Subject:
-    """The version that `alias` points at.
+def load_version(name: str, alias: str) -> Subject:
+    """Download the version that `alias` points at, and read its record.
 
-    Raises ModelError where there is none, NewerRecordError where a newer release wrote its record.
+    Raises ModelError if there is none, NewerRecordError if a newer release wrote its record.
     """
     version = versions.find_alias(name, alias)
     if version is None:
@@ -58,7 +59,7 @@ def bring_in(name: str, alias: str) -> Subject:
 
 @task(name="write and score", tags=[GPU_SLOT], **RETRIES)
 def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
-    """Texts on held-out prompts, scored and compared with the record."""
+    """Generate texts on held-out prompts, score them, and compare the scores with the record."""
     with gpu_slot("smoke"):
         written = write(subject.folder, subject.prompts, subject.config)
         rewards = None if reward is None else score(reward.path, written, subject.config)
@@ -67,7 +68,7 @@ def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
 
 @task(name="record smoke", **RETRIES)
 def record_smoke(subject: Subject, result: SmokeResult) -> None:
-    """The result as tags of the version and as a Markdown artifact."""
+    """Keep the result as tags of the version, and show it as a Markdown artifact."""
     reward = "" if result.reward_mean is None else f"{result.reward_mean:.4f}"
     when = datetime.now(UTC).isoformat(timespec="seconds")
     tags = {"smoke.verdict": result.verdict, "smoke.reward": reward, "smoke.time": when}
@@ -81,24 +82,24 @@ def record_smoke(subject: Subject, result: SmokeResult) -> None:
 
 
 def require_sound(subject: Subject, result: SmokeResult) -> None:
-    """Raise PromotionError where the model does not behave as its record says."""
+    """Raise PromotionError if the model does not behave as its record says."""
     if result.verdict == "failed":
         raise PromotionError(
             f"smoke test of {subject.name} version {subject.version}: {result.sentence}; look at the texts, "
-            "or go back with `plumbline rollback`"
+            "or return to the previous version with `plumbline rollback`"
         )
 
 
 def _reward_only(config: AlignConfig, resolved: str | None) -> AlignConfig:
-    """The config without what only the other stages read: those files may be gone, and nothing here needs them.
+    """The config without what only other stages read: those files may be gone, and a smoke test does not need them.
 
-    `resolved` is the version that an alias in `reward.model` stood for at the time.
+    `resolved` is the version that an alias in `reward.model` named at the time.
     """
     reward = config.reward.model_copy(update={"model": resolved or config.reward.model})
     return config.model_copy(
         update={
             "reward": reward,
-            "data": config.data if reward.model == "train" else DataConfig(),
+            "data": config.data if trains(config) else DataConfig(),
             "base": config.base.model_copy(update={"model": "train"}),
             "prompts": config.prompts.model_copy(update={"exclude": ""}),
         }

@@ -1,4 +1,4 @@
-"""Stops a run between two steps: a signal waits for a checkpoint, and work in other threads ends with its run."""
+"""Stops a run between two steps: a signal waits for the checkpoint, and work in other threads stops with its run."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ _ended: ContextVar[threading.Event | None] = ContextVar("_ended", default=None)
 
 @contextmanager
 def stopping_as_one() -> Iterator[None]:
-    """A run: where it ends by an exception, work that it has in other threads stops at its next report of progress."""
+    """The context of a run: if it raises an exception, its work in other threads stops at the next progress report."""
     ended = threading.Event()
     token = _ended.set(ended)
     try:
@@ -31,11 +31,11 @@ def stopping_as_one() -> Iterator[None]:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold the first SIGTERM or SIGINT back until the work inside, which heeds `require_wanted`, stopped by itself.
+    """Hold back the first SIGTERM or SIGINT until the work inside has stopped, which it does at `require_wanted`.
 
-    Then it goes to the handler before, Prefect's or the shell's; a second one goes there at once. Outside of a run, and
-    in another thread than the main one, nothing is held. No longer than needed: meanwhile Prefect takes a cancellation
-    for a crash first.
+    The signal then goes to the previous handler, Prefect's or the shell's; a second one goes there at once. Outside of
+    a run, and in other threads than the main one, nothing is held. Hold it no longer than needed: meanwhile Prefect
+    reports a cancellation as a crash first.
     """
     ended = _ended.get()
     if ended is None or threading.current_thread() is not threading.main_thread():
@@ -62,7 +62,7 @@ def held_signals() -> Iterator[None]:
 
 
 def require_wanted() -> None:
-    """Raise Interrupted where the run was asked to stop, or has ended."""
+    """Raise Interrupted if the run was asked to stop, or has ended."""
     ended = _ended.get()
     if ended is not None and ended.is_set():
         raise Interrupted("the run was asked to stop; run again to go on from the last checkpoint")

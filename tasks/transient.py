@@ -1,4 +1,4 @@
-"""Which failures may pass by themselves: the network's and a busy server's; never bad data, never a full disk."""
+"""Decides which errors may be gone at the next attempt: those of networks and busy servers, not of data or disks."""
 
 import errno
 import socket

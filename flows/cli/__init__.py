@@ -1,1 +1,1 @@
-"""The command line."""
+"""The `plumbline` command line."""

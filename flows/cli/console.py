@@ -1,4 +1,4 @@
-"""The terminal as the commands use it: a console, and the libraries' chatter kept out of it."""
+"""The console that commands print to, and the libraries' messages kept out of it."""
 
 import logging
 import os
@@ -6,17 +6,17 @@ import warnings
 
 from rich.console import Console
 
-WIDTH = 110  # columns of the result where the output is not a terminal
+WIDTH = 110  # columns of the result if the output is not a terminal
 
 
 def make_console() -> Console:
-    """The terminal, or as many columns as the tables need where the output goes elsewhere."""
+    """A console of the terminal's width, or wide enough for the tables if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 def quieten(debug: bool = False) -> None:
-    """Keep the libraries' chatter out of the terminal, unless to debug; Prefect's UI and MLflow still get theirs."""
+    """Keep the libraries' messages out of the terminal, unless to debug; Prefect's UI and MLflow still get theirs."""
     if debug:
         return
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The command line's flags, made from the configuration: the same fields, each optional, and a text until checked."""
+"""The flags of the commands, made from the configuration: one optional flag per field, a text until it is checked."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
 

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail: a sign that cannot be shown is replaced, what nobody reads is dropped."""
+"""Standard streams that never raise: what cannot be encoded is replaced, and what is not read is dropped."""
 
 import codecs
 import errno
@@ -9,7 +9,7 @@ import unicodedata
 from contextlib import suppress
 from typing import Any, TextIO
 
-PLAIN = {  # the signs that Plumbline itself writes, for a terminal that has none of them
+PLAIN = {  # what replaces the characters that Plumbline itself writes
     **{"≥": ">=", "≤": "<=", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "×": "x", "·": "*", "‖": "||"},
     **{"β": "beta", "±": "+-", "“": '"', "”": '"', "’": "'", "‘": "'", "█": "#", "•": "*"},
 }
@@ -18,7 +18,7 @@ STDERR = 2
 
 
 class Pipe(io.RawIOBase):
-    """A file descriptor that takes everything: once it cannot be written to, what follows goes nowhere."""
+    """A stream to a file descriptor; once that cannot be written to, it drops the output instead of raising."""
 
     def __init__(self, descriptor: int) -> None:
         """Write to `descriptor`, which stays open."""
@@ -26,7 +26,7 @@ class Pipe(io.RawIOBase):
         self.broken = False
 
     def write(self, data: Any, /) -> int:
-        """Write all of it, or what can be."""
+        """Write all of it, or drop what cannot be written."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest and not self.broken:
@@ -42,11 +42,11 @@ class Pipe(io.RawIOBase):
         return size
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The file descriptor."""
         return self.descriptor
 
     def isatty(self) -> bool:
@@ -55,14 +55,14 @@ class Pipe(io.RawIOBase):
 
 
 def make_steady() -> None:
-    """Put such streams in the place of this process's own; once is enough, and it should be before others take them."""
+    """Replace this process's standard streams by such ones; call it before other modules keep references to them."""
     codecs.register_error(REPLACE, replace)
     sys.stdout = _steady(sys.stdout, sys.__stdout__)
     sys.stderr = _steady(sys.stderr, sys.__stderr__)
 
 
 def replace(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: another spelling of a sign that the encoding lacks, or a question mark."""
+    """A codecs error handler: a plain spelling of a character that the encoding lacks, or a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]

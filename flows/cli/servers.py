@@ -1,4 +1,4 @@
-"""Finding the Prefect and MLflow servers that a command uses."""
+"""Finds or starts the Prefect and MLflow servers that a command uses."""
 
 import os
 from collections.abc import Iterator

@@ -73,7 +73,7 @@ def test_a_version_of_an_older_release_is_compared_with_its_record(
 ) -> None:
     make_version("smoked", record=SCHEMA_1, alias="champion")
     monkeypatch.setattr(versions, "local_model", lambda *_: tmp_path)
-    subject = smoke.bring_in.fn("smoked", "champion")
+    subject = smoke.load_version.fn("smoked", "champion")
     assert subject.report is not None
     assert subject.report.prompts == 256
     assert len(subject.prompts) == 32
@@ -111,4 +111,4 @@ def test_a_smoke_test_of_a_newer_record_says_what_to_do(
     make_version("smoked-ahead", record=newer, alias="champion")
     monkeypatch.setattr(versions, "local_model", lambda *_: tmp_path)
     with pytest.raises(NewerRecordError, match="upgrade Plumbline"):
-        smoke.bring_in.fn("smoked-ahead", "champion")
+        smoke.load_version.fn("smoked-ahead", "champion")
