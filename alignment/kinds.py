@@ -52,12 +52,17 @@ class Kinds(Generic[T]):
     (`Annotated[str, LOSSES]`) it makes the field a choice among them.
     """
 
-    def __init__(self, group: str, decorator: str, home: str) -> None:
-        """`@decorator("name")` registers a built-in kind in the module `home`, or in a module of the package `home`."""
+    def __init__(self, group: str, decorator: str, home: str, *, decorated: bool = False) -> None:
+        """`@decorator("name")` registers a built-in kind in the module `home`, or in a module of the package `home`.
+
+        Where kinds have to be `decorated`, what an entry point names is none by itself.
+        """
         self.group = group
         self.decorator = decorator
         self.home = home
+        self.decorated = decorated
         self._registered: dict[str, T] = {}
+        self._broken: dict[str, str] = {}
 
     def register(self, name: str, kind: T) -> None:
         """Add a kind; a package of others needs its entry point beside this. Raises ConfigError where it is taken."""
@@ -76,6 +81,8 @@ class Kinds(Generic[T]):
                 f"{name!r} is none of the {self.group}: {', '.join(self._origins) or 'there are none'}; install the "
                 f"package that brings it, or take one of these"
             )
+        if name in self._broken:
+            raise ConfigError(self._broken[name])
         return self._origins[name]
 
     def get(self, name: str) -> T:
@@ -86,9 +93,13 @@ class Kinds(Generic[T]):
                 importlib.import_module(origin.module)
             else:
                 loaded = self._load(name, origin)
-                self._registered.setdefault(name, loaded)
+                if not self.decorated:
+                    self._registered.setdefault(name, loaded)
         if name not in self._registered:
-            raise ConfigError(f"{origin.module} registers no {name!r} of the {self.group}")
+            raise ConfigError(
+                f"{name!r} of the {self.group}: {origin.package or origin.module} registers nothing of this name; "
+                f"decorate it with `@{self.decorator}({name!r})`, and call the entry point so"
+            )
         return self._registered[name]
 
     def all(self) -> dict[str, T]:
@@ -101,7 +112,13 @@ class Kinds(Generic[T]):
         for point in _entry_points(FIELDS):
             group, _, name = point.name.partition(".")
             if group == self.group and name in self._origins:
-                found[name] = point.load()
+                try:
+                    found[name] = point.load()
+                except Exception as error:  # noqa: BLE001 - another package's code; who chooses the kind is told
+                    self._broken[name] = (
+                        f"{name!r} of the {self.group}: its fields, {point.value}, cannot be imported "
+                        f"({type(error).__name__}: {error}); repair or remove that package"
+                    )
         return found
 
     def _load(self, name: str, origin: Origin) -> Any:
@@ -121,10 +138,13 @@ class Kinds(Generic[T]):
             package = point.dist.name if point.dist else ""
             if point.name in found:
                 other = found[point.name].package or "Plumbline"
-                raise ConfigError(
+                self._broken[point.name] = (
                     f"{point.name!r} of the {self.group} is brought by {package} and by {other}: remove one of the two"
                 )
-            found[point.name] = Origin(point.module, package, point.dist.version if point.dist else "")
+                continue
+            version = point.dist.version if point.dist else ""
+            options = dict(_decorated(module_file(point.module), self.decorator)).get(point.name, {})
+            found[point.name] = Origin(point.module, package, version, options)
         return found
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
@@ -149,9 +169,21 @@ PROMPTS: Kinds[Any] = Kinds("prompts", "prompt_source", "alignment.data.prompts"
 PAIRS: Kinds[Any] = Kinds("pairs", "pair_source", "alignment.data.pairs")
 TRAINERS: Kinds[Any] = Kinds("trainers", "trainer", "alignment.training")
 JUDGES: Kinds[Any] = Kinds("judges", "judge", "alignment.judging.judges")
-METRICS: Kinds[Any] = Kinds("metrics", "metric", "alignment.judging.metrics")
-GATES: Kinds[Any] = Kinds("gates", "gate", "alignment.judging.gates")
+METRICS: Kinds[Any] = Kinds("metrics", "metric", "alignment.judging.metrics", decorated=True)
+GATES: Kinds[Any] = Kinds("gates", "gate", "alignment.judging.gates", decorated=True)
 EXPECTATIONS: Kinds[Any] = Kinds("expectations", "check", "")
+
+
+def require_known_fields() -> None:
+    """Raise ConfigError where a package brings fields for no kind, as with a misspelt entry point."""
+    groups = {kinds.group: kinds for kinds in globals().values() if isinstance(kinds, Kinds)}
+    for point in _entry_points(FIELDS):
+        group, _, name = point.name.partition(".")
+        if group not in groups or name not in groups[group].names():
+            raise ConfigError(
+                f"the entry point {point.name!r} of {FIELDS} ({point.value}) names no kind: it is the word after "
+                f"`plumbline.` in the kind's own entry point, a dot and the kind's name, such as `rewards.brevity`"
+            )
 
 
 def registers(kinds: Kinds[Any], name: str) -> Callable[[Registered], Registered]:
@@ -169,6 +201,26 @@ def _entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name))
 
 
+def module_file(module: str, root: Path | None = None) -> Path:
+    """The file of a module below `root`, else where its package is installed, found without importing it.
+
+    It need not exist; of a package it is its `__init__.py`.
+    """
+    place = (root or _place_of(module.partition(".")[0])).joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+@cache
+def _place_of(package: str) -> Path:
+    """The folder that holds a top-level package or module."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        return Path("/nowhere")
+    if found.submodule_search_locations:
+        return Path(next(iter(found.submodule_search_locations))).parent
+    return Path(found.origin or "/nowhere").parent
+
+
 def _declared(home: str, decorator: str) -> Iterator[tuple[str, Origin]]:
     """The names that stand in `@decorator("name")` in a module or the modules of a package, each with its origin."""
     if not home:
@@ -177,12 +229,20 @@ def _declared(home: str, decorator: str) -> Iterator[tuple[str, Origin]]:
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     for file in files:
         module = ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                for call in node.decorator_list:
-                    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
-                        yield ast.literal_eval(call.args[0]), Origin(module, options=_constants(call))
+        for name, options in _decorated(file, decorator):
+            yield name, Origin(module, options=options)
 
 
-def _constants(call: ast.Call) -> dict[str, Any]:
-    return {word.arg: word.value.value for word in call.keywords if word.arg and isinstance(word.value, ast.Constant)}
+def _decorated(file: Path, decorator: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The names in `@decorator("name", option=constant)` in a source file, each with the constants beside it."""
+    if not file.exists():
+        return
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
+                    constants = {word.arg: word.value for word in call.keywords if word.arg}
+                    yield (
+                        ast.literal_eval(call.args[0]),
+                        {name: value.value for name, value in constants.items() if isinstance(value, ast.Constant)},
+                    )

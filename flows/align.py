@@ -14,7 +14,7 @@ from alignment.stages.store import StageRef
 from flows.form import config_flow
 from tasks.checks import require_labels, require_new, require_valid
 from tasks.curve import complete_curve
-from tasks.evaluation import apply_gates, read_report
+from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.home import home, prepare_environment, tracking_uri
 from tasks.pipeline import PIPELINE
 from tasks.publishing import log_model, record_run, show_result
@@ -98,6 +98,8 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
     """
     config, lineage = model_registry.with_local_models(given, home() / "models")
     runs.tag(run_id, lineage)
+    PIPELINE.require_usable(config)
+    require_gates()
     refs: dict[str, StageRef] = {}
     for stage in PIPELINE.wanted(config):
         refs[stage.name] = compute(stage, config, refs, run_id)

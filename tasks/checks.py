@@ -10,6 +10,8 @@ from alignment.data.labels import Labels, require_two_classes
 from alignment.data.pairs import pair
 from alignment.errors import NothingNewError, ValidationError
 from alignment.rows import CHECKS, LABELS, QUARANTINED
+from alignment.stages.reward import trains
+from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import Refs
 from tasks.registry import records
 from tasks.running import RETRIES
@@ -17,16 +19,18 @@ from tasks.running import RETRIES
 
 def require_labels(config: AlignConfig, refs: Refs, _: str) -> None:
     """Raise DataError where a reward model is to be trained on labels that are not of two classes."""
-    if config.reward.model == "train":
+    if trains(config):
         require_two_classes(Labels.model_validate_json((refs["texts"].path / LABELS).read_bytes()), config.data)
 
 
 def require_new(config: AlignConfig, refs: Refs, _: str) -> None:
     """Raise NothingNewError where earlier rounds have left fewer prompts than a set of pairs needs."""
     prompts = refs["prompts"]
+    if not pairs_are_sampled(config):
+        return
     new, used, bounds = prompts.counts["train"], prompts.counts.get("used_before", 0), config.validation
     each = len(pair(range(config.sampling.samples_per_prompt), config.pairs.strategy, seed="").pairs)
-    needed = max(bounds.min_distinct_prompts, math.ceil(bounds.min_pairs / each))
+    needed = max(bounds.min_distinct_prompts, math.ceil(bounds.min_pairs / max(each, 1)))
     if used and new < needed:
         raise NothingNewError(
             f"nothing new to learn from: {new} prompts that no earlier round has used ({used} were), and a round needs "

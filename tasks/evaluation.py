@@ -5,6 +5,7 @@ from prefect import task
 from alignment.config import AlignConfig
 from alignment.judging import records
 from alignment.judging.report import EvalReport, Judgement
+from alignment.kinds import GATES
 from alignment.rows import REPORT
 from alignment.stages.store import StageRef
 
@@ -15,6 +16,13 @@ def apply_gates(config: AlignConfig, report: StageRef) -> Judgement:
     from alignment.judging.gates import judge
 
     return judge(read_report(report), config.gates)
+
+
+def require_gates() -> None:
+    """Raise ConfigError where a gate of another package cannot be imported: before any work, not after it."""
+    for name in GATES.names():
+        if GATES.origin(name).package:
+            GATES.get(name)
 
 
 def read_report(report: StageRef) -> EvalReport:

@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import AlignConfig
 from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
 from alignment.judging.report import Judgement, SampleRow
-from alignment.rows import ACCEPTED, EVALUATED, HISTORY, PROMPTS, SAMPLE_TEXTS
+from alignment.rows import ACCEPTED, EVALUATED, HISTORY, MODEL, PROMPTS, SAMPLE_TEXTS
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from tasks.evaluation import read_report
@@ -61,7 +61,7 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     uri = models.find_logged_model(config.registry.experiment, key)
     if uri is None:
         example = _samples(refs["report"])[0].prompt
-        uri = models.log_model(run_id, refs["policy"].path / "model", config, example, card=card)
+        uri = models.log_model(run_id, refs["policy"].path / MODEL, config, example, card=card)
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
         return refuse(run_id, name, key=key, sentence=judgement.sentence)

@@ -19,9 +19,9 @@ from prefect.exceptions import MissingContextError, ObjectNotFound
 
 from alignment.config import AlignConfig
 from alignment.stages.job import Job
-from alignment.stages.plan import key_of, lineage
+from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
-from alignment.stages.store import StageRef
+from alignment.stages.store import StageRef, digest
 from tasks.home import store
 from tasks.stopping import held_signals, require_wanted
 from tasks.transient import is_transient
@@ -78,7 +78,8 @@ def run_stage(
     `refs` are the finished stages so far, of which the stage reads those it needs. A merge waits for no GPU slot. Two
     processes never compute the same: the second waits, and finds the first one's result.
     """
-    key = key_of(stage, config, refs)
+    made_of = lineage(stage, config, refs)
+    key = digest(made_of)[:KEY_LENGTH]
     folder, label = stage.name, stage.name
     if part is not None:
         folder, key, label = parts_folder(stage), f"{key}-{part[0]}-{part[1]}", f"{label} {part[0]}-{part[1]}"
@@ -94,7 +95,6 @@ def run_stage(
         if (found := store().find(folder, key)) is not None:
             tell(Event(label, "cached", ref=found))
             return found
-        made_of = lineage(stage, config, refs)
         needed = {name: refs[name] for name in stage.needs(config)}
 
         def write(out: Path) -> Mapping[str, int]:

@@ -1,5 +1,6 @@
 """The pipeline's stages as Prefect tasks, made from their declarations: they pass references, and never data."""
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,8 @@ def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> 
     ranges = [] if store().find(stage.name, key) else stage.parts.split(config, refs)
     parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(config), unmapped(refs)).result()
     merged: StageRef = whole(config, refs, run_id, parts)
-    store().discard(parts_folder(stage), f"{key}-")  # they would take the same space again
+    with suppress(OSError):  # they would take the same space again, and are in nobody's way
+        store().discard(parts_folder(stage), f"{key}-")
     return merged
 
 

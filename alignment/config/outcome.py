@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 
 from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
-from alignment.kinds import GATES, JUDGES, LOSSES, METRICS
+from alignment.kinds import GATES, JUDGES, LOSSES
 
 
-@open_to(JUDGES, METRICS)
+@open_to(JUDGES)
 class EvaluationConfig(Group):
     """How the base and the aligned model are compared on held-out prompts."""
 

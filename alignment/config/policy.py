@@ -54,7 +54,7 @@ class SamplingConfig(Group):
         return at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
 
 
-@open_to(PAIRS, STRATEGIES)
+@open_to(PAIRS)
 class PairsConfig(Group):
     """How scored samples of one prompt become chosen and rejected."""
 
@@ -96,7 +96,7 @@ class ValidationConfig(Group):
         return self
 
 
-@open_to(TRAINERS, LOSSES)
+@open_to(TRAINERS)
 class DPOConfig(Group):
     """Direct preference optimisation of the policy against the frozen reference."""
 

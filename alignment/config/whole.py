@@ -8,6 +8,7 @@ from alignment.config.group import Group
 from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig
 from alignment.config.outcome import EvaluationConfig, GatesConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, SamplingConfig, ValidationConfig
+from alignment.kinds import REWARD_MODELS
 
 
 class AlignConfig(Group):
@@ -39,7 +40,11 @@ class AlignConfig(Group):
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
                 "raise base.context, or ask for shorter samples"
             )
-        if self.reward.model == "train" and self.sampling.total_tokens > self.reward.context:
+        if (
+            self.reward.kind in REWARD_MODELS.names()
+            and self.reward.model == "train"
+            and self.sampling.total_tokens > self.reward.context
+        ):
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
                 "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"

@@ -7,7 +7,7 @@ from alignment.judging.comparison import ANCHOR
 from alignment.judging.formats import NONE, percent, plain, signed, times
 from alignment.judging.metric import Metric, ratio
 from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
-from alignment.kinds import METRICS
+from alignment.kinds import METRICS, REWARD_MODELS
 
 Row = tuple[str, str, str, str]
 
@@ -194,17 +194,17 @@ def _made_of(config: AlignConfig) -> str:
             "Data",
             config.data.path if config.data.path == "grammar" else f"{config.data.path}, split {config.data.split}",
         ),
-        (
-            "Reward model",
-            "trained here from the data's labels" if config.reward.model == "train" else config.reward.model,
-        ),
+        ("Reward", _reward(config)),
         ("Prompts", cut),
         (
             "Pairs",
             f"{config.pairs.strategy.replace('_', ' ')} of {sampling.samples_per_prompt} samples per prompt, "
             f"temperature {sampling.temperature:g}, top-k {sampling.top_k}, top-p {sampling.top_p:g}",
         ),
-        ("Loss", ", ".join(part for part in (f"DPO, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part)),
+        (
+            "Loss",
+            ", ".join(part for part in (f"{dpo.trainer.upper()}, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part),
+        ),
         (
             "Optimiser",
             f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
@@ -266,6 +266,13 @@ def _bound(gate: GateResult) -> str:
 def _in_words(before: str, after: str, change: str) -> str:
     sides = " → ".join(figure for figure in (before, after) if figure != NONE)
     return ", ".join(part for part in (sides, change) if part not in {"", NONE}) or NONE
+
+
+def _reward(config: AlignConfig) -> str:
+    if config.reward.kind not in REWARD_MODELS.names():
+        return config.reward.kind
+    model = "trained here from the data's labels" if config.reward.model == "train" else config.reward.model
+    return f"{config.reward.kind}, {model}"
 
 
 def _is_plain(config: SamplingConfig) -> bool:

@@ -12,7 +12,7 @@ from alignment.stages.stage import MODELS, stage
     makes=evaluating.makes,
     slots=1,
     uses=evaluating.uses,
-    libraries=MODELS,
+    libraries=(*MODELS, "numpy"),
 )
 def after(job: Job) -> Counts:
     """The policy's samples with rewards, its own and the base's log-probs, and judgements."""

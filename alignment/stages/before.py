@@ -12,7 +12,7 @@ from alignment.stages.stage import MODELS, stage
     makes=evaluating.makes,
     slots=1,
     uses=evaluating.uses,
-    libraries=MODELS,
+    libraries=(*MODELS, "numpy"),
 )
 def before(job: Job) -> Counts:
     """The base's samples with rewards, log-probs and judgements."""

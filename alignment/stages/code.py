@@ -2,12 +2,12 @@
 
 import ast
 import importlib.metadata
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alignment.kinds import PROJECT, Kinds
+from alignment.errors import ConfigError
+from alignment.kinds import PROJECT, Kinds, module_file
 from alignment.stages.store import digest, digest_file
 
 ROOMS = ("alignment", "expectations")
@@ -44,8 +44,15 @@ def kind_version(kinds: Kinds[Any], name: str) -> dict[str, str]:
 
 
 def closure(module: str) -> set[str]:
-    """The names of a module and of those that it imports, directly or not; what decides no result is left out."""
+    """The names of a module and of those that it imports, directly or not; what decides no result is left out.
+
+    Raises ConfigError where another package's module has no source to be read.
+    """
     rooms = {*ROOMS, module.partition(".")[0]}
+    if not source(module).exists():
+        raise ConfigError(
+            f"{module}: has no source file, so results that rest on it cannot be told apart; install it whole"
+        )
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -54,11 +61,14 @@ def closure(module: str) -> set[str]:
             continue
         if name.startswith(tuple(f"{left}." for left in NOT_COUNTED)) or name in NOT_COUNTED:
             continue
-        text = source(name).read_text(encoding="utf-8")
+        parent = name.rpartition(".")[0]
+        waiting.extend([parent] if parent else [])  # a package's own code runs before its modules'
+        file = source(name)
+        text = file.read_text(encoding="utf-8")
         if not holds_code(text):
             continue
         found.add(name)
-        waiting.extend(imports(text))
+        waiting.extend(imports(text, name if file.name == "__init__.py" else parent))
     return found
 
 
@@ -69,30 +79,20 @@ def holds_code(text: str) -> bool:
 
 
 @cache
-def imports(text: str) -> frozenset[str]:
-    """Every module that a source text imports anywhere, `from x import y` as both `x` and `x.y`."""
+def imports(text: str, package: str = "") -> frozenset[str]:
+    """Every module that a source text of a package imports anywhere, `from x import y` as both `x` and `x.y`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(part for part in (above, node.module) if part)
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
     return frozenset(found)
 
 
 def source(module: str) -> Path:
     """The file of a module, which need not exist; of a package its `__init__.py`."""
-    room, *rest = module.split(".")
-    place = (PROJECT if room in ROOMS else _elsewhere(room)).joinpath(room, *rest)
-    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-
-
-@cache
-def _elsewhere(package: str) -> Path:
-    """The folder that holds a package or module of others, found without importing it."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        return PROJECT
-    file = Path(found.origin)
-    return file.parents[1] if found.submodule_search_locations else file.parent
+    return module_file(module, PROJECT if module.partition(".")[0] in ROOMS else None)

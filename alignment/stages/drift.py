@@ -18,7 +18,7 @@ from alignment.stages.stage import MODELS, stage
     slots=1,
     when=lambda c: bool(c.evaluation.anchor),
     uses=lambda c: [(ENGINES, c.sampling.engine), (REWARDS, c.reward.kind)],
-    libraries=MODELS,
+    libraries=(*MODELS, "numpy"),
 )
 def drift(job: Job) -> Counts:
     """The anchor's own fresh samples, and its log-probs of both models' samples.

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config import AlignConfig
+from alignment.kinds import require_known_fields
 from alignment.stages.code import code_version, kind_version, library_versions
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, Store, digest
+
+KEY_LENGTH = 20  # hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Pipeline(Mapping[str, Stage]):
                 needed.update(stage.needs(config))
         return [stage for stage in stages if stage.name in needed]
 
+    def require_usable(self, config: AlignConfig) -> None:
+        """Raise now what a stage would raise later: a file or model that cannot be read, a package that is broken."""
+        require_known_fields()
+        for stage in self.wanted(config):
+            stage.reads(config)
+            for kinds, name in stage.uses(config):
+                if kinds.origin(name).package:
+                    kinds.get(name)
+
     def plan(self, config: AlignConfig, store: Store, goal: str = "") -> list[Planned]:
         """Every stage that is asked for, with its result where it has been computed before.
 
@@ -69,7 +81,7 @@ class Pipeline(Mapping[str, Stage]):
 
 def key_of(stage: Stage, config: AlignConfig, refs: Refs) -> str:
     """The key of a stage's result, given those of the stages that it needs: a hash of its lineage."""
-    return digest(lineage(stage, config, refs))[:20]
+    return digest(lineage(stage, config, refs))[:KEY_LENGTH]
 
 
 def lineage(stage: Stage, config: AlignConfig, refs: Refs) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 from typing import Any
 
+from alignment.config import AlignConfig
 from alignment.rows import ACCEPTED, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
+from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import MODELS, stage
 
 SIDES = ("chosen", "rejected")
 
 
+def are_exact(config: AlignConfig) -> bool:
+    """Whether all pairs are known to carry exact log-probs, so that no model is run."""
+    return pairs_are_sampled(config) and config.sampling.engine == "local" and config.sampling.precision == "fp32"
+
+
 @stage(
     title="reference log-probs",
     needs=("base", "validation"),
-    reads=lambda c: {"batch_size": c.dpo.batch_size} if c.sampling.precision != "fp32" else {},
+    reads=lambda _: {},
     makes=lambda _: "log-probs of both sides of each pair",
-    slots=lambda c: 0 if c.sampling.precision == "fp32" else 1,
+    slots=lambda c: int(not are_exact(c)),
     libraries=MODELS,
 )
 def reference(job: Job) -> Counts:
@@ -39,7 +46,7 @@ def reference(job: Job) -> Counts:
                 [row["prompt_ids"] for row in inexact],
                 [row[f"{side}_ids"] for row in inexact],
                 pad_id=loaded.pad_id,
-                batch_size=job.config.dpo.batch_size,
+                batch_size=min(64, job.config.sampling.batch_size),
                 name=loaded.name,
                 progress=job.progress,
             ).tolist()

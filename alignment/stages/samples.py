@@ -40,7 +40,7 @@ def part(job: Job) -> Counts:
     slots=1,
     when=pairs_are_sampled,
     uses=lambda c: [(ENGINES, c.sampling.engine)],
-    libraries=MODELS,
+    libraries=(*MODELS, "numpy"),
     parts=Parts("sample shard", ranges, part),
 )
 def samples(job: Job) -> Counts:

@@ -8,7 +8,7 @@ from alignment import models
 from alignment.config import AlignConfig, Group
 from alignment.data import prompts, reading
 from alignment.errors import DataError, ModelError
-from alignment.kinds import PAIRS
+from alignment.kinds import PAIRS, REWARDS
 from alignment.stages.store import digest, digest_file
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
@@ -20,9 +20,23 @@ FOLDERS = ("checkpoint-", "runs", "logs", "onnx", "original", "__pycache__")
 
 
 def fields_of(group: Group, *chosen: str, without: Collection[str] = ()) -> dict[str, Any]:
-    """A group's fields; of the groups that kinds brought, those of the `chosen` kinds alone."""
+    """A group's fields; of the groups that kinds brought, those of the `chosen` kinds alone.
+
+    A field of theirs that is a `Path` counts by the file's content.
+    """
     found = group.model_dump(exclude=set(without))
-    return {name: value for name, value in found.items() if not isinstance(value, dict) or name in chosen}
+    return {
+        name: _by_content(value) if isinstance(value, dict) else value
+        for name, value in found.items()
+        if not isinstance(value, dict) or name in chosen
+    }
+
+
+def _by_content(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"content": digest_file(value)} if isinstance(value, Path) and value.is_file() else value
+        for name, value in fields.items()
+    }
 
 
 def pairs_are_sampled(config: AlignConfig) -> bool:
@@ -33,6 +47,8 @@ def pairs_are_sampled(config: AlignConfig) -> bool:
 def reward_source(config: AlignConfig) -> dict[str, Any]:
     """What decides the scores, beside the samples and the model."""
     kind = config.reward.kind
+    if REWARDS.origin(kind).package:  # it may read whatever it is given
+        return {"reward": fields_of(config.reward, kind), "seed": config.seed}
     others = type(config.reward).model_fields.keys() - {"kind", "positive_class", kind}
     return fields_of(config.reward, kind, without=others)
 

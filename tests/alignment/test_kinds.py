@@ -27,6 +27,7 @@ class Packages:
         (info / "METADATA").write_text(METADATA.format(name=name, version=version), encoding="utf-8")
         (info / "entry_points.txt").write_text("\n".join(points) + "\n", encoding="utf-8")
         kinds._entry_points.cache_clear()
+        kinds._place_of.cache_clear()
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Packag
         del sys.modules[name]
     monkeypatch.undo()
     kinds._entry_points.cache_clear()
+    kinds._place_of.cache_clear()
 
 
 @pytest.fixture
@@ -110,8 +112,9 @@ def test_an_unknown_kind_is_refused_with_the_list(shapes: Kinds[Any]) -> None:
 
 def test_two_kinds_of_one_name_are_refused(shapes: Kinds[Any], packages: Packages) -> None:
     packages.install("round_shapes", "plain = 1\n", "[plumbline.shapes]", "plain = round_shapes:plain")
+    assert shapes.names() == ("plain", "squared"), "other commands go on"
     with pytest.raises(ConfigError, match="'plain' of the shapes is brought by round_shapes and by Plumbline"):
-        shapes.names()
+        shapes.get("plain")
 
 
 def test_registering_a_name_twice_is_refused(shapes: Kinds[Any]) -> None:
@@ -157,3 +160,37 @@ def test_a_choice_is_an_enumeration_in_the_schema_that_the_form_is_drawn_from() 
     from alignment.config import DPOConfig
 
     assert DPOConfig.model_json_schema()["properties"]["loss"]["enum"] == list(kinds.LOSSES.names())
+
+
+def test_what_a_package_s_decorator_says_is_read_without_importing_it(shapes: Kinds[Any], packages: Packages) -> None:
+    source = "def shape(name, sides=0): return lambda made: made\n@shape('circle', sides=1)\ndef circle(): pass\n"
+    packages.install("round_shapes", source, "[plumbline.shapes]", "circle = round_shapes:circle")
+    assert shapes.origin("circle").options == {"sides": 1}
+    assert "round_shapes" not in sys.modules
+
+
+def test_a_kind_that_has_to_be_decorated_is_refused_as_a_bare_function(home: str, packages: Packages) -> None:
+    made: Kinds[Any] = Kinds("shapes", "shape", home, decorated=True)
+    packages.install("round_shapes", "def circle(): pass\n", "[plumbline.shapes]", "circle = round_shapes:circle")
+    with pytest.raises(ConfigError, match="round_shapes registers nothing of this name; decorate it with `@shape"):
+        made.get("circle")
+
+
+def test_fields_that_cannot_be_imported_stop_only_who_chooses_the_kind(shapes: Kinds[Any], packages: Packages) -> None:
+    points = (
+        "[plumbline.shapes]",
+        "circle = round_shapes:circle",
+        "[plumbline.fields]",
+        "shapes.circle = no_module:Fields",
+    )
+    packages.install("round_shapes", "circle = 1\n", *points)
+    assert shapes.fields() == {}
+    assert shapes.get("plain")
+    with pytest.raises(ConfigError, match="'circle' of the shapes: its fields, no_module:Fields, cannot be imported"):
+        shapes.get("circle")
+
+
+def test_fields_for_no_kind_are_refused(packages: Packages) -> None:
+    packages.install("round_shapes", "Fields = 1\n", "[plumbline.fields]", "reward.circle = round_shapes:Fields")
+    with pytest.raises(ConfigError, match=r"'reward.circle' of plumbline.fields \(round_shapes:Fields\) names no kind"):
+        kinds.require_known_fields()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig, build_config, flatten
-from alignment.errors import DataError, ModelError
+from alignment.errors import ConfigError, DataError, ModelError
 from alignment.kinds import Kinds, Origin
 from alignment.stages import code, sources
-from alignment.stages.code import code_version, imports
+from alignment.stages.code import closure, code_version, imports
 from alignment.stages.plan import Pipeline, key_of, lineage
 from alignment.stages.store import StageRef, Store
 from tasks.pipeline import PIPELINE
@@ -468,7 +468,7 @@ def test_the_versions_of_the_libraries_count(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: found.get(name) or version(name))
     for library, stages in (
         ("torch", {"base", "reward", "prompts", "samples", "scores", "reference", "policy", "before", "after"}),
-        ("numpy", {"texts", "validation", "report"}),
+        ("numpy", {"texts", "samples", "validation", "before", "after", "report"}),
         ("great_expectations", {"validation"}),
     ):
         before = own_keys()
@@ -488,7 +488,37 @@ def test_imports_are_found_wherever_they_stand():
     assert imports(source) == {"os", "a.b", "f.g", "f.g.h", "f.g.i"}
 
 
+def test_imports_within_a_package_are_found_by_their_dots():
+    source = "from . import a\nfrom .b import c\nfrom .. import d\nfrom ..e import f\n"
+    assert imports(source, "lab.inner") == {
+        "lab.inner", "lab.inner.a", "lab.inner.b", "lab.inner.b.c", "lab", "lab.d", "lab.e", "lab.e.f",
+    }  # fmt: skip
+
+
+def test_a_package_s_own_code_counts_for_its_modules(rooms):
+    """It runs before them; a docstring alone does nothing."""
+    (rooms / "inner").mkdir()
+    (rooms / "inner" / "__init__.py").write_text('"""Inside."""\n')
+    (rooms / "inner" / "e.py").write_text("from ..d import VALUE\n")
+    assert closure("lab.inner.e") == {"lab.inner.e", "lab.d"}
+    (rooms / "__init__.py").write_text("VALUE = 3\n")
+    assert closure("lab.inner.e") == {"lab", "lab.inner.e", "lab.d"}
+
+
+def test_a_module_without_a_source_is_refused(rooms):
+    with pytest.raises(ConfigError, match=r"lab\.nowhere: has no source file"):
+        closure("lab.nowhere")
+
+
 # Plan and lineage
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_computed(tmp_path):
+    """A key is made only once the stages before it are finished: the anchor's after the policy was trained."""
+    for group, field in (("evaluation", "anchor"), ("reward", "model"), ("prompts", "exclude")):
+        with pytest.raises((ModelError, DataError), match=rf"^{group}\.{field} /nowhere: "):
+            PIPELINE.require_usable(build_config({group: {field: "/nowhere"}}))
+    PIPELINE.require_usable(AlignConfig())
 
 
 def written(store: Store, name: str, key: str, content: str) -> StageRef:
