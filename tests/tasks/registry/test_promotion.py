@@ -1,21 +1,18 @@
-"""Who may become the champion, how the aliases move together, and what becomes of an alias that was set by hand."""
+"""Promotion, rejection, rollback, and a champion that was set by hand."""
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from alignment.config import AlignConfig, PromotionConfig
-from alignment.errors import ModelError, PromotionError, TrackingError
-from alignment.judging.gates import judge
-from tasks import events
+from alignment.config import PromotionConfig
+from alignment.errors import PromotionError, TrackingError
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
-from tasks.registry import aliases, connection, promotion, records, runs, versions
+from tasks.registry import aliases, connection, promotion, records, versions
 from tasks.registry.aliases import Aliases, read_aliases
-from tasks.registry.candidates import Candidate, card, require_promotable, why_not
+from tasks.registry.candidates import Candidate
 from tasks.registry.promotion import (
     find_candidate,
     judge_unrecorded,
@@ -24,28 +21,14 @@ from tasks.registry.promotion import (
     record_rejection,
     restore_previous,
 )
-from tasks.registry.versions import RegisteredVersion
 from tests.registered import make_version, report
+
+pytestmark = pytest.mark.usefixtures("local")
 
 REVERT = PromotionConfig(when_ungated="revert")
 WARN = PromotionConfig(when_ungated="warn")
 FAILING = report(kl_per_token=0.31)
-
 _names = (f"model-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow")
-
-
-@pytest.fixture(autouse=True)
-def local(place: Path) -> Iterator[None]:
-    """Every test writes to one database, under a name of its own: making one takes seconds."""
-    before = connection._place
-    runs.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
-    yield
-    connection._place = before
 
 
 @pytest.fixture
@@ -67,184 +50,6 @@ def promote(name: str, version: int | None = None) -> promotion.Outcome:
 
 def tags_of(name: str, version: str) -> dict[str, str]:
     return dict(versions.get_version(name, version).tags)
-
-
-# Aliases
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (Aliases(challenger="1"), Aliases(champion="1", recorded="1")),
-        (Aliases("1", None, "2", "1"), Aliases("2", "1", None, "2")),
-        (Aliases("1", "0", "3", "1"), Aliases("2", "1", "3", "2")),
-        (Aliases("1", "2", None, "1"), Aliases("2", "1", None, "2")),
-        (Aliases(None, "1", "2", "1"), Aliases("2", "1", None, "2")),
-        (Aliases("1", None, "2", None), Aliases("2", "1", None, "2")),
-        (Aliases("2", None, "2", "1"), Aliases("2", "1", None, "2")),
-        (Aliases("2", "0", "2", "1"), Aliases("2", "1", None, "2")),
-        (Aliases("2", "1", "2", "1"), Aliases("2", "1", None, "2")),
-        (Aliases("2", "1", None, "1"), Aliases("2", "1", None, "2")),
-        (Aliases("2", None, None, None), Aliases("2", None, None, "2")),
-    ],
-    ids=[
-        "the-first",
-        "the-next",
-        "another-is-challenger",
-        "the-previous-one-again",
-        "the-alias-was-deleted",
-        "a-champion-from-before",
-        "by-hand",
-        "died-after-champion",
-        "died-after-previous",
-        "died-before-the-record",
-        "by-hand-and-the-first",
-    ],
-)
-def test_a_promotion_makes_version_2_champion_whatever_the_aliases_were(before: Aliases, after: Aliases) -> None:
-    version = after.champion or ""
-    assert before.after_promotion(version) == after
-    assert after.after_promotion(version) == after
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (Aliases("2", "1", "3", "2"), Aliases("1", "2", "3", "1")),
-        (Aliases("1", "2", "3", "1"), Aliases("2", "1", "3", "2")),
-        (Aliases("1", "1", None, "2"), Aliases("1", "2", None, "1")),
-        (Aliases("2", None, None, "2"), Aliases("2", None, None, "2")),
-        (Aliases(None, "1", None, "2"), Aliases("1", None, None, "1")),
-    ],
-    ids=["back", "and-forth", "died-after-champion", "nothing-to-go-back-to", "no-champion"],
-)
-def test_a_rollback_exchanges_champion_and_previous(before: Aliases, after: Aliases) -> None:
-    assert before.after_rollback() == after
-
-
-# Candidates
-
-RUN = {"plumbline.model_uri": "models:/m-1"}
-PASSED = judge(report(), AlignConfig().gates)
-FAILED = judge(FAILING, AlignConfig().gates)
-GOOD_TAGS = {"plumbline.verdict": "pass", "gate.win_rate": "passed"}
-
-
-@pytest.mark.parametrize(
-    ("tags", "source", "run", "judgement", "reason"),
-    [
-        (GOOD_TAGS, "models:/m-1", RUN, PASSED, ""),
-        ({"plumbline.kind": "anchor"} | GOOD_TAGS, "models:/m-1", RUN, PASSED, "it is the anchor"),
-        ({}, "models:/m-1", RUN, PASSED, "it has no verdict"),
-        ({"plumbline.verdict": "fail"}, "models:/m-1", RUN, PASSED, "it failed the gates"),
-        (GOOD_TAGS | {"gate.kl": "failed"}, "models:/m-1", RUN, PASSED, "it failed the gates: kl"),
-        (GOOD_TAGS, "models:/m-1", None, None, "the run that it came from is not in MLflow"),
-        (GOOD_TAGS, "models:/m-2", RUN, PASSED, "its model is not the one that its run judged"),
-        (GOOD_TAGS, "models:/m-1", {}, PASSED, "its model is not the one that its run judged"),
-        (GOOD_TAGS, "models:/m-1", RUN, None, "no readable record"),
-        (GOOD_TAGS, "models:/m-1", RUN, FAILED, "judged again, it fails. Not registered: KL per token 0.31 exceeds"),
-    ],
-    ids=[
-        "passed",
-        "anchor",
-        "no-verdict",
-        "failed",
-        "one-gate-failed",
-        "run-deleted",
-        "another-model",
-        "run-kept-no-model",
-        "no-report",
-        "fails-again",
-    ],
-)
-def test_a_version_is_refused_for_what_its_tags_and_its_run_say(
-    tags: dict[str, str], source: str, run: dict[str, str] | None, judgement: Any, reason: str
-) -> None:
-    version = RegisteredVersion("m", "2", (), "r", tags, source)
-    found = why_not(version, run, judgement)
-    assert reason in found
-    assert bool(found) == bool(reason)
-
-
-@pytest.mark.parametrize(
-    ("base", "champion", "stale"),
-    [
-        ("models:/m/3", "3", False),
-        ("models:/m/3", "4", True),
-        ("models:/m/3", None, False),
-        ("models:/m/3", "5", False),
-        ("models:/other/3", "4", False),
-        ("", "4", False),
-    ],
-    ids=["current", "replaced", "no-champion", "it-is-champion-itself", "another-model", "no-registered-base"],
-)
-def test_a_version_judged_against_a_former_champion_is_stale(base: str, champion: str | None, stale: bool) -> None:
-    candidate = Candidate(name="m", version="5", champion=champion, refusal="", base=base)
-    if stale:
-        with pytest.raises(
-            PromotionError, match=r"judged against version 3, and the champion is now version 4; run re"
-        ):
-            require_promotable(candidate)
-    else:
-        require_promotable(candidate)
-
-
-def test_the_challenger_is_found_with_its_record(name: str) -> None:
-    made = make_version(name)
-    candidate = find_candidate(name, None)
-    assert (candidate.version, candidate.champion, candidate.refusal) == (made.version, None, "")
-    shown = card(candidate)
-    assert "There is no champion yet" in shown
-    assert "- win rate 0.93, bound ≥ 0.55: passed" in shown
-    assert "reward, mean (logits)" in shown
-    assert made.run_id in shown
-
-
-def test_the_card_shows_the_best_the_worst_and_the_most_changed_texts(name: str) -> None:
-    make_version(name)
-    _, best, worst, changed = card(find_candidate(name, None)).split("## Samples: ")
-    for section, first, second in ((best, 1, 4), (worst, 2, 0), (changed, 1, 2)):
-        assert section.index(f"text {first}") < section.index(f"text {second}")
-        assert section.count("text ") == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"found": FAILING}, "failed the gates: kl_per_token"),
-        ({"found": FAILING, "tags": {"plumbline.verdict": "pass", "gate.kl_per_token": "passed"}}, "judged again"),
-        ({"record": False}, "no readable record"),
-        ({"tags": {"plumbline.kind": "anchor"}}, "anchor"),
-        ({"run_tags": {"plumbline.model_uri": "models:/m-0"}}, "not the one that its run judged"),
-    ],
-    ids=["failed", "forged-tags", "no-record", "anchor", "another-model"],
-)
-def test_a_version_that_does_not_deserve_it_is_refused(name: str, options: dict[str, Any], reason: str) -> None:
-    make_version(name, **options)
-    with pytest.raises(PromotionError, match=reason) as raised:
-        find_candidate(name, None)
-    assert raised.value.exit_code == 3
-    assert "\n" not in str(raised.value)
-
-
-def test_a_record_that_cannot_be_read_is_none(name: str) -> None:
-    made = make_version(name)
-    records.log_text(made.run_id, records.REPORT, '{"prompts": "many"}')
-    with pytest.raises(PromotionError, match="no readable record"):
-        find_candidate(name, None)
-
-
-def test_a_model_version_or_challenger_that_does_not_exist_is_bad_input(name: str) -> None:
-    with pytest.raises(ModelError, match=f"models:/{name}: no such model"):
-        find_candidate(name, None)
-    make_version(name, alias="other")
-    with pytest.raises(ModelError, match="challenger: no version has this alias"):
-        find_candidate(name, None)
-    with pytest.raises(ModelError, match=f"models:/{name}/7: no such version"):
-        find_candidate(name, 7)
-
-
-# Promotion
 
 
 def test_a_promotion_moves_all_aliases_tags_the_decision_and_sends_an_event(name: str, sent: list[Any]) -> None:
@@ -432,9 +237,6 @@ def test_a_rollback_without_a_previous_says_so(name: str, sent: list[Any]) -> No
     assert read_aliases(name) == Aliases("1", None, None, "1")
 
 
-# By hand
-
-
 @pytest.mark.parametrize(
     ("aliases", "refusal", "ours", "policy", "verdict"),
     [
@@ -554,37 +356,3 @@ def test_the_models_with_a_champion_on_record_are_known(name: str, sent: list[An
     assert name not in promotion.recorded_models()
     promote(name)
     assert name in promotion.recorded_models()
-
-
-# Events
-
-
-def test_without_a_prefect_an_event_is_not_sent_and_the_log_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    monkeypatch.setattr(events, "emit_event", lambda *_, **__: pytest.fail("there is no Prefect"))
-    with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        events.emit(CHAMPION_CHANGED, "film", {})
-    assert f"{CHAMPION_CHANGED} of film is not sent" in caplog.text
-
-
-def test_an_unreachable_prefect_holds_nobody_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    emitted: list[Any] = []
-    unreachable = threading.Event()
-    monkeypatch.setattr(events, "emit_event", lambda event, **given: emitted.append((event, given)))
-    monkeypatch.setattr(events, "_flush", unreachable.wait)
-    monkeypatch.setattr(events, "SENT_WITHIN", 0.1)
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        events.emit(CHAMPION_CHANGED, "film", {"version": "2"})
-    unreachable.set()
-    [(event, given)] = emitted
-    assert event == CHAMPION_CHANGED
-    assert given["resource"]["prefect.resource.id"] == "plumbline.model.film"
-    assert given["payload"] == {"model_name": "film", "version": "2"}
-    assert "Prefect is unreachable" in caplog.text

@@ -2,14 +2,12 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.errors import PromotionError
-from tasks.registry import connection, promotion, runs, versions
+from tasks.registry import connection, promotion, versions
 from tasks.registry.aliases import read_aliases
 from tasks.registry.promotion import find_candidate, make_champion, record_rejection, restore_previous
 from tasks.registry.registration import Registration, refuse, register, why_no_alias
@@ -19,19 +17,9 @@ from tests.registered import make_run, verdict_tags
 _names = (f"policy-{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow")
-
-
 @pytest.fixture(autouse=True)
-def local(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test writes to one database, under a name of its own: making one takes seconds. No event is sent."""
+def _no_events(local: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "emit", lambda *_: None)
-    before = connection._place
-    runs.configure(f"sqlite:///{place}/mlflow.db", place / "artifacts")
-    yield
-    connection._place = before
 
 
 @pytest.fixture

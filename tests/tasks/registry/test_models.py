@@ -1,0 +1,80 @@
+"""The model that a run keeps: logged, loaded by its alias, and found again by its policy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.errors import ModelError
+from alignment.stages.store import StageRef
+from tasks import publishing
+from tasks.registry import connection, models, runs
+from tests.registered import register
+from tests.tasks.registry.judged import CONFIG, JUDGEMENT, REPORT, SAMPLE
+
+pytestmark = pytest.mark.usefixtures("local")
+
+
+def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tuple[str, str], folder: Path) -> None:
+    import mlflow
+
+    run, uri = logged
+    tags = {"gate.win_rate": "passed", "plumbline.verdict": "pass"}
+    version = register(run, uri, "tiny", "challenger", key="k1", description="# Card\n" * 2_000, tags=tags)
+    assert (version.uri, version.aliases, version.run_id) == ("models:/tiny/1", ("challenger",), run)
+    assert version.tags == tags | {"plumbline.key": "k1"}
+    item = connection.client().get_model_version("tiny", "1")
+    assert len(item.description) == 5_000
+    assert item.description.endswith("the whole text is in the run's artifact model_card.md.")
+    with connection.fluent():
+        model = mlflow.pyfunc.load_model("models:/tiny@challenger")
+    (text,) = model.predict(["the film"], params={"max_new_tokens": 4, "do_sample": False})
+    assert text.startswith("the film")
+    assert len(text) > len("the film")
+
+
+def test_the_model_on_its_run_carries_its_metrics_pins_and_card(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    model = connection.client().get_logged_model(uri.removeprefix("models:/"))
+    assert (model.source_run_id, model.status) == (run, "READY")
+    assert {item.key: item.value for item in model.metrics}["delta/win_rate"] == 0.93
+    root = Path(model.artifact_location.removeprefix("file://").replace("%20", " "))
+    requirements = (root / "requirements.txt").read_text().split()
+    assert all("==" in line and "+" not in line for line in requirements)
+    assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers"}
+    assert "# A card" in (root / "model_card.md").read_text()
+    assert not [file for file in root.rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_the_model_s_readme_is_its_card(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.json").write_text(REPORT.model_dump_json())
+    (tmp_path / "samples.json").write_text(json.dumps([SAMPLE.model_dump()]))
+    ref = StageRef(stage="report", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
+    given: dict[str, Any] = {}
+
+    def log_model(*_: Any, **options: Any) -> str:
+        given.update(options)
+        return "models:/m-1"
+
+    monkeypatch.setattr(models, "log_model", log_model)
+    refs = {"report": ref, "policy": ref.model_copy(update={"digest": "new"})}
+    assert publishing.log_model.fn(CONFIG, refs, JUDGEMENT, run_id) is None
+    assert JUDGEMENT.sentence in given["card"]
+
+
+def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) -> None:
+    run, uri = logged
+    name = CONFIG.registry.experiment
+    runs.tag(run, {"plumbline.policy": "d1", "plumbline.model_uri": uri})
+    assert models.find_logged_model(name, "d1") == uri
+    assert models.find_logged_model(name, "d2") is None
+    assert models.find_logged_model("no such experiment", "d1") is None
+    runs.tag(run, {"plumbline.policy": "gone", "plumbline.model_uri": "models:/m-" + "0" * 32})
+    assert models.find_logged_model(name, "gone") is None
+
+
+def test_a_folder_without_weights_is_refused(run_id: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no weights"):
+        models.log_model(run_id, tmp_path, CONFIG, "the film")
