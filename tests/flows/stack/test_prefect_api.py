@@ -131,14 +131,14 @@ def test_a_server_that_serves_passes(prefect_server: None, monkeypatch: pytest.M
     prefect_api.check()
 
 
-def test_its_end_in_the_middle_of_a_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_end_in_the_middle_of_a_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """However deep in the flow engine the request was."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(StackError, match="connection refused; start it, or unset"), prefect_api.guard():
         _run_a_task()
 
 
-def test_the_end_of_a_run_s_own_server_names_its_log(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_temporary_server_names_its_log(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with (
         pytest.raises(StackError, match=r"temporary server has ended; see .*server\.log"),

@@ -1,4 +1,4 @@
-"""The webhook receiver: what it refuses, and what it makes of a message that it believes."""
+"""The webhook receiver: what it refuses, and what it does on a message that it accepts."""
 
 import json
 import threading
@@ -22,10 +22,10 @@ POLICY = PromotionConfig()
 
 
 class Receiver:
-    """The app, the models that it looked at, and the messages that MLflow would send."""
+    """The app, the models that it checked, and the messages that MLflow would send."""
 
     def __init__(self) -> None:
-        self.looked: list[str] = []
+        self.checked: list[str] = []
         self.trouble: Exception | None = None
         self.now = NOW
         self.client = self.start()
@@ -38,7 +38,7 @@ class Receiver:
         assert policy == POLICY
         if self.trouble is not None:
             raise self.trouble
-        self.looked.append(name)
+        self.checked.append(name)
         return "promoted"
 
     def post(self, body: bytes, headers: dict[str, str]) -> int:
@@ -71,7 +71,7 @@ def test_a_signed_message_about_a_champion_has_its_model_checked(receiver: Recei
     body = message()
     answer = receiver.client.post("/webhook", content=body, headers=headers(body))
     assert (answer.status_code, answer.json()) == (200, {"result": "promoted"})
-    assert receiver.looked == ["film"]
+    assert receiver.checked == ["film"]
 
 
 def test_the_signature_is_mlflow_s_own() -> None:
@@ -107,7 +107,7 @@ def test_a_forged_message_is_401(receiver: Receiver, change: Callable[[dict[str,
     body = message()
     given = headers(body)
     assert receiver.post(body, change(given)) == 401
-    assert receiver.looked == []
+    assert receiver.checked == []
     assert receiver.post(body, given) == 200
 
 
@@ -115,7 +115,7 @@ def test_a_message_signed_with_another_secret_or_with_another_body_is_401(receiv
     body = message()
     assert receiver.post(body, headers(body, secret=b"another secret than the right one")) == 401
     assert receiver.post(message(name="other"), headers(body)) == 401
-    assert receiver.looked == []
+    assert receiver.checked == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_message_signed_with_another_secret_or_with_another_body_is_401(receiv
 def test_a_message_of_another_time_is_401(receiver: Receiver, seconds: int, status: int) -> None:
     body = message()
     assert receiver.post(body, headers(body, at=NOW + seconds)) == status
-    assert receiver.looked == (["film"] if status == 200 else [])
+    assert receiver.checked == (["film"] if status == 200 else [])
 
 
 def test_a_time_that_is_none_is_401(receiver: Receiver) -> None:
@@ -133,7 +133,7 @@ def test_a_time_that_is_none_is_401(receiver: Receiver) -> None:
         given = headers(body) | {"X-MLflow-Timestamp": timestamp}
         given["X-MLflow-Signature"] = webhook.sign(SECRET, given["X-MLflow-Delivery-Id"], timestamp, body)
         assert receiver.post(body, {key: value.encode("latin-1") for key, value in given.items()}) == 401  # type: ignore[misc]
-    assert receiver.looked == []
+    assert receiver.checked == []
 
 
 def test_a_replayed_message_is_409_also_after_a_restart(receiver: Receiver) -> None:
@@ -143,7 +143,7 @@ def test_a_replayed_message_is_409_also_after_a_restart(receiver: Receiver) -> N
     assert receiver.post(body, given) == 409
     receiver.client = receiver.start()
     assert receiver.post(body, given) == 409
-    assert receiver.looked == ["film"]
+    assert receiver.checked == ["film"]
 
 
 def test_ids_are_forgotten_once_their_time_is_refused_anyway(receiver: Receiver) -> None:
@@ -166,7 +166,7 @@ def test_a_message_that_could_not_be_acted_on_may_come_again(receiver: Receiver)
     assert "host" not in answer.text
     receiver.trouble = None
     assert receiver.post(body, given) == 200
-    assert receiver.looked == ["film"]
+    assert receiver.checked == ["film"]
 
 
 def test_an_oversized_message_is_413(receiver: Receiver) -> None:
@@ -194,7 +194,7 @@ def test_an_oversized_message_of_unknown_length_is_413(receiver: Receiver) -> No
 def test_other_events_are_ignored(receiver: Receiver, body: bytes) -> None:
     answer = receiver.client.post("/webhook", content=body, headers=headers(body))
     assert (answer.status_code, answer.json()) == (200, {"result": "ignored"})
-    assert receiver.looked == []
+    assert receiver.checked == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"entity": "x"}', b"\xff"])
@@ -212,7 +212,7 @@ def test_two_deliveries_of_one_message_at_once_are_acted_on_once(receiver: Recei
     for thread in threads:
         thread.join()
     assert sorted(found) == [200, 409, 409, 409]
-    assert receiver.looked == ["film"]
+    assert receiver.checked == ["film"]
 
 
 def test_neither_the_secret_nor_the_message_is_logged(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,27 +227,27 @@ def test_neither_the_secret_nor_the_message_is_logged(receiver: Receiver, caplog
     assert "signed with another secret" in caplog.text
 
 
-def test_at_its_start_it_looks_at_every_model_it_knows() -> None:
-    looked: list[str] = []
+def test_at_its_start_it_checks_every_known_model() -> None:
+    checked: list[str] = []
     both = threading.Event()
 
     def look(name: str, _: PromotionConfig) -> str:
-        looked.append(name)
-        if len(looked) == 2:
+        checked.append(name)
+        if len(checked) == 2:
             both.set()
         return "nothing"
 
     with TestClient(create_app(SECRET, POLICY, reconcile=look, known=lambda: ["film", "book"])):
         assert both.wait(10)
-    assert looked == ["film", "book"]
+    assert checked == ["film", "book"]
 
 
-def test_an_mlflow_that_is_away_at_its_start_does_not_stop_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_mlflow_at_its_start_does_not_stop_it(caplog: pytest.LogCaptureFixture) -> None:
     tried = threading.Event()
 
     def known() -> list[str]:
         tried.set()
-        raise TrackingError("MLflow is away")
+        raise TrackingError("MLflow is unreachable")
 
     with TestClient(create_app(SECRET, POLICY, known=known)) as client:
         assert tried.wait(10)
