@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from alignment.config import AlignConfig
-from alignment.errors import Interrupted, ValidationError
+from alignment.errors import DataError, Interrupted, ValidationError
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
 from tasks import checks, running, stages
@@ -109,6 +109,39 @@ def test_what_another_process_finished_meanwhile_is_not_computed(
     monkeypatch.setattr("alignment.stages.store.Store.lock", lock)
     assert run_stage(TEXTS, CONFIG, {}).cached
     assert [event.kind for event in events] == ["started", "cached"]
+
+
+def test_a_file_that_changes_after_its_key_was_made_is_not_kept_under_it(tmp_path: Path) -> None:
+    """The key is made once, before any wait for another process or a GPU slot."""
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nfine,1\ndull,0\n")
+    config = AlignConfig.model_validate({"data": {"path": str(path)}})
+    key = key_of(TEXTS, config, {})
+
+    def edit(event: Event) -> None:
+        if event.kind == "started":
+            path.write_text("text,label\nother,1\ndull,0\n")
+
+    running.LISTENERS.append(edit)
+    try:
+        with pytest.raises(DataError, match="the file changed while it was read"):
+            run_stage(TEXTS, config, {})
+    finally:
+        running.LISTENERS.remove(edit)
+    assert store().find("texts", key) is None
+
+
+def test_labels_are_asked_for_only_where_a_reward_model_is_trained_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(folder: Path) -> dict[str, int]:
+        write_json(folder / "labels.json", {})
+        return {"kept": 3}
+
+    refs = {"texts": store().write("texts", "k1", fill)}
+    config = AlignConfig.model_validate({"data": {"label_column": ""}})
+    with pytest.raises(DataError, match=r"reward\.model = train needs labels"):
+        checks.require_labels(config, refs, "")
+    monkeypatch.setattr("alignment.stages.reward.has_model", lambda _: False)
+    checks.require_labels(config, refs, "")
 
 
 def test_every_stage_is_a_task_of_the_name_that_its_declaration_gives() -> None:
