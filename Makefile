@@ -35,7 +35,7 @@ test-stack: $(VENV)/installed-stack
 
 pictures: $(VENV)/installed-stack
 	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \
-		tests/stack/test_pencil.py tests/stack/test_schedule.py -k sqlite
+		tests/stack/test_by_hand.py tests/stack/test_schedule.py -k sqlite
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.sampling

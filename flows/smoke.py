@@ -19,7 +19,7 @@ def smoke(
     model_name: Annotated[str, Field(min_length=1, max_length=200)] = MODEL_NAME,
     alias: Annotated[str, Field(min_length=1, max_length=100)] = CHAMPION,
 ) -> SmokeResult:
-    """Test a registered model: it must generate texts, of the mean reward that its evaluation recorded.
+    """Test a registered model: its texts must get the mean reward that its evaluation recorded.
 
     Args:
         model_name: Name of the registered model.

@@ -68,7 +68,7 @@ def sweep(
     config: ConfigPath = QUICKSTART,
     debug: Debug = False,
 ) -> int:
-    """Try a grid over loss, beta and learning rate; of the points that pass, the surest gain becomes the challenger."""
+    """Try a grid over loss, beta and learning rate; the surest gain of those that pass becomes the challenger."""
     wanted = load_config(config, overrides(flags))
     grid = build_grid(losses=losses, betas=betas, learning_rates=learning_rates)
     console = _begin(config, wanted, debug)

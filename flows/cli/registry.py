@@ -69,7 +69,7 @@ def smoke_command(
     model_name: ModelName = MODEL_NAME,
     alias: Annotated[str, Parameter(help="Alias of the version to test")] = CHAMPION,
 ) -> int:
-    """Test a registered model: exit 0 if it generates text of the reward that its evaluation recorded, 3 if not."""
+    """Test a registered model: exit 0 if its texts get the reward that its evaluation recorded, 3 if not."""
     quieten()
     with servers_for_a_flow():
         from flows.smoke import smoke

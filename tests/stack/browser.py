@@ -115,7 +115,7 @@ def fill_as_json(page: "Page", values: str) -> None:
 
 
 def move_alias(page: "Page", alias: str) -> None:
-    """Give an alias to the version on MLflow's page, with the pencil beside Aliases."""
+    """Give an alias to the version on MLflow's page, by the edit button beside Aliases."""
     page.locator("button[title='Add aliases'], button[title='Edit aliases']").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("combobox").fill(alias)

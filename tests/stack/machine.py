@@ -50,7 +50,7 @@ class Machine:
             self._headers["Authorization"] = "Basic " + b64encode(passwords.prefect.encode()).decode()
 
     def api(self, path: str, body: Any = None, method: str = "") -> Any:
-        """A call to Prefect's API, tried again while the server is away."""
+        """A call to Prefect's API, tried again while the server is unreachable."""
         data = None if body is None else json.dumps(body).encode()
         method = method or ("GET" if body is None else "POST")
         request = urllib.request.Request(f"{self.prefect}/api/{path}", data, self._headers, method=method)
@@ -82,14 +82,14 @@ class Machine:
         self.api(f"flow_runs/{run}/set_state", {"state": state, "force": kind == "SCHEDULED"})
 
     def retry(self, run: str) -> None:
-        """Press Retry, once a crash was told by all who tell of it: the worker's second word would end the retry."""
+        """Press Retry, once the crash was reported twice: the worker's report would end an earlier retry."""
 
-        def told_twice() -> bool:
+        def reported_twice() -> bool:
             states = self.api(f"flow_run_states/?flow_run_id={run}")
             return [state["type"] for state in states].count("CRASHED") > 1
 
-        with suppress(AssertionError):  # one killed with its worker is told of once
-            wait_for(told_twice, 20, "the second word")
+        with suppress(AssertionError):  # one killed with its worker is reported once
+            wait_for(reported_twice, 20, "the second report")
         self.set_state(run, "SCHEDULED", "AwaitingRetry")
 
     def kind(self, run: str) -> str:

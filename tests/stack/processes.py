@@ -115,5 +115,5 @@ def wait_until(ready: Callable[[], bool], what: str, child: Any = None, log: Pat
         if ready():
             return
         time.sleep(0.2)
-    told = log.read_text("utf-8", errors="replace")[-3_000:] if log else ""
-    pytest.fail(f"{what} did not get ready; the end of its log:\n{told}")
+    tail = log.read_text("utf-8", errors="replace")[-3_000:] if log else ""
+    pytest.fail(f"{what} did not get ready; the end of its log:\n{tail}")

@@ -58,15 +58,15 @@ class Stack:
             self.process = subprocess.Popen(
                 [*COMMAND, "up", *ports], env=self.env, cwd=PROJECT, stdout=output, stderr=output, text=True
             )
-        until(lambda: answers(self.address("prefect")) and answers(self.address("mlflow")), ANSWERS_WITHIN, self.told)
+        until(lambda: answers(self.address("prefect")) and answers(self.address("mlflow")), ANSWERS_WITHIN, self.output)
         return time.monotonic() - started
 
     def ready(self) -> None:
         """Wait until it says what to click; the worker is known by then."""
-        until(lambda: "Ctrl-C stops everything" in self.told(), READY_WITHIN, self.told)
-        until(lambda: self.run("status").returncode == 0, 20, self.told)
+        until(lambda: "Ctrl-C stops everything" in self.output(), READY_WITHIN, self.output)
+        until(lambda: self.run("status").returncode == 0, 20, self.output)
 
-    def told(self) -> str:
+    def output(self) -> str:
         return self.outputs[-1].read_text()
 
     def state(self) -> State | None:
@@ -96,10 +96,10 @@ class Stack:
         return self.process.wait(ENDS_WITHIN)
 
 
-def until(condition: Callable[[], bool], within: float, told: Callable[[], str] = str) -> None:
+def until(condition: Callable[[], bool], within: float, output: Callable[[], str] = str) -> None:
     ends = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < ends, f"it did not come about within {within} s\n{told()}"
+        assert time.monotonic() < ends, f"it did not come about within {within} s\n{output()}"
         time.sleep(0.2)
 
 
@@ -142,7 +142,7 @@ def test_the_bootstrap_was_applied(stack: Stack) -> None:
 def test_the_weekly_retraining_is_queued(stack: Stack) -> None:
     """With SQLAlchemy 2.1 Prefect 3.8's scheduler fails at every round, and nothing but its log says so."""
     queued = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "deployments": {"name": {"any_": ["retrain"]}}}
-    until(lambda: stack.prefect("/flow_runs/count", queued, "POST") > 0, 60, stack.told)
+    until(lambda: stack.prefect("/flow_runs/count", queued, "POST") > 0, 60, stack.output)
 
 
 def test_status_shows_what_runs(stack: Stack) -> None:
@@ -181,18 +181,18 @@ def test_a_server_that_dies_is_started_again(stack: Stack) -> None:
     (server,) = [pid for pid in marked(stack.home) if "flows.stack.prefect_app" in name_of(pid)]
     os.kill(server, signal.SIGKILL)
     until(lambda: not answers(f"{stack.address('prefect')}/api/health"), 10)
-    until(lambda: answers(f"{stack.address('prefect')}/api/health"), ANSWERS_WITHIN, stack.told)
-    assert "prefect ended with code -9" in stack.told()
-    until(lambda: stack.run("status").returncode == 0, 60, stack.told)
+    until(lambda: answers(f"{stack.address('prefect')}/api/health"), ANSWERS_WITHIN, stack.output)
+    assert "prefect ended with code -9" in stack.output()
+    until(lambda: stack.run("status").returncode == 0, 60, stack.output)
 
 
 def test_ctrl_c_ends_runs_at_work_and_leaves_no_process_and_the_next_up_finds_everything(stack: Stack) -> None:
     (stack.home / "waiting.py").write_text(SLOW)
     flow_run = start_slow_run(stack)
-    until(lambda: stack.prefect(f"/flow_runs/{flow_run}")["state"]["type"] == "RUNNING", 60, stack.told)
+    until(lambda: stack.prefect(f"/flow_runs/{flow_run}")["state"]["type"] == "RUNNING", 60, stack.output)
     assert any("prefect" in name_of(pid) and "engine" in name_of(pid) for pid in marked(stack.home))
 
-    assert stack.end(signal.SIGINT) == 0, stack.told()
+    assert stack.end(signal.SIGINT) == 0, stack.output()
     assert {pid: name_of(pid) for pid in marked(stack.home)} == {}
     assert stack.state() is None
     assert stack.run("status").returncode == 1

@@ -1,4 +1,4 @@
-"""A real MLflow server and a real receiver: an alias moved as MLflow's page moves it, and forged calls."""
+"""A real MLflow server and a real receiver: an alias set as MLflow's page sets it, and forged calls."""
 
 import json
 import os
@@ -86,14 +86,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         connection._place = before
 
 
-def stands_within(name: str, wanted: Aliases) -> float:
-    """Seconds until the registry stands as wanted."""
+def aliases_within(name: str, wanted: Aliases) -> float:
+    """Seconds until the aliases are as wanted."""
     started = time.monotonic()
     while time.monotonic() - started < WITHIN:
         if read_aliases(name) == wanted:
             return time.monotonic() - started
         time.sleep(0.1)
-    pytest.fail(f"{name} stands as {read_aliases(name)}, not {wanted}, after {WITHIN:.0f} s")
+    pytest.fail(f"{name} has {read_aliases(name)}, not {wanted}, after {WITHIN:.0f} s")
 
 
 def tags_within(name: str, version: str, decision: str) -> dict[str, str]:
@@ -115,17 +115,17 @@ def test_an_alias_moved_by_hand_is_taken_over_or_moved_back(place: Place, figure
     unknown = make_version(name, record=False, alias="unknown")
 
     versions.set_alias(name, "champion", "1")
-    seconds = stands_within(name, Aliases("1", None, "2", "1"))
+    seconds = aliases_within(name, Aliases("1", None, "2", "1"))
     figures("champion set by hand, passed", seconds, "nothing")
     versions.set_alias(name, "champion", "2")
-    stands_within(name, Aliases("2", "1", None, "2"))
+    aliases_within(name, Aliases("2", "1", None, "2"))
     tags = tags_within(name, "2", "promoted")
     assert (tags["promotion.approver"], tags["promotion.previous"]) == ("by hand in MLflow", "1")
 
     for version, reason in ((failed, "kl_per_token"), (unknown, "no readable record")):
         versions.set_alias(name, "champion", version.version)
         tags = tags_within(name, version.version, "reverted")
-        figures(f"champion set by hand, {reason}", stands_within(name, Aliases("2", "1", None, "2")), "nothing")
+        figures(f"champion set by hand, {reason}", aliases_within(name, Aliases("2", "1", None, "2")), "nothing")
         assert reason in tags["promotion.reason"]
 
 
@@ -134,7 +134,7 @@ def test_an_alias_of_another_name_moves_nothing(place: Place) -> None:
     make_version(name)
     versions.set_alias(name, "staging", "1")
     versions.set_alias(name, "champion", "1")
-    stands_within(name, Aliases("1", None, None, "1"))
+    aliases_within(name, Aliases("1", None, None, "1"))
     assert set(versions.get_version(name, "1").aliases) == {"champion", "staging"}
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stack
 
-HEARD_WITHIN = 20.0  # seconds
+WITHIN = 20.0  # seconds
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_version_that_passed_becomes_champion_and_is_smoke_tested(
     began = now()
     move_alias(page, "champion")
 
-    seconds = wait_for(reviews.settled, HEARD_WITHIN, "the receiver's answer")
+    seconds = wait_for(reviews.settled, WITHIN, "the receiver's answer")
     assert reviews.aliases()["champion"] == version
     assert reviews.aliases()["previous"] == champion
     tags = reviews.tags(version)
@@ -55,7 +55,7 @@ def test_a_version_that_passed_becomes_champion_and_is_smoke_tested(
     page.get_by_text("promotion.decision").wait_for()
     picture(page, "mlflow-promoted")
     reviews.smoke_tested(began)
-    figures("promoted with MLflow's pencil", seconds, "until the receiver had tagged it")
+    figures("promoted in MLflow's page", seconds, "until the receiver had tagged it")
 
 
 def test_a_version_that_did_not_pass_loses_the_alias_again(
@@ -65,17 +65,17 @@ def test_a_version_that_did_not_pass_loses_the_alias_again(
     began = now()
     move_alias(page, "champion")
 
-    seconds = wait_for(lambda: "promotion.decision" in reviews.tags(ungated), HEARD_WITHIN, "the receiver's answer")
-    seconds += wait_for(lambda: reviews.aliases()["champion"] == champion, HEARD_WITHIN, "the old champion")
+    seconds = wait_for(lambda: "promotion.decision" in reviews.tags(ungated), WITHIN, "the receiver's answer")
+    seconds += wait_for(lambda: reviews.aliases()["champion"] == champion, WITHIN, "the old champion")
     tags = reviews.tags(ungated)
     assert tags["promotion.decision"] == "reverted"
     assert "never passed the gates" in tags["promotion.reason"]
     assert tags["promotion.approver"] == "by hand in MLflow"
-    wait_for(lambda: len(events(stack, "plumbline.promotion.reverted", began)) == 1, HEARD_WITHIN, "the event")
+    wait_for(lambda: len(events(stack, "plumbline.promotion.reverted", began)) == 1, WITHIN, "the event")
     (event,) = events(stack, "plumbline.promotion.reverted", began)
     assert event["payload"]["model_name"] == NAME
     assert (event["payload"]["version"], event["payload"]["champion"]) == (ungated, champion)
     page.reload()
     page.get_by_text("it never passed the gates").first.wait_for()
     picture(page, "mlflow-reverted")
-    figures("ungated, with MLflow's pencil", seconds, "until the alias was back")
+    figures("ungated, in MLflow's page", seconds, "until the alias was back")
