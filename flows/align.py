@@ -19,7 +19,7 @@ from tasks.home import home, prepare_environment, tracking_uri
 from tasks.pipeline import PIPELINE
 from tasks.publishing import log_model, record_run, show_result
 from tasks.registry import runs
-from tasks.registry import versions as model_registry
+from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
 from tasks.stages import compute
 from tasks.stopping import stopping_as_one
@@ -96,7 +96,7 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
 
     Registered models are loaded into local folders first; the record names them as they were given.
     """
-    config, lineage = model_registry.with_local_models(given, home() / "models")
+    config, lineage = with_local_models(given, home() / "models")
     runs.tag(run_id, lineage)
     PIPELINE.require_usable(config)
     require_gates()

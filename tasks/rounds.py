@@ -11,7 +11,7 @@ from alignment.errors import ModelError
 from alignment.rows import MODEL
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
-from tasks.registry import models, records, versions
+from tasks.registry import downloads, models, records, versions
 from tasks.registry.aliases import locked
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
@@ -44,7 +44,7 @@ def excluded_prompts(config: AlignConfig) -> str:
     if not used:
         return ""
     ordered = sorted(used)
-    file = home() / "rounds" / versions.folder_name(config.registry.model_name) / f"used-{digest(ordered)[:12]}.txt"
+    file = home() / "rounds" / downloads.folder_name(config.registry.model_name) / f"used-{digest(ordered)[:12]}.txt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")

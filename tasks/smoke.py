@@ -15,7 +15,7 @@ from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score,
 from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks.home import home
-from tasks.registry import records, versions
+from tasks.registry import downloads, records, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
 
 READ = ("seed", "data", "base", "reward", "prompts", "sampling")  # of the configuration: what writing and scoring need
@@ -43,7 +43,7 @@ def load_version(name: str, alias: str) -> Subject:
     version = versions.find_alias(name, alias)
     if version is None:
         raise ModelError(f"models:/{name}@{alias}: no version has this alias; promote one first, or name another alias")
-    folder = versions.local_model(version.uri, home() / "models")
+    folder = downloads.local_model(version.uri, home() / "models")
     bare = Subject(name=name, version=version.version, folder=folder, prompts=("",) * UNPROMPTED, config=AlignConfig())
     tags = versions.find_run_tags(version.run_id) if version.run_id else None
     if tags is None or not versions.was_judged(version.run_id):
@@ -52,7 +52,7 @@ def load_version(name: str, alias: str) -> Subject:
         config, report, rows = records.read_record(version.run_id, READ)
     except RecordError:  # written by hand
         return bare
-    local, _ = versions.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
+    local, _ = downloads.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(row.prompt for row in rows)
     return bare.model_copy(update={"config": local, "report": report, "prompts": prompts})
 

@@ -22,7 +22,9 @@ MAY_NOT_IMPORT = {
     "tasks": {"flows", "torch", "great_expectations"},
     "flows": {"torch", "transformers", "pandas", "mlflow", "great_expectations"},
 }
-IMPORT_MLFLOW = {f"tasks.registry.{name}" for name in ("connection", "models", "records", "runs", "versions")}
+IMPORT_MLFLOW = {
+    f"tasks.registry.{name}" for name in ("connection", "downloads", "models", "records", "runs", "versions")
+}
 MODULE = re.compile(rf"({'|'.join(ROOMS)})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
 MEGABYTE = 1_000_000
 LINES = 350

@@ -95,7 +95,7 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     quieten(debug)
     from flows.cli.planning import plan_table
     from tasks.registry import runs
-    from tasks.registry.versions import with_local_models
+    from tasks.registry.downloads import with_local_models
 
     runs.configure(tracking_uri(), home() / "artifacts")
     local, _ = with_local_models(wanted, home() / "models")

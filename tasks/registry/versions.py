@@ -1,17 +1,11 @@
-"""The versions in MLflow's model registry: created, found by tag or alias, tagged, and downloaded as local folders."""
+"""The versions in MLflow's model registry: created, found by tag, alias or address, and tagged."""
 
 import re
-import shutil
-import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from alignment.config import AlignConfig
 from alignment.errors import ModelError
-from alignment.stages.store import digest, disk_errors
+from alignment.stages.store import digest
 from tasks.registry.connection import client, error_code, fluent, guard, place
 from tasks.registry.records import REPORT
 
@@ -206,97 +200,8 @@ def drop_alias(name: str, alias: str) -> None:
         client().delete_registered_model_alias(name, alias)
 
 
-def resolve_model_uri(uri: str) -> str:
-    """`models:/name@alias` -> `models:/name/3`, which a later promotion does not move.
-
-    Raises ModelError if the address is malformed, or the model, the version or the alias does not exist.
-    """
-    return uri if LOGGED.fullmatch(uri) else _resolve(uri).uri
-
-
-def export_model(uri: str, folder: Path) -> None:
-    """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
-
-    Raises ModelError if the model does not exist, is not a transformers model, or its weights are not safetensors, and
-    StoreError if the disk refuses.
-    """
-    from mlflow.artifacts import download_artifacts
-
-    resolved = resolve_model_uri(uri)
-    where = folder.parent
-    with disk_errors(folder, where):
-        where.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=where) as temporary:
-            with guard(), disk_errors(folder, where), fluent():
-                root = Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
-            _copy_weights(uri, root, folder)
-
-
-def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, dict[str, str]]:
-    """The config with each `models:/…` model downloaded below `folder` and replaced by its path; and lineage tags.
-
-    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias resolved to.
-    """
-    changed: dict[str, Any] = {}
-    tags: dict[str, str] = {}
-    for field, group in (("base", config.base), ("reward", config.reward)):
-        if group.model.startswith("models:/"):
-            tags[f"plumbline.{field}"], path = _local(group.model, folder)
-            changed[field] = group.model_copy(update={"model": str(path)})
-    if config.evaluation.anchor.startswith("models:/"):
-        tags["plumbline.anchor"], path = _local(config.evaluation.anchor, folder)
-        changed["evaluation"] = config.evaluation.model_copy(update={"anchor": str(path)})
-    return config.model_copy(update=changed), tags
-
-
-def folder_name(name: str) -> str:
-    """A folder name for a registered model: short, and different for every name on every file system."""
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{digest(name)[:16]}"
-
-
-def local_model(uri: str, folder: Path) -> Path:
-    """The local copy of a registered model below `folder`, downloaded if missing. Raises as `export_model` does."""
-    return _local(uri, folder)[1]
-
-
-def _local(uri: str, folder: Path) -> tuple[str, Path]:
-    """A model's address without an alias, and its local copy, whose path no model of another registry shares."""
-    if LOGGED.fullmatch(uri):
-        resolved, target = uri, folder / uri.removeprefix("models:/")
-    else:
-        version = _resolve(uri)
-        resolved, target = version.uri, folder / folder_name(version.name) / f"{version.version}-{version.identity}"
-    if not target.exists():
-        draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
-        try:
-            export_model(resolved, draft)
-            try:
-                draft.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return resolved, target
-
-
-def _copy_weights(uri: str, root: Path, folder: Path) -> None:
-    """Copy what MLflow keeps in two folders into one, as it was logged."""
-    parts = [root / "model", *sorted((root / "components").glob("*"))]
-    files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise ModelError(
-            f"{uri}: no safetensors weights in it; log it with mlflow.transformers from a `save_pretrained` folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        for file in (file for file in files if file.is_relative_to(part)):
-            target = folder / file.relative_to(part)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-
-
-def _resolve(uri: str) -> RegisteredVersion:
+def resolve(uri: str) -> RegisteredVersion:
+    """The version at an address with a number or an alias. Raises ModelError if there is none."""
     from mlflow.exceptions import MlflowException
 
     match = REGISTERED.fullmatch(uri)

@@ -11,7 +11,7 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.errors import ModelError
 from flows.align import AlignResult
 from flows.retrain import retrain
-from tasks.registry import versions
+from tasks.registry import downloads, versions
 from tests.flows.small import OPEN_GATES, SMALL
 from tests.registered import register
 
@@ -129,7 +129,7 @@ def test_the_anchor_is_registered_once_and_is_no_candidate(story: Story, client:
 
 
 def test_the_anchor_s_weights_are_the_first_base_s(story: Story, at_home: Path, tmp_path: Path) -> None:
-    versions.export_model(f"models:/{NAME}@anchor", tmp_path / "anchor")
+    downloads.export_model(f"models:/{NAME}@anchor", tmp_path / "anchor")
     lineage = json.loads(_artifact(at_home, story.first.run_id, "lineage.json"))
     base = Path(lineage["base"]["path"]) / "model" / "model.safetensors"
     assert (tmp_path / "anchor" / "model.safetensors").read_bytes() == base.read_bytes()

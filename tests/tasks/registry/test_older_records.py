@@ -9,7 +9,7 @@ from alignment.config import PromotionConfig
 from alignment.errors import NewerRecordError
 from alignment.judging.report import SCHEMA
 from tasks import smoke
-from tasks.registry import promotion, records, versions
+from tasks.registry import downloads, promotion, records, versions
 from tasks.registry.aliases import read_aliases
 from tasks.registry.candidates import card
 from tasks.registry.promotion import find_candidate, make_champion, reconcile, restore_previous
@@ -62,7 +62,7 @@ def test_a_version_of_an_older_release_is_compared_with_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version("smoked", record=SCHEMA_1, alias="champion")
-    monkeypatch.setattr(versions, "local_model", lambda *_: tmp_path)
+    monkeypatch.setattr(downloads, "local_model", lambda *_: tmp_path)
     subject = smoke.load_version.fn("smoked", "champion")
     assert subject.report is not None
     assert subject.report.prompts == 256
@@ -99,6 +99,6 @@ def test_a_smoke_test_of_a_newer_record_says_what_to_do(
     newer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version("smoked-ahead", record=newer, alias="champion")
-    monkeypatch.setattr(versions, "local_model", lambda *_: tmp_path)
+    monkeypatch.setattr(downloads, "local_model", lambda *_: tmp_path)
     with pytest.raises(NewerRecordError, match="upgrade Plumbline"):
         smoke.load_version.fn("smoked-ahead", "champion")
