@@ -63,3 +63,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "text" if isinstance(values, str) else type(values).__name__
         raise ConfigError(f"config {path}: holds a {kind}, expected names with values, a line each")
     return values
+
+
+def read_value(text: str) -> Any:
+    """A list in brackets or a mapping in braces as YAML writes it, with values as texts; any other text is itself.
+
+    Raises ConfigError where brackets or braces hold no YAML.
+    """
+    if not text.strip().startswith(("[", "{")):
+        return text
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not readable as YAML ({' '.join(str(error).split())[:160]})") from error

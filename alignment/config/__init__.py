@@ -1,13 +1,14 @@
 """The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
 
 from alignment.config.group import Group
-from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig
-from alignment.config.loading import build_config, build_grid, flatten, load_config, merge
+from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig, SourceConfig
+from alignment.config.loading import RENAMED, build_config, build_grid, flatten, load_config, merge
 from alignment.config.outcome import EvaluationConfig, GatesConfig, GridConfig, PromotionConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, Precision, SamplingConfig, ValidationConfig
 from alignment.config.whole import AlignConfig
 
 __all__ = [
+    "RENAMED",
     "AlignConfig",
     "BaseConfig",
     "DPOConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "RegistryConfig",
     "RewardConfig",
     "SamplingConfig",
+    "SourceConfig",
     "ValidationConfig",
     "build_config",
     "build_grid",

@@ -1,13 +1,14 @@
 """A group of fields of the configuration, and how kinds of other packages add groups of their own to it."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
 from alignment.errors import ConfigError
 from alignment.kinds import Kinds
+from alignment.yaml_file import read_value
 
 
 class Group(BaseModel):
@@ -23,6 +24,19 @@ class Group(BaseModel):
         if wanted is not bool and any(isinstance(part, bool) for part in parts):
             raise PydanticCustomError("truth", "Input should not be true or false")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_may_be_texts(cls, value: Any, info: ValidationInfo) -> Any:
+        """A flag is one text: `[a, b]` or `{a: 1}` as YAML has it, or the only element of a list; empty for none."""
+        wanted = get_origin(cls.model_fields[str(info.field_name)].annotation)
+        if not isinstance(value, str) or wanted not in (tuple, dict):
+            return value
+        try:
+            found = read_value(value) if value else wanted()
+        except ConfigError as error:
+            raise PydanticCustomError("yaml", "{reason}", {"reason": str(error)}) from error
+        return [found] if wanted is tuple and isinstance(found, str) else found
 
 
 G = TypeVar("G", bound=Group)

@@ -1,8 +1,9 @@
 """What a run starts from: data, base model, reward, prompts."""
 
-from typing import Annotated, Self
+import json
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import Group, at_most, multiple, open_to
 from alignment.kinds import PROMPTS, REWARDS
@@ -10,16 +11,30 @@ from alignment.kinds import PROMPTS, REWARDS
 MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to train one here from `data`"
 
 
+class SourceConfig(Group):
+    """One of several sources of data, and its share of the rows."""
+
+    path: str = Field(min_length=1, description="What `data.path` takes")
+    weight: float = Field(1.0, gt=0, le=1_000_000, description="Share of the rows, relative to the other weights")
+
+
 class DataConfig(Group):
-    """Labelled text: trains the base and reward model where asked to, and gives the prompts."""
+    """The rows that a run starts from: they give the prompts, and train the base and reward model where asked to."""
 
     path: str = Field(
         "grammar",
         min_length=1,
-        description="`grammar` (built in), a .parquet/.csv/.jsonl file, or a dataset's name on the hub",
+        description="`grammar` (built in), a .parquet/.csv/.jsonl file, a folder of such files, `glob:` and a pattern, "
+        "or a dataset's name on the hub",
+    )
+    mixture: tuple[SourceConfig, ...] = Field(
+        (), description="Several sources in place of `path`, each with its share of the rows: {path, weight}"
+    )
+    columns: tuple[str, ...] = Field(
+        (), description="Further columns to keep with each row; a function that gives the reward is passed them by name"
     )
     split: str = Field("train", min_length=1, description="Split to read, for a dataset from the hub")
-    text_column: str = Field("text", min_length=1, description="Column that holds the text")
+    text_column: str = Field("text", min_length=1, description="Column that holds the text, the prompt or the messages")
     label_column: str = Field(
         "label", description="Column that holds the class; empty where there is none and no reward model is trained"
     )
@@ -95,10 +110,32 @@ class RewardConfig(Group):
 
 @open_to(PROMPTS)
 class PromptsConfig(Group):
-    """How texts become prompts, and which of them are held out."""
+    """How rows become prompts, and which of them are held out."""
 
-    mode: Annotated[str, PROMPTS] = Field(
-        "first_tokens", description="`first_tokens` of each text, or the `empty` prompt (BOS alone)"
+    source: Annotated[str, PROMPTS] = Field(
+        "first_tokens",
+        description="The `first_tokens` of each text, the `empty` prompt (BOS alone), the whole text of the `column`, "
+        "chat `messages`, or the prompts of given `pairs`",
+    )
+    system: str = Field("", description="System prompt of chats that bring none; empty: none")
+    chat_template: str = Field("", description="File with a chat template (Jinja); empty: the tokenizer's own")
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="Further variables for the chat template, such as {enable_thinking: false}"
+    )
+    max_tokens: int = Field(
+        0,
+        ge=0,
+        le=131_072,
+        description="Longest whole prompt in tokens; 0: what sampling.total_tokens leaves beside a completion of "
+        "sampling.new_tokens_max tokens, or of half of it",
+    )
+    too_long: Literal["drop", "keep_end", "keep_start"] = Field(
+        "drop",
+        description="What becomes of a longer one: dropped and counted, or cut to its end (of a chat: its last turns) "
+        "or to its start",
+    )
+    eval_path: str = Field(
+        "", description="Rows for the evaluation's prompts, as data.path takes them; empty: eval_fraction of data's"
     )
     tokens_min: int = Field(
         8,
@@ -125,6 +162,19 @@ class PromptsConfig(Group):
         0.25, gt=0, lt=1, description="Part of all prompts held out, chosen by the hash of their token ids"
     )
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _as_json(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A YAML file's values are texts: one that is JSON, such as `false` or `3`, is what it says there."""
+        return {name: _json_or_text(value) if isinstance(value, str) else value for name, value in values.items()}
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         return at_most(at_most(self, "prompts", "tokens_min", "tokens_max"), "prompts", "min_chars", "max_chars")
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

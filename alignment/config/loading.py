@@ -6,10 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError as PydanticError
 
+from alignment.config.group import Group
 from alignment.config.outcome import GridConfig
 from alignment.config.whole import AlignConfig
 from alignment.errors import ConfigError
 from alignment.yaml_file import read_yaml
+
+RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source"}
+"""The dotted names of fields that earlier releases had, each with what it is called now."""
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
@@ -49,14 +53,15 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 def flatten(config: AlignConfig) -> dict[str, Any]:
     """Every field under its dotted name (`dpo.beta`), as MLflow's params and the flags spell it."""
 
-    def fields(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    def fields(group: Group, values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, value in values.items():
-            if isinstance(value, Mapping):
-                yield from fields(value, f"{prefix}{name}.")
+            below = getattr(group, name)
+            if isinstance(below, Group):
+                yield from fields(below, value, f"{prefix}{name}.")
             else:
                 yield f"{prefix}{name}", value
 
-    return dict(fields(config.model_dump(), ""))
+    return dict(fields(config, config.model_dump(), ""))
 
 
 def _explain(item: Any) -> str:
@@ -72,6 +77,8 @@ def _explain(item: Any) -> str:
 def _did_you_mean(location: tuple[Any, ...]) -> str:
     from difflib import get_close_matches
 
+    if now := RENAMED.get(".".join(map(str, location))):
+        return f": it is called `{now}` now"
     group: Any = AlignConfig
     for part in location[:-1]:
         group = getattr(group, "model_fields", {}).get(str(part))

@@ -36,6 +36,9 @@ class SamplingConfig(Group):
         le=1,
         description="Keep the smallest set of tokens with this probability; 1 keeps all, as an unbiased KL needs",
     )
+    stop: tuple[str, ...] = Field(
+        (), description="Texts that end a completion, which is cut before the first token that one of them begins in"
+    )
     batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
     shard_prompts: int = Field(
         128, ge=1, le=1_000_000, description="Prompts per shard; a finished shard survives a crash"

@@ -29,7 +29,7 @@ class AlignConfig(Group):
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> Self:
-        longest = 1 if self.prompts.mode == "empty" else self.prompts.tokens_max
+        longest = 1 if self.prompts.source == "empty" else self.prompts.tokens_max
         if longest >= self.sampling.total_tokens:
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} leaves no room after prompts of {longest} tokens"

@@ -47,7 +47,7 @@ PromptSource = Callable[[Callable[[], list[str]], "Loaded", AlignConfig, Collect
 
 
 def prompt_source(name: str) -> Callable[[PromptSource], PromptSource]:
-    """Register `(texts, base, config, excluded) -> Prompts` under its name in `prompts.mode`.
+    """Register `(texts, base, config, excluded) -> Prompts` under its name in `prompts.source`.
 
     `texts` is called for the texts, where they are needed; prompts with an `excluded` id are on neither side.
     """

@@ -187,7 +187,7 @@ def _made_of(config: AlignConfig) -> str:
         if prompts.tokens_min == prompts.tokens_max
         else f"{prompts.tokens_min}–{prompts.tokens_max}"
     )
-    cut = "BOS alone" if prompts.mode == "empty" else f"the first {span} tokens of a text"
+    cut = "BOS alone" if prompts.source == "empty" else f"the first {span} tokens of a text"
     rows = [
         ("Base", "trained here from the data" if config.base.model == "train" else config.base.model),
         (

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from alignment.config import AlignConfig, Group
+from alignment.config import RENAMED, AlignConfig, Group
 from alignment.errors import NewerRecordError, RecordError
 from alignment.judging.report import SCHEMA, EvalReport, SampleRow
 
@@ -37,9 +37,6 @@ NEEDED = {
     "delta": ("reward_gain", "reward_gain_ci", "win_rate", "perplexity_ratio", "kl_per_token", "reward_sd_ratio"),
 }
 """The figures that every report has: gates, cards and the smoke test read them by their names."""
-
-RENAMED: Mapping[str, str] = {}
-"""The dotted names of the configuration's fields in older records that are called otherwise now, each with that."""
 
 
 def read_report(text: str, source: str = "report.json") -> EvalReport:

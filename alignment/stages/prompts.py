@@ -13,7 +13,7 @@ from alignment.stages.stage import MODELS, stage
     needs=("texts", "base"),
     reads=prompts_source,
     makes=lambda c: f"up to {c.prompts.count:,} to train on, {c.prompts.eval_count:,} held out",
-    uses=lambda c: [(SOURCES, c.prompts.mode)],
+    uses=lambda c: [(SOURCES, c.prompts.source)],
     libraries=MODELS,
 )
 def prompts(job: Job) -> Counts:
@@ -22,7 +22,7 @@ def prompts(job: Job) -> Counts:
 
     config = job.config
     loaded = base_model(job)
-    found: Prompts = SOURCES.get(config.prompts.mode)(
+    found: Prompts = SOURCES.get(config.prompts.source)(
         lambda: [row["text"] for row in TEXTS.read(job.inputs["texts"], ["text"])],
         loaded,
         config,

@@ -70,7 +70,7 @@ def anchor_source(config: AlignConfig) -> Any:
 
 def prompts_source(config: AlignConfig) -> Any:
     """The settings of the prompts, and the ids that are excluded, wherever their file lies."""
-    settings = fields_of(config.prompts, config.prompts.mode, without={"exclude"})
+    settings = fields_of(config.prompts, config.prompts.source, without={"exclude"})
     excluded = digest(sorted(prompts.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
     return {"prompts": settings, "excluded": excluded, "seed": config.seed}
 

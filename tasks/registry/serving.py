@@ -57,7 +57,7 @@ def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "Generat
 
 def new_tokens(config: AlignConfig) -> int:
     """The most tokens that followed the longest prompt in training."""
-    longest = 1 if config.prompts.mode == "empty" else config.prompts.tokens_max
+    longest = 1 if config.prompts.source == "empty" else config.prompts.tokens_max
     return config.sampling.new_tokens_max or config.sampling.total_tokens - longest
 
 

@@ -247,7 +247,7 @@ def test_a_refusal_is_the_users_to_mend():
 
 
 def test_the_empty_prompt_is_one_token_long_whatever_the_bounds_on_texts_say():
-    config = build_config({"prompts": {"mode": "empty", "tokens_max": 64}, "sampling": {"total_tokens": 2}})
+    config = build_config({"prompts": {"source": "empty", "tokens_max": 64}, "sampling": {"total_tokens": 2}})
     assert config.sampling.total_tokens == 2
 
 
@@ -453,7 +453,7 @@ def test_every_field_has_a_one_line_description_and_a_literal_default(name, info
     assert info.description
     assert "\n" not in info.description
     assert info.default_factory is None
-    assert isinstance(info.default, str | int | float)
+    assert isinstance(info.default, str | int | float) or info.default in ((), {})
 
 
 def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices():
@@ -464,15 +464,40 @@ def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices
         and not (schema.keys() & {"minimum", "exclusiveMinimum"} and schema.keys() & {"maximum", "exclusiveMaximum"})
     ]
     free = [
-        name for name, schema in SCHEMAS if schema["type"] == "string" and not schema.keys() & {"minLength", "enum"}
+        name
+        for name, schema in SCHEMAS
+        if schema["type"] == "string" and not schema.keys() & {"minLength", "enum"} and schema["default"] != ""
     ]
     assert unbounded == []
-    empty_is_none = ["data.label_column", "data.negative_label", "prompts.exclude", "evaluation.anchor"]
-    assert free == empty_is_none
+    assert free == ["data.label_column"]  # it may be empty though its default is not; elsewhere empty is the default
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("", ()), ("END", ("END",)), ("[a, 'b, c']", ("a", "b, c")), (["x"], ("x",)), ("[1, no]", ("1", "no"))],
+)
+def test_a_list_may_be_given_as_a_text_as_a_flag_gives_it(given, found):
+    assert build_config({"sampling": {"stop": given}}).sampling.stop == found
+
+
+def test_a_mapping_given_as_text_holds_json_values_where_they_are_json():
+    given = "{enable_thinking: false, depth: 3, style: plain}"
+    found = build_config({"prompts": {"chat_template_kwargs": given}}).prompts.chat_template_kwargs
+    assert found == {"enable_thinking": False, "depth": 3, "style": "plain"}
+
+
+def test_brackets_that_hold_no_yaml_are_one_line():
+    with pytest.raises(ConfigError, match=r"sampling\.stop = '\[a': not readable as YAML"):
+        build_config({"sampling": {"stop": "[a"}})
+
+
+def test_a_field_of_an_earlier_release_is_named_with_what_it_is_called_now():
+    with pytest.raises(ConfigError, match=r"unknown field `prompts\.mode`: it is called `prompts\.source` now"):
+        build_config({"prompts": {"mode": "empty"}})
 
 
 def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
-    assert all(schema["type"] in {"integer", "number", "string", "boolean"} for _, schema in SCHEMAS)
+    assert {schema["type"] for _, schema in SCHEMAS} == {"integer", "number", "string", "boolean", "array", "object"}
     assert all(issubclass(model, Group) for model in GROUPS.values())
 
 
@@ -486,8 +511,8 @@ def test_a_choice_is_one_of_the_kinds_that_are_registered():
         if isinstance(kinds, Kinds)
     }
     assert chosen == dict.fromkeys(
-        ["reward.kind", "prompts.mode", "sampling.engine", "pairs.source", "pairs.strategy", "dpo.trainer", "dpo.loss",
-         "evaluation.judge"],
+        ["reward.kind", "prompts.source", "sampling.engine", "pairs.source", "pairs.strategy", "dpo.trainer",
+         "dpo.loss", "evaluation.judge"],
         True,
     )  # fmt: skip
 

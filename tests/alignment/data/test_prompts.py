@@ -227,8 +227,8 @@ def test_too_few_held_out_prompts_are_refused_whatever_was_used():
 
 
 def test_the_empty_prompt_goes_on_with_ids_that_no_round_has_used():
-    config = PromptsConfig(mode="empty", count=3, eval_count=2)
-    both = empty([7], PromptsConfig(mode="empty", count=6, eval_count=2))
+    config = PromptsConfig(source="empty", count=3, eval_count=2)
+    both = empty([7], PromptsConfig(source="empty", count=6, eval_count=2))
     first = empty([7], config)
     second = empty([7], config, {prompt.id for prompt in first.train})
     assert [*first.train, *second.train] == both.train
@@ -257,7 +257,7 @@ def test_a_list_that_cannot_be_read_is_refused_in_one_line(tmp_path, content):
 
 
 def test_the_empty_prompt_is_bos_alone_under_ids_of_its_own():
-    found = empty([7], PromptsConfig(mode="empty", count=3, eval_count=2))
+    found = empty([7], PromptsConfig(source="empty", count=3, eval_count=2))
     assert [prompt.ids for prompt in [*found.train, *found.held_out]] == [(7,)] * 5
     assert len({prompt.id for prompt in [*found.train, *found.held_out]}) == 5
     assert [prompt.split for prompt in [*found.train, *found.held_out]] == ["train"] * 3 + ["eval"] * 2

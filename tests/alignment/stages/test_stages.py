@@ -118,7 +118,7 @@ def test_a_model_that_is_given_is_copied_whole(chain, base_folder, reward_folder
 
 
 def test_the_empty_prompt_is_written_as_no_text(chain, tmp_path):
-    empty = chain.other(tmp_path, prompts={"mode": "empty"})
+    empty = chain.other(tmp_path, prompts={"source": "empty"})
     found = read_rows(empty.run("prompts") / "prompts.parquet")
     assert {(tuple(row["prompt_ids"]), row["prompt"]) for row in found} == {((0,), "")}
     assert empty.counts["prompts"] == {"train": PROMPTS, "eval": HELD_OUT}
