@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignment.errors import InputError, PlumblineError
-from flows.cli import pipeline, registry, stack
+from flows.cli import importing, pipeline, registry, stack
 from flows.cli.output import make_steady
 from tasks.addresses import shown
 from tasks.home import prepare_environment
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 for name, command in COMMANDS.items():
     app.command(command, name=name)
+app.command(importing.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
