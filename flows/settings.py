@@ -1,10 +1,12 @@
 """The settings files in flows/configs, and how those of a promotion are read."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from alignment.config import PromotionConfig, RegistryConfig
+from alignment.config import AlignConfig, PromotionConfig, RegistryConfig, build_config
 from alignment.errors import ConfigError
 from alignment.yaml_file import read_yaml
 
@@ -15,8 +17,29 @@ PROMOTION = CONFIGS / "promotion.yaml"
 MODEL_NAME = RegistryConfig().model_name
 
 
+def find_config(path: str | Path) -> Path:
+    """The file of a configuration: the one at `path`, else the one of this name in flows/configs; ending optional."""
+    given = Path(path)
+    if given.exists() or given.parent != Path():
+        return given
+    found = [place for place in (CONFIGS / given.name, CONFIGS / f"{given.name}.yaml") if place.is_file()]
+    return found[0] if found else given
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
+    """Read a configuration from a YAML file, or from a shipped one by its name, such as `quickstart.yaml`.
+
+    `overrides` are laid over it, nested as the YAML is: `{"dpo": {"beta": 0.3}}`. Raises ConfigError where the file is
+    missing, is not YAML, or a field is unknown or out of bounds.
+    """
+    file = find_config(path)
+    shown = file.name if file.parent == CONFIGS else str(file)
+    return build_config(read_yaml(file), source=shown, overrides=overrides)
+
+
 def load_promotion(path: Path) -> PromotionConfig:
     """Read a promotion's settings from a YAML file. Raises ConfigError if they cannot be read or are not valid."""
+    path = find_config(path)
     try:
         return PromotionConfig.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -19,17 +19,37 @@ RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source"}
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
     """Read a YAML file and lay `overrides` (nested as the YAML is) over it.
 
-    Raises ConfigError if the file is missing, is not YAML, or holds an unknown field or a value out of bounds.
+    Raises ConfigError if the file is missing, is not YAML, or holds an unknown field or a value out of bounds; what is
+    wrong with an override is not said of the file.
     """
-    return build_config(merge(read_yaml(Path(path)), overrides or {}), source=str(path))
+    return build_config(read_yaml(Path(path)), source=str(path), overrides=overrides or {})
 
 
-def build_config(values: Mapping[str, Any], source: str = "config") -> AlignConfig:
-    """Validate nested values; raises ConfigError with one line that names each bad field, its value and its bound."""
+def build_config(
+    values: Mapping[str, Any], source: str = "config", overrides: Mapping[str, Any] | None = None
+) -> AlignConfig:
+    """Validate nested values, `overrides` laid over them.
+
+    Raises ConfigError with one line that names each bad field, its value and its bound, and `source` before those that
+    do not come from the overrides.
+    """
     try:
-        return AlignConfig.model_validate(dict(values))
+        return AlignConfig.model_validate(merge(values, overrides or {}))
     except PydanticError as error:
-        raise ConfigError(f"{source}: {'; '.join(_explain(item) for item in error.errors())}") from error
+        found = [_explain(item) for item in error.errors()]
+    known = _faults(values) if overrides else found
+    faults = [fault for fault in found if fault not in known]
+    if theirs := [fault for fault in found if fault in known]:
+        faults.append(f"{source}: {'; '.join(theirs)}")
+    raise ConfigError("; ".join(faults))
+
+
+def _faults(values: Mapping[str, Any]) -> list[str]:
+    try:
+        AlignConfig.model_validate(dict(values))
+    except PydanticError as error:
+        return [_explain(item) for item in error.errors()]
+    return []
 
 
 def build_grid(**values: Any) -> GridConfig:

@@ -1,5 +1,6 @@
 """The flags of the commands, made from the configuration: one optional flag per field, a text until it is checked."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
 
 from cyclopts import Parameter
@@ -13,8 +14,10 @@ from alignment.kinds import Kinds
 def _text(info: FieldInfo) -> Any:
     names = next((kinds.names() for kinds in info.metadata if isinstance(kinds, Kinds)), ())
     names = names or (get_args(info.annotation) if get_origin(info.annotation) is Literal else ())
-    choices = f": {', '.join(names)}" if names else ""
-    return (str | None, Field(None, description=f"{info.description}{choices} [{info.default}]"))
+    told = str(info.description)
+    missing = [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told)]
+    choices = "" if not missing else f"; or {', '.join(missing)}" if missing != list(names) else f": {', '.join(names)}"
+    return (str | None, Field(None, description=f"{told}{choices} [{info.default}]"))
 
 
 def _flags(group: type[Group]) -> type[BaseModel]:

@@ -7,16 +7,21 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from alignment.config import AlignConfig, build_grid, load_config
+from alignment.config import AlignConfig, build_grid
 from alignment.errors import REFUSED
 from flows.cli.console import make_console, quieten
 from flows.cli.flags import Flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
-from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
+from flows.settings import QUICKSTART, QUICKSTART_RETRAIN, load_config
 from tasks.home import home, store, tracking_uri
 
-ConfigPath = Annotated[Path, Parameter(help="YAML file with the configuration [quickstart.yaml]", show_default=False)]
+ConfigPath = Annotated[
+    Path,
+    Parameter(
+        help="YAML file with the configuration, or the name of a shipped one [quickstart.yaml]", show_default=False
+    ),
+]
 RetrainConfigPath = Annotated[
     Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
 ]
@@ -106,8 +111,16 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
     quieten(debug)
     console = make_console()
-    console.print(f"[bold]plumbline[/bold] {escape(config.stem)}, seed {wanted.seed}\n", highlight=False)
+    console.print(f"[bold]plumbline[/bold] {escape(heading(config, wanted))}, seed {wanted.seed}\n", highlight=False)
     return console
+
+
+def heading(config: Path, wanted: AlignConfig) -> str:
+    """What a run is about: the name of its configuration, or of its data where the default's was replaced by flags."""
+    data = ", ".join(source.path for source in wanted.data.mixture) or wanted.data.path
+    if config not in (QUICKSTART, QUICKSTART_RETRAIN) or data == "grammar":
+        return config.stem
+    return f"{data}, with the settings of {config.name}"
 
 
 def _groups(wanted: AlignConfig) -> dict[str, Any]:

@@ -9,10 +9,20 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticError
 
-from alignment.config import AlignConfig, GridConfig, Group, build_config, build_grid, flatten, load_config, merge
+from alignment.config import (
+    AlignConfig,
+    DPOConfig,
+    GridConfig,
+    Group,
+    build_config,
+    build_grid,
+    flatten,
+    load_config,
+    merge,
+)
 from alignment.errors import ConfigError, InputError
 from alignment.kinds import Kinds
-from flows.cli.flags import Flags, overrides
+from flows.cli.flags import Flags, _text, overrides
 
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
 CONFIGS = sorted(path for path in SHIPPED.glob("*.yaml") if path.stem != "promotion")  # that one configures no run
@@ -387,12 +397,43 @@ def test_no_flags_change_nothing(tmp_path):
     assert overrides(flags()) == {}
 
 
-def test_a_flag_out_of_bounds_is_refused_where_the_file_is(tmp_path):
+def test_a_flag_out_of_bounds_is_no_fault_of_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("")
+    path.write_text("dpo: {steps: 0}")
     with pytest.raises(ConfigError) as raised:
         load_config(path, overrides(flags(dpo={"beta": "11"})))
-    assert str(raised.value) == f"{path}: dpo.beta = '11': input should be less than or equal to 10"
+    assert str(raised.value) == (
+        "dpo.beta = '11': input should be less than or equal to 10; "
+        f"{path}: dpo.steps = '0': input should be greater than or equal to 1"
+    )
+
+
+def test_what_a_flag_contradicts_is_no_fault_of_the_file_either(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("prompts: {tokens_max: 30}")
+    with pytest.raises(ConfigError, match=r"^sampling\.total_tokens = 20 leaves no room"):
+        load_config(path, overrides(flags(seed="1", sampling={"total_tokens": "20"})))
+    path.write_text("prompts: {tokens_max: 30}\nsampling: {total_tokens: 20}")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: sampling\.total_tokens = 20 leaves no room"):
+        load_config(path, overrides(flags(seed="1")))
+
+
+def test_a_flag_mends_what_is_wrong_in_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("dpo: {beta: 11}")
+    assert load_config(path, overrides(flags(dpo={"beta": "1"}))).dpo.beta == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "described"),
+    [
+        (DPOConfig.model_fields["loss"], "Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels) [hinge]"),
+        (DPOConfig.model_fields["optimizer"], "Optimiser: adamw, rmsprop [adamw]"),
+    ],
+    ids=["described-already", "listed"],
+)
+def test_a_flag_lists_its_choices_once(field, described):
+    assert _text(field)[1].description == described
 
 
 def test_there_is_a_flag_for_every_field():

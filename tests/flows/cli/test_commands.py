@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alignment.config import merge
+from alignment.config import build_config, merge
 from tests.flows.small import OPEN_GATES, SMALL
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -295,6 +295,24 @@ def test_ctrl_c_says_how_to_go_on(plumbline: Callable[..., Outcome], monkeypatch
     found = plumbline("status")
     assert found.code == 130
     assert found.err == "plumbline: interrupted; finished stages stay in the store, run again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "told"),
+    [
+        ("quickstart.yaml", {}, "quickstart"),
+        ("mine.yaml", {"path": "reviews.csv"}, "mine"),
+        ("quickstart.yaml", {"path": "reviews.csv"}, "reviews.csv, with the settings of quickstart.yaml"),
+        ("quickstart.yaml", {"mixture": [{"path": "a"}, {"path": "b"}]}, "a, b, with the settings of quickstart.yaml"),
+    ],
+)
+def test_a_run_is_headed_by_its_file_or_by_the_data_that_flags_put_into_the_default(
+    config: str, data: dict[str, Any], told: str
+) -> None:
+    from flows.cli.pipeline import heading
+    from flows.settings import find_config
+
+    assert heading(find_config(config), build_config({"data": data})) == told
 
 
 @pytest.mark.parametrize(
