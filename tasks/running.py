@@ -104,6 +104,7 @@ def run_stage(
                 digests={name: ref.digest for name, ref in needed.items()},
                 out=out,
                 work=store().work(folder, key),
+                kept=store().kept,
                 progress=progress,
                 on_row=on_row,
                 read=made_of["config"],

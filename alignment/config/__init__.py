@@ -1,7 +1,16 @@
 """The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
 
 from alignment.config.group import Group
-from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig, SourceConfig
+from alignment.config.inputs import (
+    BaseConfig,
+    DataConfig,
+    PromptsConfig,
+    RewardConfig,
+    RewardFields,
+    RewardPart,
+    SourceConfig,
+)
+from alignment.config.judge import JudgeConfig
 from alignment.config.loading import RENAMED, build_config, build_grid, flatten, load_config, merge
 from alignment.config.outcome import EvaluationConfig, GatesConfig, GridConfig, PromotionConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, Precision, SamplingConfig, ValidationConfig
@@ -17,12 +26,15 @@ __all__ = [
     "GatesConfig",
     "GridConfig",
     "Group",
+    "JudgeConfig",
     "PairsConfig",
     "Precision",
     "PromotionConfig",
     "PromptsConfig",
     "RegistryConfig",
     "RewardConfig",
+    "RewardFields",
+    "RewardPart",
     "SamplingConfig",
     "SourceConfig",
     "ValidationConfig",

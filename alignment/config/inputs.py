@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import Group, at_most, multiple, open_to
+from alignment.config.judge import JudgeConfig
 from alignment.kinds import PROMPTS, REWARDS
 
 MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to train one here from `data`"
@@ -79,8 +80,8 @@ class BaseConfig(Group):
 
 
 @open_to(REWARDS)
-class RewardConfig(Group):
-    """The reward model: a sequence classifier whose raw logit of the positive class labels the pairs."""
+class RewardFields(Group):
+    """What describes one reward."""
 
     kind: Annotated[str, REWARDS] = Field("classifier", description="What scores a text")
     model: str = Field("train", min_length=1, description=f"Reward model: {MODEL_SOURCE}")
@@ -91,6 +92,35 @@ class RewardConfig(Group):
         coerce_numbers_to_str=True,
         description="Name of the class to reward, or its index where no class is named so; `auto` takes POSITIVE, or a "
         "scalar head",
+    )
+    reads: Literal["auto", "whole", "completion", "chat"] = Field(
+        "auto",
+        description="What a classifier reads: the `whole` text, the `completion` alone, or the conversation by the "
+        "reward model's own `chat` template; `auto` takes the last for chats, where it has one",
+    )
+    function: str = Field(
+        "",
+        description="For the kind `function`: the name of an installed one, or FILE.py:NAME on the command line or in "
+        "YAML, relative to the current directory",
+    )
+    judge: JudgeConfig = Field(JudgeConfig(), description="The kind `judge`: a model behind an endpoint")
+
+
+class RewardPart(RewardFields):
+    """One of several rewards, under a name of its own."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$", description="What the report and MLflow call it: letters, digits, - _"
+    )
+    weight: float = Field(1.0, ge=-1_000_000, le=1_000_000, description="What it is multiplied by in the sum")
+    normalise: bool = Field(False, description="Divide it by its SD on the base's samples before it is weighted")
+
+
+class RewardConfig(RewardFields):
+    """What scores a text, and so labels the pairs."""
+
+    parts: tuple[RewardPart, ...] = Field(
+        (), description="For the kind `sum`: {name, weight, normalise} of each reward, with its own kind and settings"
     )
     layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
     width: int = Field(64, ge=8, le=16_384, description="Embedding width, when trained here")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
+from alignment.config.inputs import RewardPart
 from alignment.kinds import GATES, JUDGES, LOSSES
 
 
@@ -24,6 +25,9 @@ class EvaluationConfig(Group):
         "",
         description="The first base of several rounds, to which the drift is measured too: a hub name, a local folder, "
         "or `models:/name@alias`; empty measures none",
+    )
+    gold: tuple[RewardPart, ...] = Field(
+        (), description="Second judges that label nothing, as reward.parts has them; each one's gain is in the report"
     )
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 

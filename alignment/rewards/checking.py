@@ -1,33 +1,39 @@
-"""The scores of samples by a reward of any kind: one finite number for each, or an error that names the text."""
+"""The scores of samples by a reward of any kind: a finite number or none for each, or an error that names the text."""
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from alignment.errors import ScoreError
-from alignment.rewards.protocol import Progress, Reward, Scores
+from alignment.rewards.protocol import Reward, Scores, Scoring
 
 
-def score(kind: Reward, folder: Path, samples: Sequence[Mapping[str, Any]], progress: Progress | None = None) -> Scores:
-    """What `kind.score` gives, as plain numbers.
+def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
+    """What `kind.score` gives, as plain numbers, and None for a sample without a score.
 
     Raises ScoreError where there are more or fewer than samples, or one is NaN or infinite.
     """
-    found = kind.score(folder, samples, progress)
-    values = [float(value) for value in found.values]
-    if len(values) != len(samples):
+    found = kind.score(samples, work)
+    texts = [sample["text"] for sample in samples]
+    name = type(kind).__name__
+    parts = {part: _plain(values, texts, f"{name}, {part},") for part, values in found.parts.items()}
+    return Scores(_plain(found.values, texts, name), found.truncated, parts)
+
+
+def _plain(values: Sequence[float | None], texts: Sequence[str], name: str) -> list[float | None]:
+    plain = [None if value is None else float(value) for value in values]
+    if len(plain) != len(texts):
         raise ScoreError(
-            f"reward: {type(kind).__name__} gave {len(values)} scores for {len(samples)} samples; it has to give one "
-            "for each, in their order"
+            f"reward: {name} gave {len(plain)} scores for {len(texts)} samples; it has to give one for each, in their "
+            "order"
         )
-    require_finite(values, [sample["text"] for sample in samples])
-    return Scores(values, found.truncated)
+    require_finite(plain, texts)
+    return plain
 
 
-def require_finite(values: Sequence[float], texts: Sequence[str]) -> None:
+def require_finite(values: Sequence[float | None], texts: Sequence[str]) -> None:
     """Raise ScoreError, naming the first text, where a score is NaN or infinite."""
-    bad = [index for index, value in enumerate(values) if not math.isfinite(value)]
+    bad = [index for index, value in enumerate(values) if value is not None and not math.isfinite(value)]
     if bad:
         raise ScoreError(
             f"reward: {len(bad)} of {len(values)} scores are not finite, the first for {texts[bad[0]][:80]!r}; "

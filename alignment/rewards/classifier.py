@@ -1,7 +1,6 @@
 """The reward `classifier`: the raw logit of the class to reward, by a sequence classifier."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from alignment.errors import ModelError
 from alignment.logits import class_logits
 from alignment.models import Loaded, load_reward, using
 from alignment.rewards.checking import require_finite
-from alignment.rewards.protocol import Progress, Scores, reward
+from alignment.rewards.protocol import Progress, Scores, Scoring, reward
 from alignment.rows import MODEL
 
 NO_LIMIT = 10**9  # tokens
@@ -26,16 +25,16 @@ class Classifier:
         """`reward.positive_class` names the class to reward."""
         self.config = config.reward
 
-    def score(self, folder: Path, samples: Sequence[Mapping[str, Any]], progress: Progress | None = None) -> Scores:
+    def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
         """The logit of each text, prompt included, and how many texts are longer than the model reads.
 
         Raises ModelError where the class to reward is unknown, and as `score_texts` does.
         """
-        loaded = load_reward(folder / MODEL, name=f"reward.model {self.config.model}")
+        loaded = load_reward(work.folder / MODEL, name=f"reward.model {self.config.model}")
         column = positive_class(loaded.model.config, self.config.positive_class)
         texts = [sample["text"] for sample in samples]
         batch_size = self.config.batch_size * 8  # nothing is kept for a backward pass
-        values = score_texts(loaded, texts, column=column, batch_size=batch_size, progress=progress)
+        values = score_texts(loaded, texts, column=column, batch_size=batch_size, progress=work.progress)
         return Scores(values.tolist(), count_truncated(loaded, texts))
 
 

@@ -6,7 +6,7 @@ the scoring then makes no model anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,25 +19,44 @@ Made = TypeVar("Made", bound="type[Reward]")
 
 
 @dataclass(frozen=True)
-class Scores:
-    """One number per sample, in their order, and how many of the texts were read in part only."""
+class Scoring:
+    """What a reward scores with.
 
-    values: Sequence[float]
+    `folder` is that of the stage `reward`, which holds what the kind's `@reward_model` wrote, and is empty where there
+    is none. What costs money or hours is written to `kept`, a folder that outlives runs and that all runs of a home
+    share, so that a crash never pays twice. `progress` takes (done, total).
+    """
+
+    folder: Path
+    kept: Path
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One number per sample, in their order, and how many of the texts were read in part only.
+
+    None where a sample got no score: it is counted and left out, and never taken for zero. `parts` are the scores that
+    a sum was made of, by name, each in the samples' order.
+    """
+
+    values: Sequence[float | None]
     truncated: int = 0
+    parts: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 class Reward(Protocol):
     """A kind of reward; `@reward("name")` registers the class, under the name that `reward.kind` takes."""
 
     def __init__(self, config: AlignConfig) -> None:
-        """Settings are the configuration's; nothing is loaded yet."""
+        """Settings are those of `config.reward`; nothing is loaded yet."""
 
-    def score(self, folder: Path, samples: Sequence[Mapping[str, Any]], progress: Progress | None = None) -> Scores:
+    def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
         """The reward of each sample: the higher, the better; the score of one may not depend on the others.
 
-        A sample has at least `prompt` and `text`, the whole text with the prompt. `folder` is that of the stage
-        `reward`, which holds what the kind's `@reward_model` wrote, and is empty where there is none. `progress` takes
-        (done, total). Stages call `alignment.rewards.checking.score`, which refuses scores that are not finite.
+        A sample has `prompt`, `completion` and `text`, which is both; `messages`, the prompt as a list of messages, or
+        none where it is no chat; `columns`, further columns of its row by name; `ids`, the completion's token ids, and
+        `finished`. Stages call `alignment.rewards.checking.score`, which refuses scores that are not finite.
         """
         ...
 

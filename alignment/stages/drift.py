@@ -32,9 +32,9 @@ def drift(job: Job) -> Counts:
     folder, name = job.inputs["anchor"] / MODEL, f"evaluation.anchor {job.config.evaluation.anchor}"
     loaded = models.load_base(folder, precision=job.config.sampling.precision, name=name)
     rows = evaluating.write_held_out(job, loaded)
-    scored, _ = rewards_of(job, rows)
+    scored = rewards_of(job, rows)
     loaded = models.load_base(folder, name=name)
-    for row, reward, logprob in zip(rows, scored, logprobs(job, loaded, rows), strict=True):
+    for row, reward, logprob in zip(rows, scored.values, logprobs(job, loaded, rows), strict=True):
         row |= {"reward": reward, "base_logprob": logprob}
     EVALUATED.write(job.out, rows)
     ANCHORED.write(

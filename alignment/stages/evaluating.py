@@ -59,8 +59,8 @@ def evaluate(job: Job, writer: str) -> Counts:
         for row, logprob in zip(inexact, logprobs(job, own, inexact), strict=True):
             row |= {"logprob": logprob, "exact_logprob": True}
     of_base = [row["logprob"] for row in rows] if is_base else logprobs(job, base_model(job), rows)
-    rewards, truncated = rewards_of(job, rows)
-    for row, logprob, reward in zip(rows, of_base, rewards, strict=True):
+    scored = rewards_of(job, rows)
+    for row, logprob, reward in zip(rows, of_base, scored.values, strict=True):
         row |= {"base_logprob": logprob, "reward": reward}
     figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows], job.config.evaluation)
     judged = {f"{JUDGED}{figure}": list(found) for figure, found in figures.items()}
@@ -70,7 +70,7 @@ def evaluate(job: Job, writer: str) -> Counts:
         dict.fromkeys(judged, pa.float64()),
     )
     prompts = len({row["prompt_id"] for row in rows})
-    return count_finished(rows) | {"prompts": prompts, "scored_in_part": truncated}
+    return count_finished(rows) | {"prompts": prompts, "scored_in_part": scored.truncated}
 
 
 def write_held_out(job: Job, loaded: "Loaded") -> list[Sample]:

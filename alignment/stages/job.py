@@ -19,7 +19,8 @@ class Job:
     """What a stage works with.
 
     `inputs` and `digests` are the folders of the finished stages that it needs, and the hashes of their content; it
-    fills `out`, and what it keeps in `work` survives a crash. `progress` takes (done, total) and raises Interrupted to
+    fills `out`, and what it keeps in `work` survives a crash. `kept` outlives runs and is shared by all runs of a home:
+    what was paid for is kept there, and it decides no result. `progress` takes (done, total) and raises Interrupted to
     stop the work; `on_row` takes each row of training metrics. `read` is what the stage's `reads` gave when its key was
     made. `part` is the range of items, first to last (excluded), of a stage that is computed in parts; the merge of
     the parts finds their folders, in order, in `parts`.
@@ -29,6 +30,7 @@ class Job:
     inputs: Mapping[str, Path]
     out: Path
     work: Path
+    kept: Path
     digests: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = _silent
     on_row: Callable[[dict[str, float]], None] | None = None

@@ -21,6 +21,6 @@ from alignment.stages.stage import MODELS, stage
 def scores(job: Job) -> Counts:
     """The samples with their rewards; `truncated` counts those that the reward model reads in part."""
     rows = SAMPLES.read(job.inputs["samples"])
-    found, truncated = rewards_of(job, rows)
-    SCORES.write(job.out, ({**row, "reward": score} for row, score in zip(rows, found, strict=True)))
-    return {"scored": len(rows), "truncated": truncated}
+    found = rewards_of(job, rows)
+    SCORES.write(job.out, ({**row, "reward": score} for row, score in zip(rows, found.values, strict=True)))
+    return {"scored": len(rows), "truncated": found.truncated}

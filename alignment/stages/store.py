@@ -53,6 +53,11 @@ class Store:
         """Nothing is made below `root` before the first write."""
         self.root = root
 
+    @property
+    def kept(self) -> Path:
+        """A folder for what outlives runs, such as answers that were paid for; who writes to it makes it."""
+        return self.root / "kept"
+
     def find(self, stage: str, key: str) -> StageRef | None:
         """The finished stage with this key, or None. Raises StoreError where its manifest cannot be read."""
         folder = self._folder(stage, key)

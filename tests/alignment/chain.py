@@ -68,6 +68,7 @@ class Chain:
             needed,
             out,
             work,
+            self.root / "kept",
             {need: digest_folder(path) for need, path in needed.items()},
             progress,
             self.rows.append if name == "policy" else None,

@@ -27,14 +27,35 @@ from flows.cli.flags import Flags, _text, overrides
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
 CONFIGS = sorted(path for path in SHIPPED.glob("*.yaml") if path.stem != "promotion")  # that one configures no run
 GROUPS: dict[str, Any] = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
+
+
+def nested(groups: dict[str, Any]) -> dict[str, Any]:
+    """The groups of these groups by their dotted names, and so on."""
+    below = {
+        f"{group}.{name}": info.annotation
+        for group, model in groups.items()
+        for name, info in model.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Group)
+    }
+    return below and below | nested(below)
+
+
+NESTED_GROUPS = nested(GROUPS)
+EVERY_GROUP = GROUPS | NESTED_GROUPS
 FIELDS = [
-    *((f"{group}.{name}", info) for group, model in GROUPS.items() for name, info in model.model_fields.items()),
+    *(
+        (f"{group}.{name}", info)
+        for group, model in EVERY_GROUP.items()
+        for name, info in model.model_fields.items()
+        if f"{group}.{name}" not in NESTED_GROUPS
+    ),
     ("seed", AlignConfig.model_fields["seed"]),
 ]
 SCHEMAS = [
     (f"{group}.{name}", schema)
-    for group, model in GROUPS.items()
+    for group, model in EVERY_GROUP.items()
     for name, schema in model.model_json_schema()["properties"].items()
+    if f"{group}.{name}" not in NESTED_GROUPS
 ]
 
 
@@ -444,7 +465,7 @@ def test_there_is_a_flag_for_every_field():
         if name != "seed"
     }
     found = {f"{group}.{name}" for group, item in groups.items() for name in item.model_fields} | {"seed"}
-    assert found == set(flatten(AlignConfig()))
+    assert found - NESTED_GROUPS.keys() == {name for name in flatten(AlignConfig()) if name.count(".") < 2}
 
 
 NESTED = st.recursive(
@@ -484,8 +505,9 @@ def test_what_flatten_spells_builds_the_same_configuration():
     config = build_config({"seed": 5, "dpo": {"beta": 0.1, "loss": "ipo"}, "data": {"label_column": ""}})
     values: dict[str, Any] = {}
     for name, value in flatten(config).items():
-        group, _, field = name.rpartition(".")
-        values = merge(values, {group: {field: value}} if group else {field: value})
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        values = merge(values, value)
     assert build_config(values) == config
 
 
@@ -539,7 +561,7 @@ def test_a_field_of_an_earlier_release_is_named_with_what_it_is_called_now():
 
 def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
     assert {schema["type"] for _, schema in SCHEMAS} == {"integer", "number", "string", "boolean", "array", "object"}
-    assert all(issubclass(model, Group) for model in GROUPS.values())
+    assert all(issubclass(model, Group) for model in EVERY_GROUP.values())
 
 
 def test_a_choice_is_one_of_the_kinds_that_are_registered():
@@ -561,7 +583,7 @@ def test_a_choice_is_one_of_the_kinds_that_are_registered():
 def test_the_configuration_does_nothing_beside_checking_itself():
     """Its code is in no stage's key, only its values are: behaviour here could change a result unseen."""
     allowed = {"validate", "model_config"}
-    for group in (AlignConfig, *GROUPS.values()):
+    for group in (AlignConfig, *EVERY_GROUP.values()):
         found = group.__pydantic_decorators__
         decorated = {*found.validators, *found.field_validators, *found.root_validators, *found.model_validators}
         own = {name for name in vars(group) if not name.startswith(("__", "_abc", "model_"))}

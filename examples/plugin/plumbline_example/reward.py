@@ -1,11 +1,10 @@
 """The reward `brevity`: the closer to a number of words, the better; it needs no model."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from alignment.config import AlignConfig
-from alignment.rewards.protocol import Progress, Scores, reward
+from alignment.rewards.protocol import Scores, Scoring, reward
 
 
 @reward("brevity")
@@ -16,6 +15,6 @@ class Brevity:
         """Take the number of words from the configuration."""
         self.words = config.reward.brevity.words  # type: ignore[attr-defined] # a field that this package brings
 
-    def score(self, folder: Path, samples: Sequence[Mapping[str, Any]], progress: Progress | None = None) -> Scores:
-        """One score per sample; there is nothing in the folder."""
+    def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
+        """One score per sample; nothing was made for it, and nothing is kept."""
         return Scores([-abs(len(sample["text"].split()) - self.words) / self.words for sample in samples])

@@ -15,6 +15,7 @@ from alignment.errors import ModelError, ScoreError
 from alignment.kinds import REWARDS
 from alignment.models import Loaded
 from alignment.rewards.classifier import count_truncated, positive_class, score_texts
+from alignment.rewards.protocol import Scoring
 from tests.alignment.architectures import Spelling, build, tokenizer
 
 SOME = ["a fine film", "", "dull", "the plot was fine and the acting was dull", "猫", "fine"]
@@ -131,7 +132,7 @@ def test_it_is_the_reward_of_that_name_and_reads_the_stages_folder(reward, rewar
     samples = [{"prompt": "a", "text": "a fine film"}, {"prompt": "0", "text": "0123456789ABCDEF and more"}]
     told: list[tuple[int, int]] = []
     kind = REWARDS.get("classifier")(AlignConfig())
-    found = kind.score(tmp_path, samples, lambda done, total: told.append((done, total)))
+    found = kind.score(samples, Scoring(tmp_path, tmp_path, lambda done, total: told.append((done, total))))
     expected = score_texts(reward, [sample["text"] for sample in samples], column=1, batch_size=8)
     assert found.values == pytest.approx(expected.tolist(), abs=1e-6)
     assert (found.truncated, told) == (1, [(2, 2)])
@@ -143,7 +144,7 @@ def test_the_config_names_the_class_and_an_unknown_one_is_refused_with_the_model
 
     def score(wanted: str) -> float:
         kind = REWARDS.get("classifier")(build_config({"reward": {"positive_class": wanted}}))
-        return float(kind.score(tmp_path, samples).values[0])
+        return float(kind.score(samples, Scoring(tmp_path, tmp_path)).values[0])
 
     assert score("auto") == score("POSITIVE") == score("1") != score("NEGATIVE")
     assert "the reward model's classes are NEGATIVE, POSITIVE; set" in refusal(lambda: score("KIND"))

@@ -23,7 +23,7 @@ def make(root: Path, **reward: Any) -> dict[str, int]:
     for folder in (out, work, texts):
         folder.mkdir(parents=True)
     TEXTS.write(texts, ROWS)
-    counts: dict[str, int] = REWARD_MODELS.get("classifier")(Job(config, {"texts": texts}, out, work))
+    counts: dict[str, int] = REWARD_MODELS.get("classifier")(Job(config, {"texts": texts}, out, work, root / "kept"))
     return counts
 
 

@@ -9,7 +9,7 @@ from alignment.stages.job import Job
 
 @pytest.fixture
 def job(chain, tmp_path):
-    return Job(chain.config, {"base": chain.folders["base"]}, tmp_path, tmp_path)
+    return Job(chain.config, {"base": chain.folders["base"]}, tmp_path, tmp_path, tmp_path)
 
 
 def test_one_base_model_is_kept_between_shards(job):
