@@ -84,6 +84,11 @@ def place() -> Place:
     return _place or Place(tracking_uri(), home() / "artifacts")
 
 
+def is_new() -> bool:
+    """Whether MLflow is a database file that nobody has made yet, and that need not be made to find nothing in it."""
+    return (database := place().database) is not None and not database.exists()
+
+
 def client() -> Any:
     """A client of MLflow; the first call imports MLflow (seconds) and may create the database."""
     with guard():

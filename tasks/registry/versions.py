@@ -1,12 +1,13 @@
-"""The versions in MLflow's model registry: created, found by tag, alias or address, and tagged."""
+"""The versions in MLflow's model registry: created, found by tag, alias or address, listed, and tagged."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from alignment.errors import ModelError
 from alignment.stages.store import digest
-from tasks.registry.connection import client, error_code, fluent, guard, place
+from tasks.registry.connection import client, error_code, fluent, guard, is_new, place
 from tasks.registry.records import REPORT
 
 KEY = "plumbline.key"
@@ -29,6 +30,8 @@ class RegisteredVersion:
     """The address of the model that was registered, `models:/m-…`."""
     identity: str = ""
     """A hash that differs for every version, also for one of the same name and number in another registry."""
+    created: int = 0
+    """When it was registered, in milliseconds since 1970."""
 
     @property
     def uri(self) -> str:
@@ -95,15 +98,7 @@ def get_version(name: str, version: str) -> RegisteredVersion:
     """One version with its aliases. Raises TrackingError if there is none."""
     with guard():
         item = client().get_model_version(name, version)
-        return RegisteredVersion(
-            name=str(item.name),
-            version=str(item.version),
-            aliases=tuple(sorted(item.aliases)),
-            run_id=str(item.run_id or ""),
-            tags=dict(item.tags),
-            source=str(item.source or ""),
-            identity=digest([item.run_id, item.model_id, item.source, item.creation_timestamp])[:12],
-        )
+        return _version(item, item.aliases)
 
 
 def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
@@ -122,15 +117,44 @@ def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
 
 def models_with_tag(key: str) -> list[str]:
     """The names of the registered models that carry a tag."""
-    found: list[str] = []
-    token = None
     with guard():
-        while True:
-            page = client().search_registered_models(page_token=token)
-            found += [str(model.name) for model in page if key in model.tags]
-            token = page.token
-            if not token:
-                return found
+        return [str(model.name) for model in _pages(client().search_registered_models) if key in model.tags]
+
+
+def model_names() -> list[str]:
+    """The names of all registered models, sorted; none are there before MLflow's database is made."""
+    if is_new():
+        return []
+    with guard():
+        return sorted(str(model.name) for model in _pages(client().search_registered_models))
+
+
+def all_versions(name: str) -> list[RegisteredVersion]:
+    """Every version of `name`, the newest first; empty if there is no such model."""
+    model = None if is_new() else read_model(name)
+    if model is None:
+        return []
+    of_version: dict[str, list[str]] = {}
+    for alias, version in model[0].items():
+        of_version.setdefault(version, []).append(alias)
+    quote = '"' if "'" in name else "'"
+    with guard():
+        items = list(_pages(client().search_model_versions, filter_string=f"name = {quote}{name}{quote}"))
+    found = [_version(item, of_version.get(str(item.version), ())) for item in items]
+    return sorted(found, key=lambda version: -int(version.version))
+
+
+def find_run_metrics(run_id: str) -> dict[str, float]:
+    """The metrics of the run that a version came from; empty if that run does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    with guard():
+        try:
+            return dict(client().get_run(run_id).data.metrics)
+        except MlflowException as error:
+            if error_code(error) in NOT_THERE:
+                return {}
+            raise
 
 
 def find(name: str, version: str) -> RegisteredVersion | None:
@@ -220,6 +244,29 @@ def resolve(uri: str) -> RegisteredVersion:
         if found is not None:
             return found
         raise ModelError(f"{uri}: no such model in MLflow at {place().shown}; {_what_there_is(name)}")
+
+
+def _pages(search: Any, **wanted: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(page_token=token, **wanted)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _version(item: Any, aliases: Iterable[str]) -> RegisteredVersion:
+    return RegisteredVersion(
+        name=str(item.name),
+        version=str(item.version),
+        aliases=tuple(sorted(aliases)),
+        run_id=str(item.run_id or ""),
+        tags=dict(item.tags),
+        source=str(item.source or ""),
+        identity=digest([item.run_id, item.model_id, item.source, item.creation_timestamp])[:12],
+        created=int(item.creation_timestamp or 0),
+    )
 
 
 def _what_there_is(name: str) -> str:
