@@ -20,24 +20,35 @@ SAMPLE_TEXTS = "samples.json"
 
 
 class Text(TypedDict):
-    """A text with its label: 1 positive, 0 negative, -1 where no labels are asked for."""
+    """A text with its label: 1 positive, 0 negative, -1 where no labels are asked for.
+
+    `columns` are further columns of its row as a JSON object, empty where none are wanted. Of chats and of given pairs
+    the text is JSON as well: the messages, or a prompt as a string.
+    """
 
     text: str
     label: int
+    columns: str
 
 
 class Prompt(TypedDict):
-    """A prompt: its token ids, which its id is the hash of, their text, and the side that it is on."""
+    """A prompt: its token ids, which its id is the hash of, their text, and the side that it is on.
+
+    `messages` are those of a chat as JSON, empty for other prompts; `columns` as in `Text`.
+    """
 
     prompt_id: str
     prompt: str
     prompt_ids: list[int]
     split: Literal["train", "eval"]
+    messages: str
+    columns: str
 
 
 class Sample(TypedDict, total=False):
     """One completion of a prompt: token ids with the end token where it ended, and the whole text with the prompt.
 
+    `completion` is the text of the completion alone, without special tokens.
     `logprob` is log p(completion | prompt) under the model that wrote it, a sum in nats; exact where it was computed in
     fp32, as training and evaluation need it. `reward` is there once the sample was scored; `base_logprob`, under the
     base model (or the anchor in its place), and judged columns are there for samples of the evaluation.
@@ -49,6 +60,7 @@ class Sample(TypedDict, total=False):
     index: int
     ids: list[int]
     text: str
+    completion: str
     finished: bool
     logprob: float
     exact_logprob: bool
@@ -113,6 +125,7 @@ _SAMPLE = [
     ("index", pa.int64()),
     ("ids", _IDS),
     ("text", pa.string()),
+    ("completion", pa.string()),
     ("finished", pa.bool_()),
     ("logprob", pa.float64()),
     ("exact_logprob", pa.bool_()),
@@ -136,8 +149,11 @@ _PAIR = [
     ("exact_logprob", pa.bool_()),
 ]
 
-TEXTS: Table[Text] = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64())]))
-PROMPTS: Table[Prompt] = Table("prompts.parquet", pa.schema([*_PROMPT, ("split", pa.string())]))
+TEXTS: Table[Text] = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64()), ("columns", pa.string())]))
+PROMPTS: Table[Prompt] = Table(
+    "prompts.parquet",
+    pa.schema([*_PROMPT, ("split", pa.string()), ("messages", pa.string()), ("columns", pa.string())]),
+)
 SAMPLES: Table[Sample] = Table("samples.parquet", pa.schema(_SAMPLE))
 SCORES: Table[Sample] = Table("scores.parquet", pa.schema(_SCORED))
 PAIRS: Table[Pair] = Table("pairs.parquet", pa.schema(_PAIR))

@@ -6,7 +6,7 @@ from prefect import task
 
 from alignment.aliases import ANCHOR, CHAMPION
 from alignment.config import AlignConfig
-from alignment.data.prompts import read_ids
+from alignment.data.prompts.ids import read_ids
 from alignment.errors import ModelError
 from alignment.rows import MODEL
 from alignment.stages.store import StageRef, digest

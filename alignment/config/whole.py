@@ -8,7 +8,7 @@ from alignment.config.group import Group
 from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig
 from alignment.config.outcome import EvaluationConfig, GatesConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, SamplingConfig, ValidationConfig
-from alignment.kinds import REWARD_MODELS
+from alignment.kinds import PROMPTS, REWARD_MODELS
 
 
 class AlignConfig(Group):
@@ -29,11 +29,13 @@ class AlignConfig(Group):
 
     @model_validator(mode="after")
     def _room_for_a_completion(self) -> Self:
-        longest = 1 if self.prompts.source == "empty" else self.prompts.tokens_max
+        longest, field = {"empty": (1, "tokens_max"), "first_tokens": (self.prompts.tokens_max, "tokens_max")}.get(
+            self.prompts.source, (self.prompts.max_tokens, "max_tokens")
+        )
         if longest >= self.sampling.total_tokens:
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} leaves no room after prompts of {longest} tokens"
-                ": raise it, or lower prompts.tokens_max"
+                f": raise it, or lower prompts.{field}"
             )
         if self.base.model == "train" and self.sampling.total_tokens > self.base.context:
             raise ValueError(
@@ -52,8 +54,25 @@ class AlignConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _texts_to_train_on(self) -> Self:
+        chats = PROMPTS.origin(self.prompts.source).options.get("nested", False)
+        if chats and self.base.model == "train":
+            raise ValueError(
+                f"base.model = train learns from plain texts, and prompts.source = {self.prompts.source} reads chats or "
+                "pairs: give base.model an instruct model, a folder or a name on the hub"
+            )
+        if self.prompts.source == "messages" and self.prompts.too_long == "keep_start":
+            raise ValueError(
+                "prompts.too_long = keep_start would leave out a chat's last turn, which is to be answered: take "
+                "keep_end, which leaves out the oldest turns, or drop"
+            )
+        if self.data.mixture and "path" in self.data.model_fields_set and self.data.path != "grammar":
+            raise ValueError("data.path and data.mixture both name data: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _judge_knows_the_language(self) -> Self:
-        if self.evaluation.judge == "grammar" and self.data.path != "grammar":
+        if self.evaluation.judge == "grammar" and (self.data.path != "grammar" or self.data.mixture):
             raise ValueError(
                 f"evaluation.judge = grammar knows the built-in grammar alone, and data.path = {self.data.path} is not "
                 "it: pass --evaluation.judge none, or --config with a file that sets no judge"

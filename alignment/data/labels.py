@@ -43,7 +43,7 @@ class Classes:
 
     def __init__(self, config: DataConfig) -> None:
         """Without `data.negative_label`, what is not positive is negative; ConfigError where both are one value."""
-        self._asked = bool(config.label_column)
+        self.asked = bool(config.label_column)
         self._positive = value(config.positive_label)
         self._negative = value(config.negative_label) if config.negative_label.strip() else None
         self._values: dict[str, Decimal | str] = {}
@@ -57,7 +57,7 @@ class Classes:
 
     def of(self, spelling: str | None) -> int | None:
         """1 positive, 0 negative, -1 for neither, or where no labels are read; None where the label is missing."""
-        if not self._asked:
+        if not self.asked:
             return UNLABELLED
         if spelling is None or not spelling.strip():
             return None

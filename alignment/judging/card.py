@@ -187,7 +187,12 @@ def _made_of(config: AlignConfig) -> str:
         if prompts.tokens_min == prompts.tokens_max
         else f"{prompts.tokens_min}–{prompts.tokens_max}"
     )
-    cut = "BOS alone" if prompts.source == "empty" else f"the first {span} tokens of a text"
+    cut = {
+        "empty": "BOS alone",
+        "first_tokens": f"the first {span} tokens of a text",
+        "column": "whole texts",
+        "messages": "chats, by the model's chat template",
+    }.get(prompts.source, prompts.source)
     rows = [
         ("Base", "trained here from the data" if config.base.model == "train" else config.base.model),
         (

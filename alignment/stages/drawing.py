@@ -9,14 +9,15 @@ from alignment.stages.job import Counts, Job
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
+    from alignment.sampling.engine import Completion
 
 
 def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, purpose: str) -> list[Sample]:
     """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
 
     A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
-    the whole text, whether an end token ended it, and `logprob`: the sum over the completion, in nats, under the model
-    as it was loaded. Raises ModelError where the model cannot see so many tokens at once.
+    the whole text and the completion's, whether an end token ended it, and `logprob`: the sum over the completion, in
+    nats, under the model as it was loaded. Raises ModelError where the model cannot see so many tokens at once.
     """
     from alignment.models import require_context
     from alignment.sampling.engine import request
@@ -52,12 +53,20 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
             "index": index,
             "ids": completion.ids,
             "text": text,
+            "completion": completion_text(loaded, row["prompt"], text, completion),
             "finished": completion.finished,
             "logprob": completion.logprob,
             "exact_logprob": completion.exact,
         }
         for (row, index), completion, text in zip(wanted, drawn, decoded, strict=True)
     ]
+
+
+def completion_text(loaded: "Loaded", prompt: str, text: str, completion: "Completion") -> str:
+    """The text of a completion alone: what follows the prompt, or where that is no part of the whole, its tokens'."""
+    if text.startswith(prompt):
+        return text.removeprefix(prompt)
+    return loaded.decode([completion.ids], [completion.finished])[0]
 
 
 def count_finished(rows: Iterable[Sample]) -> Counts:

@@ -1,15 +1,18 @@
 """Stage `prompts`: prompts to train on and prompts that are held out, none on both sides."""
 
+from dataclasses import replace
+from functools import partial
+
 from alignment.kinds import PROMPTS as SOURCES
-from alignment.rows import PROMPTS, TEXTS
+from alignment.rows import PROMPTS, TEXTS, Text
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
-from alignment.stages.sources import prompts_source
+from alignment.stages.sources import prompts_source, wanted_rows
 from alignment.stages.stage import MODELS, stage
 
 
 @stage(
-    title="cut prompts",
+    title="make prompts",
     needs=("texts", "base"),
     reads=prompts_source,
     makes=lambda c: f"up to {c.prompts.count:,} to train on, {c.prompts.eval_count:,} held out",
@@ -17,18 +20,21 @@ from alignment.stages.stage import MODELS, stage
     libraries=MODELS,
 )
 def prompts(job: Job) -> Counts:
-    """The prompts of both sides; each begins as the base's tokenizer begins a text."""
-    from alignment.data.prompts import Prompts, read_ids
+    """The prompts of both sides, in token ids; their text is for people, without special tokens."""
+    from alignment.data.prompts.ids import read_ids
+    from alignment.data.prompts.source import Prompts, Rows
 
     config = job.config
     loaded = base_model(job)
     found: Prompts = SOURCES.get(config.prompts.source)(
-        lambda: [row["text"] for row in TEXTS.read(job.inputs["texts"], ["text"])],
+        Rows(
+            lambda: TEXTS.read(job.inputs["texts"]),
+            partial(_held_out, job) if config.prompts.eval_path else None,
+        ),
         loaded,
         config,
         read_ids(config.prompts.exclude) if config.prompts.exclude else set(),
     )
-    kept = [*found.train, *found.held_out]
     PROMPTS.write(
         job.out,
         (
@@ -37,8 +43,19 @@ def prompts(job: Job) -> Counts:
                 "prompt_ids": list(prompt.ids),
                 "prompt": loaded.decode([prompt.ids], [True])[0],
                 "split": prompt.split,
+                "messages": prompt.messages,
+                "columns": prompt.columns,
             }
-            for prompt in kept
+            for prompt in (*found.train, *found.held_out)
         ),
     )
     return found.counts
+
+
+def _held_out(job: Job) -> list[Text]:
+    """The rows of `prompts.eval_path`, all of them, with the columns that the data's rows have."""
+    from alignment.data.texts import load_texts
+
+    data = job.config.data.model_copy(update={"path": job.config.prompts.eval_path, "mixture": (), "rows": 0})
+    wanted = replace(wanted_rows(job.config, data), label="")
+    return load_texts(data, job.config.seed, cache=job.work, wanted=wanted)[0]

@@ -5,11 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from alignment import models
-from alignment.config import AlignConfig, Group
-from alignment.data import prompts, reading
+from alignment.config import AlignConfig, DataConfig, Group
+from alignment.data import reading
+from alignment.data.chat import read_template
+from alignment.data.prompts import ids
+from alignment.data.texts import GRAMMAR, sources_of
+from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
-from alignment.kinds import PAIRS, REWARDS
+from alignment.kinds import PAIRS, PROMPTS, REWARD_MODELS, REWARDS
 from alignment.stages.store import digest, digest_file
+
+PAIR_COLUMNS = ("chosen", "rejected")
+PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
+"""The columns of given pairs, as TRL names them: those that have to be there, and those that may."""
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
 """How files end that are no part of a model as it is loaded here: papers, pictures, and weights in other formats."""
@@ -69,25 +77,64 @@ def anchor_source(config: AlignConfig) -> Any:
 
 
 def prompts_source(config: AlignConfig) -> Any:
-    """The settings of the prompts, and the ids that are excluded, wherever their file lies."""
-    settings = fields_of(config.prompts, config.prompts.source, without={"exclude"})
-    excluded = digest(sorted(prompts.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
-    return {"prompts": settings, "excluded": excluded, "seed": config.seed}
+    """The settings of the prompts; of the files that they name, the content, wherever it lies."""
+    settings = fields_of(config.prompts, config.prompts.source, without={"exclude", "chat_template", "eval_path"})
+    excluded = digest(sorted(ids.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
+    template = digest(read_template(config.prompts.chat_template)) if config.prompts.chat_template else ""
+    held_out = _rows_of(config.prompts.eval_path, config) if config.prompts.eval_path else {}
+    room = {"total_tokens": config.sampling.total_tokens, "new_tokens_max": config.sampling.new_tokens_max}
+    return {
+        "prompts": settings | room,
+        "excluded": excluded,
+        "template": template,
+        "held_out": held_out,
+        "seed": config.seed,
+    }
 
 
 def data_source(config: AlignConfig) -> Any:
-    """What decides the texts: a file's format and content, wherever it lies, or a dataset's name and split."""
-    data, path = config.data.model_dump(), Path(config.data.path)
+    """What decides the rows: the files' formats and contents, wherever they lie, or a dataset's name and split."""
+    data = config.data.model_dump(exclude={"path", "mixture", "split"})
+    wanted = wanted_rows(config)
+    columns = {"columns": wanted.needed, "optional": wanted.optional, "nested": wanted.nested}
+    sources = [{"weight": source.weight} | _rows_of(source.path, config) for source in sources_of(config.data)]
+    return {"data": data | columns, "sources": sources, "seed": config.seed}
+
+
+def wanted_rows(config: AlignConfig, data: DataConfig | None = None) -> Wanted:
+    """The columns that are read: labels only where a model is trained on them, and all of a given pair's."""
+    data = data or config.data
+    chats = PROMPTS.origin(config.prompts.source).options.get("nested", False)
+    given = not pairs_are_sampled(config)
+    return Wanted(
+        data.path,
+        text=PAIR_COLUMNS[0] if given else data.text_column,
+        label=data.label_column if labels_are_read(config) else "",
+        columns=tuple(dict.fromkeys((*(PAIR_COLUMNS if given else ()), *data.columns))),
+        optional=PAIR_OPTIONS if given else (),
+        nested=chats or given,
+        split=data.split,
+    )
+
+
+def labels_are_read(config: AlignConfig) -> bool:
+    """Whether a model is trained on the labels of the rows."""
+    return config.reward.kind in REWARD_MODELS.names() and config.reward.model == "train"
+
+
+def _rows_of(path: str, config: AlignConfig) -> dict[str, Any]:
+    """The identity of one source of rows. Raises DataError where a file cannot be read."""
+    if path == GRAMMAR:
+        return {"path": path}
+    if not reading.is_local(path):
+        return {"path": path, "split": config.data.split}
     try:
-        if config.data.path != "grammar" and reading.is_file(config.data.path):
-            reading.require_file(path)
-            del data["path"], data["split"]
-            data |= {"format": reading.file_format(path), "content": digest_file(path)}
+        files = reading.files_of(path)
+        return {"files": sorted((digest_file(file), reading.file_format(file)) for file in files)}
     except OSError as error:
         raise DataError(
             f"data.path {path}: cannot be read ({error.strerror or error}); give a file that you may read"
         ) from error
-    return {"data": data, "seed": config.seed}
 
 
 def _content(source: str, kind: models.Kind) -> dict[str, str]:

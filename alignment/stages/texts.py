@@ -3,7 +3,7 @@
 from alignment.errors import DataError
 from alignment.rows import LABELS, TEXTS
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import data_source
+from alignment.stages.sources import data_source, wanted_rows
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
@@ -16,12 +16,12 @@ from alignment.stages.store import write_json
     libraries=("datasets", "pyarrow", "numpy"),
 )
 def texts(job: Job) -> Counts:
-    """Labelled texts, and what the label column holds. Raises DataError where a file changes while it is read."""
+    """Rows with their labels, and what the label column holds. Raises DataError where a file changes meanwhile."""
     from alignment.data.texts import load_texts
 
-    rows, counts, labels = load_texts(job.config.data, job.config.seed, cache=job.work)
+    rows, counts, labels = load_texts(job.config.data, job.config.seed, cache=job.work, wanted=wanted_rows(job.config))
     if data_source(job.config) != job.read:
-        raise DataError(f"data.path {job.config.data.path}: the file changed while it was read; run again")
+        raise DataError(f"data.path {job.config.data.path}: a file changed while it was read; run again")
     TEXTS.write(job.out, rows)
     write_json(job.out / LABELS, labels.model_dump())
     return counts

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig
 from alignment.conventions import Conventions, affixes, conventions
+from alignment.data.prompts.whole import longest_prompt
 from alignment.errors import ModelError
 from alignment.models import check_folder
 
@@ -57,8 +58,7 @@ def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "Generat
 
 def new_tokens(config: AlignConfig) -> int:
     """The most tokens that followed the longest prompt in training."""
-    longest = 1 if config.prompts.source == "empty" else config.prompts.tokens_max
-    return config.sampling.new_tokens_max or config.sampling.total_tokens - longest
+    return config.sampling.new_tokens_max or config.sampling.total_tokens - longest_prompt(config)
 
 
 def _fit_tokenizer(tokenizer: Any, found: Conventions) -> None:

@@ -20,12 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.config import DataConfig
-from alignment.data.reading import is_file, read_columns
+from alignment.data.reading import is_local, read_columns
+from alignment.data.texts import wanted_of
+from alignment.data.wanted import Wanted
 from alignment.errors import DataError
 
 ROWS = [(f"text number {index}", str(index % 2)) for index in range(10)]
 FRAME = pd.DataFrame({"text": [text for text, _ in ROWS], "label": [int(label) for _, label in ROWS]})
 ADVICE = "give a readable .parquet, .csv or .jsonl file, or the name of a dataset that the hub has"
+CHATS = ", or set prompts.source to messages if these are chats"
 QUOTING = "a field that holds a comma, a quote or a line break is written in double quotes, a quote in it twice"
 SHAPE = "write one whole object a line, or one array of objects"
 
@@ -49,7 +52,7 @@ def read(tmp_path: Path) -> Any:
         if isinstance(source, bytes):
             (tmp_path / name).write_bytes(source)
             source = tmp_path / name
-        found = read_columns(DataConfig(path=str(source), **data), tmp_path / "cache")
+        found = read_columns(wanted_of(DataConfig(path=str(source), **data)), tmp_path / "cache")
         return list(zip(found.texts, found.labels, strict=True))
 
     return read
@@ -139,8 +142,8 @@ def test_a_file_that_grows_while_it_is_read_is_refused(refusal, tmp_path, name, 
     path = save(FRAME, tmp_path / name)
     reader = reading.READERS[path.suffix]
 
-    def and_meanwhile(stream: BinaryIO, config: DataConfig) -> Any:
-        yield from reader(stream, config)
+    def and_meanwhile(stream: BinaryIO, wanted: Wanted) -> Any:
+        yield from reader(stream, wanted)
         with path.open("ab") as writer:
             writer.write(b"more")
 
@@ -184,7 +187,7 @@ def test_what_a_csv_writer_wrote_is_read_as_it_was(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *rows])
-    found = read_columns(DataConfig(path=str(path)), path)
+    found = read_columns(wanted_of(DataConfig(path=str(path))), path)
     assert list(zip(found.texts, found.labels, strict=True)) == rows
 
 
@@ -292,11 +295,11 @@ def test_a_line_separator_within_a_text_does_not_end_the_line(read):
         ('{"text": "a", "text": "b"}', "line 1 names `text` more than once; keep one of them"),
         (
             '{"text": "a"}\n{"text": ["a", "b"]}',
-            "line 2: the column `text` holds a list, and not a text; write each text as one string",
+            f"line 2: the column `text` holds a list, and not a text; write each text as one string{CHATS}",
         ),
         (
             '{"text": [{"role": "user", "content": "a"}]}',
-            "line 1: the column `text` holds a list, and not a text; write each text as one string",
+            f"line 1: the column `text` holds a list, and not a text; write each text as one string{CHATS}",
         ),
         ('{"text": 5}', "line 1: the column `text` holds a number, and not a text; write each text as one string"),
         (
@@ -329,6 +332,43 @@ def test_what_is_repeated_or_nested_in_other_fields_is_nobodys_business(read):
 
 def test_objects_nested_too_deeply_are_refused(refusal):
     assert refusal(b'{"text": ' + b"[" * 200_000, "a.jsonl").startswith("line 1 is not JSON (")
+
+
+# Further columns, and texts that are lists
+
+CHAT = [{"role": "user", "content": "Grüß dich"}]
+WIDE = pd.DataFrame({"text": ["a", "b"], "answer": [4, 5], "chat": [CHAT, CHAT]})
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_further_columns_come_as_json(tmp_path, name):
+    path = save(WIDE, tmp_path / name)
+    wanted = Wanted(str(path), text="text", columns=("answer", "chat"), optional=("absent",))
+    found = read_columns(wanted, tmp_path)
+    assert [json.loads(row) for row in found.others] == [{"answer": 4, "chat": CHAT}, {"answer": 5, "chat": CHAT}]
+
+
+def test_further_columns_of_csv_are_texts(tmp_path):
+    path = save(WIDE[["text", "answer"]], tmp_path / "a.csv")
+    found = read_columns(Wanted(str(path), text="text", columns=("answer",)), tmp_path)
+    assert [json.loads(row) for row in found.others] == [{"answer": "4"}, {"answer": "5"}]
+
+
+def test_without_further_columns_there_are_none(tmp_path):
+    assert read_columns(Wanted(str(save(WIDE, tmp_path / "a.jsonl")), text="text"), tmp_path).others == ["", ""]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_nested_texts_come_as_json_and_plain_ones_too(tmp_path, name):
+    path = str(save(WIDE, tmp_path / name))
+    assert json.loads(read_columns(Wanted(path, text="chat", nested=True), tmp_path).texts[0] or "") == CHAT
+    assert read_columns(Wanted(path, text="text", nested=True), tmp_path).texts == ['"a"', '"b"']
+
+
+def test_a_missing_further_column_is_named(tmp_path):
+    path = save(WIDE[["text"]], tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"has no column `answer` \(it has `text`\); set data\.columns to one of them"):
+        read_columns(Wanted(str(path), text="text", columns=("answer",)), tmp_path)
 
 
 # Parquet
@@ -377,7 +417,7 @@ def test_a_text_column_of_another_type_is_refused_and_not_called_blank(refusal, 
 
     chat = pa.array([[{"role": "user", "content": "a"}]])
     assert told(chat).startswith("the column `text` holds lists (list<element: struct<")
-    assert told(chat).endswith("and not a text; write each text as one string")
+    assert told(chat).endswith(f"and not a text; write each text as one string{CHATS}")
     assert "values of the type int64, and not a text" in told(pa.array([5]))
     assert "values of the type binary, and not a text" in told(pa.array([b"a"]))
     assert "values of the type struct<" in told(pa.array([{"a": 1}]))
@@ -459,9 +499,9 @@ def test_a_full_disk_is_not_blamed_on_the_data(read, monkeypatch):
 
 
 def test_what_counts_as_a_file(tmp_path):
-    assert is_file("reviews.csv")
-    assert is_file(str(tmp_path))
-    assert not is_file("stanfordnlp/imdb")
+    assert is_local("reviews.csv")
+    assert is_local(str(tmp_path))
+    assert not is_local("stanfordnlp/imdb")
 
 
 def test_a_missing_file_is_not_looked_for_on_the_hub(refusal, tmp_path):
@@ -474,11 +514,29 @@ def test_a_file_of_another_kind_is_refused(refusal, name):
 
 
 @pytest.mark.parametrize("name", ["folder", "folder.csv", "folder.parquet"])
-def test_a_folder_is_refused(refusal, tmp_path, name):
+def test_a_folder_without_data_is_refused(refusal, tmp_path, name):
     (tmp_path / name).mkdir()
-    assert refusal(tmp_path / name) == (
-        "is a folder; give a .csv, .json, .jsonl, .parquet file; `Dataset.to_parquet` writes one"
-    )
+    assert refusal(tmp_path / name) == "holds no .parquet, .csv, .jsonl file; `Dataset.to_parquet` writes one"
+
+
+def test_a_folder_means_its_files_whatever_their_formats(read, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    halves = FRAME[:5], FRAME[5:]
+    for half, name in zip(halves, ("b.jsonl", "a.parquet"), strict=True):
+        save(half, folder / name)
+    (folder / "README.md").write_text("about them")
+    (folder / "info.json").write_text("{}")
+    assert sorted(read(folder)) == sorted(ROWS)
+
+
+def test_a_pattern_is_one_only_where_it_is_asked_for(read, refusal, tmp_path):
+    for name in ("one.csv", "two.csv", "other.csv"):
+        save(FRAME[:1] if name == "one.csv" else FRAME[1:2], tmp_path / name)
+    assert len(read(f"glob:{tmp_path}/[ot][nw]*.csv")) == 2
+    assert refusal(tmp_path / "[ot][nw]*.csv").startswith("no such file")
+    with pytest.raises(DataError, match=r"data\.path glob:\S+none\*: holds no \.parquet, \.csv, \.jsonl file"):
+        read(f"glob:{tmp_path}/none*")
 
 
 def test_what_save_to_disk_wrote_is_a_folder(refusal, tmp_path):

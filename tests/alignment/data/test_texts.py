@@ -1,5 +1,6 @@
 """Texts from the grammar and from files: every row is accounted for, and a file that cannot be used is one line."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def refusal(load: Any) -> Any:
 
 def test_the_grammar_needs_no_file(load):
     rows, counts = load("grammar", rows=5, seed=3)
-    assert rows == [{"text": text, "label": label} for text, label in grammar.corpus(5, 3)]
+    assert rows == [{"text": text, "label": label, "columns": ""} for text, label in grammar.corpus(5, 3)]
     assert counts == {"read": 5, "kept": 5}
 
 
@@ -107,7 +108,7 @@ def test_the_counts_sum_to_what_was_read(load, tmp_path, rows):
 def test_the_columns_may_have_other_names(load, tmp_path):
     frame = FRAME.rename(columns={"text": "review", "label": "stars"})
     rows, _ = load(save(frame, tmp_path / "a.csv"), text_column="review", label_column="stars")
-    assert set(rows[0]) == {"text", "label"}
+    assert set(rows[0]) == {"text", "label", "columns"}
 
 
 # Labels
@@ -183,3 +184,48 @@ def test_a_file_without_rows_is_refused(refusal, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"[]") if name == "a.jsonl" else save(FRAME[:0], path)
     assert refusal(path) == f"data.path {path}: no usable text (it has no rows)"
+
+
+# Several sources
+
+
+def numbered(path: Path, name: str, count: int) -> Path:
+    return save(pd.DataFrame({"text": [f"{name} {number}" for number in range(count)]}), path / f"{name}.csv")
+
+
+def mixed(tmp_path: Path, *weights: tuple[Path, float], rows: int) -> Counter[str]:
+    """How many rows each source of a mixture gave, by its name."""
+    mixture = [{"path": str(path), "weight": weight} for path, weight in weights]
+    config = DataConfig(mixture=mixture, label_column="", rows=rows)
+    found, counts, _ = load_texts(config, 0, tmp_path)
+    assert counts["kept"] == len(found)
+    assert counts["read"] == sum(counts.values()) - counts["read"]
+    return Counter(row["text"].split()[0] for row in found)
+
+
+def test_a_mixture_gives_each_source_its_share_of_the_rows(tmp_path):
+    few, many = numbered(tmp_path, "few", 50), numbered(tmp_path, "many", 500)
+    assert mixed(tmp_path, (few, 1), (many, 3), rows=40) == {"few": 10, "many": 30}
+
+
+def test_without_a_bound_a_mixture_is_as_large_as_its_proportions_allow(tmp_path):
+    few, many = numbered(tmp_path, "few", 50), numbered(tmp_path, "many", 500)
+    assert mixed(tmp_path, (few, 1), (many, 3), rows=0) == {"few": 50, "many": 150}
+
+
+def test_a_source_that_runs_out_gives_what_it_has(tmp_path):
+    few, many = numbered(tmp_path, "few", 50), numbered(tmp_path, "many", 500)
+    assert mixed(tmp_path, (few, 1), (many, 1), rows=300) == {"few": 50, "many": 150}
+
+
+def test_neither_names_nor_places_of_files_decide_the_order(tmp_path):
+    """Content does: a folder whose files were renamed gives the same rows in the same order."""
+    orders = []
+    for names in (("a", "b"), ("b", "a")):
+        folder = tmp_path / "-".join(names)
+        folder.mkdir()
+        for name, text in zip(names, ("first", "second"), strict=True):
+            numbered(folder, text, 20).rename(folder / f"{name}.csv")
+        rows, _, _ = load_texts(DataConfig(path=str(folder), label_column=""), 0, tmp_path)
+        orders.append([row["text"] for row in rows])
+    assert orders[0] == orders[1]

@@ -208,7 +208,7 @@ def test_a_data_file_that_changes_while_it_is_read_is_refused(chain, tmp_path, m
 
     load = texts.load_texts
     monkeypatch.setattr(texts, "load_texts", changed)
-    with pytest.raises(DataError, match="the file changed while it was read; run again"):
+    with pytest.raises(DataError, match="a file changed while it was read; run again"):
         given.run("texts")
 
 

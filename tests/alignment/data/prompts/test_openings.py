@@ -1,6 +1,6 @@
 """Prompts: the first tokens of texts, no repeats, none on both sides, and every text accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,11 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from alignment.config import PromptsConfig
-from alignment.data.prompts import ENCODE_BATCH, Cut, Prompts, empty, first_tokens, hash_ids, read_ids, split
+from alignment.data.prompts.empty import empty
+from alignment.data.prompts.ids import hash_ids, read_ids, split
+from alignment.data.prompts.openings import Decode, Encode, openings
+from alignment.data.prompts.select import BATCH, select
+from alignment.data.prompts.source import Cut, Prompts, Rows
 from alignment.errors import DataError
 
 
@@ -19,6 +23,21 @@ def spell(texts: Sequence[str]) -> list[list[int]]:
 
 def join(ids: Sequence[int]) -> str:
     return "".join(map(chr, ids))
+
+
+def first_tokens(
+    texts: Sequence[str],
+    encode: Encode,
+    decode: Decode,
+    config: PromptsConfig,
+    seed: int,
+    excluded: Collection[str] = (),
+    *,
+    begins: int = 0,
+) -> Prompts:
+    rows = Rows(lambda: [{"text": text, "label": -1, "columns": ""} for text in texts])
+    way_out = f"ask for fewer tokens than prompts.tokens_min = {config.tokens_min}, widen the character bounds, "
+    return select(rows, openings(encode, decode, config, seed, begins=begins), config, excluded, way_out=way_out)
 
 
 def cut(texts: Sequence[str], seed: int = 0, **config: Any) -> Prompts | None:
@@ -114,11 +133,11 @@ def test_what_comes_after_both_sides_are_full_is_not_needed_and_not_tokenised():
         encoded.append(len(texts))
         return spell(texts)
 
-    texts = [f"{number:05d}" for number in range(3 * ENCODE_BATCH)]
+    texts = [f"{number:05d}" for number in range(3 * BATCH)]
     config = PromptsConfig(tokens_min=5, tokens_max=5, count=4, eval_count=2)
     found = first_tokens(texts, counting, join, config, 0)
-    assert encoded == [ENCODE_BATCH]
-    assert found.counts == {"train": 4, "eval": 2, "not_needed": 3 * ENCODE_BATCH - 6}
+    assert encoded == [BATCH]
+    assert found.counts == {"train": 4, "eval": 2, "not_needed": 3 * BATCH - 6}
 
 
 def test_a_drawn_length_covers_its_range_and_belongs_to_the_text():
