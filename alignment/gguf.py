@@ -111,7 +111,7 @@ def _metadata(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file}: cannot be read as GGUF ({_line(error)}); download it again") from error
     if int(found.get(SPLIT_COUNT, 1)) > 1:
         raise ModelError(
-            f"{file}: is one of {found[SPLIT_COUNT]} parts; join them first, with llama.cpp's `llama-gguf-split --merge`"
+            f"{file}: is one of {found[SPLIT_COUNT]} parts; join them with llama.cpp's `llama-gguf-split --merge`"
         )
     if "general.architecture" not in found:
         raise ModelError(f"{file}: names no general.architecture; give the file of a language model")
@@ -135,8 +135,8 @@ def _convert(file: Path, folder: Path, metadata: dict[str, Any]) -> None:
             )
         except Exception as error:  # an architecture or a tokenizer that transformers does not read raises anything
             raise ModelError(
-                f"{file}: its architecture {metadata['general.architecture']} cannot be imported ({_line(error)}); give "
-                "the file of a decoder-only model that transformers reads from GGUF"
+                f"{file}: its architecture {metadata['general.architecture']} cannot be imported ({_line(error)}); "
+                "give the file of a decoder-only model that transformers reads from GGUF"
             ) from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(f"{file}: its weights lack {missing[0]}, which would be random; give a file that is whole")
