@@ -8,6 +8,7 @@ PlumblineError                 exit code 1
 ├── StageError                 exit code 2: what a stage was given, or found, is not fit to go on with
 │   ├── SelfCheckError         a model gives a batch other numbers than a single sequence
 │   ├── ScoreError             the reward model gave values that are not finite
+│   ├── BudgetError            what may be spent on a judge is spent
 │   ├── PairsError             the scores give no pair to learn from
 │   ├── ValidationError        the pairs failed a critical expectation about the whole set
 │   └── TrainingError          the loss stopped being finite
@@ -17,6 +18,7 @@ PlumblineError                 exit code 1
 ├── NewerRecordError           exit code 1: a newer release recorded it; this one has to be upgraded to read it
 ├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
 ├── StoreError                 exit code 1: the stage store could not be read or written
+├── EndpointError              exit code 1: a judge's endpoint could not be reached, or is not to be understood
 ├── TrackingError              exit code 1: MLflow could not be reached or refused
 └── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
 """
@@ -65,6 +67,10 @@ class ScoreError(StageError):
     """The reward model gave values that are not finite."""
 
 
+class BudgetError(StageError):
+    """What may be spent on a judge is spent before everything was judged; what it answered is kept."""
+
+
 class PairsError(StageError):
     """The scores give no pair to learn from."""
 
@@ -105,6 +111,10 @@ class Interrupted(PlumblineError):
 
 class StoreError(PlumblineError):
     """The stage store could not be read or written."""
+
+
+class EndpointError(PlumblineError):
+    """A judge's endpoint could not be reached, stayed busy, or gives no answers; those that it gave are kept."""
 
 
 class TrackingError(PlumblineError):

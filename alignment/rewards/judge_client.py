@@ -1,0 +1,191 @@
+"""The client of a judge's endpoint: one request after the other failure is told apart from the next, or answered.
+
+What may pass is tried again: no connection, no answer in time, 408, 409, 425, 429, 5xx, and a page in place of JSON.
+What will not pass ends the run: a refused key, an unknown model, a used-up quota. What is refused of one text, as by a
+filter or for its length, is returned.
+"""
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from alignment.config import JudgeConfig
+from alignment.errors import ConfigError, EndpointError
+from alignment.rewards.judge_answers import Answer
+
+MAY_PASS = (408, 409, 425, 429)
+OF_THIS_TEXT = (400, 413, 422)
+QUOTA = ("insufficient_quota", "billing_hard_limit_reached")  # a 429 that no waiting ends
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds; doubled from try to try
+LONGEST_ASKED = 300.0  # seconds that an endpoint's Retry-After may ask for
+SHOWN = 200  # characters of an endpoint's message
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The endpoint will not judge this text, and why."""
+
+    reason: str
+
+
+class _MayPass(Exception):
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Endpoint:
+    """An OpenAI-compatible endpoint, as an asynchronous context; the key is read from the environment alone."""
+
+    def __init__(self, config: JudgeConfig) -> None:
+        """Raises ConfigError where the package `openai` is missing."""
+        try:
+            import openai
+        except ImportError as error:
+            raise ConfigError(
+                "reward.judge: needs the package openai; install it with `pip install 'plumbline[judge]'`"
+            ) from error
+        self.config = config
+        self._openai = openai
+        self._key = os.environ.get(config.api_key_env, "").strip()
+        self._client = openai.AsyncOpenAI(
+            base_url=config.url,
+            api_key=self._key or "none",  # the client wants one, and an endpoint without keys looks at none
+            timeout=config.timeout,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(config.url)),
+        )
+
+    async def __aenter__(self) -> Self:
+        """The endpoint itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def answer(
+        self, request: dict[str, Any], *, may_call: Callable[[], bool], pause: Callable[[float], Awaitable[bool]]
+    ) -> Answer | Refused | None:
+        """The answer to a request, tried again where a failure may pass; None where that came to be unwanted.
+
+        `may_call` is asked before each call; `pause` waits for some seconds, and says whether to go on. Raises
+        EndpointError where every try failed, and ConfigError where none can succeed.
+        """
+        for tried in range(self.config.retries + 1):
+            if not may_call():
+                return None
+            try:
+                return await self._call(request)
+            except _MayPass as failure:
+                if tried == self.config.retries:
+                    raise self._gave_up(str(failure)) from None  # the cause may show the key
+                longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tried)
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads requests
+                if not await pause(max(longest * jitter, failure.pause)):
+                    return None
+        return None
+
+    async def _call(self, request: dict[str, Any]) -> Answer | Refused:
+        own = {name: value for name, value in request.items() if name not in ("model", "messages")}
+        chat = self._client.chat.completions.with_raw_response
+        try:
+            async with asyncio.timeout(self.config.timeout):  # the client's own is for each piece that arrives
+                got = await chat.create(model=request["model"], messages=request["messages"], extra_body=own)
+        except (TimeoutError, self._openai.APITimeoutError):
+            raise _MayPass(f"gave no answer in {self.config.timeout:g} s") from None
+        except self._openai.APIConnectionError as error:
+            reason = self._shown(str(error.__cause__ or error)) or type(error.__cause__).__name__
+            raise _MayPass(f"could not be reached ({reason})") from None
+        except self._openai.APIStatusError as error:
+            return self._refusal(error)
+        return self._read(got.text)
+
+    def _refusal(self, error: Any) -> Refused:
+        """What a status other than success says: an error of some kind, or that this text alone is refused."""
+        status, said = error.status_code, self._shown(_message(error))
+        if status in (401, 403):
+            has_key = f"does not take the key in {self.config.api_key_env}" if self._key else "wants a key"
+            way_out = f"set the environment variable {self.config.api_key_env}, or name another in {_API_KEY_ENV}"
+            raise ConfigError(f"{self._name}: {has_key} ({status} {said}); {way_out}") from None
+        if status == 402 or error.code in QUOTA or error.type in QUOTA:
+            raise EndpointError(
+                f"{self._name}: the account's quota is used up ({said}); raise it there, then run again"
+            ) from None
+        if status in MAY_PASS or status >= 500:
+            raise _MayPass(f"answers {status} ({said})", _retry_after(error.response.headers)) from None
+        if status in OF_THIS_TEXT:
+            return Refused(f"{status} {said}")
+        raise ConfigError(
+            f"{self._name}: answers {status} ({said}); check reward.judge.model {self.config.model} and "
+            "reward.judge.url, which mostly ends in /v1"
+        ) from None
+
+    def _read(self, body: str) -> Answer:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            raise _MayPass(f"answers with what is no JSON ({self._shown(body)})") from None
+        try:
+            choice = found["choices"][0]
+            message = choice["message"]
+            content = message.get("content") or message.get("refusal") or ""
+            text = content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+            usage = found.get("usage") or {}
+            counted = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+            return Answer(text, str(choice.get("finish_reason") or ""), *counted)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+            raise _MayPass(f"answers without a choice ({self._shown(body)})") from None
+
+    def _gave_up(self, reason: str) -> EndpointError:
+        times = f"{self.config.retries + 1} times" if self.config.retries else "once"
+        gave_up = EndpointError(
+            f"{self._name}: {reason}, {times}; check reward.judge.url, and that it runs and is not asked too much "
+            "(reward.judge.concurrency, timeout, retries), then run again"
+        )
+        gave_up.transient = True
+        return gave_up
+
+    @property
+    def _name(self) -> str:
+        return f"judge at {self.config.url}"
+
+    def _shown(self, text: str) -> str:
+        """What an endpoint said, short, on one line, and without the key, should it repeat that."""
+        said = " ".join(text.split())
+        return (said.replace(self._key, "***") if self._key else said)[:SHOWN]
+
+
+_API_KEY_ENV = "reward.judge.api_key_env"
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine's own, which no proxy can reach."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _message(error: Any) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else body
+    return str(message or error.response.text or error.response.reason_phrase)
+
+
+def _retry_after(headers: Any) -> float:
+    """The seconds that a response asks to wait for, as a number or a date; 0 where it does not."""
+    said = headers.get("retry-after", "")
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_ASKED)
