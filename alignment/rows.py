@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 R = TypeVar("R")
 
 MODEL = "model"  # a folder, in the `save_pretrained` layout
+ADAPTER = "adapter"  # a folder as peft writes it, where an adapter was trained
 MEASURED = "metrics.json"  # what was measured when a model was trained here
 LABELS = "labels.json"
 CHECKS = "checks.json"

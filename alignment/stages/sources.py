@@ -1,10 +1,11 @@
 """What decides a result beside the configuration: the content of local models and files, wherever they lie."""
 
 from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from alignment import models
+from alignment import adapters, models
 from alignment.config import AlignConfig, DataConfig, Group
 from alignment.data import reading
 from alignment.data.chat import read_template
@@ -137,10 +138,18 @@ def _rows_of(path: str, config: AlignConfig) -> dict[str, Any]:
         ) from error
 
 
-def _content(source: str, kind: models.Kind) -> dict[str, str]:
-    """The digest of a local model; empty for one on the hub. Raises ModelError where it cannot be read."""
+def _content(source: str, kind: models.Kind) -> dict[str, Any]:
+    """The digest of a local model, of an adapter its base's as well; empty for one on the hub.
+
+    Raises ModelError where it cannot be read, or is an adapter that cannot be used.
+    """
     try:
         folder = models.local_folder(source, kind)
+        if folder and kind == "base" and adapters.is_adapter(folder):
+            base = adapters.base_of(folder)
+            found = {"folder": digest_model(base.folder)} if base.folder else {"hub": base.name}
+            revision = {} if base.folder else {"revision": base.revision}
+            return {"adapter": digest_model(folder), "base": found | revision, "peft": version("peft")}
         return {"folder": digest_model(folder)} if folder else {}
     except OSError as error:
         raise ModelError(
