@@ -125,7 +125,7 @@ def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
         save(load_reward(source, revision=revision), folder)
     else:
         loaded = load_base(source, revision=revision, kind=kind)
-        _warn_of_ends(loaded)
+        warn_of_ends(loaded)
         save(loaded, folder)
 
 
@@ -202,25 +202,33 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
                 "convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"
             )
         if not folder and "config.json" in reason:
-            way_out += "; a LoRA adapter is no model: merge it into its base first"
+            way_out += "; of a LoRA adapter, download the files and give base.model their folder"
         raise ModelError(f"{FIELDS[kind]} {source}: cannot be loaded ({reason[:240]}); {way_out}") from error
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
+    return ready(place(model).eval(), tokenizer, kind, f"{FIELDS[kind]} {source}", name)
+
+
+def ready(model: Any, tokenizer: Any, kind: Kind, where: str, name: str = "") -> Loaded:
+    """A model and its tokenizer as they are used here: padded on the right, with a token that the model knows.
+
+    Raises ModelError, which begins with `where`, if a language model's texts cannot end.
+    """
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    loaded = Loaded(place(model).eval(), tokenizer, name or f"{FIELDS[kind]} {source}")
+    loaded = Loaded(model, tokenizer, name or where)
     if kind != "reward" and not loaded.conventions.ends:
         raise ModelError(
-            f"{FIELDS[kind]} {source}: neither its tokenizer nor its config names an end-of-text token that it knows; "
+            f"{where}: neither its tokenizer nor its config names an end-of-text token that it knows; "
             "set `eos_token` and save it again"
         )
     _settle_padding(loaded)
     return loaded
 
 
-def _warn_of_ends(loaded: Loaded) -> None:
+def warn_of_ends(loaded: Loaded) -> None:
     """A config that was left at its architecture's defaults may name an ordinary word as the end of a text."""
     for token in loaded.conventions.ends:
         text = loaded.tokenizer.decode([token], skip_special_tokens=True)
@@ -248,8 +256,8 @@ def check_folder(folder: Path, kind: Kind) -> None:
     pickles = sorted(files.intersection(PICKLES))
     if "adapter_config.json" in files:
         raise ModelError(
-            f"{FIELDS[kind]} {folder}: is an adapter (LoRA or the like), which needs its base; merge the two once, "
-            "with peft's `merge_and_unload`, and give the folder that `save_pretrained` wrote then"
+            f"{FIELDS[kind]} {folder}: is an adapter (LoRA or the like), which base.model alone takes; merge it into "
+            "its base once, with peft's `merge_and_unload`, and give the folder that `save_pretrained` wrote then"
         )
     if "MLmodel" in files:
         raise ModelError(

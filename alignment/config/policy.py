@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import Group, at_most, open_to
 from alignment.kinds import ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
@@ -135,6 +135,23 @@ class DPOConfig(Group):
         description="Precision of the policy's forward pass; the reference's log-probs are fp32, so with bf16 the "
         "margin starts near 0, not at it",
     )
+    adapter: Literal["none", "lora"] = Field(
+        "none", description="Train every weight (`none`), or low-rank matrices beside them (`lora`), merged at the end"
+    )
+    adapter_rank: int = Field(16, ge=1, le=4_096, description="LoRA: rank of the added matrices")
+    adapter_alpha: float = Field(
+        32.0, gt=0, le=65_536, description="LoRA: what is added is scaled by this over the rank"
+    )
+    adapter_targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="LoRA: names of the modules that get such matrices, such as [q_proj, v_proj]; empty or `auto`: "
+        "every linear layer but the output head",
+    )
+
+    @field_validator("adapter_targets")
+    @classmethod
+    def _auto_is_none(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return () if names == ("auto",) else names
 
     @model_validator(mode="after")
     def _smoothing_has_an_effect(self) -> Self:

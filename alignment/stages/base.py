@@ -18,13 +18,17 @@ from alignment.stages.store import write_json
 )
 def base(job: Job) -> Counts:
     """The base model in the `save_pretrained` layout, and what was measured where it was trained here."""
-    from alignment import models
+    from alignment import adapters, models
     from alignment.data import tokenizer
     from alignment.training import sft
 
     config = job.config.base
     if config.model != "train":
-        models.copy(config.model, job.out / MODEL, "base", config.revision)
+        folder = models.local_folder(config.model, "base")
+        if folder is not None and adapters.is_adapter(folder):
+            models.save(adapters.load_merged(folder), job.out / MODEL)
+        else:
+            models.copy(config.model, job.out / MODEL, "base", config.revision)
         return {"copied": 1}
     texts = [row["text"] for row in TEXTS.read(job.inputs["texts"], ["text"])]
     loaded, measured = sft.train_base(

@@ -1,7 +1,11 @@
 """Stage `policy`: the base model, trained on the accepted pairs."""
 
+from importlib.metadata import version
+from typing import Any
+
+from alignment.config import AlignConfig
 from alignment.kinds import LOSSES, TRAINERS
-from alignment.rows import HISTORY, MODEL, REFERENCED
+from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import forget_base
 from alignment.stages.sources import fields_of
@@ -9,35 +13,69 @@ from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
+ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
+
+
+def reads(config: AlignConfig) -> Any:
+    """The settings of the training; of an adapter, where one is trained, with the library that makes it."""
+    dpo, unread = config.dpo, {"checkpoint_every"}
+    if dpo.adapter == "none":
+        return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread | ADAPTER_FIELDS), "seed": config.seed}
+    return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread), "seed": config.seed, "peft": version("peft")}
+
+
+def makes(config: AlignConfig) -> str:
+    """What a plan says of it."""
+    dpo = config.dpo
+    adapter = "" if dpo.adapter == "none" else f", {dpo.adapter} of rank {dpo.adapter_rank}"
+    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {dpo.loss}{adapter}"
 
 
 @stage(
     title="train policy",
     needs=("base", "reference"),
-    reads=lambda c: {
-        "dpo": fields_of(c.dpo, c.dpo.trainer, c.dpo.loss, without={"checkpoint_every"}),
-        "seed": c.seed,
-    },
-    makes=lambda c: f"{c.dpo.steps:,} steps of {c.dpo.batch_size * c.dpo.accumulation} pairs, {c.dpo.loss}",
+    reads=reads,
+    makes=makes,
     slots=1,
     trains=True,
     uses=lambda c: [(TRAINERS, c.dpo.trainer), (LOSSES, c.dpo.loss)],
     libraries=MODELS,
 )
 def policy(job: Job) -> Counts:
-    """The aligned model, and the metrics of its training.
+    """The aligned model, and the metrics of its training; an adapter is merged into the model, and kept beside it.
 
     The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
     step 0 is near 0 and not 0.
     """
-    from alignment import models
+    from alignment import adapters, models
+    from alignment.training import adapter
 
     forget_base()
-    loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {job.config.base.model}")
+    config = job.config
+    loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {config.base.model}")
     rows = REFERENCED.read(job.inputs["reference"], COLUMNS)
-    outcome = TRAINERS.get(job.config.dpo.trainer)(
-        loaded, rows, job.config, work=job.work, progress=job.progress, on_row=job.on_row
+    counts = {"pairs": len(rows)}
+    if config.dpo.adapter != "none":
+        loaded = adapter.attach(loaded, config.dpo, config.seed)
+        counts |= adapter.trainable(loaded.model)
+    outcome = TRAINERS.get(config.dpo.trainer)(
+        loaded, rows, config, work=job.work, progress=job.progress, on_row=job.on_row
     )
+    if config.dpo.adapter != "none":
+        adapters.save(loaded.model, job.out / ADAPTER, *name_of_base(config, job.digests["base"]))
+        loaded = adapters.merge(loaded)
     models.save(loaded, job.out / MODEL)
     write_json(job.out / HISTORY, outcome.history)
-    return {"pairs": len(rows), "steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
+    return counts | {"steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
+
+
+def name_of_base(config: AlignConfig, digest: str) -> tuple[str, str]:
+    """How an adapter names its base, and the revision: on the hub, or as a folder that is to be put beside its own."""
+    from alignment import adapters, models
+
+    if config.base.model == "train":
+        return f"../base-{digest[:12]}", "main"
+    folder = models.local_folder(config.base.model, "base")
+    if folder is None:
+        return config.base.model, config.base.revision
+    return f"../{folder.resolve().name}{'-merged' if adapters.is_adapter(folder) else ''}", "main"

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from alignment.adapters import WEIGHTS as ADAPTER
+
 logger = logging.getLogger(__name__)
 
 TENSORS, PLAIN = "optimizer.safetensors", "optimizer.json"
@@ -54,7 +56,7 @@ def resume_point(work: Path) -> str | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether every part is there and not cut off: a crash of the machine can leave files empty or missing."""
-    weights = list(checkpoint.glob("model*.safetensors"))
+    weights = [*checkpoint.glob("model*.safetensors"), *checkpoint.glob(ADAPTER)]
     try:
         for name in ("trainer_state.json", PLAIN, *(file.name for file in checkpoint.glob("*.index.json"))):
             content = json.loads((checkpoint / name).read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ def train_policy(
     progress: Progress | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> TrainingOutcome:
-    """Train every weight with the loss `dpo.loss`, after a check that the policy starts as the pairs' reference.
+    """Train what is not frozen with the loss `dpo.loss`, after a check that the policy starts as the pairs' reference.
 
     The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
     step 0 is near 0 and not 0. Raises SelfCheckError where the check fails, and as `train` does.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from alignment import adapters
 from alignment.device import place
 from alignment.environment import configuration_alone
 from alignment.errors import Interrupted, TrainingError
@@ -35,7 +36,7 @@ class Settings:
 
 
 class SafeTrainer(Trainer):
-    """A `transformers.Trainer` whose checkpoints are safetensors and JSON only.
+    """A `transformers.Trainer` whose checkpoints are safetensors and JSON only, of an adapter its own weights alone.
 
     Random state is not kept: dropout is off or its draws need not repeat, and the data's order comes from the seed.
     The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more. A training whose
@@ -88,7 +89,17 @@ class SafeTrainer(Trainer):
             load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        self.model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if adapters.is_attached(self.model):
+            adapters.save(self.model, folder)
+        else:
+            self.model.save_pretrained(folder, state_dict=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if adapters.is_attached(self.model):
+            adapters.restore(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
 class ReportProgress(TrainerCallback):

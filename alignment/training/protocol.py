@@ -41,6 +41,8 @@ class Trainer(Protocol):
     ) -> TrainingOutcome:
         """Train `loaded.model` in place; it is saved as it is left, so it has to be a whole model then.
 
+        With `dpo.adapter` it is peft's, all frozen but its adapter, which is merged when the trainer is done.
+
         A pair has `prompt_ids`, `chosen_ids` and `rejected_ids`, each a list of token ids, and `reference_chosen` and
         `reference_rejected`: the log-probs of the two completions under the model as it was loaded, sums in nats.
         Checkpoints go to `work`, and a run that finds one there goes on from it: `alignment.training.harness.fit` does

@@ -76,8 +76,8 @@ LACKING: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list for a config": (holding("config.json", "[]"), "config.json holds a list, expected an object"),
     "an adapter": (
         holding("adapter_config.json", "{}"),
-        "is an adapter (LoRA or the like), which needs its base; merge the two once, with peft's `merge_and_unload`, "
-        "and give the folder that `save_pretrained` wrote then",
+        "is an adapter (LoRA or the like), which base.model alone takes; merge it into its base once, with peft's "
+        "`merge_and_unload`, and give the folder that `save_pretrained` wrote then",
     ),
     "MLflow's folder": (
         holding("MLmodel", ""),
