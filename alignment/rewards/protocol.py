@@ -37,12 +37,13 @@ class Scores:
     """One number per sample, in their order, and how many of the texts were read in part only.
 
     None where a sample got no score: it is counted and left out, and never taken for zero. `parts` are the scores that
-    a sum was made of, by name, each in the samples' order.
+    a sum was made of, by name, each in the samples' order. `counts` is what else is to be counted, such as calls.
     """
 
     values: Sequence[float | None]
     truncated: int = 0
     parts: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reward(Protocol):
