@@ -11,7 +11,7 @@ from alignment.config import AlignConfig, DataConfig
 from alignment.errors import ModelError, PromotionError, RecordError
 from alignment.judging.card import in_markdown
 from alignment.judging.report import EvalReport
-from alignment.judging.smoke import UNPROMPTED, SmokeResult, judge_smoke, score, write
+from alignment.judging.smoke import UNPROMPTED, Asked, SmokeResult, judge_smoke, score, write
 from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks.home import home
@@ -29,7 +29,7 @@ class Subject(BaseModel):
     name: str
     version: str
     folder: Path
-    prompts: tuple[str, ...]
+    prompts: tuple[Asked, ...]
     config: AlignConfig
     report: EvalReport | None = None
 
@@ -44,7 +44,13 @@ def load_version(name: str, alias: str) -> Subject:
     if version is None:
         raise ModelError(f"models:/{name}@{alias}: no version has this alias; promote one first, or name another alias")
     folder = downloads.local_model(version.uri, home() / "models")
-    bare = Subject(name=name, version=version.version, folder=folder, prompts=("",) * UNPROMPTED, config=AlignConfig())
+    bare = Subject(
+        name=name,
+        version=version.version,
+        folder=folder,
+        prompts=(Asked(prompt=""),) * UNPROMPTED,
+        config=AlignConfig(),
+    )
     tags = versions.find_run_tags(version.run_id) if version.run_id else None
     if tags is None or not versions.was_judged(version.run_id):
         return bare
@@ -53,7 +59,7 @@ def load_version(name: str, alias: str) -> Subject:
     except RecordError:  # written by hand
         return bare
     local, _ = downloads.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
-    prompts = tuple(row.prompt for row in rows)
+    prompts = tuple(Asked(**row.model_dump(include=set(Asked.model_fields))) for row in rows)
     return bare.model_copy(update={"config": local, "report": report, "prompts": prompts})
 
 
@@ -62,7 +68,7 @@ def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
     """Generate texts on held-out prompts, score them, and compare the scores with the record."""
     with gpu_slot("smoke"):
         written = write(subject.folder, subject.prompts, subject.config)
-        rewards = None if reward is None else score(reward.path, written, subject.config)
+        rewards = None if reward is None else score(reward.path, written, subject.config, store().kept)
     return judge_smoke(written, rewards, subject.report)
 
 

@@ -28,7 +28,12 @@ def _keep_what_applies(report: dict[str, Any]) -> dict[str, Any]:
     return report | found | {"drift": found["drift"] or None}
 
 
-UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_keep_what_applies,)
+def _as_it_is(report: dict[str, Any]) -> dict[str, Any]:
+    """2 to 3: what came in is not there."""
+    return report
+
+
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_keep_what_applies, _as_it_is)
 """For each schema before this one, in order, what makes a report of the next schema of it."""
 
 NEEDED = {
@@ -36,7 +41,8 @@ NEEDED = {
     "aligned": ("reward_mean", "reward_sd"),
     "delta": ("reward_gain", "reward_gain_ci", "win_rate", "perplexity_ratio", "kl_per_token", "reward_sd_ratio"),
 }
-"""The figures that every report has: gates, cards and the smoke test read them by their names."""
+"""The figures that every report has, those of the reward where there is one: gates, cards and smoke test name them."""
+OF_REWARDS = ("reward_", "win_rate")  # how their names begin
 
 
 def read_report(text: str, source: str = "report.json") -> EvalReport:
@@ -53,7 +59,8 @@ def read_report(text: str, source: str = "report.json") -> EvalReport:
         for upgrade in UPGRADES[schema - 1 :]:
             values = upgrade(values)
         for part, names in NEEDED.items():
-            if missing := [name for name in names if name not in values[part]]:
+            needed = [name for name in names if values.get("compared") != 0 or not name.startswith(OF_REWARDS)]
+            if missing := [name for name in needed if name not in values[part]]:
                 raise ValueError(f"no {', '.join(missing)} in {part}")
         return EvalReport.model_validate(values)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -83,7 +90,7 @@ def read_samples(text: str, source: str = "samples.json") -> list[SampleRow]:
     try:
         table = json.loads(text)
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-        return [SampleRow(**{name: row[name] for name in SampleRow.model_fields}) for row in rows]
+        return [SampleRow(**{name: row[name] for name in SampleRow.model_fields if name in row}) for row in rows]
     except (ValueError, TypeError, KeyError) as error:
         raise _unreadable(source, error) from error
 

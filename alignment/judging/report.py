@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 2
-"""The form of a run's record: 1 named each figure as a field, 2 keeps whatever the metrics gave."""
+SCHEMA = 3
+"""The form of a run's record: 1 named each figure as a field, 2 kept whatever the metrics gave, 3 counts the samples
+without a reward and has several rewards."""
 
 
 class Record(BaseModel):
@@ -77,6 +78,23 @@ class Drift(Figures):
     """How far the aligned model (and, as `base_<name>`, the base) is from the anchor, the first base of all rounds."""
 
 
+class RewardResult(Record):
+    """One of several rewards, on the same samples: a part of a sum, or a judge that labels nothing.
+
+    Means are over the samples that it scored, the gain over the prompts that have one on both sides, with its interval.
+    """
+
+    name: str
+    weight: float | None = None  # of a part of a sum, by which its scores are not multiplied here
+    prompts: int
+    base_mean: float
+    aligned_mean: float
+    gain: float
+    gain_ci: tuple[float, float]
+    unscored_base: int = 0
+    unscored_aligned: int = 0
+
+
 class EvalReport(Record):
     """Before and after on the same held-out prompts; `alignment.judging.records` reads those of older releases too."""
 
@@ -85,14 +103,24 @@ class EvalReport(Record):
     schema_version: int = Field(SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
     prompts: int
     samples_per_prompt: int
+    compared: int | None = None  # prompts with a reward on both sides; 0 without a reward; None: all, in older records
+    unscored_base: int = 0  # samples without a reward
+    unscored_aligned: int = 0
     confidence: float = 0.95  # level of the intervals in `delta`
     base: ModelMetrics
     aligned: ModelMetrics
     delta: Delta
     drift: Drift | None = None  # None where no anchor was given
-    winners_mean: float  # mean score of the training pairs' chosen texts: the biased baseline, never the honest one
+    winners_mean: float | None  # mean score of the pairs' chosen texts: the biased baseline, never the honest one
+    parts: tuple[RewardResult, ...] = ()  # of a sum
+    gold: tuple[RewardResult, ...] = ()  # second judges that label nothing
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
-    reward_validation_accuracy: float | None = None  # on texts held out from its training; None where it was given
+    reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given
+
+    @property
+    def has_reward(self) -> bool:
+        """Whether a reward was configured, and so can be judged."""
+        return self.compared != 0
 
 
 class GateResult(Record):
@@ -126,10 +154,17 @@ class Judgement(Record):
 
 
 class SampleRow(Record):
-    """One held-out prompt's first sample before and after, with scores."""
+    """One held-out prompt's first sample before and after, with scores.
+
+    `prompt` is its text for people; `prompt_ids`, `messages` and `columns` are what `alignment.rows.Prompt` says, and
+    empty in older records.
+    """
 
     prompt: str
     base: str
-    base_reward: float
+    base_reward: float | None
     aligned: str
-    aligned_reward: float
+    aligned_reward: float | None
+    prompt_ids: tuple[int, ...] = ()
+    messages: str = ""
+    columns: str = ""

@@ -1,5 +1,6 @@
 """The smoke test of a registered model: it writes texts, and their mean reward is compared with the recorded one."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +18,26 @@ STANDARD_ERRORS = 4.0  # a sound model is refused once in some 16,000 times
 MAX_EMPTY = 0.5  # fraction of the texts
 
 
-class Written(Record):
-    """Texts, prompts included, `SAMPLES` per prompt, and how many have no continuation; `prompts` has each text's."""
+class Asked(Record):
+    """A prompt: its text, and where its record has them its token ids, its chat as messages and its row's columns."""
 
-    prompts: tuple[str, ...]
+    prompt: str
+    prompt_ids: tuple[int, ...] = ()
+    messages: str = ""
+    columns: str = ""
+
+
+class Written(Record):
+    """Texts, prompts included, `SAMPLES` per prompt, and the completions alone; `prompts` has each text's."""
+
+    prompts: tuple[Asked, ...]
     texts: tuple[str, ...]
-    empty: int
+    completions: tuple[str, ...]
+
+    @property
+    def empty(self) -> int:
+        """How many of them have no continuation."""
+        return sum(not text.strip() for text in self.completions)
 
 
 class SmokeResult(Record):
@@ -37,7 +52,7 @@ class SmokeResult(Record):
 
 
 def write(
-    folder: Path, prompts: Sequence[str], config: AlignConfig, progress: Callable[[int, int], None] | None = None
+    folder: Path, prompts: Sequence[Asked], config: AlignConfig, progress: Callable[[int, int], None] | None = None
 ) -> Written:
     """Continue each prompt `SAMPLES` times with the config's sampling; the model is one that `save_pretrained` wrote.
 
@@ -49,7 +64,9 @@ def write(
     loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
     sampling = config.sampling.model_copy(update={"total_tokens": limit})
-    ids = [encoded or list(loaded.conventions.opening) for encoded in loaded.encode(prompts)]
+    encoded = loaded.encode([asked.prompt for asked in prompts])
+    opening = loaded.conventions.opening
+    ids = [list(asked.prompt_ids or of_text or opening) for asked, of_text in zip(prompts, encoded, strict=True)]
     require_context(loaded, max(map(len, ids)) + 1, "smoke: tokens of a prompt and one more")
     drawn = ENGINES.get(sampling.engine)(
         loaded,
@@ -63,24 +80,35 @@ def write(
     )
     finished = [completion.finished for completion in drawn]
     whole = [[*ids[i // SAMPLES], *completion.ids] for i, completion in enumerate(drawn)]
-    continuations = loaded.decode([completion.ids for completion in drawn], finished)
-    asked = tuple(prompt for prompt in prompts for _ in range(SAMPLES))
     return Written(
-        prompts=asked,
+        prompts=tuple(prompt for prompt in prompts for _ in range(SAMPLES)),
         texts=tuple(loaded.decode(whole, finished)),
-        empty=sum(not text.strip() for text in continuations),
+        completions=tuple(loaded.decode([completion.ids for completion in drawn], finished)),
     )
 
 
-def score(folder: Path, written: Written, config: AlignConfig) -> Sequence[float]:
-    """The reward of each text by the configured kind; `folder` is that of the stage `reward`."""
+def score(folder: Path, written: Written, config: AlignConfig, kept: Path) -> Sequence[float | None]:
+    """The reward of each text by the configured kind, None for one without.
+
+    `folder` is that of the stage `reward`, and `kept` the one for what is paid for.
+    """
     from alignment.rewards.checking import score as checked
+    from alignment.rewards.protocol import Scoring
 
-    samples = [{"prompt": prompt, "text": text} for prompt, text in zip(written.prompts, written.texts, strict=True)]
-    return checked(REWARDS.get(config.reward.kind)(config), folder, samples).values
+    samples = [
+        {
+            "prompt": asked.prompt,
+            "text": text,
+            "completion": completion,
+            "messages": json.loads(asked.messages or "[]"),
+            "columns": json.loads(asked.columns or "{}"),
+        }
+        for asked, text, completion in zip(written.prompts, written.texts, written.completions, strict=True)
+    ]
+    return checked(REWARDS.get(config.reward.kind)(config), samples, Scoring(folder, kept)).values
 
 
-def judge_smoke(written: Written, rewards: Sequence[float] | None, report: EvalReport | None) -> SmokeResult:
+def judge_smoke(written: Written, rewards: Sequence[float | None] | None, report: EvalReport | None) -> SmokeResult:
     """Compare with the record: the mean reward may differ by four standard errors of the difference.
 
     The prompts are the independent draws on both sides: samples of one prompt are alike. `rewards` and `report` are
@@ -90,10 +118,15 @@ def judge_smoke(written: Written, rewards: Sequence[float] | None, report: EvalR
     if written.empty > MAX_EMPTY * count:
         sentence = f"{written.empty} of {count} continuations are empty"
         return SmokeResult(verdict="failed", sentence=sentence, texts=written.texts)
-    if rewards is None or report is None:
-        sentence = f"writes {count} texts; not comparable, since its version has no record of an evaluation"
+    if rewards is None or report is None or not report.has_reward:
+        why = "its version has no record of an evaluation" if report is None else "its run had no reward"
+        sentence = f"writes {count} texts; not comparable, since {why}"
         return SmokeResult(verdict="not comparable", sentence=sentence, texts=written.texts)
-    means = np.asarray(rewards, dtype=np.float64).reshape(-1, SAMPLES).mean(axis=1)
+    found = np.asarray(rewards, dtype=np.float64).reshape(-1, SAMPLES)  # None becomes NaN
+    means = np.array([row[~np.isnan(row)].mean() for row in found if not np.isnan(row).all()])
+    if len(means) < 2:
+        sentence = f"writes {count} texts; not comparable, since {len(means)} of the prompts have a text with a score"
+        return SmokeResult(verdict="not comparable", sentence=sentence, texts=written.texts)
     mean, recorded = float(means.mean()), report.aligned.reward_mean
     error = math.hypot(
         float(means.std(ddof=1)) / math.sqrt(len(means)), report.aligned.reward_sd / math.sqrt(report.prompts)

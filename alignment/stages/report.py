@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from alignment.kinds import METRICS
-from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, REPORT, SAMPLE_TEXTS, Sample
+from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, PART, PROMPTS, REPORT, SAMPLE_TEXTS, Sample
 from alignment.stages.job import Counts, Job
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
@@ -17,7 +17,15 @@ if TYPE_CHECKING:  # it brings numpy
 
 @stage(
     title="compare",
-    needs=lambda c: ("base", "reward", "before", "after", "validation", *(["drift"] if c.evaluation.anchor else [])),
+    needs=lambda c: (
+        "base",
+        "reward",
+        "prompts",
+        "before",
+        "after",
+        "validation",
+        *(["drift"] if c.evaluation.anchor else []),
+    ),
     reads=lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed},
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
     uses=lambda _: [(METRICS, name) for name in METRICS.names()],
@@ -30,12 +38,13 @@ def report(job: Job) -> Counts:
     from alignment.judging.report import SampleRow
 
     rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
-    winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).to_numpy()
+    winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).drop_null()
+    base, aligned = from_rows(rows["before"]), from_rows(rows["after"])
     found = comparison.compare(
-        from_rows(rows["before"]),
-        from_rows(rows["after"]),
+        base,
+        aligned,
         metrics=hf_metrics.all_metrics(),
-        winners_mean=float(winners.mean()),
+        winners_mean=float(winners.to_numpy().mean()) if len(winners) else None,
         config=job.config.evaluation,
         seed=job.config.seed,
     ).model_copy(
@@ -43,11 +52,24 @@ def report(job: Job) -> Counts:
             "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
             "drift": _drift(job, rows),
+            "parts": tuple(
+                comparison.reward_result(
+                    part.name,
+                    base,
+                    aligned,
+                    tuple([row[f"{PART}{part.name}"] for row in rows[side]] for side in ("before", "after")),
+                    weight=part.weight,
+                    config=job.config.evaluation,
+                    seed=job.config.seed,
+                )
+                for part in job.config.reward.parts
+            ),
         }
     )
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
         : job.config.evaluation.table_rows
     ]
+    prompts = {row["prompt_id"]: row for row in PROMPTS.read(job.inputs["prompts"])}
     table = [
         SampleRow(
             prompt=old["prompt"],
@@ -55,6 +77,9 @@ def report(job: Job) -> Counts:
             base_reward=old["reward"],
             aligned=new["text"],
             aligned_reward=new["reward"],
+            prompt_ids=tuple(old["prompt_ids"]),
+            messages=prompts[old["prompt_id"]]["messages"],
+            columns=prompts[old["prompt_id"]]["columns"],
         )
         for old, new in firsts
     ]

@@ -1,16 +1,18 @@
 """Stage `scores`: the reward of every sample."""
 
+import pyarrow as pa
+
 from alignment.kinds import REWARDS
 from alignment.rows import SAMPLES, SCORES
 from alignment.stages.job import Counts, Job
-from alignment.stages.scoring import rewards_of
+from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sources import pairs_are_sampled, reward_source
 from alignment.stages.stage import MODELS, stage
 
 
 @stage(
     title="score samples",
-    needs=("samples", "reward"),
+    needs=("samples", "prompts", "reward"),
     reads=reward_source,
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} scores",
     slots=1,
@@ -19,8 +21,20 @@ from alignment.stages.stage import MODELS, stage
     libraries=MODELS,
 )
 def scores(job: Job) -> Counts:
-    """The samples with their rewards; `truncated` counts those that the reward model reads in part."""
+    """The samples with their rewards; `truncated` counts those that the reward model reads in part.
+
+    `unscored` ones have none. A sum's parts have a column each.
+    """
     rows = SAMPLES.read(job.inputs["samples"])
     found = rewards_of(job, rows)
-    SCORES.write(job.out, ({**row, "reward": score} for row, score in zip(rows, found.values, strict=True)))
-    return {"scored": len(rows), "truncated": found.truncated}
+    parts = part_columns(found)
+    SCORES.write(
+        job.out,
+        (
+            {**row, "reward": score, **{name: values[number] for name, values in parts.items()}}
+            for number, (row, score) in enumerate(zip(rows, found.values, strict=True))
+        ),
+        dict.fromkeys(parts, pa.float64()),
+    )
+    unscored = sum(score is None for score in found.values)
+    return {"scored": len(rows) - unscored, "unscored": unscored, "truncated": found.truncated, **found.counts}

@@ -113,7 +113,7 @@ def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) ->
     assert artifact(run_id, "model_card.md").read_text(encoding="utf-8") == "# Card — ✓"
     assert records.read_json(artifact(run_id, "lineage.json")) == {"pairs": "a"}
     table = records.read_json(artifact(run_id, "samples.json"))
-    assert dict(zip(table["columns"], table["data"][0], strict=True)) == SAMPLE.model_dump()
+    assert dict(zip(table["columns"], table["data"][0], strict=True)) == SAMPLE.model_dump(mode="json")
     assert artifact(run_id, "validation/checks.json").read_text() == "{}"
 
 
