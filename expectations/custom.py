@@ -39,7 +39,7 @@ class CompleteMetric(RowMetric):
 
 
 class ExpectRowsToBeComplete(RowExpectation):
-    """No column of the row is null."""
+    """No column of the row is null, but for the scores of a pair that nobody scored."""
 
     map_metric: ClassVar[str] = CompleteMetric.condition_metric_name
 
@@ -53,7 +53,7 @@ class GapMetric(RowMetric):
 
 
 class ExpectGapToBeAtLeast(RowExpectation):
-    """First column minus second, in units of the reward, is `min_gap` or more."""
+    """First column minus second, in units of the reward, is `min_gap` or more; where both are null, a third is."""
 
     min_gap: float
     map_metric: ClassVar[str] = GapMetric.condition_metric_name
@@ -68,7 +68,7 @@ class FiniteMetric(RowMetric):
 
 
 class ExpectNumbersToBeFinite(RowExpectation):
-    """Every column holds a finite number."""
+    """Every column holds a finite number, or every one is null."""
 
     map_metric: ClassVar[str] = FiniteMetric.condition_metric_name
 

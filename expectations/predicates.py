@@ -1,7 +1,7 @@
 """What holds of one pair, as masks over a frame's rows; nothing here knows Great Expectations.
 
-Every mask is boolean, has the frame's index, and is False where a value is missing or of another type: a null never
-passes. The frame's columns count by position, named in each docstring.
+Every mask is boolean, has the frame's index, and is False where a value is missing or of another type. Only a pair
+without any score passes what is asked of scores. The frame's columns count by position, named in each docstring.
 """
 
 import re
@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from expectations.columns import SCORES
+
 Mask: TypeAlias = "pd.Series[bool]"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -18,20 +20,31 @@ _BROKEN_UNICODE = re.compile("[\ufffd\ud800-\udfff]")
 
 
 def complete(rows: pd.DataFrame) -> Mask:
-    """No value of the row is null."""
-    return rows.notna().all(axis=1)
+    """No value of the row is null; both scores together, and then the gap, may be, known by their columns' names."""
+    nulls = rows.isna()
+    names = [name for name in SCORES if name in rows]
+    scores = nulls[names]
+    unscored = scores[[name for name in names if name != "gap"]].all(axis=1)
+    return ~nulls.drop(columns=names).any(axis=1) & (~scores.any(axis=1) | unscored)
 
 
 def gap_at_least(rows: pd.DataFrame, min_gap: float) -> Mask:
-    """Columns chosen score, rejected score: their difference, in units of the reward, is `min_gap` or more."""
-    chosen, rejected = _numbers(rows)
+    """Columns chosen score, rejected score, and perhaps gap: the gap, in units of the reward, is `min_gap` or more.
+
+    It is the difference of the scores, or the third column where there are none; holds where that is missing too.
+    """
+    chosen, rejected, *given = _numbers(rows)
     with np.errstate(invalid="ignore"):  # the gap of two infinite scores is NaN, and fails
-        return pd.Series(chosen - rejected >= min_gap, index=rows.index)
+        gap = chosen - rejected
+    unscored = _missing(rows.iloc[:, :2])
+    if given:
+        gap = np.where(unscored, given[0], gap)
+    return pd.Series((gap >= min_gap) | _missing(rows), index=rows.index)
 
 
 def finite(rows: pd.DataFrame) -> Mask:
-    """Every number of the row is finite."""
-    return pd.Series(np.isfinite(_numbers(rows)).all(axis=0), index=rows.index)
+    """Every number of the row is finite, or all of them are missing."""
+    return pd.Series(np.isfinite(_numbers(rows)).all(axis=0) | _missing(rows), index=rows.index)
 
 
 def ratio_at_most(rows: pd.DataFrame, max_ratio: float) -> Mask:
@@ -70,6 +83,11 @@ def differ(rows: pd.DataFrame) -> Mask:
         return bool(chosen != rejected and tuple(chosen_ids) != tuple(rejected_ids))
 
     return _each(rows, test)
+
+
+def _missing(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Of which rows no value is there."""
+    return rows.isna().all(axis=1).to_numpy(bool)
 
 
 def _numbers(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,18 +1,22 @@
 """Runs both suites over the pairs: rows that break a check are set apart, and the rest is judged as a set."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from alignment.config import ValidationConfig
+from alignment.data.preferences import FAULTS
 from alignment.errors import ValidationError
 from expectations.columns import REQUIRED, TEXT
 from expectations.summary import summarise
 from expectations.verdict import Check, Validation
+
+Judged: TypeAlias = tuple[Check, str]  # a check's result, and what of the pairs it needs
 
 _ROW = "_row"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -24,6 +28,7 @@ def validate(pairs: pd.DataFrame, config: ValidationConfig, eval_prompt_ids: Col
     `pairs` has one row a pair: texts (`chosen` and `rejected` begin with `prompt`), token ids (of the completion
     alone for `chosen_ids`, `rejected_ids`), scores in units of the reward and lengths in tokens. `eval_prompt_ids`
     are the prompts held out for the evaluation. Both frames of the result are numbered anew, in the pairs' order.
+    A row with a `fault` gave no pair: it is quarantined under that name, and no other check judges it.
 
     A failed set check does not raise here: `Validation.require` does, once the result is written.
     Raises ValidationError where there are no pairs, a column is missing, a pair id comes twice, or a check
@@ -32,8 +37,12 @@ def validate(pairs: pd.DataFrame, config: ValidationConfig, eval_prompt_ids: Col
     _require_usable(pairs)
     from expectations.suites import row_suite, set_suite
 
-    row_results = _evaluate(_row_frame(pairs), row_suite(config))
-    row_checks, broken = _judge_rows(row_results, len(pairs))
+    faults = pairs["fault"].fillna("").tolist() if "fault" in pairs else [""] * len(pairs)
+    sound = pairs[[not fault for fault in faults]]
+    row_results = _evaluate(_row_frame(sound), row_suite(config))
+    row_checks, found = _judge_rows(row_results, len(sound))
+    of_sound = iter(found)
+    broken = [[fault] if fault else next(of_sound) for fault in faults]
     bad = np.array([bool(names) for names in broken])
     accepted = pairs[~bad].reset_index(drop=True)
     quarantined = pairs[bad].reset_index(drop=True)
@@ -41,7 +50,32 @@ def validate(pairs: pd.DataFrame, config: ValidationConfig, eval_prompt_ids: Col
 
     figures = summarise(accepted, len(quarantined), eval_prompt_ids)
     set_checks = _judge_set(_evaluate(_set_frame(accepted, figures), set_suite(config)))
-    return Validation(accepted, quarantined, (*row_checks, *set_checks), figures)
+    has = {"scores": bool(sound["chosen_score"].notna().any()), "gap": bool(sound["gap"].notna().any())}
+    checks = [check.model_copy(update=_not_applied(needs, has)) for check, needs in (*row_checks, *set_checks)]
+    return Validation(accepted, quarantined, (*_of_faults(faults), *checks), figures)
+
+
+def _of_faults(faults: list[str]) -> list[Check]:
+    """A check for each fault that some row has, most frequent first."""
+    return [
+        Check(
+            name=name,
+            scope="row",
+            severity="warning",
+            observed=rows,
+            bound=FAULTS.get(name, ""),
+            passed=False,
+            failed_rows=rows,
+        )
+        for name, rows in Counter(filter(None, faults)).most_common()
+    ]
+
+
+def _not_applied(needs: str, has: dict[str, bool]) -> dict[str, Any]:
+    """What of a check's result is other because no pair has what it needs."""
+    if has.get(needs, True):
+        return {}
+    return {"passed": True, "observed": 0.0, "failed_rows": 0, "not_applied": f"no {needs}"}
 
 
 def _require_usable(pairs: pd.DataFrame) -> None:
@@ -112,28 +146,30 @@ def _exceptions(info: dict[str, Any] | None) -> Iterable[str]:
     return (str(each["exception_message"]) for each in infos if each["raised_exception"])
 
 
-def _judge_rows(results: list[Any], rows: int) -> tuple[list[Check], list[list[str]]]:
+def _judge_rows(results: list[Any], rows: int) -> tuple[list[Judged], list[list[str]]]:
     """The checks, each over its expectations together, and for each row the names of those that it broke."""
-    checks: list[Check] = []
+    checks: list[Judged] = []
     broken: list[list[str]] = [[] for _ in range(rows)]
     for name, group in groupby(results, key=_name):
         ours = list(group)
         failing = set().union(*map(_failing_rows, ours))
         if not failing and not all(result.success for result in ours):
             raise ValidationError(f"pairs: the row check `{name}` fails but names no row; register it as a set check")
-        checks.append(_check(ours[0], "row", observed=len(failing), passed=not failing, failed_rows=len(failing)))
+        check = _check(ours[0], "row", observed=len(failing), passed=not failing, failed_rows=len(failing))
+        checks.append((check, _needs(ours[0])))
         for row in failing:
             broken[row].append(name)
     return checks, broken
 
 
-def _judge_set(results: list[Any]) -> list[Check]:
-    checks = []
+def _judge_set(results: list[Any]) -> list[Judged]:
+    checks: list[Judged] = []
     for result in results:
         failing = len(_failing_rows(result))
         figure = result.result.get("observed_value")
         observed = float(figure) if isinstance(figure, int | float | np.number) else failing
-        checks.append(_check(result, "set", observed=observed, passed=bool(result.success), failed_rows=failing))
+        check = _check(result, "set", observed=observed, passed=bool(result.success), failed_rows=failing)
+        checks.append((check, _needs(result)))
     return checks
 
 
@@ -147,6 +183,10 @@ def _check(result: Any, scope: Literal["row", "set"], *, observed: float, passed
         passed=passed,
         failed_rows=failed_rows,
     )
+
+
+def _needs(result: Any) -> str:
+    return str(result.expectation_config.meta.get("needs", ""))
 
 
 def _name(result: Any) -> str:

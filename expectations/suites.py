@@ -16,6 +16,7 @@ is the function's.
 Row checks see every pair, with `chosen_chars` and `rejected_chars` added, and whatever their severity a failing row is
 quarantined. Set checks see the accepted pairs, with each figure of `expectations.summary` as a further column that
 holds one value throughout. What `meta` gives as `bound` completes the sentence "must be ..." in reports and errors.
+A check that `needs` "scores", or a "gap" of scores or a margin, is not applied to a set in which no pair has any.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from alignment.config import ValidationConfig
 from alignment.errors import ConfigError
 from alignment.kinds import EXPECTATIONS
 from expectations import custom
-from expectations.columns import REQUIRED
+from expectations.columns import REQUIRED, SCORES
 
 CheckFunction = Callable[[ValidationConfig], Expectation | Sequence[Expectation]]
 
@@ -109,21 +110,23 @@ def _suite(
 
 @row_check
 def complete(_: ValidationConfig) -> Expectation:
-    """No column of the pair is null; the log-probs of the sampler may be."""
+    """No column of the pair is null; the log-probs of the sampler may be, and the scores of a pair without any."""
     return custom.ExpectRowsToBeComplete(column_list=list(REQUIRED), meta={"bound": "without nulls"})
 
 
 @row_check
 def finite_scores(_: ValidationConfig) -> Expectation:
-    """Both scores are finite numbers."""
-    return custom.ExpectNumbersToBeFinite(column_list=["chosen_score", "rejected_score"], meta={"bound": "finite"})
+    """Both scores are finite numbers, where the pair has scores."""
+    return custom.ExpectNumbersToBeFinite(
+        column_list=["chosen_score", "rejected_score"], meta={"bound": "finite", "needs": "scores"}
+    )
 
 
 @row_check
 def score_gap(config: ValidationConfig) -> Expectation:
-    """The chosen score exceeds the rejected one by enough."""
+    """The chosen score exceeds the rejected one by enough, or the margin that was given is wide enough."""
     return custom.ExpectGapToBeAtLeast(
-        column_list=["chosen_score", "rejected_score"], min_gap=config.min_gap, meta=bound(config, low="min_gap")
+        column_list=list(SCORES), min_gap=config.min_gap, meta=bound(config, low="min_gap") | {"needs": "gap"}
     )
 
 
@@ -221,7 +224,7 @@ def length_correlation(config: ValidationConfig) -> Expectation:
         column="length_correlation",
         min_value=-most,
         max_value=most,
-        meta={"bound": f"at most validation.max_length_correlation = {most} in size"},
+        meta={"bound": f"at most validation.max_length_correlation = {most} in size", "needs": "scores"},
     )
 
 

@@ -42,14 +42,15 @@ def chosen_longer_fraction(pairs: pd.DataFrame) -> float:
 def length_correlation(pairs: pd.DataFrame) -> float:
     """Pearson's r of score and completion tokens over the distinct texts of the pairs; 0 where either is constant.
 
-    A text that several pairs share counts once for each length in tokens that it was sampled with.
+    Texts without a score are left out. A text that several pairs share counts once for each length in tokens that it
+    was sampled with.
     """
     columns = ["text", "score", "tokens"]
     sides = [
         pairs[[side, f"{side}_score", f"{side}_tokens"]].set_axis(columns, axis="columns")
         for side in ("chosen", "rejected")
     ]
-    texts = pd.concat(sides).drop_duplicates(["text", "tokens"])
+    texts = pd.concat(sides).dropna(subset=["score"]).drop_duplicates(["text", "tokens"])
     return _pearson(texts["score"].to_numpy(np.float64), texts["tokens"].to_numpy(np.float64))
 
 

@@ -15,6 +15,7 @@ class Check(BaseModel):
 
     `observed` is the number of failing rows for a row check and the figure itself for a set check; `bound` says in
     words what it must be, with the field of the config that sets it; `severity` is "critical", "warning" or "info".
+    `not_applied` says why the check was not applied, where it was not: it then passes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +27,7 @@ class Check(BaseModel):
     bound: str
     passed: bool
     failed_rows: int
+    not_applied: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,45 +10,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Message: TypeAlias = dict[str, str]
+from alignment.data.chat import FOLLOWS, Message, clean, looks_like_chat
+
 Side: TypeAlias = str | list[Message]
-"""A text, or messages with `role` and `content`."""
+"""A text, or a list of messages."""
 
 COLUMNS = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "margin")
 """The columns that are read; all but chosen and rejected may be missing."""
 
 FAULTS = {
-    "missing_column": "have the columns chosen and rejected",
-    "null": "have no null for prompt, chosen or rejected",
-    "not_text": "have a text or a list of messages for prompt, chosen and rejected",
-    "messages_in_a_text": "have messages as a list, and not as a text that spells one",
-    "mixed_formats": "be texts throughout, or messages throughout",
-    "empty_chat": "have at least one message in each conversation",
-    "not_messages": "have messages with a role and a content, both texts",
-    "roles_out_of_order": "have a system message first or none, then user and assistant in turn, the prompt "
-    "ending with the user's message and each completion beginning with the assistant's",
-    "prompts_differ": "have one prompt for chosen and rejected",
-    "no_common_prompt": "have a prompt: a column of its own, or a text that both chosen and rejected begin with",
-    "chosen_is_rejected": "have a chosen side that is not the rejected one",
-    "score_is_no_number": "have numbers, or nothing, for score_chosen, score_rejected and margin",
-    "one_score": "have both scores or neither",
-    "template_refuses": "have messages that the chat template takes",
-    "unknown_token": "have no token that the model has no embedding for",
-    "no_prompt_token": "have a prompt of one token or more",
-    "too_long": "fit into the context of the model, prompt and completion together",
+    "missing_column": "whole: the columns chosen and rejected are needed",
+    "null": "without null in prompt, chosen and rejected",
+    "not_text": "texts, or lists of messages",
+    "messages_in_a_text": "lists of messages, and not texts that spell them",
+    "mixed_formats": "texts throughout, or messages throughout",
+    "empty_chat": "conversations of one message or more",
+    "not_messages": "messages with a role and a content, both texts",
+    "roles_out_of_order": "messages of user and assistant in turn, after a system message or none; a completion begins "
+    "and ends with the assistant's",
+    "prompts_differ": "of one prompt on both sides",
+    "no_common_prompt": "of one prompt: a column of its own, or what both sides begin with",
+    "chosen_is_rejected": "unequal on the two sides",
+    "score_is_no_number": "numbers, or missing, in score_chosen, score_rejected and margin",
+    "one_score": "with both scores, or neither",
+    "template_refuses": "messages that the chat template takes",
+    "unknown_token": "of tokens that the model has an embedding for",
+    "no_prompt_token": "of a prompt of one token or more",
+    "too_long": "no longer than the model's context, prompt and completion together",
 }
-"""What may be wrong with a row, and what completes the sentence "the row must ..."."""
-
-
-_NEXT = {
-    "": ("system", "developer", "user"),
-    "system": ("user",),
-    "developer": ("user",),
-    "user": ("assistant",),
-    "assistant": ("user", "tool"),
-    "tool": ("tool", "assistant"),
-}
-"""Whose message may follow whose."""
+"""What may be wrong with a row, and what completes the sentence "the row must be ..."."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +112,7 @@ def _side(column: str, value: Any) -> Side:
     if value is None:
         raise FaultyRowError("null", f"{column} is null")
     if isinstance(value, str):
-        if _spells_messages(value):
+        if looks_like_chat(value):
             raise FaultyRowError("messages_in_a_text", f"{column} is a text that spells messages: {value[:40]!r}")
         return value
     if not isinstance(value, list):
@@ -132,27 +122,18 @@ def _side(column: str, value: Any) -> Side:
     return [_message(column, number, each) for number, each in enumerate(value, 1)]
 
 
-def _spells_messages(text: str) -> bool:
-    """Whether a text is the JSON of messages, as a table gives that cannot hold lists."""
-    if not text.lstrip().startswith("["):
-        return False
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, list) and any(isinstance(each, dict) and "role" in each for each in found)
-
-
 def _message(column: str, number: int, value: Any) -> Message:
-    if not isinstance(value, dict):
+    """A message with all that a template may read; its content may be missing beside something else, as tool calls."""
+    if not isinstance(value, Mapping):
         raise FaultyRowError("not_messages", f"message {number} of {column} is {_shown(value)}")
-    role, content = value.get("role"), value.get("content")
-    if not isinstance(role, str) or not isinstance(content, str):
-        missing = "role" if not isinstance(role, str) else "content"
+    (found,) = clean([value])
+    if not isinstance(found.get("role"), str):
+        raise FaultyRowError("not_messages", f"message {number} of {column} has {_shown(value.get('role'))} as role")
+    if not isinstance(found.get("content", ""), str) or ("content" not in found and len(found) < 2):
         raise FaultyRowError(
-            "not_messages", f"message {number} of {column} has {_shown(value.get(missing))} as {missing}"
+            "not_messages", f"message {number} of {column} has {_shown(value.get('content'))} as content"
         )
-    return {"role": role, "content": content}
+    return found
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
@@ -201,7 +182,7 @@ def _require_order(prompt: Sequence[Message], chosen: Sequence[Message], rejecte
     for side in (chosen, rejected):
         roles = [message["role"] for message in (*prompt, *side)]
         for number, (before, role) in enumerate(zip(["", *roles], roles, strict=False), 1):
-            if role not in _NEXT.get(before, ()):
+            if role not in FOLLOWS.get(before, ()):
                 after = f"after the {before}'s" if before else "first"
                 raise FaultyRowError("roles_out_of_order", f"message {number} is the {role}'s, {after}")
         if side[0]["role"] != "assistant" or roles[-1] != "assistant":

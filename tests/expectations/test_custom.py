@@ -11,7 +11,13 @@ NAN, INF = float("nan"), float("inf")
 CASES = [
     ("ExpectRowsToBeComplete", {}, [(1, "a")], [(1, None), (NAN, "a")]),
     ("ExpectGapToBeAtLeast", {"min_gap": 0.5}, [(1.0, 0.5), (2.0, -1.0)], [(0.9, 0.5), (0.5, 1.0), (NAN, 0.0)]),
-    ("ExpectNumbersToBeFinite", {}, [(1.0, -2.0)], [(INF, 0.0), (0.0, -INF), (NAN, 0.0), (NAN, NAN)]),
+    (
+        "ExpectGapToBeAtLeast",
+        {"min_gap": 0.5},
+        [(1.0, 0.5, 0.5), (NAN, NAN, 0.5), (NAN, NAN, NAN)],
+        [(0.9, 0.5, 0.5), (NAN, NAN, 0.4), (NAN, 0.0, 0.5), (1.0, NAN, NAN)],
+    ),
+    ("ExpectNumbersToBeFinite", {}, [(1.0, -2.0), (NAN, NAN)], [(INF, 0.0), (0.0, -INF), (NAN, 0.0)]),
     ("ExpectLengthRatioToBeAtMost", {"max_ratio": 2.0}, [(2, 4), (4, 2), (3, 3)], [(2, 5), (0, 0), (0, 1), (NAN, 2)]),
     ("ExpectTextsToStartWithFirst", {}, [("a", "ab"), ("", "b")], [("a", "ba"), ("a", None), (None, "a"), (1, "1")]),
     ("ExpectTextsNotToBeBlankAfterFirst", {}, [("a", "ab")], [("a", "a"), ("a", "a \n\t"), ("a", None)]),
@@ -37,7 +43,7 @@ def failing_rows(expectation: Any, rows: pd.DataFrame) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("name", "arguments", "keeping", "breaking"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("name", "arguments", "keeping", "breaking"), CASES)
 def test_expectation_fails_exactly_the_breaking_rows(name, arguments, keeping, breaking):
     from expectations import custom
 

@@ -53,9 +53,9 @@ def test_each_format_of_trl(row, format, prompt):
     assert (found.chosen_score, found.rejected_score, found.margin, found.gap) == (None,) * 4
 
 
-def test_keys_beside_role_and_content_are_left_out():
-    row = {"prompt": [{**SKY[0], "id": 3}], "chosen": GOOD, "rejected": BAD}
-    assert preference(row).prompt == SKY
+def test_what_a_template_may_read_beside_role_and_content_is_kept_and_nulls_of_a_table_are_not():
+    row = {"prompt": [{**SKY[0], "name": "Ann", "tool_calls": None}], "chosen": GOOD, "rejected": BAD}
+    assert preference(row).prompt == [{**SKY[0], "name": "Ann"}]
 
 
 @pytest.mark.parametrize(
