@@ -14,7 +14,7 @@ from alignment.judging.report import EvalReport
 from alignment.judging.smoke import UNPROMPTED, Asked, SmokeResult, judge_smoke, score, write
 from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
-from tasks.home import home
+from tasks.home import home, store
 from tasks.registry import downloads, records, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
 
