@@ -51,7 +51,7 @@ class Sample(TypedDict, total=False):
 
     `completion` is the text of the completion alone, without special tokens.
     `logprob` is log p(completion | prompt) under the model that wrote it, a sum in nats; exact where it was computed in
-    fp32, as training and evaluation need it. `reward` is there once the sample was scored; `base_logprob`, under the
+    fp32, as training and evaluation need it. `reward` is there once the sample was scored, None where it got no score; `base_logprob`, under the
     base model (or the anchor in its place), and judged columns are there for samples of the evaluation.
     """
 
@@ -65,7 +65,7 @@ class Sample(TypedDict, total=False):
     finished: bool
     logprob: float
     exact_logprob: bool
-    reward: float
+    reward: float | None
     base_logprob: float
 
 
@@ -170,6 +170,9 @@ EVALUATED: Table[Sample] = Table("samples.parquet", pa.schema([*_SCORED, ("base_
 
 ANCHORED: Table[Any] = Table("anchored.parquet", pa.schema([("side", pa.string()), ("base_logprob", pa.float64())]))
 """The log-probs under the anchor of both models' samples, in their order: those of `before`, then those of `after`."""
+
+PART = "part."
+"""How the columns of the parts of a sum begin, in `SCORES` and `EVALUATED` rows: `part.style`."""
 
 JUDGED = "judged."
 """How the columns of a judge's figures begin, in `EVALUATED` rows: `judged.grammatical`."""

@@ -22,23 +22,24 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
 
     report = read_report(refs["report"])
     samples = _samples(refs["report"])
-    accepted = ACCEPTED.read(refs["validation"].path, ["gap"])
+    gaps = [row["gap"] for row in ACCEPTED.read(refs["validation"].path, ["gap"]) if row["gap"] is not None]
     rewards = {
-        side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"])] for side in ("before", "after")
+        side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"]) if row["reward"] is not None]
+        for side in ("before", "after")
     }
     records.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
     records.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
     records.log_evaluation(run_id, report, judgement)
     records.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
-    records.log_figures(
-        run_id,
-        {
-            "rewards": plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean),
-            "gaps": plots.gap_histogram([row["gap"] for row in accepted], config.validation.min_gap),
-            "training": plots.training_curves(records.read_json(refs["policy"].path / HISTORY)),
-            "gates": plots.gates_chart(judgement),
-        },
-    )
+    figures = {
+        "training": plots.training_curves(records.read_json(refs["policy"].path / HISTORY)),
+        "gates": plots.gates_chart(judgement),
+    }
+    if rewards["before"] and rewards["after"]:
+        figures["rewards"] = plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean)
+    if gaps:
+        figures["gaps"] = plots.gap_histogram(gaps, config.validation.min_gap)
+    records.log_figures(run_id, figures)
     records.log_samples_table(run_id, samples)
     records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
     prompts = PROMPTS.read(refs["prompts"].path, ["prompt_id", "split"])

@@ -45,15 +45,26 @@ def pair(scores: Sequence[float], name: str, *, seed: str) -> Paired:
 
 @pair_source("samples")
 def of_samples(job: Job) -> tuple[list[Pair], Counts]:
-    """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied."""
+    """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied.
+
+    Samples without a score are left out and counted, and so are prompts that are left with fewer than two.
+    """
     prompt_text = {row["prompt_id"]: row["prompt"] for row in PROMPTS.read(job.inputs["prompts"])}
     by_prompt: dict[str, list[Sample]] = {}
+    unscored = 0
     for row in SCORES.read(job.inputs["scores"]):
-        by_prompt.setdefault(row["prompt_id"], []).append(row)
+        scored = by_prompt.setdefault(row["prompt_id"], [])
+        if row["reward"] is None:
+            unscored += 1
+        else:
+            scored.append(row)
     built: list[Pair] = []
-    ties = 0
+    ties = alone = 0
     strategy = job.config.pairs.strategy
     for prompt_id, rows in by_prompt.items():
+        if len(rows) < 2:
+            alone += 1
+            continue
         paired = pair([row["reward"] for row in rows], strategy, seed=f"{job.config.seed}:{prompt_id}")
         ties += paired.ties
         built.extend(
@@ -64,7 +75,7 @@ def of_samples(job: Job) -> tuple[list[Pair], Counts]:
             f"pairs: all {ties} candidates tied, so there is nothing to prefer; the reward model gives every text the "
             "same score: check reward.model and reward.positive_class, or draw more varied samples"
         )
-    return built, {"candidates": len(built) + ties, "ties": ties}
+    return built, {"candidates": len(built) + ties, "ties": ties, "unscored": unscored, "prompts_unpaired": alone}
 
 
 def make_pair(chosen: Sample, rejected: Sample, prompt: str, strategy: str) -> Pair:

@@ -6,7 +6,7 @@ from alignment.config import AlignConfig, SamplingConfig
 from alignment.judging.comparison import ANCHOR
 from alignment.judging.formats import NONE, percent, plain, signed, times
 from alignment.judging.metric import Metric, ratio
-from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
+from alignment.judging.report import EvalReport, GateResult, Judgement, RewardResult, SampleRow
 from alignment.kinds import METRICS, REWARD_MODELS
 
 Row = tuple[str, str, str, str]
@@ -24,21 +24,36 @@ def result_rows(report: EvalReport) -> list[Row]:
     """
     rows = [row for metric in METRICS.all().values() if (row := _row(metric, report)) is not None]
     rows += [_row_without_metric(name, report) for name in report.base.names() if name not in METRICS.names()]
-    aligned = report.aligned.reward_mean
-    rows.append(
-        (
-            "biased baseline: mean score of the winners (logits)",
-            signed(report.winners_mean),
-            signed(aligned),
-            signed(aligned - report.winners_mean),
+    rows += [_row_of_reward(f"part {each.name}", each) for each in report.parts]
+    rows += [_row_of_reward(f"gold {each.name}", each) for each in report.gold]
+    if report.unscored_base or report.unscored_aligned:
+        rows.append(("samples without a reward", f"{report.unscored_base:,}", f"{report.unscored_aligned:,}", NONE))
+    aligned = report.aligned.get("reward_mean")
+    if aligned is not None and report.winners_mean is not None:
+        rows.append(
+            (
+                "biased baseline: mean score of the winners (logits)",
+                signed(report.winners_mean),
+                signed(aligned),
+                signed(aligned - report.winners_mean),
+            )
         )
-    )
     if report.base_validation_perplexity is not None:
         rows.append(("base model's perplexity of held-out texts", plain(report.base_validation_perplexity), NONE, NONE))
     if report.reward_validation_accuracy is not None:
         accuracy = percent(report.reward_validation_accuracy)
         rows.append(("reward model's accuracy on held-out texts", accuracy, accuracy, NONE))
     return rows
+
+
+def _row_of_reward(title: str, found: RewardResult) -> Row:
+    """One of several rewards: both means, and the gain with its interval."""
+    low, high = map(signed, found.gain_ci)
+    weighted = "" if found.weight is None else f", weight {found.weight:g}"
+    unscored = found.unscored_base + found.unscored_aligned
+    left_out = f", {unscored:,} samples without a score" if unscored else ""
+    told = f"{signed(found.gain)} ({low} to {high})"
+    return f"{title}{weighted}{left_out}", signed(found.base_mean), signed(found.aligned_mean), told
 
 
 def _row(metric: Metric, report: EvalReport) -> Row | None:
@@ -122,7 +137,7 @@ def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
     return _table(
         ("Prompt", "Base", "Reward", "Aligned", "Reward"),
         [
-            (row.prompt, row.base, signed(row.base_reward), row.aligned, signed(row.aligned_reward))
+            (row.prompt, row.base, _reward_of(row.base_reward), row.aligned, _reward_of(row.aligned_reward))
             for row in rows[: max(0, limit)]
         ],
     )
@@ -145,8 +160,8 @@ def gates_list(judgement: Judgement) -> str:
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
     """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
     return "\n".join(
-        f"- {in_markdown(row.prompt)}\n  - {signed(row.base_reward)} before: {in_markdown(row.base)}\n"
-        f"  - {signed(row.aligned_reward)} after: {in_markdown(row.aligned)}"
+        f"- {in_markdown(row.prompt)}\n  - {_reward_of(row.base_reward)} before: {in_markdown(row.base)}\n"
+        f"  - {_reward_of(row.aligned_reward)} after: {in_markdown(row.aligned)}"
         for row in rows[: max(0, limit)]
     )
 
@@ -222,10 +237,16 @@ def _made_of(config: AlignConfig) -> str:
 
 
 def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
-    yield (
-        "The reward model that labelled the pairs also scores the result. A higher score says that it prefers these "
-        "texts, not that people do; nobody read them."
-    )
+    if report.has_reward:
+        yield (
+            "The reward model that labelled the pairs also scores the result. A higher score says that it prefers "
+            "these texts, not that people do; nobody read them."
+        )
+    else:
+        yield "No reward is configured: whether the texts became better was not measured, and nobody read them."
+    if report.gold:
+        names = ", ".join(each.name for each in report.gold)
+        yield f"Judges that labelled nothing ({names}) scored the result too; they may share the reward's blind spots."
     yield (
         f"All of it rests on one seed ({config.seed}) and on {report.prompts:,} prompts, drawn as the training prompts "
         "were."
@@ -278,6 +299,10 @@ def _reward(config: AlignConfig) -> str:
         return config.reward.kind
     model = "trained here from the data's labels" if config.reward.model == "train" else config.reward.model
     return f"{config.reward.kind}, {model}"
+
+
+def _reward_of(score: float | None) -> str:
+    return NONE if score is None else signed(score)
 
 
 def _is_plain(config: SamplingConfig) -> bool:

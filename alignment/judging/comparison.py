@@ -1,14 +1,16 @@
 """The aligned model against the base on the same held-out prompts: from per-sample columns to one EvalReport."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from alignment.config import EvaluationConfig
+from alignment.errors import ScoreError
 from alignment.judging.measured import Measured
 from alignment.judging.metric import Both, metrics, ratio
-from alignment.judging.report import Delta, Drift, EvalReport, ModelMetrics
+from alignment.judging.report import Delta, Drift, EvalReport, ModelMetrics, RewardResult
 
 ANCHOR = "anchor_"  # how the names of metrics of the anchor begin, which the drift's figures leave out
 
@@ -33,32 +35,82 @@ def compare(
     aligned: Measured,
     *,
     metrics: Metrics,
-    winners_mean: float,
+    winners_mean: float | None,
     config: EvaluationConfig,
     seed: int,
 ) -> EvalReport:
     """Fill the report: means over samples, gain and win rate paired by prompt with a bootstrap over prompts.
 
-    `winners_mean` is only carried along. The order of the samples does not matter.
+    Rewards are compared on the prompts that have a sample with a reward on both sides; where there is no reward at all,
+    no figure of it is there. `winners_mean` is only carried along. The order of the samples does not matter.
     Raises ValueError unless both sides have the same prompts with the same number of samples each, and both or neither
-    were judged.
+    were judged, and ScoreError where rewards are too few to be compared.
     """
     prompts, samples = _design(base, aligned)
     if base.judged.keys() != aligned.judged.keys():
         raise ValueError("compare: one model only was judged, or by another judge; judge both, or neither")
+    both = Both(base, aligned, config, seed)
+    if (base.scores.size or aligned.scores.size) and len(both.prompts) < 2:
+        raise _too_few("reward", both)
     before, after = measure(base, metrics), measure(aligned, metrics)
     return EvalReport(
         prompts=prompts,
         samples_per_prompt=samples,
+        compared=len(both.prompts),
+        unscored_base=base.unscored,
+        unscored_aligned=aligned.unscored,
         confidence=config.confidence,
         base=before,
         aligned=after,
         delta=Delta(
             **_changes(before, after),
             **_figures("aligned", aligned, metrics),
-            **_of_both(Both(base, aligned, config, seed)),
+            **_of_both(both),
         ),
         winners_mean=winners_mean,
+    )
+
+
+def reward_result(
+    name: str,
+    base: Measured,
+    aligned: Measured,
+    scores: tuple[Sequence[float | None], Sequence[float | None]],
+    *,
+    weight: float | None = None,
+    config: EvaluationConfig,
+    seed: int,
+) -> RewardResult:
+    """What one of several rewards says of the same samples; `scores` are those of the base's and the aligned model's.
+
+    Raises ScoreError where they are too few to be compared.
+    """
+    sides = []
+    for side, found in zip((base, aligned), scores, strict=True):
+        rewards = np.array(found, dtype=np.float64)
+        sides.append(replace(side, rewards=rewards, scored=~np.isnan(rewards)))
+    both = Both(*sides, config, seed)
+    if len(both.prompts) < 2:
+        raise _too_few(name, both)
+    figures = _of_both(both)
+    return RewardResult(
+        name=name,
+        weight=weight,
+        prompts=len(both.prompts),
+        base_mean=float(np.mean(sides[0].scores)),
+        aligned_mean=float(np.mean(sides[1].scores)),
+        gain=figures["reward_gain"],
+        gain_ci=figures["reward_gain_ci"],
+        unscored_base=sides[0].unscored,
+        unscored_aligned=sides[1].unscored,
+    )
+
+
+def _too_few(name: str, both: Both) -> ScoreError:
+    return ScoreError(
+        f"{name}: {len(both.prompts)} of the held-out prompts have a score for a sample of both models "
+        f"({both.base.unscored + both.aligned.unscored} samples have none), and two are needed; find out why it gives "
+        "none, or raise prompts.eval_count"
     )
 
 
@@ -69,11 +121,13 @@ def drift(anchor: Measured, base: Measured, aligned: Measured) -> Drift:
     """
     _design(anchor, base)
     _design(anchor, aligned)
-    found = {"anchor_reward_mean": float(np.mean(anchor.rewards))}
+    found: dict[str, float | None] = {}
+    if anchor.scores.size:
+        found["anchor_reward_mean"] = float(np.mean(anchor.scores))
     for metric in metrics("anchor"):
         name = metric.name.removeprefix(ANCHOR)
         found |= {f"base_{name}": metric.compute(anchor, base), name: metric.compute(anchor, aligned)}
-    return Drift(**found)
+    return Drift(**{name: value for name, value in found.items() if value is not None})
 
 
 def _figures(of: Any, measured: Measured, computes: Metrics) -> dict[str, float]:

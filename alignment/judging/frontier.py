@@ -47,9 +47,17 @@ def grid_configs(config: AlignConfig, grid: GridConfig) -> list[AlignConfig]:
 
 
 def best_point(points: Sequence[Point]) -> Point | None:
-    """Of the points that passed, the one whose gain is surest: the highest lower end of its interval."""
+    """Of the points that passed, the one whose gain is surest: the highest lower end of its interval.
+
+    Without a reward there is no gain, and the first one is taken.
+    """
     passed = [point for point in points if point.passed and point.report is not None]
-    return max(passed, key=lambda point: point.report.delta.reward_gain_ci[0] if point.report else 0.0, default=None)
+    return max(passed, key=_surest, default=None)
+
+
+def _surest(point: Point) -> float:
+    interval = point.report and point.report.delta.interval("reward_gain")
+    return interval[0] if interval else 0.0
 
 
 def point_rows(points: Sequence[Point]) -> list[dict[str, str]]:
@@ -69,9 +77,12 @@ def _row(point: Point) -> dict[str, str]:
             "why": point.sentence,
         }
     delta = point.report.delta
+    gain, interval, won = delta.get("reward_gain"), delta.interval("reward_gain"), delta.get("win_rate")
     return row | {
-        "reward gain": f"{delta.reward_gain:+.2f} ({delta.reward_gain_ci[0]:+.2f} to {delta.reward_gain_ci[1]:+.2f})",
-        "win rate": f"{delta.win_rate:.3f}",
+        "reward gain": "–"
+        if gain is None or interval is None
+        else f"{gain:+.2f} ({interval[0]:+.2f} to {interval[1]:+.2f})",
+        "win rate": "–" if won is None else f"{won:.3f}",
         "KL per token": f"{delta.kl_per_token:.3f}",
         "perplexity ratio": f"{delta.perplexity_ratio:.2f}",
         "verdict": "passed" if point.passed else "refused",

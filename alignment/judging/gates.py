@@ -45,12 +45,16 @@ def gate(name: str, label: str, *, strict: bool = False) -> Callable[[Read], Rea
 
 
 @gate("reward_gain", "reward gain's lower bound", strict=True)
-def _reward_gain(report: EvalReport, config: GatesConfig) -> Reading:
+def _reward_gain(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if not report.has_reward:
+        return None
     return report.delta.reward_gain_ci[0], config.min_gain, None, "the gain may be chance"
 
 
 @gate("win_rate", "win rate")
-def _win_rate(report: EvalReport, config: GatesConfig) -> Reading:
+def _win_rate(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if not report.has_reward:
+        return None
     return report.delta.win_rate, config.min_win_rate, None, "too few prompts got a better text"
 
 
@@ -69,7 +73,9 @@ def _kl_per_token(report: EvalReport, config: GatesConfig) -> Reading:
 
 
 @gate("reward_sd_ratio", "reward SD ratio")
-def _reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading:
+def _reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if not report.has_reward:
+        return None
     return report.delta.reward_sd_ratio, config.min_reward_sd_ratio, None, "the texts have become alike"
 
 
@@ -108,7 +114,7 @@ def _anchor_perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading
 
 @gate("anchor_reward_sd_ratio", "reward SD over the anchor's")
 def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
-    if report.drift is None:
+    if report.drift is None or not report.has_reward:
         return None
     return (
         report.drift.reward_sd_ratio,
@@ -162,11 +168,16 @@ def _within(value: float, low: float | None, high: float | None, strict: bool) -
 
 def _approval(report: EvalReport) -> str:
     delta = report.delta
+    fluent = f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token)"
+    if not report.has_reward:
+        return (
+            f"May be registered: the text stays as fluent as the base {fluent}; no reward is configured, so reward gain, "
+            "win rate and reward SD were not judged."
+        )
     low, high = delta.reward_gain_ci
     return (
         f"May be registered: reward {delta.reward_gain:+.2f} ({100 * report.confidence:g}% CI {low:.2f} to {high:.2f}) "
-        "on held-out prompts, and the text stays as fluent as the base "
-        f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token)."
+        f"on held-out prompts, and the text stays as fluent as the base {fluent}."
     )
 
 

@@ -28,14 +28,24 @@ class Both:
     seed: int
 
     @cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """The ids, sorted, of the prompts that have a sample with a reward on both sides."""
+        before, after = ({*np.asarray(side.prompt_ids)[side.has_reward].tolist()} for side in (self.base, self.aligned))
+        return tuple(sorted(before & after))
+
+    @cached_property
     def rewards(self) -> tuple[Array, Array]:
-        """Mean reward of each prompt, before and after, in the order of the sorted prompt ids: (prompts,) each."""
-        return by_prompt(self.base, self.base.rewards), by_prompt(self.aligned, self.aligned.rewards)
+        """Mean reward of each of `prompts`, before and after, over the samples that have one: (prompts,) each."""
+        return self._means(self.base, self.base.rewards), self._means(self.aligned, self.aligned.rewards)
 
     @cached_property
     def lengths(self) -> tuple[Array, Array]:
-        """Mean length in tokens of each prompt, in the same order: (prompts,) each."""
-        return by_prompt(self.base, self.base.lengths), by_prompt(self.aligned, self.aligned.lengths)
+        """Mean length in tokens of the same samples: (prompts,) each."""
+        return self._means(self.base, self.base.lengths), self._means(self.aligned, self.aligned.lengths)
+
+    def _means(self, side: Measured, values: npt.NDArray[Any]) -> Array:
+        kept = np.asarray(side.has_reward) & np.isin(side.prompt_ids, self.prompts)
+        return by_prompt(np.asarray(side.prompt_ids)[kept], values[kept])
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,10 @@ class Metric:
     - "aligned": the same, for the aligned model alone: `delta[name]`.
     - "both": a `Both`; it gives a value, or a value and its interval, or None where there is none: `delta[name]` and
       `delta[name + "_ci"]`.
-    - "anchor": the anchor's samples and a model's, whose `base_logprobs` are under the anchor: `drift[name]` for the
-      aligned model, `drift["base_" + name]` for the base.
+    - "anchor": the anchor's samples and a model's, whose `base_logprobs` are under the anchor; it gives a value or
+      None: `drift[name]` for the aligned model, `drift["base_" + name]` for the base.
+
+    Figures of rewards are of the samples that have one: a function of `rewards` gets no other sample.
     """
 
     name: str
@@ -110,9 +122,9 @@ def metrics(of: Of) -> list[Metric]:
     return [each for each in METRICS.all().values() if each.of == of]
 
 
-def by_prompt(measured: Measured, values: npt.NDArray[Any]) -> Array:
+def by_prompt(prompt_ids: npt.NDArray[Any], values: npt.NDArray[Any]) -> Array:
     """The mean of each prompt's samples, in the order of the sorted prompt ids: (prompts,)."""
-    _, prompt, counts = np.unique(np.asarray(measured.prompt_ids), return_inverse=True, return_counts=True)
+    _, prompt, counts = np.unique(prompt_ids, return_inverse=True, return_counts=True)
     with np.errstate(invalid="ignore"):
         return np.bincount(prompt, weights=np.asarray(values, dtype=np.float64)) / counts
 

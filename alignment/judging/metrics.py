@@ -23,8 +23,10 @@ def reward_mean(rewards: Values) -> float:
 
 
 @metric("reward_gain", label="reward gain", unit="logits", of="both", format=SIGNED, better="higher", shown="")
-def reward_gain(both: Both) -> Estimate:
-    """Mean over prompts of aligned minus base, with a paired bootstrap over prompts."""
+def reward_gain(both: Both) -> Estimate | None:
+    """Mean over prompts of aligned minus base, with a paired bootstrap over prompts; None where none was scored."""
+    if not both.prompts:
+        return None
     before, after = both.rewards
     with np.errstate(invalid="ignore"):
         differences = after - before
@@ -41,12 +43,14 @@ def reward_gain(both: Both) -> Estimate:
     better="higher",
     shown="change",
 )
-def reward_gain_in_sd(both: Both) -> float:
+def reward_gain_in_sd(both: Both) -> float | None:
     """The gain over the standard deviation of the base's rewards."""
+    if not both.prompts:
+        return None
     before, after = both.rewards
     with np.errstate(invalid="ignore"):
         gain = float((after - before).mean())
-    return ratio(gain, arithmetic.reward_sd(both.base.rewards))
+    return ratio(gain, arithmetic.reward_sd(both.base.scores))
 
 
 @metric("reward_sd", label="reward, SD", unit="logits", change="ratio")
@@ -56,8 +60,10 @@ def reward_sd(rewards: Values) -> float:
 
 
 @metric("win_rate", label="prompts won by the aligned model", of="both", format=PERCENT, better="higher")
-def win_rate(both: Both) -> Estimate:
+def win_rate(both: Both) -> Estimate | None:
     """Fraction of prompts on which the aligned model's mean reward is higher, ties counted one half."""
+    if not both.prompts:
+        return None
     before, after = both.rewards
     config = both.config
     interval = paired_bootstrap(wins(before, after), config.bootstrap, config.confidence, both.seed)
@@ -67,7 +73,7 @@ def win_rate(both: Both) -> Estimate:
 @metric("win_rate_length_matched", label="prompts won, at like lengths", of="both", format=PERCENT, better="higher")
 def win_rate_length_matched(both: Both) -> float | None:
     """The same over the prompts whose mean lengths differ by at most 10%; None where there are none."""
-    return length_matched_win_rate(*both.rewards, *both.lengths)
+    return length_matched_win_rate(*both.rewards, *both.lengths) if both.prompts else None
 
 
 @metric("perplexity", label="perplexity under the base", change="ratio")
@@ -183,12 +189,16 @@ def anchor_perplexity_ratio(anchor: Measured, model: Measured) -> float:
     better="higher",
     change="",
 )
-def anchor_reward_gain(anchor: Measured, model: Measured) -> float:
+def anchor_reward_gain(anchor: Measured, model: Measured) -> float | None:
     """Mean reward of the model's samples minus that of the anchor's own on the same prompts."""
-    return float(np.mean(model.rewards)) - float(np.mean(anchor.rewards))
+    if not model.scores.size or not anchor.scores.size:
+        return None
+    return float(np.mean(model.scores)) - float(np.mean(anchor.scores))
 
 
 @metric("anchor_reward_sd_ratio", label="reward SD over the anchor's", of="anchor", format=TIMES, shown="", change="")
-def anchor_reward_sd_ratio(anchor: Measured, model: Measured) -> float:
+def anchor_reward_sd_ratio(anchor: Measured, model: Measured) -> float | None:
     """Reward SD of the model's samples over that of the anchor's own."""
-    return ratio(float(np.std(model.rewards, ddof=1)), float(np.std(anchor.rewards, ddof=1)))
+    if model.scores.size < 2 or anchor.scores.size < 2:
+        return None
+    return ratio(float(np.std(model.scores, ddof=1)), float(np.std(anchor.scores, ddof=1)))

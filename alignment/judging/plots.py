@@ -30,11 +30,13 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 COLOURS = {"chosen": ALIGNED, "rejected": BASE, "margin": WARN}
 
 
-def reward_histogram(base_rewards: Sequence[float], aligned_rewards: Sequence[float], winners_mean: float) -> "Figure":
+def reward_histogram(
+    base_rewards: Sequence[float], aligned_rewards: Sequence[float], winners_mean: float | None
+) -> "Figure":
     """Rewards of fresh samples before and after, in the reward model's logits, with both means marked.
 
     The dashed line is the biased baseline: the mean score of the pairs' winners, which selection alone lifts above
-    the base's mean. Raises ValueError where either side is empty.
+    the base's mean; None where the pairs have no scores. Raises ValueError where either side is empty.
     """
     import numpy as np
 
@@ -47,13 +49,14 @@ def reward_histogram(base_rewards: Sequence[float], aligned_rewards: Sequence[fl
         axes.hist(rewards, edges, weights=share, color=colour, alpha=0.45, label=f"{name}, {len(rewards):,} samples")
         axes.hist(rewards, edges, weights=share, color=colour, histtype="step", linewidth=1.0)
         axes.axvline(mean, color=colour, linewidth=2.2, label=f"mean of the {name} {_signed(mean)}")
-    axes.axvline(
-        winners_mean,
-        color=WARN,
-        linewidth=1.8,
-        linestyle=(0, (5, 3)),
-        label=f"biased baseline: mean of the winners {_signed(winners_mean)}",
-    )
+    if winners_mean is not None:
+        axes.axvline(
+            winners_mean,
+            color=WARN,
+            linewidth=1.8,
+            linestyle=(0, (5, 3)),
+            label=f"biased baseline: mean of the winners {_signed(winners_mean)}",
+        )
     _name(axes, "Reward of fresh samples on held-out prompts", "reward (logit of the rewarded class)", "samples (%)")
     _legend_below(figure, axes, columns=3)
     return figure
@@ -169,7 +172,9 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
     judged = [
         point
         for point in points
-        if point.report and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
+        if point.report
+        and point.report.has_reward
+        and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
     ]
     figure, axes = _blank(8.0, 5.0)
     losses = sorted({point.loss for point in judged})

@@ -17,7 +17,7 @@ def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> 
     texts = [sample["text"] for sample in samples]
     name = type(kind).__name__
     parts = {part: _plain(values, texts, f"{name}, {part},") for part, values in found.parts.items()}
-    return Scores(_plain(found.values, texts, name), found.truncated, parts)
+    return Scores(_plain(found.values, texts, name), found.truncated, parts, found.counts)
 
 
 def _plain(values: Sequence[float | None], texts: Sequence[str], name: str) -> list[float | None]:
@@ -29,6 +29,16 @@ def _plain(values: Sequence[float | None], texts: Sequence[str], name: str) -> l
         )
     require_finite(plain, texts)
     return plain
+
+
+def require_most(values: Sequence[float | None], name: str) -> None:
+    """Raise ScoreError where more than half of the samples have no score: what is left says too little of the model."""
+    missing = sum(value is None for value in values)
+    if 2 * missing > len(values):
+        raise ScoreError(
+            f"reward: {name} gave no score for {missing} of {len(values)} samples, which is more than half; find out "
+            "why (a judge's answers are kept, a function's None is its own), and run again"
+        )
 
 
 def require_finite(values: Sequence[float | None], texts: Sequence[str]) -> None:

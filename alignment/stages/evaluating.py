@@ -11,7 +11,7 @@ from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import logprobs
-from alignment.stages.scoring import rewards_of
+from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sources import fields_of, reward_source
 
 if TYPE_CHECKING:  # it brings torch
@@ -64,13 +64,16 @@ def evaluate(job: Job, writer: str) -> Counts:
         row |= {"base_logprob": logprob, "reward": reward}
     figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows], job.config.evaluation)
     judged = {f"{JUDGED}{figure}": list(found) for figure, found in figures.items()}
+    further = {**part_columns(scored), **judged}
     EVALUATED.write(
         job.out,
-        ({**row, **{name: found[number] for name, found in judged.items()}} for number, row in enumerate(rows)),
-        dict.fromkeys(judged, pa.float64()),
+        ({**row, **{name: found[number] for name, found in further.items()}} for number, row in enumerate(rows)),
+        dict.fromkeys(further, pa.float64()),
     )
     prompts = len({row["prompt_id"] for row in rows})
-    return count_finished(rows) | {"prompts": prompts, "scored_in_part": scored.truncated}
+    unscored = sum(score is None for score in scored.values)
+    counts = {"prompts": prompts, "unscored": unscored, "scored_in_part": scored.truncated}
+    return count_finished(rows) | counts | dict(scored.counts)
 
 
 def write_held_out(job: Job, loaded: "Loaded") -> list[Sample]:

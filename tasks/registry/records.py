@@ -65,13 +65,23 @@ def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
     """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `evaluation/`, and each gate as 1 or 0.
 
-    What was not judged (None) is left out. The verdict and its sentence become tags.
+    The mean score of the aligned model's samples is `reward/<part>` for each part of a sum, and `gold/<name>` for each
+    judge that labels nothing; `_base`, `_gain`, `_gain_low` and `_gain_high` follow the name for the others. What was
+    not judged (None) is left out. The verdict and its sentence become tags.
     """
     values: dict[str, float] = {
         "evaluation/prompts": report.prompts,
         "evaluation/samples_per_prompt": report.samples_per_prompt,
-        "evaluation/winners_mean": report.winners_mean,
+        "evaluation/unscored_base": report.unscored_base,
+        "evaluation/unscored_aligned": report.unscored_aligned,
     }
+    if report.winners_mean is not None:
+        values["evaluation/winners_mean"] = report.winners_mean
+    for group, found in (("reward", report.parts), ("gold", report.gold)):
+        for each in found:
+            stem = f"{group}/{each.name}"
+            values |= {stem: each.aligned_mean, f"{stem}_base": each.base_mean, f"{stem}_gain": each.gain}
+            values |= {f"{stem}_gain_low": each.gain_ci[0], f"{stem}_gain_high": each.gain_ci[1]}
     records = {"base": report.base, "aligned": report.aligned, "delta": report.delta, "drift": report.drift}
     for side, record in ((side, record) for side, record in records.items() if record is not None):
         for name, value in record.model_dump().items():
@@ -180,6 +190,20 @@ def read_lineage(run_id: str) -> dict[str, StageRef]:
             raise
         return {}
     return {name: StageRef.model_validate(ref) for name, ref in found.items()}
+
+
+def read_plots(run_id: str) -> dict[str, bytes]:
+    """The figures of a run as PNG images, by name; empty if it has none."""
+    from mlflow.artifacts import download_artifacts
+
+    with guard():
+        files = [item.path for item in client().list_artifacts(run_id, "plots") if item.path.endswith(".png")]
+    found = {}
+    with guard(), fluent(), tempfile.TemporaryDirectory() as folder:
+        for name in files:
+            file = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder))
+            found[file.stem] = file.read_bytes()
+    return found
 
 
 def used_prompts(name: str) -> set[str]:

@@ -55,7 +55,7 @@ def reordered(measured: Measured, order: list[int]) -> Measured:
     columns: dict[str, Any] = {
         name: column[order] if isinstance(column, np.ndarray) else [column[i] for i in order]
         for name, column in vars(measured).items()
-        if name != "judged"
+        if name not in {"judged", "scored"}
     }
     return Measured(**columns, judged={name: column[order] for name, column in measured.judged.items()})
 

@@ -14,7 +14,10 @@ from alignment.rows import TEXTS
 from alignment.stages.job import Job
 
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 16, "batch_size": 8, "learning_rate": 1e-2}
-ROWS = [{"text": "fine fine fine film", "label": 1}, {"text": "dull dull dull film", "label": 0}] * 20
+ROWS = [
+    {"text": "fine fine fine film", "label": 1, "columns": ""},
+    {"text": "dull dull dull film", "label": 0, "columns": ""},
+] * 20
 
 
 def make(root: Path, **reward: Any) -> dict[str, int]:
