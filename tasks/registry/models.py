@@ -1,6 +1,7 @@
 """The model that a run keeps in MLflow: logged with its signature and card, and found again by its policy's hash."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,19 @@ REQUEST = {
 REQUIREMENTS = ("torch", "transformers", "accelerate", "safetensors")
 
 
-def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card: str = "") -> str:
-    """Log a `save_pretrained` folder on the run as a text-generation model that MLflow can serve.
+def log_model(
+    run_id: str,
+    folder: Path,
+    config: AlignConfig,
+    prompt: str,
+    card: str = "",
+    messages: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Log a `save_pretrained` folder on the run as a model that MLflow can serve: of texts, or with `messages` of chats.
 
     Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
-    wrote, continues `prompt`, and warns if that fails. `card` becomes its README. Raises ModelError if the folder lacks
-    a part.
+    wrote, continues `prompt` or answers `messages`, and warns if that fails. `card` becomes its README. Raises
+    ModelError if the folder lacks a part.
     """
     from mlflow.transformers import log_model as log_transformers
 
@@ -39,13 +47,20 @@ def log_model(run_id: str, folder: Path, config: AlignConfig, prompt: str, card:
         logged = client().create_logged_model(where, name="model", source_run_id=run_id, model_type="dpo")
         tokenizer.save_pretrained(Path(temporary) / "model")  # MLflow keeps it beside the weights, not with them
         client().log_model_artifacts(logged.model_id, temporary)
+        answers: dict[str, Any] = {
+            "task": "llm/v1/chat",
+            "input_example": {"messages": [dict(message) for message in messages], "max_tokens": 4},
+        }
+        continues: dict[str, Any] = {
+            "task": "text-generation",
+            "input_example": ([prompt], {"max_new_tokens": 4}),
+            "signature": signature(model.generation_config),
+        }
         log_transformers(
-            {"model": model, "tokenizer": tokenizer},
+            {"model": model, "tokenizer": serving.for_chats(tokenizer) if messages else tokenizer},
             model_id=logged.model_id,
             run_id=run_id,
-            task="text-generation",
-            signature=signature(model.generation_config),
-            input_example=([prompt], {"max_new_tokens": 4}),
+            **(answers if messages else continues),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             model_card=_readme(card),
         )

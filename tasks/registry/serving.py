@@ -1,10 +1,13 @@
 """Prepares a model to be served: its generation config and tokenizer, so that it samples as in training anywhere."""
 
+import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, PromptsConfig
 from alignment.conventions import Conventions, affixes, conventions
+from alignment.data.chat import read_template
 from alignment.data.prompts.whole import longest_prompt
 from alignment.errors import ModelError
 from alignment.models import check_folder
@@ -29,6 +32,7 @@ def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
         raise ModelError(f"model folder {folder}: cannot be loaded ({' '.join(str(error).split())[:240]})") from error
     found = conventions(model, tokenizer, f"model folder {folder}")
     _fit_tokenizer(tokenizer, found)
+    tokenizer.chat_template = chat_template(tokenizer, config.prompts)
     model.generation_config = generation(config, found, tokenizer.pad_token_id)
     return model, tokenizer
 
@@ -59,6 +63,53 @@ def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "Generat
 def new_tokens(config: AlignConfig) -> int:
     """The most tokens that followed the longest prompt in training."""
     return config.sampling.new_tokens_max or config.sampling.total_tokens - longest_prompt(config)
+
+
+def chat_template(tokenizer: Any, prompts: PromptsConfig) -> str | None:
+    """The chat template with which a model was trained, its system prompt and variables written into it; None if none.
+
+    So a request that has neither gets what the training's prompts had. A system message of its own wins, and so does a
+    variable that it sets.
+    """
+    template = read_template(prompts.chat_template) if prompts.chat_template else tokenizer.chat_template
+    if not isinstance(template, str) or not (prompts.system or prompts.chat_template_kwargs):
+        return template or None
+    begins = [
+        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
+        for name, value in prompts.chat_template_kwargs.items()
+    ]
+    if prompts.system:
+        system = f"[{{'role': 'system', 'content': {json.dumps(prompts.system)}}}]"
+        begins.append(
+            "{% if not messages or messages[0]['role'] not in ['system', 'developer'] %}"
+            f"{{% set messages = {system} + messages %}}{{% endif %}}"
+        )
+    return "".join([*begins, "{{ '' }}", template])  # a line break after a block would be taken away
+
+
+def _literal(value: Any) -> str:
+    """A value in Jinja, which writes what JSON writes, but for null."""
+    return "none" if value is None else json.dumps(value)
+
+
+def for_chats(tokenizer: Any) -> Any:
+    """A copy that puts nothing before a text, where its chat template begins with that already, such as BOS.
+
+    MLflow has the template write a text, and tokenizes that as any other.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    begins = affixes(tokenizer)[0]
+    written = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    if not begins or not tokenizer.is_fast or tuple(written[: len(begins)]) != begins:
+        return tokenizer
+    bare = deepcopy(tokenizer)
+    if getattr(bare, "add_bos_token", False):
+        bare.add_bos_token = False
+    bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    return bare
 
 
 def _fit_tokenizer(tokenizer: Any, found: Conventions) -> None:
