@@ -54,6 +54,14 @@ class Loaded:
         self.conventions.require_known(bare, self.name, self.tokenizer)
         return [[*self.conventions.begins, *ids] for ids in bare]
 
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of token ids, special tokens left out."""
+        with using(self.name, "decoding"):
+            found: list[str] = self.tokenizer.batch_decode(
+                [list(ids) for ids in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        return found
+
     def decode(self, rows: Sequence[Sequence[int]], finished: Sequence[bool]) -> list[str]:
         """The texts of token ids, special tokens left out, and the token that ends a finished one, special or not.
 
@@ -64,10 +72,7 @@ class Loaded:
             list(ids[:-1] if done and ids and ids[-1] in ends else ids)
             for ids, done in zip(rows, finished, strict=True)
         ]
-        with using(self.name, "decoding"):
-            texts = self.tokenizer.batch_decode(
-                texts_only, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+        texts = self.texts(texts_only)
         return [text if done else text.rstrip(REPLACEMENT) for text, done in zip(texts, finished, strict=True)]
 
 

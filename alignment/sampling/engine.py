@@ -27,6 +27,8 @@ class Request:
 class Completion:
     """One drawn completion: token ids (EOS included where it ended), and log-prob under the model, sum in nats.
 
+    Of one that came to a stop text, only the tokens before it are there and count, and it is finished.
+
     The log-prob is that of the model itself, at temperature 1 and unfiltered, whatever the sampling settings were; it
     is exact where it agrees with an fp32 forward pass to rounding, else it is computed again where it is needed.
     """
@@ -64,9 +66,10 @@ class Engine(Protocol):
     ) -> list[Completion]:
         """Draw every request from the model, in the given order.
 
-        A completion ends at one of `loaded.conventions.ends`, or after as many tokens as its request has uniforms. The
-        same requests give the same completions, and two models that are asked the same way share random numbers: the
-        uniforms are there for that. `progress` takes (done, total) and may raise to stop the work.
+        A completion ends at one of `loaded.conventions.ends`, before one of the texts of `config.stop`, which
+        `alignment.sampling.stops.Stops` finds, or after as many tokens as its request has uniforms. The same requests
+        give the same completions, and two models that are asked the same way share random numbers: the uniforms are
+        there for that. `progress` takes (done, total) and may raise to stop the work.
         """
 
 

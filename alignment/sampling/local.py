@@ -16,6 +16,7 @@ from alignment.errors import SelfCheckError
 from alignment.logprobs import Tokens
 from alignment.models import Loaded, using
 from alignment.sampling.engine import Completion, Request, engine
+from alignment.sampling.stops import Stops
 from alignment.selfcheck import SelfCheck, plain_logprob
 
 WAY_OUT = (
@@ -32,7 +33,10 @@ def local(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """The engine of this project: torch and transformers on this machine. Raises as `generate` does."""
-    return generate(loaded.model, requests, config, loaded.conventions, name=loaded.name, progress=progress)
+    stops = Stops(config.stop, loaded.texts) if config.stop else None
+    return generate(
+        loaded.model, requests, config, loaded.conventions, stops=stops, name=loaded.name, progress=progress
+    )
 
 
 def generate(
@@ -41,6 +45,7 @@ def generate(
     config: SamplingConfig,
     conventions: Conventions,
     *,
+    stops: Stops | None = None,
     name: str = "the model",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
@@ -54,7 +59,7 @@ def generate(
     found: dict[int, Completion] = {}
     for chunk in _batches(requests, config.batch_size, alike=not _bears_padding(model)):
         batch = [requests[i] for i in chunk]
-        drawn = _generate_batch(model, batch, config, conventions, name)
+        drawn = _generate_batch(model, batch, config, conventions, stops, name)
         found.update(zip(chunk, drawn, strict=True))
         check.logprobs(
             [completion.logprob for completion in drawn],
@@ -69,7 +74,12 @@ def generate(
 
 @torch.inference_mode()
 def _generate_batch(
-    model: Any, requests: Sequence[Request], config: SamplingConfig, conventions: Conventions, name: str
+    model: Any,
+    requests: Sequence[Request],
+    config: SamplingConfig,
+    conventions: Conventions,
+    stops: Stops | None,
+    name: str,
 ) -> list[Completion]:
     device = next(model.parameters()).device
     pad_id, ends = conventions.pad_id, torch.tensor(conventions.ends, device=device)
@@ -96,6 +106,10 @@ def _generate_batch(
         ended = torch.isin(token, ends)
         finished = finished | (alive & ended)
         alive = alive & ~ended
+        if stops is not None:
+            for row, kept in _stopped(stops, tokens[:, : position + 1], alive):
+                alive[row], finished[row], lengths[row] = False, True, kept
+                logprobs[row, kept:] = 0.0
         if position + 1 == steps or not bool(alive.any()):
             break
         logits = step.advance(tokens[:, position], alive)
@@ -107,6 +121,13 @@ def _generate_batch(
         Completion(row[:length], done, logprob, exact)
         for row, length, done, logprob in zip(tokens.tolist(), lengths.tolist(), finished.tolist(), sums, strict=True)
     ]
+
+
+def _stopped(stops: Stops, tokens: Tensor, alive: Tensor) -> list[tuple[int, int]]:
+    """The rows of tokens [B, T] that have just come to a stop text, each with how many of its tokens are kept."""
+    rows = alive.nonzero()[:, 0].tolist()
+    found = stops.kept(tokens[rows].tolist()) if rows else []
+    return [(row, kept) for row, kept in zip(rows, found, strict=True) if kept is not None]
 
 
 def choose(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
