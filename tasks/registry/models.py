@@ -33,7 +33,7 @@ def log_model(
     card: str = "",
     messages: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Log a `save_pretrained` folder on the run as a model that MLflow can serve: of texts, or with `messages` of chats.
+    """Log a `save_pretrained` folder on the run as a model of texts that MLflow can serve, or of chats with `messages`.
 
     Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
     wrote, continues `prompt` or answers `messages`, and warns if that fails. `card` becomes its README. Raises
