@@ -42,7 +42,4 @@ class Judge:
                 f", {cut} of them were cut at reward.judge.max_answer_tokens" if cut else "",
                 unparsable[0].text[-120:],
             )
-        logger.info(
-            "judge: %s", ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asked.counts.items())
-        )
-        return Scores(values)
+        return Scores(values, counts=asked.counts | {"unparsable": len(unparsable)})

@@ -14,6 +14,7 @@ from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
 from alignment.kinds import PAIRS, PROMPTS, REWARD_MODELS, REWARDS
+from alignment.rewards.judge_rubric import judge_source, read_rubric
 from alignment.stages.store import digest, digest_file
 
 PAIR_COLUMNS = ("chosen", "rejected")
@@ -58,6 +59,8 @@ def reward_source(config: AlignConfig) -> dict[str, Any]:
     kind = config.reward.kind
     if REWARDS.origin(kind).package:  # it may read whatever it is given
         return {"reward": fields_of(config.reward, kind), "seed": config.seed}
+    if kind == "judge":
+        return {"kind": kind, "judge": judge_source(config.reward.judge, read_rubric(config.reward.judge))}
     others = type(config.reward).model_fields.keys() - {"kind", "positive_class", kind}
     return fields_of(config.reward, kind, without=others)
 
