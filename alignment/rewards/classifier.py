@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.logits import class_logits
-from alignment.models import Loaded, load_reward, using
+from alignment.models import Loaded, load_reward
 from alignment.rewards.checking import require_finite
 from alignment.rewards.protocol import Progress, Scores, Scoring, reward
+from alignment.rewards.reading import read_samples, read_texts
 from alignment.rows import MODEL
-
-NO_LIMIT = 10**9  # tokens
 
 
 @reward("classifier")
@@ -26,16 +25,17 @@ class Classifier:
         self.config = config.reward
 
     def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
-        """The logit of each text, prompt included, and how many texts are longer than the model reads.
+        """The logit of each sample, read as `reward.reads` says, and how many are longer than the model reads.
 
-        Raises ModelError where the class to reward is unknown, and as `score_texts` does.
+        Raises ModelError where the class to reward is unknown, and as `score_texts` and `read_samples` do.
         """
         loaded = load_reward(work.folder / MODEL, name=f"reward.model {self.config.model}")
         column = positive_class(loaded.model.config, self.config.positive_class)
-        texts = [sample["text"] for sample in samples]
+        read = read_samples(loaded, samples, self.config.reads)
         batch_size = self.config.batch_size * 8  # nothing is kept for a backward pass
-        values = score_texts(loaded, texts, column=column, batch_size=batch_size, progress=work.progress)
-        return Scores(values.tolist(), count_truncated(loaded, texts))
+        values = class_logits(loaded, read.ids, batch_size=batch_size, types=read.types, progress=work.progress)
+        require_finite(values[:, column].tolist(), [sample["text"] for sample in samples])
+        return Scores(values[:, column].tolist(), read.truncated)
 
 
 def score_texts(
@@ -46,23 +46,10 @@ def score_texts(
     Raises ModelError where the model lacks a token or cannot be run, SelfCheckError where a batch's logits are not
     those of its texts one by one, and ScoreError, naming the first text, where a score is NaN or infinite.
     """
-    limit = _longest(loaded)
-    with using(loaded.name, "tokenization"):
-        encoded = loaded.tokenizer(list(texts), truncation=limit is not None, max_length=limit, verbose=False)
-    ids = encoded["input_ids"]
-    loaded.conventions.require_known(ids, loaded.name, loaded.tokenizer)
-    types = encoded.get("token_type_ids")
-    found = class_logits(loaded, ids, batch_size=batch_size, types=types, progress=progress)[:, column]
+    read = read_texts(loaded, texts)
+    found = class_logits(loaded, read.ids, batch_size=batch_size, types=read.types, progress=progress)[:, column]
     require_finite(found.tolist(), texts)
     return found
-
-
-def count_truncated(loaded: Loaded, texts: Sequence[str]) -> int:
-    """How many of the texts are longer than the reward model reads, and so are scored by their opening."""
-    limit = _longest(loaded)
-    if limit is None:
-        return 0
-    return sum(len(ids) > limit for ids in loaded.tokenizer(list(texts), verbose=False)["input_ids"])
 
 
 def positive_class(config: Any, wanted: str) -> int:
@@ -88,9 +75,3 @@ def positive_class(config: Any, wanted: str) -> int:
             f"reward.positive_class: the reward model's classes are {', '.join(names.values())}; {way_out}"
         )
     return found[0]
-
-
-def _longest(loaded: Loaded) -> int | None:
-    """The most tokens that model and tokenizer allow; a tokenizer without a limit names a huge one."""
-    limits = (loaded.conventions.longest, loaded.tokenizer.model_max_length)
-    return min((int(limit) for limit in limits if limit and limit < NO_LIMIT), default=None)

@@ -14,8 +14,9 @@ from alignment.config import AlignConfig, build_config
 from alignment.errors import ModelError, ScoreError
 from alignment.kinds import REWARDS
 from alignment.models import Loaded
-from alignment.rewards.classifier import count_truncated, positive_class, score_texts
+from alignment.rewards.classifier import positive_class, score_texts
 from alignment.rewards.protocol import Scoring
+from alignment.rewards.reading import read_texts
 from tests.alignment.architectures import Spelling, build, tokenizer
 
 SOME = ["a fine film", "", "dull", "the plot was fine and the acting was dull", "猫", "fine"]
@@ -64,11 +65,11 @@ def test_the_limit_is_the_tighter_of_the_models_and_the_tokenizers(reward, posit
     model.config.max_position_embeddings = positions
     model.distilbert.embeddings.position_embeddings = torch.nn.Embedding(positions, 8)
     loaded = type(reward)(model, tokenizer)
-    assert count_truncated(loaded, ["0" * limit, "0" * (limit + 1)]) == 1
+    assert read_texts(loaded, ["0" * limit, "0" * (limit + 1)]).truncated == 1
 
 
 def test_texts_of_which_the_end_is_not_read_are_counted(reward):
-    assert count_truncated(reward, ["0123456789ABCDEF", "0123456789ABCDEF and more", ""]) == 1
+    assert read_texts(reward, ["0123456789ABCDEF", "0123456789ABCDEF and more", ""]).truncated == 1
 
 
 def test_scoring_tells_its_progress(reward):
@@ -119,7 +120,7 @@ def test_a_model_without_a_limit_reads_whole_texts():
     """BLOOM names none, and its tokenizer a number beyond every integer."""
     model = build("bloom", task="SequenceClassification", num_labels=1)
     loaded = Loaded(model, tokenizer(Spelling()))
-    assert count_truncated(loaded, ["A" * 300]) == 0
+    assert read_texts(loaded, ["A" * 300]).truncated == 0
     assert np.isfinite(score_texts(loaded, ["A" * 300, "ABC"], column=0, batch_size=2)).all()
 
 
