@@ -70,9 +70,11 @@ class Sample(TypedDict, total=False):
 
 
 class Pair(TypedDict, total=False):
-    """Two samples of one prompt, the chosen one of the higher score; lengths in tokens, `gap` in units of the reward.
+    """Two completions of one prompt, chosen over rejected; lengths in tokens, `gap` in units of the reward.
 
-    The reference's log-probs, and the digest of the model that they are from, are there once they were added.
+    Pairs that were given may have no scores, and no gap or a margin in its place; their log-probs are None. Where a row
+    gave no pair, `fault` names what is wrong with it, and its sides are what stood there; else it is empty. The
+    reference's log-probs, and the digest of the model that they are from, are there once they were added.
     """
 
     pair_id: str
@@ -83,15 +85,16 @@ class Pair(TypedDict, total=False):
     rejected: str
     chosen_ids: list[int]
     rejected_ids: list[int]
-    chosen_score: float
-    rejected_score: float
-    gap: float
+    chosen_score: float | None
+    rejected_score: float | None
+    gap: float | None
     chosen_tokens: int
     rejected_tokens: int
     strategy: str
-    chosen_logprob: float
-    rejected_logprob: float
+    chosen_logprob: float | None
+    rejected_logprob: float | None
     exact_logprob: bool
+    fault: str
     reference_chosen: float
     reference_rejected: float
     reference: str
@@ -148,9 +151,12 @@ _PAIR = [
     ("chosen_logprob", pa.float64()),
     ("rejected_logprob", pa.float64()),
     ("exact_logprob", pa.bool_()),
+    ("fault", pa.string()),
 ]
 
-TEXTS: Table[Text] = Table("texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64()), ("columns", pa.string())]))
+TEXTS: Table[Text] = Table(
+    "texts.parquet", pa.schema([("text", pa.string()), ("label", pa.int64()), ("columns", pa.string())])
+)
 PROMPTS: Table[Prompt] = Table(
     "prompts.parquet",
     pa.schema([*_PROMPT, ("split", pa.string()), ("messages", pa.string()), ("columns", pa.string())]),

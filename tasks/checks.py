@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 
 from alignment.config import AlignConfig
 from alignment.data.labels import Labels, require_two_classes
-from alignment.data.pairs import pair
+from alignment.data.pairs.strategies import pair
 from alignment.errors import NothingNewError, ValidationError
 from alignment.rows import CHECKS, LABELS, QUARANTINED
 from alignment.stages.reward import trains

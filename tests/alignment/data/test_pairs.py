@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.data.pairs import pair
+from alignment.data.pairs.strategies import pair
 from alignment.kinds import STRATEGIES
 
 SCORES = [0.2, 0.9, 0.5, 0.1]  # best first: 1, 2, 0, 3

@@ -565,8 +565,8 @@ def test_the_lineage_names_config_parents_code_kinds_and_libraries():
         "parents": {"prompts": "content", "scores": "content"},
         "code": code_version("alignment.stages.pairs"),
         "kinds": {
-            "pairs.samples": {"code": code_version("alignment.data.pairs")},
-            "strategies.best_vs_worst": {"code": code_version("alignment.data.pairs")},
+            "pairs.samples": {"code": code_version("alignment.data.pairs.samples")},
+            "strategies.best_vs_worst": {"code": code_version("alignment.data.pairs.strategies")},
         },
         "libraries": {},
     }

@@ -1,0 +1,26 @@
+"""What a source of pairs and a strategy are: functions, each registered under its name by a decorator."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from alignment.kinds import PAIRS, STRATEGIES, registers
+from alignment.rows import Pair
+from alignment.stages.job import Counts, Job
+
+Indices = tuple[int, int]
+StrategyFunction = Callable[[Sequence[float], random.Random], Iterator[Indices]]
+PairSource = Callable[[Job], tuple[list[Pair], Counts]]
+
+
+def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
+    """Register `(scores of a prompt, random) -> candidates (better, worse)` under its name in `pairs.strategy`."""
+    return registers(STRATEGIES, name)
+
+
+def pair_source(name: str, *, sampled: bool = True) -> Callable[[PairSource], PairSource]:
+    """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why.
+
+    Unless its pairs are `sampled`, no samples are drawn and scored for it.
+    """
+    del sampled  # read from here by `alignment.stages.sources.pairs_are_sampled`, without an import
+    return registers(PAIRS, name)
