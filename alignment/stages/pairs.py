@@ -2,19 +2,27 @@
 
 import random
 
+from alignment.config import AlignConfig
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import STRATEGIES
 from alignment.rows import PAIRS, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import fields_of, pairs_are_sampled
+from alignment.stages.sources import pairs_are_sampled, pairs_are_scored, pairs_source
 from alignment.stages.stage import stage
+
+
+def needs(config: AlignConfig) -> tuple[str, ...]:
+    """The samples with or without their scores, or none of them."""
+    if pairs_are_scored(config):
+        return "prompts", "scores"
+    return ("prompts", "samples") if pairs_are_sampled(config) else ("prompts",)
 
 
 @stage(
     title="build pairs",
-    needs=lambda c: ("prompts", "scores") if pairs_are_sampled(c) else ("prompts",),
-    reads=lambda c: {"pairs": fields_of(c.pairs, c.pairs.source, c.pairs.strategy), "seed": c.seed},
-    makes=lambda c: c.pairs.strategy,
+    needs=needs,
+    reads=pairs_source,
+    makes=lambda c: c.pairs.strategy if pairs_are_scored(c) else c.pairs.source,
     uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
 )
 def pairs(job: Job) -> Counts:

@@ -6,7 +6,7 @@ from alignment.kinds import REWARDS
 from alignment.rows import SAMPLES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import part_columns, rewards_of
-from alignment.stages.sources import pairs_are_sampled, reward_source
+from alignment.stages.sources import pairs_are_scored, reward_source
 from alignment.stages.stage import MODELS, stage
 
 
@@ -16,7 +16,7 @@ from alignment.stages.stage import MODELS, stage
     reads=reward_source,
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} scores",
     slots=1,
-    when=pairs_are_sampled,
+    when=pairs_are_scored,
     uses=lambda c: [(REWARDS, c.reward.kind)],
     libraries=MODELS,
 )

@@ -14,7 +14,7 @@ from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
 from alignment.kinds import PAIRS, PROMPTS, REWARD_MODELS, REWARDS
-from alignment.rewards.judge_rubric import judge_source, read_rubric
+from alignment.rewards.judge_rubric import judge_source, read_pair_rubric, read_rubric
 from alignment.stages.store import digest, digest_file
 
 PAIR_COLUMNS = ("chosen", "rejected")
@@ -52,6 +52,19 @@ def _by_content(fields: dict[str, Any]) -> dict[str, Any]:
 def pairs_are_sampled(config: AlignConfig) -> bool:
     """Whether the configured source of pairs makes them of samples that are drawn and scored first."""
     return bool(PAIRS.origin(config.pairs.source).options.get("sampled", True))
+
+
+def pairs_are_scored(config: AlignConfig) -> bool:
+    """Whether the configured source of pairs needs the scores of the samples that are drawn."""
+    return pairs_are_sampled(config) and bool(PAIRS.origin(config.pairs.source).options.get("scored", True))
+
+
+def pairs_source(config: AlignConfig) -> dict[str, Any]:
+    """What decides which samples become pairs, beside the samples and their scores."""
+    settings = {"pairs": fields_of(config.pairs, config.pairs.source, config.pairs.strategy), "seed": config.seed}
+    if config.pairs.source != "judged":
+        return settings
+    return settings | {"judge": judge_source(config.reward.judge, read_pair_rubric(config.reward.judge))}
 
 
 def reward_source(config: AlignConfig) -> dict[str, Any]:
