@@ -61,6 +61,11 @@ class AlignConfig(Group):
                 f"base.model = train learns from plain texts, and prompts.source = {self.prompts.source} reads chats or "
                 "pairs: give base.model an instruct model, a folder or a name on the hub"
             )
+        if self.prompts.source == "messages" and self.reward.kind == "classifier" and self.reward.model == "train":
+            raise ValueError(
+                "reward.model = train learns from labelled texts, and prompts.source = messages reads chats: give "
+                "reward.model a model, or take another reward.kind"
+            )
         if self.prompts.source == "messages" and self.prompts.too_long == "keep_start":
             raise ValueError(
                 "prompts.too_long = keep_start would leave out a chat's last turn, which is to be answered: take "

@@ -26,7 +26,7 @@ FAULTS: Mapping[str, str] = {
     "no_chat": "is no list of messages; write each chat as a list of objects with `role` and `content`",
     "empty_chat": "is an empty chat; leave the row out, or give it a user's turn",
     "no_role_or_content": "has a message without `role` or `content` as texts; give each both",
-    "roles_out_of_order": "has its roles out of order: a system message may come first, then user and assistant take "
+    "roles_out_of_order": "has its roles out of order; a system message may come first, then user and assistant take "
     "turns",
     "not_the_users_turn": "does not end with a user's turn, so there is nothing to answer; leave its last message out",
 }
