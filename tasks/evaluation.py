@@ -1,12 +1,15 @@
 """The report of an evaluation, and the verdict of the gates on it."""
 
+import json
+from pathlib import Path
+
 from prefect import task
 
 from alignment.config import AlignConfig
 from alignment.judging import records
-from alignment.judging.report import EvalReport, Judgement
+from alignment.judging.report import EvalReport, Judgement, SampleRow
 from alignment.kinds import GATES
-from alignment.rows import REPORT
+from alignment.rows import REPORT, SAMPLE_TEXTS
 from alignment.stages.store import StageRef
 
 
@@ -28,3 +31,9 @@ def require_gates() -> None:
 def read_report(report: StageRef) -> EvalReport:
     """The report of a finished stage."""
     return records.read_report((report.path / REPORT).read_text(encoding="utf-8"))
+
+
+def read_samples(report: Path) -> list[SampleRow]:
+    """The sample texts beside the report in the stage's folder, of the first held-out prompts."""
+    rows = json.loads((report / SAMPLE_TEXTS).read_text(encoding="utf-8"))
+    return [SampleRow.model_validate(row) for row in rows]

@@ -1,15 +1,16 @@
 """Tasks that show a run to people: its record in MLflow, its model in the registry, its result in Prefect."""
 
+import json
+
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import AlignConfig
 from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
-from alignment.judging.report import Judgement, SampleRow
-from alignment.rows import ACCEPTED, EVALUATED, HISTORY, MODEL, PROMPTS, SAMPLE_TEXTS
+from alignment.judging.report import Judgement
+from alignment.rows import ACCEPTED, EVALUATED, HISTORY, MODEL, PROMPTS
 from alignment.stages.stage import Refs
-from alignment.stages.store import StageRef
-from tasks.evaluation import read_report
+from tasks.evaluation import read_report, read_samples
 from tasks.registry import models, records, runs
 from tasks.registry.registration import Registration, refuse, register
 from tasks.running import RETRIES
@@ -21,7 +22,7 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     from alignment.judging import plots
 
     report = read_report(refs["report"])
-    samples = _samples(refs["report"])
+    samples = read_samples(refs["report"].path)
     gaps = [row["gap"] for row in ACCEPTED.read(refs["validation"].path, ["gap"]) if row["gap"] is not None]
     rewards = {
         side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"]) if row["reward"] is not None]
@@ -58,11 +59,14 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     """
     key = refs["policy"].digest
     name = config.registry.model_name
-    card = model_card(config, read_report(refs["report"]), judgement, _samples(refs["report"]), _lineage(refs))
+    card = model_card(config, read_report(refs["report"]), judgement, read_samples(refs["report"].path), _lineage(refs))
     uri = models.find_logged_model(config.registry.experiment, key)
     if uri is None:
-        example = _samples(refs["report"])[0].prompt
-        uri = models.log_model(run_id, refs["policy"].path / MODEL, config, example, card=card)
+        example = read_samples(refs["report"].path)[0]
+        messages = json.loads(example.messages or "[]")
+        uri = models.log_model(
+            run_id, refs["policy"].path / MODEL, config, example.prompt, card=card, messages=messages
+        )
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
         return refuse(run_id, name, key=key, sentence=judgement.sentence)
@@ -98,16 +102,12 @@ def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -
                 "## Gates",
                 gates_table(judgement),
                 "## Samples",
-                samples_table(_samples(refs["report"]), 5),
+                samples_table(read_samples(refs["report"].path), 5),
                 f"MLflow: {where}",
             )
         ),
         description=judgement.sentence,
     )
-
-
-def _samples(report: StageRef) -> list[SampleRow]:
-    return [SampleRow.model_validate(row) for row in records.read_json(report.path / SAMPLE_TEXTS)]
 
 
 def _lineage(refs: Refs) -> dict[str, str]:

@@ -133,12 +133,12 @@ def gates_table(judgement: Judgement) -> str:
 
 
 def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
-    """The first `limit` prompts with both continuations and their rewards in logits, long texts cut."""
+    """The first `limit` prompts with both continuations, of a chat both answers, and their rewards; long texts cut."""
     return _table(
         ("Prompt", "Base", "Reward", "Aligned", "Reward"),
         [
-            (row.prompt, row.base, _reward_of(row.base_reward), row.aligned, _reward_of(row.aligned_reward))
-            for row in rows[: max(0, limit)]
+            (prompt, base, _reward_of(row.base_reward), aligned, _reward_of(row.aligned_reward))
+            for row, (prompt, base, aligned) in ((row, row.shown) for row in rows[: max(0, limit)])
         ],
     )
 
@@ -160,9 +160,9 @@ def gates_list(judgement: Judgement) -> str:
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
     """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
     return "\n".join(
-        f"- {in_markdown(row.prompt)}\n  - {_reward_of(row.base_reward)} before: {in_markdown(row.base)}\n"
-        f"  - {_reward_of(row.aligned_reward)} after: {in_markdown(row.aligned)}"
-        for row in rows[: max(0, limit)]
+        f"- {in_markdown(prompt)}\n  - {_reward_of(row.base_reward)} before: {in_markdown(base)}\n"
+        f"  - {_reward_of(row.aligned_reward)} after: {in_markdown(aligned)}"
+        for row, (prompt, base, aligned) in ((row, row.shown) for row in rows[: max(0, limit)])
     )
 
 

@@ -1,5 +1,6 @@
 """What an evaluation found and what the gates made of it: plain records that every later stage reads."""
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -168,3 +169,11 @@ class SampleRow(Record):
     prompt_ids: tuple[int, ...] = ()
     messages: str = ""
     columns: str = ""
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """What people read: of a chat its last turn and both answers, else the prompt and both whole texts."""
+        if not self.messages:
+            return self.prompt, self.base, self.aligned
+        last = str(json.loads(self.messages)[-1].get("content") or "")
+        return last, self.base.removeprefix(self.prompt), self.aligned.removeprefix(self.prompt)
