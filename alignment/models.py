@@ -17,8 +17,13 @@ from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["base", "reward", "anchor"]
-FIELDS: dict[Kind, str] = {"base": "base.model", "reward": "reward.model", "anchor": "evaluation.anchor"}
+Kind = Literal["base", "reward", "anchor", "model"]
+FIELDS: dict[Kind, str] = {
+    "base": "base.model",
+    "reward": "reward.model",
+    "anchor": "evaluation.anchor",
+    "model": "model",
+}
 """Where a configuration names the model of each kind; the anchor is a base model."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

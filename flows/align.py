@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig
+from alignment.judging.card import gates_table, result_table
 from alignment.judging.report import EvalReport, Judgement
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
@@ -46,7 +47,7 @@ class Judged:
 
 
 class AlignResult(BaseModel):
-    """What a finished run reports: to the command line, to Prefect, and to `--json`."""
+    """What a finished run reports: to the command line, to Prefect, to Python, and to `--json`."""
 
     run_id: str
     experiment: str
@@ -58,6 +59,27 @@ class AlignResult(BaseModel):
     pairs: dict[str, int]
     seconds: dict[str, float]
     cached: list[str]
+    folders: dict[str, str] = {}  # each stage's folder in the store
+
+    @property
+    def verdict(self) -> Literal["pass", "fail"]:
+        """What the gates made of it."""
+        return self.judgement.verdict
+
+    @property
+    def version(self) -> str | None:
+        """The address of the registered version, `models:/name/3`; None where a gate refused it."""
+        return None if self.model is None else str(self.model["uri"])
+
+    @property
+    def figures(self) -> dict[str, float | tuple[float, float] | None]:
+        """The aligned model against the base: each figure, and its interval as `<name>_ci`, where it has one."""
+        return self.report.delta.model_dump()
+
+    def _repr_markdown_(self) -> str:
+        """The result and the gates as tables, in a notebook."""
+        sentence = self.judgement.sentence
+        return "\n\n".join((f"**{sentence}**", result_table(self.report), gates_table(self.judgement), self.registered))
 
 
 @config_flow("align")
@@ -132,6 +154,7 @@ def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
         },
         seconds={name: ref.seconds for name, ref in refs.items()},
         cached=[name for name, ref in refs.items() if ref.cached],
+        folders={name: str(ref.path) for name, ref in refs.items()},
     )
 
 

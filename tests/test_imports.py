@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("alignment", "expectations", "tasks", "flows")
+ROOMS = ("alignment", "expectations", "tasks", "flows", "plumbline")
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for room in ROOMS
@@ -20,12 +20,13 @@ MAY_NOT_IMPORT = {
     "alignment": {"prefect", "mlflow", "great_expectations", "expectations", "tasks", "flows"},
     "expectations": {"prefect", "mlflow", "torch", "transformers", "tasks", "flows"},
     "tasks": {"flows", "torch", "great_expectations"},
-    "flows": {"torch", "transformers", "pandas", "mlflow", "great_expectations"},
+    "flows": {"torch", "transformers", "pandas", "mlflow", "great_expectations", "plumbline"},
+    "plumbline": {"torch", "transformers", "pandas", "mlflow", "great_expectations", "prefect"},
 }
 IMPORT_MLFLOW = {
     f"tasks.registry.{name}" for name in ("connection", "downloads", "models", "records", "runs", "versions")
 }
-MODULE = re.compile(rf"({'|'.join(ROOMS)})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
+MODULE = re.compile(rf"({'|'.join(ROOMS[:4])})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
 MEGABYTE = 1_000_000
 LINES = 350
 LONGER: dict[str, str] = {"alignment.data.reading": "one reader a format, which share their refusals"}

@@ -20,6 +20,11 @@ def quieten(debug: bool = False) -> None:
     if debug:
         return
     warnings.simplefilter("ignore")
+    quieten_libraries()
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' logs off the console, but no warning of Python's; call it before they are imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -14,7 +14,6 @@ from flows.cli.flags import Flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
 from flows.settings import QUICKSTART, QUICKSTART_RETRAIN, load_config
-from tasks.home import home, store, tracking_uri
 
 ConfigPath = Annotated[
     Path,
@@ -99,12 +98,9 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     wanted = load_config(config, overrides(flags))
     quieten(debug)
     from flows.cli.planning import plan_table
-    from tasks.registry import runs
-    from tasks.registry.downloads import with_local_models
+    from flows.library import plan as make_plan
 
-    runs.configure(tracking_uri(), home() / "artifacts")
-    local, _ = with_local_models(wanted, home() / "models")
-    make_console().print(plan_table(local, store()))
+    make_console().print(plan_table(make_plan(wanted)))
     return 0
 
 

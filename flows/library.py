@@ -1,0 +1,186 @@
+"""What `plumbline` offers to Python: each function finds or starts the servers that it needs, and prepares the home."""
+
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import AlignConfig, Precision
+from alignment.errors import InputError
+from tasks.home import home, prepare_environment, store, tracking_uri
+
+if TYPE_CHECKING:
+    from alignment.generation import OnText, Prompt
+    from alignment.models import Loaded
+    from flows.align import AlignResult
+    from flows.planning import Plan
+    from tasks.registry.listing import ListedVersion
+
+WIDTH = 100  # columns of what is printed into a notebook
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG image, which a notebook shows as such."""
+
+    name: str
+    png: bytes
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a file."""
+        Path(path).write_bytes(self.png)
+
+
+def align(config: AlignConfig, *, quiet: bool = False) -> "AlignResult":
+    """Run the whole pipeline, and register the aligned model if every gate passes.
+
+    Finished stages are found in the store below PLUMBLINE_HOME, by default `.plumbline` in the working directory. A
+    line a stage is printed, unless `quiet`. The result has `verdict`, `figures`, `version` (None where a gate refused
+    it, which is no error), `report`, `judgement` and the `folders` of the stages. Raises InputError for data or a model
+    that cannot be used, StageError where what a stage found is not fit to go on with.
+    """
+    from flows.cli.console import quieten_libraries
+    from flows.cli.servers import servers_for_a_flow
+
+    prepare_environment()
+    quieten_libraries()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Prefect, MLflow and transformers about their own code
+        with servers_for_a_flow(None if quiet else _console()):
+            from flows.align import align as flow
+
+            result: AlignResult = flow(config)
+            return result
+
+
+def plan(config: AlignConfig) -> "Plan":
+    """The stages of a run, which of them the store has, and the counts, without computing anything.
+
+    Its text is a table. A registered model is downloaded first, as a run does: its content decides what is cached.
+    """
+    with registry():
+        from flows.planning import make_plan
+        from tasks.registry.downloads import with_local_models
+
+        local, _ = with_local_models(config, home() / "models")
+        return make_plan(local, store())
+
+
+def models(name: str = "") -> "list[ListedVersion]":
+    """Every version of the registered model `name`, or of all models, the newest first.
+
+    Each has `name`, `version`, `uri`, `aliases`, `verdict`, `reason`, `reward_gain` with `reward_gain_ci`,
+    `registered` (a time in UTC) and `run_id`. Raises ModelError where nothing is registered by this name.
+    """
+    with registry():
+        from tasks.registry.listing import list_versions
+
+        return list_versions(name)
+
+
+def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
+    """A model with its `model`, `tokenizer` and `name`, in evaluation mode, on the GPU where there is one.
+
+    `model` is a registered name (its champion, else its challenger), `name@alias`, `models:/name/3`, a folder, or a
+    name on the hub. A registered version is downloaded once, and an adapter is merged into its base. Raises ModelError
+    where it is not there or cannot be used.
+    """
+    with registry():
+        from alignment import adapters
+        from alignment.models import load_base
+        from tasks.registry.naming import local_copy
+
+        source = local_copy(model, home() / "models")
+        if adapters.is_adapter(Path(source)):
+            return adapters.load_merged(Path(source))
+        return load_base(source, precision=precision, kind="model", name=model)
+
+
+def generate(
+    model: "Loaded | str",
+    prompts: "str | Sequence[Prompt]",
+    *,
+    system: str = "",
+    raw: bool = False,
+    max_new_tokens: int = 256,
+    temperature: float | None = None,
+    seed: int | None = None,
+    on_text: "OnText | None" = None,
+) -> list[str]:
+    """The model's answer to each prompt: a text, which is the user's turn where there is a chat template, or messages.
+
+    `model` is what `load` takes, or returned: load once to ask often. `raw` takes texts as they are, without a
+    template; `temperature` None is the model's own, 0 the likeliest token each time. With a `seed` the prompt number n,
+    from 0, is drawn with `seed` + n. `on_text` is given each piece as it is written. An answer ends at any of the
+    model's end tokens, or after `max_new_tokens`. Raises ModelError where a prompt fills the model's context or a chat
+    needs a template that the model lacks, DataError where messages are no chat.
+    """
+    from alignment.generation import Settings, encode, write
+
+    settings = [
+        Settings(max_new_tokens, temperature, None if seed is None else seed + number)
+        for number in range(1 if isinstance(prompts, str) else len(prompts))
+    ]
+    loaded = load(model) if isinstance(model, str) else model
+    rows = [
+        encode(loaded, each, system=system, raw=raw) for each in ([prompts] if isinstance(prompts, str) else prompts)
+    ]
+    return [write(loaded, ids, each, on_text) for ids, each in zip(rows, settings, strict=True)]
+
+
+def export(model: str, folder: str | Path) -> Path:
+    """Write a registered version as an ordinary `save_pretrained` folder, its weights byte for byte; returns its path.
+
+    `model` is as for `load`; the folder is made, and may exist if it is empty. Raises InputError where it is not, and
+    ModelError where no such version is registered.
+    """
+    target = Path(folder).expanduser().absolute()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise InputError(f"{folder}: is there already and not an empty folder; name a new one")
+    with registry():
+        from tasks.registry.downloads import export_model
+        from tasks.registry.naming import find_registered
+
+        uri = find_registered(model)
+        draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            export_model(uri, draft)
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def plots(result: "AlignResult") -> Mapping[str, Picture]:
+    """The pictures of a run by name: `rewards`, `gaps`, `training`, `gates`; a notebook shows each."""
+    with registry():
+        from tasks.registry.records import read_plots
+
+        return {name: Picture(name, png) for name, png in read_plots(result.run_id).items()}
+
+
+@contextmanager
+def registry() -> Iterator[None]:
+    """The MLflow of the environment, else of the stack that is up in this home, else this home's database."""
+    prepare_environment()
+    from flows.stack.clients import join
+    from tasks.registry.connection import configure
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow about its own code
+        join(home())
+        configure(tracking_uri(), home() / "artifacts")
+        yield
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=WIDTH, force_jupyter=False, highlight=False)

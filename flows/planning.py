@@ -1,0 +1,69 @@
+"""A plan as a table; it imports neither Prefect nor torch, so it is there at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from alignment.config import AlignConfig
+from alignment.stages.store import Store
+from tasks.pipeline import PIPELINE
+
+State = Literal["cached", "to compute", "if need be"]
+HEADINGS = ("stage", "key", "state", "counts")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage: whether the store has it, and what it made, or would make at most.
+
+    Behind a stage that is still to be computed nothing is known: where its result comes out as it was before, what
+    follows is found in the store. Such a stage has no key, and is computed if need be where the store has some of its.
+    """
+
+    name: str
+    key: str | None
+    state: State
+    counts: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run, in order; as a text, and in a notebook, a table."""
+
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def cached(self) -> bool:
+        """Whether a run would compute nothing."""
+        return all(stage.state == "cached" for stage in self.stages)
+
+    def rows(self) -> Sequence[tuple[str, str, str, str]]:
+        """Name, the key's beginning, state and counts of each stage."""
+        return [(stage.name, (stage.key or "–")[:10], stage.state, stage.counts) for stage in self.stages]
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        rows = [HEADINGS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        padded = (
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+        return "\n".join(padded)
+
+    def _repr_markdown_(self) -> str:
+        lines = [HEADINGS, ("---",) * len(HEADINGS), *self.rows()]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def make_plan(config: AlignConfig, store: Store) -> Plan:
+    """What a run of this configuration would do; nothing is computed."""
+    stages = []
+    for item in PIPELINE.plan(config, store):
+        if item.found is not None:
+            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in item.found.counts.items())
+            stages.append(PlannedStage(item.stage.name, item.key, "cached", counts))
+            continue
+        known = item.key is not None or not store.has(item.stage.name)
+        state: State = "to compute" if known else "if need be"
+        stages.append(PlannedStage(item.stage.name, item.key, state, item.stage.makes(config)))
+    return Plan(tuple(stages))
