@@ -31,7 +31,9 @@ def of_judged_samples(job: Job) -> tuple[list[Pair], Counts]:
     candidates = _candidates(with_prompts(job, SAMPLES.read(job.inputs["samples"])))
     differing = [(one, other) for one, other in candidates if one["completion"] != other["completion"]]
     rubric = read_pair_rubric(config)
-    questions = [_question(rubric, config, *shown) for one, other in differing for shown in ((one, other), (other, one))]
+    questions = [
+        _question(rubric, config, *shown) for one, other in differing for shown in ((one, other), (other, one))
+    ]
     asked = ask(questions, config, job.kept, job.progress)
     outcomes = [outcome(*asked.answers[at : at + 2]) for at in range(0, len(questions), 2)]
     built = [

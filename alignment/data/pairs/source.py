@@ -17,10 +17,10 @@ def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
     return registers(STRATEGIES, name)
 
 
-def pair_source(name: str, *, sampled: bool = True) -> Callable[[PairSource], PairSource]:
+def pair_source(name: str, *, sampled: bool = True, scored: bool = True) -> Callable[[PairSource], PairSource]:
     """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why.
 
-    Unless its pairs are `sampled`, no samples are drawn and scored for it.
+    Unless its pairs are `sampled`, no samples are drawn for it, and unless they are `scored`, none is scored.
     """
-    del sampled  # read from here by `alignment.stages.sources.pairs_are_sampled`, without an import
+    del sampled, scored  # read from here by `alignment.stages.sources`, without an import
     return registers(PAIRS, name)
