@@ -107,9 +107,10 @@ def load_merged(folder: Path) -> models.Loaded:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         _resize(loaded.model, folder)
         model = PeftModel.from_pretrained(loaded.model, str(folder)).eval()
-        unexpected = model.load_adapter(str(folder), "default").unexpected_keys
+        keys = model.load_adapter(str(folder), "default").unexpected_keys
     if missing := [line for line in told if "missing adapter keys" in line]:
         raise ModelError(f"{name}: {WEIGHTS} lacks a part of the adapter ({missing[0][:240]}); give a whole one")
+    unexpected = [key for key in keys if "modules_to_save" not in key and "original_module" not in key]  # kept twice
     if unexpected:
         raise ModelError(
             f"{name}: its base {base.name} has no place for {unexpected[0]}; set `base_model_name_or_path` in {CONFIG} "
@@ -131,7 +132,8 @@ def merge(loaded: models.Loaded) -> models.Loaded:
 
     before = _predictions(loaded)
     tied = _part_shared_weights(loaded)
-    with models.using(loaded.name, "merging its adapter"):
+    with models.using(loaded.name, "merging its adapter"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tied weights
         model = loaded.model.merge_and_unload(safe_merge=True).eval()
     _settle_ties(model, tied, loaded.name)
     merged = replace(loaded, model=model)
@@ -187,6 +189,7 @@ def _told() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", FutureWarning)  # to the authors of libraries
+        warnings.filterwarnings("ignore", ".*tie_word_embeddings")  # `merge` sees to them
         yield found
     for warning in caught:
         found.append(" ".join(str(warning.message).split()))
@@ -249,17 +252,19 @@ def _part_shared_weights(loaded: models.Loaded) -> bool:
 
 
 def _settle_ties(model: Any, tied: bool, name: str) -> None:
+    """Tie the output head to the embedding again where they are alike, or have the config say that they are not."""
     import torch
 
     if not tied:
         return
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if torch.equal(embedding.weight, head.weight):
+    alike = torch.equal(embedding.weight, head.weight)
+    if alike:
         head.weight = embedding.weight
-        return
-    logger.warning("%s: its adapter changes embedding and output head apart, so they are no longer tied", name)
+    else:
+        logger.warning("%s: its adapter changes embedding and output head apart, so they are no longer tied", name)
     for config in (model.config, text_config(model.config)):
-        config.tie_word_embeddings = False
+        config.tie_word_embeddings = alike
 
 
 def _weight(module: Any) -> Any:
