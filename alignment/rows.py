@@ -51,8 +51,9 @@ class Sample(TypedDict, total=False):
 
     `completion` is the text of the completion alone, without special tokens.
     `logprob` is log p(completion | prompt) under the model that wrote it, a sum in nats; exact where it was computed in
-    fp32, as training and evaluation need it. `reward` is there once the sample was scored, None where it got no score; `base_logprob`, under the
-    base model (or the anchor in its place), and judged columns are there for samples of the evaluation.
+    fp32, as training and evaluation need it. `reward` is there once the sample was scored, None where it got no score;
+    `base_logprob`, under the base model (or the anchor in its place), and judged columns are there for samples of the
+    evaluation.
     """
 
     prompt_id: str

@@ -33,8 +33,7 @@ FAULTS = {
     "chosen_is_rejected": "unequal on the two sides",
     "score_is_no_number": "numbers, or missing, in score_chosen, score_rejected and margin",
     "one_score": "with both scores, or neither",
-    "template_refuses": "messages that the chat template takes",
-    "unknown_token": "of tokens that the model has an embedding for",
+    "template_failed": "messages that the chat template takes",
     "no_prompt_token": "of a prompt of one token or more",
     "too_long": "no longer than the model's context, prompt and completion together",
 }
@@ -65,9 +64,14 @@ class Preference:
         return self.chosen_score - self.rejected_score
 
     @property
+    def is_chat(self) -> bool:
+        """Whether it is of messages."""
+        return not isinstance(self.prompt, str)
+
+    @property
     def format(self) -> str:
         """The format in TRL's words."""
-        kind = "standard" if isinstance(self.prompt, str) else "conversational"
+        kind = "conversational" if self.is_chat else "standard"
         return f"{kind}, {'explicit' if self.explicit else 'implicit'} prompt"
 
 

@@ -1,4 +1,4 @@
-"""Stage `pairs`: chosen and rejected samples of each prompt."""
+"""Stage `pairs`: what is chosen over what as a completion of a prompt."""
 
 import random
 
@@ -7,12 +7,14 @@ from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import STRATEGIES
 from alignment.rows import PAIRS, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import pairs_are_sampled, pairs_are_scored, pairs_source
-from alignment.stages.stage import stage
+from alignment.stages.sources import pairs_are_given, pairs_are_sampled, pairs_are_scored, pairs_source
+from alignment.stages.stage import MODELS, stage
 
 
 def needs(config: AlignConfig) -> tuple[str, ...]:
-    """The samples with or without their scores, or none of them."""
+    """The samples with or without their scores, or none of them: given pairs are rows, and become token ids here."""
+    if pairs_are_given(config):
+        return "texts", "base", "prompts"
     if pairs_are_scored(config):
         return "prompts", "scores"
     return ("prompts", "samples") if pairs_are_sampled(config) else ("prompts",)
@@ -24,6 +26,7 @@ def needs(config: AlignConfig) -> tuple[str, ...]:
     reads=pairs_source,
     makes=lambda c: c.pairs.strategy if pairs_are_scored(c) else c.pairs.source,
     uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
+    libraries=MODELS,
 )
 def pairs(job: Job) -> Counts:
     """The pairs of the configured source, or as many of them as are wanted, drawn with the seed."""

@@ -54,14 +54,21 @@ def pairs_are_sampled(config: AlignConfig) -> bool:
     return bool(PAIRS.origin(config.pairs.source).options.get("sampled", True))
 
 
+def pairs_are_given(config: AlignConfig) -> bool:
+    """Whether the rows of the data are pairs, which are trained on as they are."""
+    return config.pairs.source == "given"
+
+
 def pairs_are_scored(config: AlignConfig) -> bool:
     """Whether the configured source of pairs needs the scores of the samples that are drawn."""
     return pairs_are_sampled(config) and bool(PAIRS.origin(config.pairs.source).options.get("scored", True))
 
 
 def pairs_source(config: AlignConfig) -> dict[str, Any]:
-    """What decides which samples become pairs, beside the samples and their scores."""
+    """What decides which samples become pairs, beside the samples and their scores, or how given pairs are written."""
     settings = {"pairs": fields_of(config.pairs, config.pairs.source, config.pairs.strategy), "seed": config.seed}
+    if pairs_are_given(config):
+        return settings | {"prompts": prompts_source(config)}
     if config.pairs.source != "judged":
         return settings
     return settings | {"judge": judge_source(config.reward.judge, read_pair_rubric(config.reward.judge))}
@@ -122,7 +129,7 @@ def wanted_rows(config: AlignConfig, data: DataConfig | None = None) -> Wanted:
     """The columns that are read: labels only where a model is trained on them, and all of a given pair's."""
     data = data or config.data
     chats = PROMPTS.origin(config.prompts.source).options.get("nested", False)
-    given = not pairs_are_sampled(config)
+    given = config.prompts.source == "pairs"
     return Wanted(
         data.path,
         text=PAIR_COLUMNS[0] if given else data.text_column,

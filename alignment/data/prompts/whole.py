@@ -17,20 +17,24 @@ WAY_OUT = "raise prompts.max_tokens or sampling.total_tokens where prompts are t
 @prompt_source("column")
 def column(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collection[str]) -> Prompts:
     """The whole text of each row, begun as the base's tokenizer begins a text; a longer one as `too_long` says."""
-    most, begins, settings = longest_prompt(config), base.conventions.begins, config.prompts
 
     def make(batch: Sequence[Text]) -> Iterator[Candidate | str]:
         for row, ids in zip(batch, base.encode([row["text"] for row in batch]), strict=True):
-            if not settings.min_chars <= len(row["text"]) <= settings.max_chars:
-                yield "outside_char_bounds"
-            elif len(ids) > most and settings.too_long == "drop":
-                yield "too_long"
-            elif len(ids) > most and settings.too_long == "keep_end":
-                yield Candidate((*begins, *ids[len(ids) - most + len(begins) :]), columns=row["columns"])
-            else:
-                yield Candidate(tuple(ids[:most]), columns=row["columns"])
+            yield whole(row["text"], ids, row["columns"], config, base.conventions.begins)
 
-    return select(rows, make, settings, excluded, way_out=WAY_OUT)
+    return select(rows, make, config.prompts, excluded, way_out=WAY_OUT)
+
+
+def whole(text: str, ids: Sequence[int], columns: str, config: AlignConfig, begins: Sequence[int]) -> Candidate | str:
+    """A whole text's prompt, or why it gives none; `ids` are its token ids, `begins` what stands before every text."""
+    most, settings = longest_prompt(config), config.prompts
+    if not settings.min_chars <= len(text) <= settings.max_chars:
+        return "outside_char_bounds"
+    if len(ids) > most and settings.too_long == "drop":
+        return "too_long"
+    if len(ids) > most and settings.too_long == "keep_end":
+        return Candidate((*begins, *ids[len(ids) - most + len(begins) :]), columns=columns)
+    return Candidate(tuple(ids[:most]), columns=columns)
 
 
 def longest_prompt(config: AlignConfig) -> int:

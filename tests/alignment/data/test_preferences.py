@@ -186,5 +186,5 @@ def test_a_faulty_row_is_told_by_name(row, name, told):
 
 
 def test_every_fault_of_a_row_alone_has_a_case():
-    of_a_model = {"template_refuses", "unknown_token", "no_prompt_token", "too_long"}
+    of_a_model = {"template_failed", "no_prompt_token", "too_long"}
     assert {name for _, name, _ in FAULTY} | of_a_model == set(FAULTS)
