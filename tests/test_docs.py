@@ -118,8 +118,17 @@ def app() -> Any:
 @cache
 def flags() -> set[str]:
     """Every flag of every command."""
-    names = [name for name in app() if not name.startswith("-")]
-    return {flag for name in names for found in app()[name].assemble_argument_collection() for flag in found.names}
+    return {
+        flag for command in _commands(app()) for found in command.assemble_argument_collection() for flag in found.names
+    }
+
+
+def _commands(parent: Any) -> Iterator[Any]:
+    """The commands of `plumbline` that do something, also those below another, such as `import gguf`."""
+    for name in parent:
+        if not name.startswith("-"):
+            below = parent[name]
+            yield from [below] if below.default_command else _commands(below)
 
 
 @cache
