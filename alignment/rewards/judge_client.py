@@ -50,7 +50,7 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise ConfigError(
-                "reward.judge: needs the package openai; install it with `pip install 'plumbline[judge]'`"
+                "reward.judge: needs the package openai; install it with `uv pip install -e '.[judge]'`"
             ) from error
         self.config = config
         self._openai = openai
