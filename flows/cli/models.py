@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -74,7 +74,8 @@ def versions_table(name: str, found: "list[ListedVersion]") -> Table:
     """The versions of one model, the newest first; it fits 80 columns."""
     table = Table(box=None, pad_edge=False, title=escape(name), title_justify="left", title_style="bold")
     for heading in ("version", "verdict", "reward gain", "aliases", "registered"):
-        table.add_column(heading, header_style="dim", justify="right" if heading == "version" else "left")
+        justify: Literal["left", "right"] = "right" if heading == "version" else "left"
+        table.add_column(heading, header_style="dim", justify=justify, no_wrap=heading != "aliases")
     for each in found:
         colour = COLOURS.get(each.verdict, "dim")
         when = each.registered.astimezone()

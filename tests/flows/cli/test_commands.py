@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,40 +10,10 @@ import pytest
 import yaml
 
 from alignment.config import build_config, merge
+from tests.flows.cli.outcome import Outcome
 from tests.flows.small import OPEN_GATES, SMALL
 
 pytestmark = pytest.mark.usefixtures("at_home")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def plumbline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prefect_server: None
-) -> Callable[..., Outcome]:
-    """Run the command as `main` does, on the tests' Prefect server."""
-    from prefect.settings import PREFECT_API_URL
-
-    monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
-    for name in ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "TRANSFORMERS_VERBOSITY", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-
-    def call(*arguments: object) -> Outcome:
-        from flows.cli.commands import main
-
-        capsys.readouterr()  # what fixtures wrote is not the command's
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments)])
-        captured = capsys.readouterr()
-        return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture
