@@ -111,6 +111,14 @@ class Chat:
             ) from error
         return [int(token) for token in found]
 
+    def turn_end(self) -> int | None:
+        """The special token with which the template ends an answer; None where it ends one with none."""
+        asked, answer = [{"role": "user", "content": "a"}], {"role": "assistant", "content": "a"}
+        prompt = self.encode(asked)
+        whole = self.encode([*asked, answer], add_generation_prompt=False)
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+        return next((token for token in whole[len(prompt) :] if token in special), None)
+
 
 def read_template(path: str) -> str:
     """The text of a chat template's file. Raises ConfigError where it cannot be read or is empty."""

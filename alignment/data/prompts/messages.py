@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 def messages(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collection[str]) -> Prompts:
     """The chat of each row up to the model's turn; one that is too long loses its oldest turns, where so configured."""
     chats = Chats(Chat(base.tokenizer, config.prompts, base.name), config)
+    _warn_of_turns(chats.chat, base)
 
     def make(batch: Sequence[Text]) -> Iterator[Candidate | str]:
         for row in batch:
@@ -36,6 +37,20 @@ def messages(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collecti
         logger.warning("prompts: %d rows are left out, the first as %s", chats.faults, chats.first_fault)
     base.conventions.require_known([each.ids for each in (*found.train, *found.held_out)], base.name, base.tokenizer)
     return found
+
+
+def _warn_of_turns(chat: Chat, base: "Loaded") -> None:
+    """Answers run on where the template ends them with a token that the model does not stop at."""
+    end = chat.turn_end()
+    if end is not None and end not in base.conventions.ends:
+        token = base.tokenizer.convert_ids_to_tokens(end)
+        logger.warning(
+            "%s: its chat template ends an answer with %r, which neither tokenizer nor config nor generation config "
+            "names as an end, so answers may run on; add the id %d to `eos_token_id` in its generation_config.json",
+            base.name,
+            token,
+            end,
+        )
 
 
 class Chats:

@@ -81,6 +81,12 @@ def test_a_template_that_fails_is_one_line_with_its_reason() -> None:
         chat.encode([SYSTEM, user("Hi")])
 
 
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_the_token_that_ends_an_answer_is_read_off_the_template(style: str) -> None:
+    names = chats.tokenizer(style)
+    assert Chat(names, PromptsConfig()).turn_end() == names.convert_tokens_to_ids(chats.ENDS[style])
+
+
 def test_the_system_prompt_comes_first_unless_a_chat_brings_one() -> None:
     chat = Chat(chats.tokenizer("chatml"), PromptsConfig(system="Be kind."))
     assert chat.with_system([user("Hi")]) == [{"role": "system", "content": "Be kind."}, user("Hi")]

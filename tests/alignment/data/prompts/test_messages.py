@@ -112,6 +112,15 @@ def test_lists_written_as_strings_stop_at_once(base: Loaded) -> None:
         made(base, [json.dumps([user("Hi")])])
 
 
+def test_a_template_that_ends_answers_with_a_token_that_is_no_end_is_told(caplog: Any) -> None:
+    model, names = chats.model("chatml"), chats.tokenizer("chatml")
+    names.eos_token = "<pad>"
+    model.config.eos_token_id = model.generation_config.eos_token_id = 0
+    made(Loaded(model, names, "base.model x"), ASKED)
+    (record,) = caplog.records
+    assert "ends an answer with '<|im_end|>'" in record.getMessage()
+
+
 def test_rows_of_their_own_are_held_out_and_a_prompt_on_both_sides_is_one_of_them(base: Loaded) -> None:
     found = made(base, ASKED, held_out=ASKED[:3], eval_count=3)
     assert {json.loads(cut.messages)[0]["content"] for cut in found.held_out} == set(ASKED[:3])
