@@ -14,6 +14,7 @@ MODEL = "model"  # a folder, in the `save_pretrained` layout
 ADAPTER = "adapter"  # a folder as peft writes it, where an adapter was trained
 MEASURED = "metrics.json"  # what was measured when a model was trained here
 LABELS = "labels.json"
+SCALES = "scales.json"  # the SDs on the base's samples that parts of a sum were divided by
 CHECKS = "checks.json"
 HISTORY = "history.json"
 REPORT = "report.json"
@@ -177,6 +178,20 @@ EVALUATED: Table[Sample] = Table("samples.parquet", pa.schema([*_SCORED, ("base_
 
 ANCHORED: Table[Any] = Table("anchored.parquet", pa.schema([("side", pa.string()), ("base_logprob", pa.float64())]))
 """The log-probs under the anchor of both models' samples, in their order: those of `before`, then those of `after`."""
+
+RANKED: Table[Any] = Table(
+    "ranked.parquet",
+    pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("base_chosen", pa.float64()),
+            ("base_rejected", pa.float64()),
+            ("policy_chosen", pa.float64()),
+            ("policy_rejected", pa.float64()),
+        ]
+    ),
+)
+"""The log-probs of held-out pairs under the base and the aligned model: sums over each completion, in nats."""
 
 PART = "part."
 """How the columns of the parts of a sum begin, in `SCORES` and `EVALUATED` rows: `part.style`."""

@@ -9,6 +9,7 @@ from alignment.stages.pairs import pairs
 from alignment.stages.plan import Pipeline
 from alignment.stages.policy import policy
 from alignment.stages.prompts import prompts
+from alignment.stages.ranking import ranking
 from alignment.stages.reference import reference
 from alignment.stages.report import report
 from alignment.stages.reward import reward
@@ -32,5 +33,6 @@ PIPELINE = Pipeline(
     after,
     anchor,
     drift,
+    ranking,
     report,
 )

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
-from alignment.config.inputs import RewardPart
+from alignment.config.inputs import RewardPart, several
 from alignment.kinds import GATES, JUDGES, LOSSES
 
 
@@ -31,6 +31,10 @@ class EvaluationConfig(Group):
     )
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 
+    @model_validator(mode="after")
+    def _gold_judges_differ(self) -> Self:
+        return several(self, "evaluation.gold", "gold")
+
 
 @open_to(GATES)
 class GatesConfig(Group):
@@ -41,6 +45,12 @@ class GatesConfig(Group):
     )
     min_win_rate: float = Field(
         0.55, ge=0, le=1, description="Prompts on which the aligned model scores higher, at least"
+    )
+    min_preference_accuracy: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Lower end of the interval of the accuracy on held-out pairs must exceed this, where pairs are given",
     )
     min_perplexity_ratio: float = Field(
         0.7, ge=0, le=1, description="Perplexity under the base, aligned over base samples, at least"

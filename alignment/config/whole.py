@@ -8,7 +8,7 @@ from alignment.config.group import Group
 from alignment.config.inputs import BaseConfig, DataConfig, PromptsConfig, RewardConfig
 from alignment.config.outcome import EvaluationConfig, GatesConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, SamplingConfig, ValidationConfig
-from alignment.kinds import PROMPTS, REWARD_MODELS
+from alignment.kinds import PAIRS, PROMPTS, REWARD_MODELS
 
 
 class AlignConfig(Group):
@@ -42,11 +42,7 @@ class AlignConfig(Group):
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
                 "raise base.context, or ask for shorter samples"
             )
-        if (
-            self.reward.kind in REWARD_MODELS.names()
-            and self.reward.model == "train"
-            and self.sampling.total_tokens > self.reward.context
-        ):
+        if _trained(self) and not self.reward.start and self.sampling.total_tokens > self.reward.context:
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
                 "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"
@@ -58,13 +54,26 @@ class AlignConfig(Group):
         chats = PROMPTS.origin(self.prompts.source).options.get("nested", False)
         if chats and self.base.model == "train":
             raise ValueError(
-                f"base.model = train learns from plain texts, and prompts.source = {self.prompts.source} reads chats or "
+                f"base.model = train learns from plain texts, and prompts.source = {self.prompts.source} has chats or "
                 "pairs: give base.model an instruct model, a folder or a name on the hub"
             )
-        if self.prompts.source == "messages" and self.reward.kind == "classifier" and self.reward.model == "train":
+        if chats and _trained(self) and self.reward.trained_on == "labels":
             raise ValueError(
-                "reward.model = train learns from labelled texts, and prompts.source = messages reads chats: give "
-                "reward.model a model, or take another reward.kind"
+                f"reward.model = train learns from labelled texts, and prompts.source = {self.prompts.source} reads "
+                "chats or pairs: give reward.model a model, take another reward.kind, or learn from given pairs "
+                "(reward.trained_on)"
+            )
+        if _trained(self) and self.reward.trained_on == "pairs" and self.pairs.source != "given":
+            raise ValueError(
+                f"reward.trained_on = pairs learns from given pairs, and pairs.source = {self.pairs.source} makes them "
+                "of scored samples: set pairs.source to given, or reward.trained_on to labels"
+            )
+        source = PAIRS.origin(self.pairs.source).options
+        scored = source.get("sampled", True) and source.get("scored", True)
+        if not scored and any(part.normalise for part in self.reward.parts):
+            raise ValueError(
+                f"reward.parts: normalise divides by an SD on the base's samples, and pairs.source = "
+                f"{self.pairs.source} scores none: set normalise to false, and choose the weights so"
             )
         if self.prompts.source == "messages" and self.prompts.too_long == "keep_start":
             raise ValueError(
@@ -76,6 +85,21 @@ class AlignConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _given_pairs_go_with_their_prompts(self) -> Self:
+        given = self.pairs.source == "given"
+        if given and self.prompts.source != "pairs":
+            raise ValueError(
+                f"pairs.source = given trains on the rows' own pairs, and prompts.source = {self.prompts.source} makes "
+                "other prompts: set prompts.source to pairs"
+            )
+        if self.reward.kind == "none" and not given:
+            raise ValueError(
+                f"reward.kind = none scores nothing, and pairs.source = {self.pairs.source} needs a reward, at the "
+                "latest for the evaluation: take another reward.kind, or set pairs.source to given"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _judge_knows_the_language(self) -> Self:
         if self.evaluation.judge == "grammar" and (self.data.path != "grammar" or self.data.mixture):
             raise ValueError(
@@ -83,3 +107,14 @@ class AlignConfig(Group):
                 "it: pass --evaluation.judge none, or --config with a file that sets no judge"
             )
         return self
+
+
+def _trained(config: AlignConfig) -> bool:
+    """Whether a model is trained here to score: the reward's, a part's or a gold judge's."""
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    return any(
+        each.model == "train"
+        and each.kind in REWARD_MODELS.names()
+        and REWARD_MODELS.origin(each.kind).options.get("model", True)
+        for each in scoring
+    )

@@ -16,7 +16,10 @@ from alignment.kinds import GATES
 Reading: TypeAlias = tuple[
     float, float | None, float | None, str
 ]  # value, low, high (None: open), what a failure means
-Read: TypeAlias = Callable[[EvalReport, GatesConfig], Reading | None]  # None: the gate does not apply to this report
+Read: TypeAlias = Callable[[EvalReport, GatesConfig], Reading | str | None]
+"""None: the gate has nothing to judge in this report; a text: it would have, and says why it cannot."""
+
+NO_REWARD = "no reward"
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,32 @@ def gate(name: str, label: str, *, strict: bool = False) -> Callable[[Read], Rea
 
 
 @gate("reward_gain", "reward gain's lower bound", strict=True)
-def _reward_gain(report: EvalReport, config: GatesConfig) -> Reading | None:
+def _reward_gain(report: EvalReport, config: GatesConfig) -> Reading | str:
     if not report.has_reward:
-        return None
+        return NO_REWARD
     return report.delta.reward_gain_ci[0], config.min_gain, None, "the gain may be chance"
 
 
 @gate("win_rate", "win rate")
-def _win_rate(report: EvalReport, config: GatesConfig) -> Reading | None:
+def _win_rate(report: EvalReport, config: GatesConfig) -> Reading | str:
     if not report.has_reward:
-        return None
+        return NO_REWARD
     return report.delta.win_rate, config.min_win_rate, None, "too few prompts got a better text"
+
+
+@gate("preference_accuracy", "lower bound of the accuracy on held-out pairs", strict=True)
+def _preference_accuracy(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if report.preferences is None:
+        return None
+    why = "on pairs that it was not trained on, the model may prefer the rejected side as often as the base"
+    return report.preferences.accuracy_ci[0], config.min_preference_accuracy, None, why
+
+
+@gate("improvement", "number of measures of improvement")
+def _improvement(report: EvalReport, _: GatesConfig) -> Reading | None:
+    if report.has_reward or report.preferences is not None:
+        return None
+    return 0.0, 1.0, None, "neither a reward nor held-out pairs say whether the model became better"
 
 
 @gate("perplexity_ratio", "perplexity ratio")
@@ -73,9 +91,9 @@ def _kl_per_token(report: EvalReport, config: GatesConfig) -> Reading:
 
 
 @gate("reward_sd_ratio", "reward SD ratio")
-def _reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
+def _reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | str:
     if not report.has_reward:
-        return None
+        return NO_REWARD
     return report.delta.reward_sd_ratio, config.min_reward_sd_ratio, None, "the texts have become alike"
 
 
@@ -113,9 +131,11 @@ def _anchor_perplexity_ratio(report: EvalReport, config: GatesConfig) -> Reading
 
 
 @gate("anchor_reward_sd_ratio", "reward SD over the anchor's")
-def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | None:
-    if report.drift is None or not report.has_reward:
+def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading | str | None:
+    if report.drift is None:
         return None
+    if not report.has_reward:
+        return NO_REWARD
     return (
         report.drift.reward_sd_ratio,
         config.min_anchor_reward_sd_ratio,
@@ -127,21 +147,26 @@ def _anchor_reward_sd_ratio(report: EvalReport, config: GatesConfig) -> Reading 
 def judge(report: EvalReport, config: GatesConfig) -> Judgement:
     """Every gate that applies, in order; the verdict is a pass only if all of them pass.
 
-    A gate whose figure is missing fails: nobody knows whether it would pass.
+    A gate whose figure is missing fails: nobody knows whether it would pass. What could not be applied is told, and
+    without any measure of improvement nothing passes.
     """
-    results = []
+    results: list[GateResult] = []
+    not_applied: dict[str, str] = {}
     for entry in GATES.all().values():
         try:
             reading = entry.read(report, config)
         except MissingFigureError as missing:
             reading = math.nan, None, None, f"the report has no {missing}"
-        if reading is not None:
+        if isinstance(reading, str):
+            not_applied[entry.name] = reading
+        elif reading is not None:
             results.append(_result(entry, *reading))
     failures = [result for result in results if not result.passed]
     return Judgement(
         verdict="fail" if failures else "pass",
         sentence=_refusal(failures) if failures else _approval(report),
         gates=tuple(results),
+        not_applied=not_applied,
     )
 
 
@@ -168,16 +193,21 @@ def _within(value: float, low: float | None, high: float | None, strict: bool) -
 
 def _approval(report: EvalReport) -> str:
     delta = report.delta
-    fluent = f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token)"
-    if not report.has_reward:
-        return (
-            f"May be registered: the text stays as fluent as the base {fluent}; no reward is configured, so reward gain, "
-            "win rate and reward SD were not judged."
+    level = f"{100 * report.confidence:g}% CI"
+    better = []
+    if report.has_reward:
+        low, high = delta.reward_gain_ci
+        better.append(f"reward {delta.reward_gain:+.2f} ({level} {low:.2f} to {high:.2f}) on held-out prompts")
+    if report.preferences is not None:
+        low, high = (100 * end for end in report.preferences.accuracy_ci)
+        better.append(
+            f"{100 * report.preferences.accuracy:.1f}% of {report.preferences.pairs:,} held-out pairs ranked as they "
+            f"were given ({level} {low:.1f} to {high:.1f})"
         )
-    low, high = delta.reward_gain_ci
+    unjudged = "" if report.has_reward else " No reward is configured: reward gain, win rate and SD were not judged."
     return (
-        f"May be registered: reward {delta.reward_gain:+.2f} ({100 * report.confidence:g}% CI {low:.2f} to {high:.2f}) "
-        f"on held-out prompts, and the text stays as fluent as the base {fluent}."
+        f"May be registered: {', '.join(better)}, and the text stays as fluent as the base "
+        f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token).{unjudged}"
     )
 
 

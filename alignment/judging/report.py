@@ -96,6 +96,22 @@ class RewardResult(Record):
     unscored_aligned: int = 0
 
 
+class Preferences(Record):
+    """How the aligned model ranks held-out pairs, one of each prompt, by its implicit reward against the base.
+
+    The implicit reward of a completion is beta * (log p under the model - log p under the base), in nats; the accuracy
+    is the fraction of pairs whose chosen side has the higher one, ties counted half, so that the base's is 0.5; the
+    margin is the mean of chosen minus rejected. Intervals are by bootstrap over the pairs.
+    """
+
+    pairs: int
+    left_out: int  # held-out prompts whose row gives no pair, such as one that exceeds the context
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    margin: float
+    margin_ci: tuple[float, float]
+
+
 class EvalReport(Record):
     """Before and after on the same held-out prompts; `alignment.judging.records` reads those of older releases too."""
 
@@ -115,6 +131,7 @@ class EvalReport(Record):
     winners_mean: float | None  # mean score of the pairs' chosen texts: the biased baseline, never the honest one
     parts: tuple[RewardResult, ...] = ()  # of a sum
     gold: tuple[RewardResult, ...] = ()  # second judges that label nothing
+    preferences: Preferences | None = None  # None where no pairs were given
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given
 
@@ -152,6 +169,7 @@ class Judgement(Record):
     verdict: Literal["pass", "fail"]
     sentence: str
     gates: tuple[GateResult, ...]
+    not_applied: dict[str, str] = {}  # gates that could not be applied, and why
 
 
 class SampleRow(Record):

@@ -12,12 +12,19 @@ if TYPE_CHECKING:  # it brings torch
 
 def logprobs(job: Job, loaded: "Loaded", rows: Sequence[Sample]) -> list[float]:
     """log p(completion | prompt) of each sample under a model, whoever wrote it: sums in nats, in the rows' order."""
+    return of_completions(job, loaded, [row["prompt_ids"] for row in rows], [row["ids"] for row in rows])
+
+
+def of_completions(
+    job: Job, loaded: "Loaded", prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[float]:
+    """The same of prompts and completions in token ids."""
     from alignment.logprobs import score_completions
 
     found: list[float] = score_completions(
         loaded.model,
-        [row["prompt_ids"] for row in rows],
-        [row["ids"] for row in rows],
+        prompts,
+        completions,
         pad_id=loaded.pad_id,
         batch_size=min(64, job.config.sampling.batch_size),  # logits of every position, where sampling has one's
         name=loaded.name,

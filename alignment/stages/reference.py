@@ -6,6 +6,7 @@ from alignment.config import AlignConfig
 from alignment.rows import ACCEPTED, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
+from alignment.stages.likelihood import of_completions
 from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import MODELS, stage
 
@@ -29,7 +30,7 @@ def reference(job: Job) -> Counts:
     """The accepted pairs with the reference's log-probs, and the digest of the model that they are from.
 
     Samples drawn in fp32 carry the reference's own log-probs already (they agree with a fresh forward pass to 1e-5);
-    others are scored again in fp32.
+    others, and given pairs, are scored in fp32.
     """
     rows: list[dict[str, Any]] = [dict(row) for row in ACCEPTED.read(job.inputs["validation"])]
     inexact = [row for row in rows if not row["exact_logprob"]]
@@ -37,19 +38,10 @@ def reference(job: Job) -> Counts:
         row |= {f"reference_{side}": row[f"{side}_logprob"] for side in SIDES}
         row["reference"] = job.digests["base"]
     if inexact:
-        from alignment.logprobs import score_completions
-
         loaded = base_model(job)
+        prompts = [row["prompt_ids"] for row in inexact]
         for side in SIDES:
-            found = score_completions(
-                loaded.model,
-                [row["prompt_ids"] for row in inexact],
-                [row[f"{side}_ids"] for row in inexact],
-                pad_id=loaded.pad_id,
-                batch_size=min(64, job.config.sampling.batch_size),
-                name=loaded.name,
-                progress=job.progress,
-            ).tolist()
+            found = of_completions(job, loaded, prompts, [row[f"{side}_ids"] for row in inexact])
             for row, logprob in zip(inexact, found, strict=True):
                 row[f"reference_{side}"] = logprob
     REFERENCED.write(job.out, rows)

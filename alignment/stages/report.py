@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from alignment.kinds import METRICS
-from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, PART, PROMPTS, REPORT, SAMPLE_TEXTS, Sample
+from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, PART, PROMPTS, RANKED, REPORT, SAMPLE_TEXTS, Sample
 from alignment.stages.job import Counts, Job
+from alignment.stages.sources import pairs_are_given
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
 if TYPE_CHECKING:  # it brings numpy
-    from alignment.judging.report import Drift
+    from alignment.judging.report import Drift, Preferences
 
 
 @stage(
@@ -25,8 +26,12 @@ if TYPE_CHECKING:  # it brings numpy
         "after",
         "validation",
         *(["drift"] if c.evaluation.anchor else []),
+        *(["ranking"] if pairs_are_given(c) else []),
     ),
-    reads=lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed},
+    reads=lambda c: (
+        {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed}
+        | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
+    ),
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
     uses=lambda _: [(METRICS, name) for name in METRICS.names()],
     libraries=("numpy", "evaluate"),
@@ -52,6 +57,7 @@ def report(job: Job) -> Counts:
             "base_validation_perplexity": _trained(job, "base").get("validation_perplexity"),
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
             "drift": _drift(job, rows),
+            "preferences": _preferences(job),
             "parts": tuple(
                 comparison.reward_result(
                     part.name,
@@ -106,6 +112,27 @@ def _drift(job: Job, rows: dict[str, list[Sample]]) -> "Drift | None":
         for side in ("before", "after")
     }
     return comparison.drift(from_rows(EVALUATED.read(job.inputs["drift"])), sides["before"], sides["after"])
+
+
+def _preferences(job: Job) -> "Preferences | None":
+    """How the aligned model ranks held-out pairs; None where no pairs were given."""
+    if "ranking" not in job.inputs:
+        return None
+    from alignment.judging.preferences import preferences
+
+    columns = pq.read_table(job.inputs["ranking"] / RANKED.file)
+    policy, base = (
+        tuple(columns[f"{model}_{side}"].to_numpy() for side in ("chosen", "rejected")) for model in ("policy", "base")
+    )
+    held_out = sum(row["split"] == "eval" for row in PROMPTS.read(job.inputs["prompts"], ["split"]))
+    return preferences(
+        policy,
+        base,
+        beta=job.config.dpo.beta,
+        left_out=held_out - len(columns),
+        config=job.config.evaluation,
+        seed=job.config.seed,
+    )
 
 
 def _trained(job: Job, stage: str) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Given pairs in token ids: those of TRL's DPOTrainer for the same rows, in each of its formats."""
 
-import copy
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -11,38 +10,10 @@ from alignment.config import build_config
 from alignment.data.pairs.given import Tokenised
 from alignment.data.preferences import FaultyRowError, preference
 from alignment.errors import ModelError
+from tests.alignment.preference_rows import CHATML, FORMATS, content, row_of, with_chatml
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
 ROWS = 1_000
-FORMATS = ("standard explicit", "standard implicit", "conversational explicit", "conversational implicit")
-
-
-def content(number: int) -> tuple[str, str, str]:
-    """Prompt, chosen and rejected; the completions part at their first letter, so that each format means the same."""
-    return (
-        f"Was film {number} fine?{' Be brief.' * (number % 3)}",
-        f" Yes, the plot of film {number} was fine{'.' * (number % 2)}",
-        f" No, the acting was{' very' * (number % 4)} dull",
-    )
-
-
-def row_of(number: int, format: str) -> dict[str, Any]:
-    prompt, chosen, rejected = content(number)
-    if format == "standard explicit":
-        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    if format == "standard implicit":
-        return {"chosen": prompt + chosen, "rejected": prompt + rejected}
-    asked = [{"role": "user", "content": prompt}]
-    sides = {
-        side: [{"role": "assistant", "content": text}] for side, text in (("chosen", chosen), ("rejected", rejected))
-    }
-    if format == "conversational explicit":
-        return {"prompt": asked, **sides}
-    return {side: asked + answer for side, answer in sides.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +21,7 @@ def base(tiny_gpt2: Any, tiny_tokenizer: Any) -> Any:
     """A random GPT-2 that sees 256 tokens, whose tokenizer knows ChatML and ends texts by another token than chats."""
     from alignment.models import Loaded
 
-    tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHATML
+    tokenizer = with_chatml(tiny_tokenizer)
     return Loaded(tiny_gpt2(vocab_size=len(tokenizer), width=8, context=256), tokenizer)
 
 

@@ -1,0 +1,58 @@
+"""Stage `ranking`: the log-probs of held-out pairs under the aligned model and the base."""
+
+from typing import Any
+
+from alignment.config import AlignConfig
+from alignment.errors import PairsError
+from alignment.rows import MODEL, PROMPTS, RANKED, Pair
+from alignment.stages.job import Counts, Job
+from alignment.stages.kept import base_model
+from alignment.stages.likelihood import of_completions
+from alignment.stages.sources import pairs_are_given, prompts_source
+from alignment.stages.stage import MODELS, stage
+
+SIDES = ("chosen", "rejected")
+
+
+def reads(config: AlignConfig) -> Any:
+    """The settings by which given pairs become token ids."""
+    return prompts_source(config)
+
+
+@stage(
+    title="rank held-out pairs",
+    needs=("policy", "base", "prompts"),
+    reads=reads,
+    makes=lambda c: f"log-probs of up to {c.prompts.eval_count:,} pairs under both models",
+    slots=1,
+    when=pairs_are_given,
+    libraries=MODELS,
+)
+def ranking(job: Job) -> Counts:
+    """The first pair of each held-out prompt, so that pairs are independent, with log-probs that are sums in nats.
+
+    Raises PairsError where fewer than two held-out prompts have a pair.
+    """
+    from alignment import models
+    from alignment.data.pairs.given import Tokenised
+
+    base = base_model(job)
+    made = Tokenised(base, job.config)
+    held_out = [row["columns"] for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "eval"]
+    found = [made.pair(columns, number) for number, columns in enumerate(held_out)]
+    pairs: list[Pair] = [pair for pair in found if not pair["fault"]]
+    if len(pairs) < 2:
+        raise PairsError(
+            f"pairs: {len(pairs)} of {len(held_out)} held-out prompts have a pair that fits into the model, and two are "
+            "needed; raise prompts.eval_fraction, or give more pairs"
+        )
+    rows: list[dict[str, Any]] = [{"prompt_id": pair["prompt_id"]} for pair in pairs]
+    policy = models.load_base(job.inputs["policy"] / MODEL, name="the aligned model")
+    for name, loaded in (("base", base), ("policy", policy)):
+        for side in SIDES:
+            completions = [pair["chosen_ids"] if side == "chosen" else pair["rejected_ids"] for pair in pairs]
+            logprobs = of_completions(job, loaded, [pair["prompt_ids"] for pair in pairs], completions)
+            for row, logprob in zip(rows, logprobs, strict=True):
+                row[f"{name}_{side}"] = logprob
+    RANKED.write(job.out, rows)
+    return {"pairs": len(pairs), "left_out": len(held_out) - len(pairs)}
