@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from alignment.config import AlignConfig
 from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
 from alignment.judging.report import Judgement
-from alignment.rows import ACCEPTED, EVALUATED, HISTORY, MODEL, PROMPTS
+from alignment.rows import ACCEPTED, ADAPTER, EVALUATED, HISTORY, MODEL, PROMPTS
 from alignment.stages.stage import Refs
 from tasks.evaluation import read_report, read_samples
 from tasks.registry import models, records, runs
@@ -47,7 +47,8 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
     records.log_used_prompts(run_id, config.registry.model_name, used)
     records.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
-    records.log_text(run_id, "model_card.md", model_card(config, report, judgement, samples, _lineage(refs)))
+    card = model_card(config, report, judgement, samples, _lineage(refs), refs["policy"].counts)
+    records.log_text(run_id, "model_card.md", card)
 
 
 @task(name="log model", **RETRIES)
@@ -59,13 +60,14 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     """
     key = refs["policy"].digest
     name = config.registry.model_name
-    card = model_card(config, read_report(refs["report"]), judgement, read_samples(refs["report"].path), _lineage(refs))
+    samples = read_samples(refs["report"].path)
+    card = model_card(config, read_report(refs["report"]), judgement, samples, _lineage(refs), refs["policy"].counts)
     uri = models.find_logged_model(config.registry.experiment, key)
     if uri is None:
-        example = read_samples(refs["report"].path)[0]
-        messages = json.loads(example.messages or "[]")
+        messages = json.loads(samples[0].messages or "[]")
+        models.log_adapter(run_id, refs["policy"].path / ADAPTER)
         uri = models.log_model(
-            run_id, refs["policy"].path / MODEL, config, example.prompt, card=card, messages=messages
+            run_id, refs["policy"].path / MODEL, config, samples[0].prompt, card=card, messages=messages
         )
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":

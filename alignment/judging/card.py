@@ -172,15 +172,16 @@ def model_card(
     judgement: Judgement,
     samples: Sequence[SampleRow],
     lineage: Mapping[str, str],
+    policy: Mapping[str, int] = {},
 ) -> str:
     """The model card: what was made of what and how, the result, the gates, its limits, and where it came from.
 
-    `lineage` names each thing that the model came from and its hash or link.
+    `lineage` names each thing that the model came from and its hash or link; `policy` is what its stage counted.
     """
     sections = [
         f"# {config.registry.model_name}",
         judgement.sentence,
-        _made_of(config),
+        _made_of(config, policy),
         f"## Result\n\n{result_table(report)}",
         f"## Gates\n\n{gates_table(judgement)}",
         f"## Samples\n\nOn held-out prompts, not chosen by hand.\n\n{samples_table(samples, 5)}",
@@ -191,7 +192,7 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _made_of(config: AlignConfig) -> str:
+def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
     dpo, sampling, prompts = config.dpo, config.sampling, config.prompts
     extras = [
         f"label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else "",
@@ -230,10 +231,22 @@ def _made_of(config: AlignConfig) -> str:
             f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
             f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
         ),
+        *([("Adapter", adapter)] if (adapter := _adapter(config, policy)) else []),
         ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs per device, {dpo.precision}"),
         ("Seed", str(config.seed)),
     ]
     return f"## How it was made\n\n{_table(('What', 'Value'), rows)}"
+
+
+def _adapter(config: AlignConfig, policy: Mapping[str, int]) -> str:
+    """What was trained in place of every weight; empty where nothing was."""
+    trained, parameters = policy.get("trainable_parameters", 0), policy.get("all_parameters", 0)
+    if config.dpo.adapter == "none" or not parameters:
+        return ""
+    return (
+        f"LoRA, rank {config.dpo.adapter_rank}, {trained:,} trainable parameters ({percent(trained / parameters)} of "
+        "all); merged into the weights, and kept apart as the run's artifact `adapter`"
+    )
 
 
 def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:

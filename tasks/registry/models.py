@@ -67,6 +67,13 @@ def log_model(
     return f"models:/{logged.model_id}"
 
 
+def log_adapter(run_id: str, folder: Path) -> None:
+    """Log the adapter that a policy was trained by, where there is one, as the run's artifact `adapter`."""
+    if folder.is_dir():
+        with guard():
+            client().log_artifacts(run_id, str(folder), "adapter")
+
+
 def signature(writing: "GenerationConfig") -> "ModelSignature":
     """The signature of a text-to-text model, with the parameters that a request may set; `writing` has the defaults."""
     from mlflow.models import ModelSignature

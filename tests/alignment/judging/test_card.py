@@ -141,6 +141,15 @@ def test_samples_are_cut_to_the_limit_and_long_texts_to_a_line() -> None:
     assert "−1.00" in samples_table([SAMPLE], 1)
 
 
+@pytest.mark.parametrize(("adapter", "told"), [("lora", True), ("none", False)])
+def test_the_card_says_how_much_was_trained_by_an_adapter(adapter: str, told: bool) -> None:
+    config = AlignConfig.model_validate({"dpo": {"adapter": adapter, "adapter_rank": 8}})
+    counts = {"pairs": 5, "trainable_parameters": 4_884_480, "all_parameters": 139_399_488} if told else {"pairs": 5}
+    card = model_card(config, report(), JUDGEMENT, [SAMPLE], {}, counts)
+    assert ("| Adapter | LoRA, rank 8, 4,884,480 trainable parameters (3.5% of all); merged" in card) is told
+    assert ("Adapter" in card) is told
+
+
 def test_the_card_says_what_how_and_what_was_not_checked() -> None:
     config = AlignConfig.model_validate({"dpo": {"nll_weight": 0.2}, "base": {"model": "org/some_base"}})
     card = model_card(config, report(), JUDGEMENT, [SAMPLE] * 9, {"pairs": "abc123"})

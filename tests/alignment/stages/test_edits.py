@@ -18,6 +18,7 @@ REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, s
 
 EDITS: dict[str, str] = {
     "alignment": "",
+    "alignment.adapters": "base reward policy",
     "alignment.aliases": "",
     "alignment.config": "",
     "alignment.config.group": "",
@@ -110,6 +111,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.store": "",
     "alignment.stages.texts": "texts",
     "alignment.training": "",
+    "alignment.training.adapter": "policy",
     "alignment.training.checkpoints": "base reward policy",
     "alignment.training.dpo": "policy",
     "alignment.training.harness": "base reward policy",

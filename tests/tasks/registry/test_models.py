@@ -63,6 +63,20 @@ def test_the_model_s_readme_is_its_card(run_id: str, tmp_path: Path, monkeypatch
     assert JUDGEMENT.sentence in given["card"]
 
 
+def test_an_adapter_is_kept_on_the_run_of_its_model(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report.json").write_text(REPORT.model_dump_json())
+    (tmp_path / "samples.json").write_text(json.dumps([SAMPLE.model_dump()]))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    ref = StageRef(stage="report", key="k", path=tmp_path, digest="adapted", counts={}, seconds=0.0)
+    monkeypatch.setattr(models, "log_model", lambda *_, **__: "models:/m-1")
+    publishing.log_model.fn(CONFIG, {"report": ref, "policy": ref}, JUDGEMENT, run_id)
+    kept = connection.client().list_artifacts(run_id, "adapter")
+    assert [item.path for item in kept] == ["adapter/adapter_config.json"]
+
+
 def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) -> None:
     run, uri = logged
     name = CONFIG.registry.experiment
