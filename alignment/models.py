@@ -17,12 +17,13 @@ from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["base", "reward", "anchor", "model"]
+Kind = Literal["base", "reward", "anchor", "model", "start"]
 FIELDS: dict[Kind, str] = {
     "base": "base.model",
     "reward": "reward.model",
     "anchor": "evaluation.anchor",
     "model": "model",
+    "start": "reward.start",
 }
 """Where a configuration names the model of each kind; the anchor is a base model."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.config.group import Group, at_most, multiple, open_to
+from alignment.config.group import G, Group, at_most, multiple, open_to
 from alignment.config.judge import JudgeConfig
 from alignment.kinds import PROMPTS, REWARDS
 
@@ -105,6 +105,15 @@ class RewardFields(Group):
     )
     judge: JudgeConfig = Field(JudgeConfig(), description="The kind `judge`: a model behind an endpoint")
 
+    @model_validator(mode="after")
+    def _function_is_named(self) -> Self:
+        if self.kind == "function" and not self.function:
+            raise ValueError(
+                "reward.function is empty, and a reward of the kind `function` needs it, also as a part: give the name "
+                "of an installed one, or FILE.py:NAME"
+            )
+        return self
+
 
 class RewardPart(RewardFields):
     """One of several rewards, under a name of its own."""
@@ -122,6 +131,12 @@ class RewardConfig(RewardFields):
     parts: tuple[RewardPart, ...] = Field(
         (), description="For the kind `sum`: {name, weight, normalise} of each reward, with its own kind and settings"
     )
+    start: str = Field(
+        "", description="Pretrained model that a training here starts from, a folder or a hub name; empty: from scratch"
+    )
+    trained_on: Literal["labels", "pairs"] = Field(
+        "labels", description="What a training here learns from: the texts' `labels`, or given `pairs` (Bradley-Terry)"
+    )
     layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
     width: int = Field(64, ge=8, le=16_384, description="Embedding width, when trained here")
     heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
@@ -136,6 +151,14 @@ class RewardConfig(RewardFields):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         return multiple(self, "reward", "width", "heads")
+
+    @model_validator(mode="after")
+    def _sum_has_parts(self) -> Self:
+        if self.kind == "sum" and not self.parts:
+            raise ValueError("reward.parts is empty, and reward.kind = sum adds them up: name at least one")
+        if self.kind != "sum" and self.parts:
+            raise ValueError(f"reward.parts has no effect on reward.kind = {self.kind}: take sum, or leave it empty")
+        return several(self, "reward.parts", "parts")
 
 
 @open_to(PROMPTS)
@@ -201,6 +224,19 @@ class PromptsConfig(Group):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         return at_most(at_most(self, "prompts", "tokens_min", "tokens_max"), "prompts", "min_chars", "max_chars")
+
+
+def several(group: G, name: str, field: str) -> G:
+    """The group; raises ValueError where two of several rewards share a name, or one is no reward by itself."""
+    parts = getattr(group, field)
+    names = [part.name for part in parts]
+    if doubled := next((each for each in names if names.count(each) > 1), ""):
+        raise ValueError(f"{name}: two of them are called {doubled}; give each a name of its own")
+    if odd := next((part for part in parts if part.kind in {"sum", "none"}), None):
+        raise ValueError(
+            f"{name}: the kind of {odd.name} is {odd.kind}, and has to be a reward by itself: take another"
+        )
+    return group
 
 
 def _json_or_text(text: str) -> Any:

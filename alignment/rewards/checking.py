@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from alignment.errors import ScoreError
@@ -17,7 +18,7 @@ def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> 
     texts = [sample["text"] for sample in samples]
     name = type(kind).__name__
     parts = {part: _plain(values, texts, f"{name}, {part},") for part, values in found.parts.items()}
-    return Scores(_plain(found.values, texts, name), found.truncated, parts, found.counts)
+    return replace(found, values=_plain(found.values, texts, name), parts=parts)
 
 
 def _plain(values: Sequence[float | None], texts: Sequence[str], name: str) -> list[float | None]:

@@ -24,12 +24,14 @@ class Scoring:
 
     `folder` is that of the stage `reward`, which holds what the kind's `@reward_model` wrote, and is empty where there
     is none. What costs money or hours is written to `kept`, a folder that outlives runs and that all runs of a home
-    share, so that a crash never pays twice. `progress` takes (done, total).
+    share, so that a crash never pays twice. `progress` takes (done, total). `scales` are the SDs that parts of a sum
+    are divided by; without them, they are taken from the samples that are scored.
     """
 
     folder: Path
     kept: Path
     progress: Progress | None = None
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Scores:
 
     None where a sample got no score: it is counted and left out, and never taken for zero. `parts` are the scores that
     a sum was made of, by name, each in the samples' order. `counts` is what else is to be counted, such as calls.
+    `scales` are the SDs that parts were divided by.
     """
 
     values: Sequence[float | None]
     truncated: int = 0
     parts: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
 
 class Reward(Protocol):
@@ -74,6 +78,10 @@ def reward(name: str) -> Callable[[Made], Made]:
     return registers(REWARDS, name)
 
 
-def reward_model(name: str) -> Callable[[RewardModel], RewardModel]:
-    """Register the function that makes the model of the reward of this name."""
+def reward_model(name: str, *, model: bool = True) -> Callable[[RewardModel], RewardModel]:
+    """Register the function that makes what the reward of this name scores by.
+
+    Say `model=False` where `reward.model` does not say which model that is.
+    """
+    del model  # read from here by `alignment.rewards.parts.takes_model`, without an import
     return registers(REWARD_MODELS, name)

@@ -7,7 +7,7 @@ from alignment.stages.stage import MODELS, stage
 
 @stage(
     title="sample after",
-    needs=("policy", "base", "reward", "prompts"),
+    needs=lambda c: ("policy", "base", "reward", "prompts", *evaluating.scaled(c)),
     reads=evaluating.reads,
     makes=evaluating.makes,
     slots=1,

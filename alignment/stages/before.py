@@ -7,7 +7,7 @@ from alignment.stages.stage import MODELS, stage
 
 @stage(
     title="sample before",
-    needs=("base", "reward", "prompts"),
+    needs=lambda c: ("base", "reward", "prompts", *evaluating.scaled(c)),
     reads=evaluating.reads,
     makes=evaluating.makes,
     slots=1,

@@ -1,23 +1,24 @@
 """Stage `drift`: what the anchor writes itself, and what it makes of both models' samples."""
 
-from alignment.kinds import ENGINES, REWARDS
+from alignment.kinds import ENGINES
 from alignment.rows import ANCHORED, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import rewards_of
+from alignment.stages.sources import reward_kinds
 from alignment.stages.stage import MODELS, stage
 
 
 @stage(
     title="measure drift",
-    needs=("anchor", "base", "reward", "prompts", "before", "after"),
+    needs=lambda c: ("anchor", "base", "reward", "prompts", "before", "after", *evaluating.scaled(c)),
     reads=evaluating.reads,
     makes=evaluating.makes,
     slots=1,
     when=lambda c: bool(c.evaluation.anchor),
-    uses=lambda c: [(ENGINES, c.sampling.engine), (REWARDS, c.reward.kind)],
+    uses=lambda c: [(ENGINES, c.sampling.engine), *reward_kinds(c)],
     libraries=(*MODELS, "numpy"),
 )
 def drift(job: Job) -> Counts:

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alignment.config import AlignConfig
-from alignment.kinds import ENGINES, JUDGES, REWARDS, Kinds
+from alignment.kinds import ENGINES, JUDGES, Kinds
+from alignment.rewards.parts import normalises
 from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
-from alignment.stages.sources import fields_of, reward_source
+from alignment.stages.sources import fields_of, reward_kinds, reward_source
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -42,7 +43,12 @@ def makes(config: AlignConfig) -> str:
 
 def uses(config: AlignConfig) -> list[tuple[Kinds[Any], str]]:
     """The engine that draws them, the reward, and the judge."""
-    return [(ENGINES, config.sampling.engine), (REWARDS, config.reward.kind), (JUDGES, config.evaluation.judge)]
+    return [(ENGINES, config.sampling.engine), *reward_kinds(config), (JUDGES, config.evaluation.judge)]
+
+
+def scaled(config: AlignConfig) -> tuple[str, ...]:
+    """The stage whose samples' SDs parts of a sum are divided by, where there are any."""
+    return ("scores",) if normalises(config) else ()
 
 
 def evaluate(job: Job, writer: str) -> Counts:

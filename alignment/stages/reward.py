@@ -1,49 +1,46 @@
-"""Stage `reward`: what the reward needs before it can score: a model that is trained here or copied, or nothing."""
-
-from typing import Any
+"""Stage `reward`: what the reward needs before it can score: models that are trained here or copied, or nothing."""
 
 from alignment.config import AlignConfig
 from alignment.kinds import REWARD_MODELS
+from alignment.rewards.parts import described, is_trained, takes_model
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import model_source
+from alignment.stages.sources import reward_model_kinds, reward_model_source
 from alignment.stages.stage import MODELS, stage
 
 
-def has_model(config: AlignConfig) -> bool:
-    """Whether the kind of reward scores by a model."""
-    return config.reward.kind in REWARD_MODELS.names()
-
-
 def trains(config: AlignConfig) -> bool:
-    """Whether that model is trained here."""
-    return has_model(config) and config.reward.model == "train"
+    """Whether a model that scores is trained here."""
+    return any(is_trained(each) for each in described(config))
+
+
+def needs(config: AlignConfig) -> tuple[str, ...]:
+    """What a training learns from."""
+    if not trains(config):
+        return ()
+    return ("texts",) if config.reward.trained_on == "labels" else ("texts", "base", "prompts")
 
 
 def makes(config: AlignConfig) -> str:
     """What a plan says of it."""
-    if not has_model(config):
-        return f"nothing: {config.reward.kind} needs no model"
-    return f"{config.reward.steps:,} steps" if trains(config) else config.reward.model
-
-
-def reads(config: AlignConfig) -> Any:
-    """What decides the model."""
-    return model_source(config, "reward") if has_model(config) else {"kind": config.reward.kind}
+    if trains(config):
+        return f"{config.reward.steps:,} steps"
+    models = [each.model for each in described(config) if takes_model(each)]
+    return ", ".join(models) or f"nothing: {config.reward.kind} needs no model"
 
 
 @stage(
     title="reward model",
-    needs=lambda c: ("texts",) if trains(c) else (),
-    reads=reads,
+    needs=needs,
+    reads=reward_model_source,
     makes=makes,
-    slots=lambda c: int(has_model(c)),
+    slots=lambda c: int(any(takes_model(each) for each in described(c))),
     trains=trains,
-    uses=lambda c: [(REWARD_MODELS, c.reward.kind)] if has_model(c) else [],
+    uses=lambda c: reward_model_kinds(c.reward, *c.reward.parts),
     libraries=MODELS,
 )
 def reward(job: Job) -> Counts:
-    """Whatever the model of the kind of reward is; an empty folder where it has none."""
-    if not has_model(job.config):
+    """Whatever the kind of reward scores by; an empty folder where it needs nothing."""
+    if job.config.reward.kind not in REWARD_MODELS.names():
         return {"needed": 0}
     counts: Counts = REWARD_MODELS.get(job.config.reward.kind)(job)
     return counts

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.kinds import REWARDS
-from alignment.rows import PART, PROMPTS, Sample
+from alignment.rows import PART, PROMPTS, SCALES, Sample
 from alignment.stages.job import Job
 
 NO_REWARD = "none"
@@ -24,9 +24,17 @@ def rewards_of(job: Job, rows: Sequence[Sample]) -> "Scores":
     from alignment.rewards.protocol import Scoring
 
     kind = REWARDS.get(job.config.reward.kind)(job.config)
-    found = score(kind, with_prompts(job, rows), Scoring(job.inputs["reward"], job.kept, job.progress))
+    found = score(kind, with_prompts(job, rows), Scoring(job.inputs["reward"], job.kept, job.progress, scales_of(job)))
     if job.config.reward.kind != NO_REWARD:
         require_most(found.values, job.config.reward.kind)
+    return found
+
+
+def scales_of(job: Job) -> dict[str, float]:
+    """The SDs that the stage `scores` divided parts of a sum by; none in that stage itself, which finds them."""
+    if "scores" not in job.inputs:
+        return {}
+    found: dict[str, float] = json.loads((job.inputs["scores"] / SCALES).read_text(encoding="utf-8"))
     return found
 
 

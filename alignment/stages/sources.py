@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from alignment import adapters, models
-from alignment.config import AlignConfig, DataConfig, Group
+from alignment.config import AlignConfig, DataConfig, Group, RewardFields
 from alignment.data import reading
 from alignment.data.chat import read_template
 from alignment.data.prompts import ids
 from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
-from alignment.kinds import PAIRS, PROMPTS, REWARD_MODELS, REWARDS
+from alignment.kinds import PAIRS, PROMPTS, REWARD_FUNCTIONS, REWARD_MODELS, REWARDS, Kinds
+from alignment.rewards.function_file import function_file
 from alignment.rewards.judge_rubric import judge_source, read_pair_rubric, read_rubric
+from alignment.rewards.parts import SUM, alone, described, is_trained, takes_model
 from alignment.stages.store import digest, digest_file
 
 PAIR_COLUMNS = ("chosen", "rejected")
 PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
 """The columns of given pairs, as TRL names them: those that have to be there, and those that may."""
+
+SCORES_ALONE = ("positive_class", "reads", "function", "parts")
+"""Fields of `reward` that decide how texts are scored, and not what a training here makes."""
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
 """How files end that are no part of a model as it is loaded here: papers, pictures, and weights in other formats."""
@@ -77,12 +82,53 @@ def pairs_source(config: AlignConfig) -> dict[str, Any]:
 def reward_source(config: AlignConfig) -> dict[str, Any]:
     """What decides the scores, beside the samples and the model."""
     kind = config.reward.kind
+    if kind == SUM:
+        parts = [
+            {"name": part.name, "weight": part.weight, "normalise": part.normalise} | reward_source(alone(config, part))
+            for part in config.reward.parts
+        ]
+        return {"kind": kind, "parts": parts}
     if REWARDS.origin(kind).package:  # it may read whatever it is given
         return {"reward": fields_of(config.reward, kind), "seed": config.seed}
     if kind == "judge":
         return {"kind": kind, "judge": judge_source(config.reward.judge, read_rubric(config.reward.judge))}
-    others = type(config.reward).model_fields.keys() - {"kind", "positive_class", kind}
+    if kind == "function":
+        return {"kind": kind, "function": function_source(config.reward.function)}
+    decides = {"classifier": {"positive_class", "reads"}}.get(kind, set())
+    others = type(config.reward).model_fields.keys() - {"kind", kind} - decides
     return fields_of(config.reward, kind, without=others)
+
+
+def function_source(value: str) -> dict[str, str]:
+    """The code of a file's function, wherever it lies, or the name of an installed one, whose code counts as a kind's.
+
+    Raises ConfigError where the file cannot be read.
+    """
+    file = function_file(value)
+    return {"installed": value} if file is None else {"name": file.name, "code": file.code}
+
+
+def reward_kinds(config: AlignConfig, *others: RewardFields) -> list[tuple[Kinds[Any], str]]:
+    """The kinds whose code scores: of the reward, its parts and `others`, and of the functions that are installed."""
+    scoring = (config.reward, *config.reward.parts, *others)
+    functions = {each.function for each in scoring if each.kind == "function" and not function_file(each.function)}
+    kinds = dict.fromkeys(each.kind for each in scoring)
+    return [*((REWARDS, kind) for kind in kinds), *((REWARD_FUNCTIONS, name) for name in sorted(functions))]
+
+
+def reward_model_kinds(*scoring: RewardFields) -> list[tuple[Kinds[Any], str]]:
+    """The kinds whose code makes what these rewards score by."""
+    names = REWARD_MODELS.names()
+    return [(REWARD_MODELS, kind) for kind in dict.fromkeys(each.kind for each in scoring) if kind in names]
+
+
+def reward_model_source(config: AlignConfig) -> Any:
+    """What decides what the reward scores by: its model, its parts' models, or its function's code."""
+    if config.reward.kind == SUM:
+        return [(part.name, reward_model_source(alone(config, part))) for part in config.reward.parts]
+    if config.reward.kind == "function":
+        return {"kind": "function", "function": function_source(config.reward.function)}
+    return model_source(config, "reward") if takes_model(config.reward) else {"kind": config.reward.kind}
 
 
 def model_source(config: AlignConfig, group: models.Kind) -> Any:
@@ -90,7 +136,9 @@ def model_source(config: AlignConfig, group: models.Kind) -> Any:
     settings = config.base if group == "base" else config.reward
     if settings.model == "train":
         kind = () if group == "base" else (config.reward.kind,)
-        recipe = fields_of(settings, *kind, without={"model", "revision", "positive_class"})
+        recipe = fields_of(settings, *kind, without={"model", "revision", *SCORES_ALONE})
+        if group == "reward" and config.reward.start:
+            recipe["start"] = _content(config.reward.start, "start") or {"hub": config.reward.start}
         return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
     return _content(settings.model, group) or {"hub": settings.model, "revision": settings.revision}
 
@@ -143,7 +191,8 @@ def wanted_rows(config: AlignConfig, data: DataConfig | None = None) -> Wanted:
 
 def labels_are_read(config: AlignConfig) -> bool:
     """Whether a model is trained on the labels of the rows."""
-    return config.reward.kind in REWARD_MODELS.names() and config.reward.model == "train"
+    scoring = (*described(config), *config.evaluation.gold)
+    return config.reward.trained_on == "labels" and any(is_trained(each) for each in scoring)
 
 
 def _rows_of(path: str, config: AlignConfig) -> dict[str, Any]:

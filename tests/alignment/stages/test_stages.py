@@ -37,7 +37,7 @@ def test_every_prompt_has_its_samples_and_every_sample_an_end(chain, rows):
 
 
 def test_every_sample_has_a_score(chain, rows):
-    assert chain.counts["scores"] == {"scored": 2 * PROMPTS, "truncated": 0}
+    assert chain.counts["scores"] == {"scored": 2 * PROMPTS, "unscored": 0, "truncated": 0}
     samples, scores = rows("samples", "samples.parquet"), rows("scores", "scores.parquet")
     assert [{**sample, "reward": score["reward"]} for sample, score in zip(samples, scores, strict=True)] == scores
 
@@ -269,5 +269,5 @@ def test_a_reward_model_that_reads_only_a_part_says_of_how_many(chain, reward_fo
     tokenizer = models.load_reward(reward_folder).tokenizer
     longer = sum(len(ids) > 16 for ids in tokenizer(texts)["input_ids"])
     given.run("scores")
-    assert given.counts["scores"] == {"scored": 2 * PROMPTS, "truncated": longer}
+    assert given.counts["scores"] == {"scored": 2 * PROMPTS, "unscored": 0, "truncated": longer}
     assert longer > 0
