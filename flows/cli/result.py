@@ -35,12 +35,15 @@ def report(result: "AlignResult", json: Path | None, console: Console) -> int:
 
 
 def show(result: "AlignResult", console: Console) -> None:
-    """Print the evaluation, the gates, the verdict, where to look at the run, and what to do next."""
+    """Print the evaluation, the gates, some texts, the verdict, where to look at the run, and what to do next."""
     from flows.cli import terminal
+    from tasks.evaluation import read_samples
 
     console.print()
     console.print(terminal.result_table(result))
     console.print(terminal.gates_table(result))
+    if "report" in result.folders:
+        console.print(terminal.samples_table(read_samples(Path(result.folders["report"]))))
     colour = "green" if result.judgement.verdict == "pass" else "red"
     console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
     lines = {"Look at it": result.where, "Next": next_command(result)}

@@ -17,11 +17,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from alignment.judging.card import result_rows
+from alignment.judging.card import CONTROL_SIGNS, result_rows
+from alignment.judging.report import SampleRow
 from flows.align import AlignResult
 from tasks import running
 from tasks.running import WAITING, Event
 
+SAMPLES = 3  # prompts whose texts are shown
+MAX_TEXT = 280  # characters of each
 LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
 
 
@@ -93,6 +96,23 @@ def result_table(result: AlignResult) -> Table:
     for row in result_rows(result.report):
         table.add_row(*row)
     return table
+
+
+def samples_table(rows: Sequence[SampleRow], limit: int = SAMPLES) -> Table:
+    """The first held-out prompts, with what base and aligned model made of each, side by side."""
+    table = Table(title="Held-out prompts, not chosen by hand", title_justify="left", title_style="bold", expand=True)
+    table.show_lines = True
+    for heading in ("prompt", "base", "aligned"):
+        table.add_column(heading, ratio=3 if heading == "prompt" else 5, overflow="fold")
+    for row in rows[:limit]:
+        prompt, *texts = row.shown
+        answers = [" ".join(text.removeprefix("" if row.messages else prompt).split()) for text in texts]
+        table.add_row(*(escape(_cut(text.translate(CONTROL_SIGNS))) for text in (" ".join(prompt.split()), *answers)))
+    return table
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def points_table(points: Sequence[Mapping[str, str]]) -> Table:

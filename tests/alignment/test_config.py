@@ -75,6 +75,7 @@ def test_every_shipped_file_parses(path):
 
 def test_the_shipped_files_are_the_ones_the_project_names():
     assert [path.stem for path in CONFIGS] == [
+        "chat",
         "imdb",
         "imdb_scratch",
         "notebook_hinge",
