@@ -50,18 +50,27 @@ _Loader.yaml_implicit_resolvers = {
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a file holds, values as texts. Raises ConfigError where it cannot be read or is none."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"config {path}: {error}") from None
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"config {path}: {error.strerror or error}; give the path of a YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    return parse_yaml(text, f"config {path}")
+
+
+def parse_yaml(text: str, name: str = "config") -> dict[str, Any]:
+    """The mapping that a text holds, values as texts. Raises ConfigError, begun with `name`, where it is none."""
+    try:
+        values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: not readable as YAML ({' '.join(str(error).split())})") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         kind = "text" if isinstance(values, str) else type(values).__name__
-        raise ConfigError(f"config {path}: holds a {kind}, expected names with values, a line each")
+        raise ConfigError(f"{name}: holds a {kind}, expected names with values, a line each")
     return values
 
 

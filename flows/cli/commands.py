@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignment.errors import InputError, PlumblineError
-from flows.cli import generate, importing, models, pipeline, registry, stack
+from flows.cli import generate, importing, init, models, pipeline, registry, stack
 from flows.cli.output import make_steady
 from tasks.addresses import shown
 from tasks.home import prepare_environment
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "promote": registry.promote_command,
     "rollback": registry.rollback_command,
     "smoke": registry.smoke_command,
+    "init": init.init,
     "models": models.models,
     "generate": generate.generate,
     "export": models.export,
