@@ -38,7 +38,10 @@ MADE = {"docker/.env"}
 """Paths below a folder of the repository that are made when it is used."""
 OTHERS_FLAGS = {"--scale"}
 """Flags of other programs that stand in prose by themselves."""
-WRITTEN = {"config.json", "history.json", "manifest.json", "model_card.md", "report.json", "samples.json"}
+WRITTEN = {
+    *("config.json", "history.json", "manifest.json", "model_card.md", "report.json", "samples.json"),
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+}
 """Files that a run writes, or a model has, and that stand in prose without a folder."""
 EXAMPLES = "my*"
 """How the files of a reader's own are called."""
