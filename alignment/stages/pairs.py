@@ -8,7 +8,7 @@ from alignment.kinds import STRATEGIES
 from alignment.rows import PAIRS, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.sources import pairs_are_given, pairs_are_sampled, pairs_are_scored, pairs_source
-from alignment.stages.stage import MODELS, stage
+from alignment.stages.stage import stage
 
 
 def needs(config: AlignConfig) -> tuple[str, ...]:
@@ -26,7 +26,6 @@ def needs(config: AlignConfig) -> tuple[str, ...]:
     reads=pairs_source,
     makes=lambda c: c.pairs.strategy if pairs_are_scored(c) else c.pairs.source,
     uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
-    libraries=MODELS,
 )
 def pairs(job: Job) -> Counts:
     """The pairs of the configured source, or as many of them as are wanted, drawn with the seed."""

@@ -43,7 +43,7 @@ def ranking(job: Job) -> Counts:
     pairs: list[Pair] = [pair for pair in found if not pair["fault"]]
     if len(pairs) < 2:
         raise PairsError(
-            f"pairs: {len(pairs)} of {len(held_out)} held-out prompts have a pair that fits into the model, and two are "
+            f"pairs: {len(pairs)} of {len(held_out)} held-out prompts have a pair that fits the model, and two are "
             "needed; raise prompts.eval_fraction, or give more pairs"
         )
     rows: list[dict[str, Any]] = [{"prompt_id": pair["prompt_id"]} for pair in pairs]

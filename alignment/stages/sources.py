@@ -17,7 +17,11 @@ from alignment.kinds import PAIRS, PROMPTS, REWARD_FUNCTIONS, REWARD_MODELS, REW
 from alignment.rewards.function_file import function_file
 from alignment.rewards.judge_rubric import judge_source, read_pair_rubric, read_rubric
 from alignment.rewards.parts import SUM, alone, described, is_trained, takes_model
+from alignment.stages.code import library_versions
 from alignment.stages.store import digest, digest_file
+
+TOKENIZERS = ("transformers", "tokenizers")
+"""The libraries that decide which token ids a text has."""
 
 PAIR_COLUMNS = ("chosen", "rejected")
 PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
@@ -73,7 +77,7 @@ def pairs_source(config: AlignConfig) -> dict[str, Any]:
     """What decides which samples become pairs, beside the samples and their scores, or how given pairs are written."""
     settings = {"pairs": fields_of(config.pairs, config.pairs.source, config.pairs.strategy), "seed": config.seed}
     if pairs_are_given(config):
-        return settings | {"prompts": prompts_source(config)}
+        return settings | {"prompts": prompts_source(config), "libraries": library_versions(TOKENIZERS)}
     if config.pairs.source != "judged":
         return settings
     return settings | {"judge": judge_source(config.reward.judge, read_pair_rubric(config.reward.judge))}

@@ -17,7 +17,7 @@ from tests.alignment.chain import Chain, config, keys
 from tests.alignment.preference_rows import row_of, with_chatml, write
 
 ROWS = 40
-FAULTY = {"chosen": [], "rejected": []}
+FAULTY: dict[str, Any] = {"chosen": [], "rejected": []}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def instruct(tiny_gpt2: Any, tiny_tokenizer: Any, tmp_path_factory: pytest.TempP
 
 
 def own_pairs(folder: Path, data: Path, **changes: dict[str, Any]) -> Any:
-    layers = {
+    layers: dict[str, dict[str, Any]] = {
         "data": {"path": str(data), "rows": 0},
         "base": {"model": str(folder)},
         "reward": {"kind": "none"},
@@ -85,7 +85,7 @@ def test_unscored_pairs_are_accepted_and_the_faulty_row_is_set_apart_by_its_name
     accepted, quarantined = (table.read(chain.folders["validation"]) for table in (ACCEPTED, QUARANTINED))
     assert len(accepted) == chain.counts["pairs"]["kept"]
     assert {row["chosen_score"] for row in accepted} == {None}
-    assert [row["broken"] for row in quarantined] == [["empty_chat"]]
+    assert [dict(row)["broken"] for row in quarantined] == [["empty_chat"]]
 
 
 def test_the_references_log_probs_are_the_bases_own(chain: Chain) -> None:
