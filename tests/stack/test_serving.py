@@ -1,7 +1,9 @@
-"""The command that a run prints, as it is printed: a real server answers prompts of every length."""
+"""The command that a run prints, as it is printed: a real server answers prompts of every length, and chats."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,30 +21,38 @@ from tests.stack.processes import process, quiet_ports, wait_until
 pytestmark = pytest.mark.stack
 
 WINDOW = 24
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}. {% endfor %}{% if add_generation_prompt %}: {% endif %}"
 NAME = "it costs 5$ #1 & more 电影"
 
 
 @pytest.fixture
-def answer(
+def serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any
-) -> Iterator[Callable[[str], httpx.Response]]:
-    """`answer(prompt)` of a registered model, in a home and under a name that a shell would take apart."""
+) -> Iterator[Callable[..., httpx.Client]]:
+    """`serve(messages)`: a client of a registered model, in a home and under a name that a shell would take apart.
+
+    With `messages` it is a chat model.
+    """
     monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "a home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setattr(connection, "_place", None)
-    tiny_gpt2(vocab_size=len(tiny_tokenizer), context=WINDOW).save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
-    runs.configure(tracking_uri(), home() / "artifacts")
-    run = runs.start_run(AlignConfig(), "a run")
-    made = register(run, models.log_model(run, tmp_path / "model", AlignConfig(), "a film"), NAME, "challenger")
-    result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
-    [port] = quiet_ports(1)
-    command = ["bash", "-c", next_command(result).replace("--port 5001", f"--port {port}")]
-    log, where = tmp_path / "log", f"http://127.0.0.1:{port}"
-    with (
-        process(command, os.environ, log) as child,
-        httpx.Client(base_url=where, timeout=60, trust_env=False) as client,
-    ):
+    running = ExitStack()
+
+    def start(messages: Sequence[dict[str, str]] = ()) -> httpx.Client:
+        tokenizer = deepcopy(tiny_tokenizer)
+        tokenizer.chat_template = TEMPLATE if messages else None
+        tiny_gpt2(vocab_size=len(tokenizer), context=WINDOW).save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        runs.configure(tracking_uri(), home() / "artifacts")
+        run = runs.start_run(AlignConfig(), "a run")
+        uri = models.log_model(run, tmp_path / "model", AlignConfig(), "a film", messages=messages)
+        made = register(run, uri, NAME, "challenger")
+        result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
+        [port] = quiet_ports(1)
+        command = ["bash", "-c", next_command(result).replace("--port 5001", f"--port {port}")]
+        log, where = tmp_path / "log", f"http://127.0.0.1:{port}"
+        child = running.enter_context(process(command, os.environ, log))
+        client = running.enter_context(httpx.Client(base_url=where, timeout=60, trust_env=False))
 
         def is_up() -> bool:
             try:
@@ -51,10 +61,18 @@ def answer(
                 return False
 
         wait_until(is_up, "mlflow models serve", child, log)
-        yield lambda prompt: client.post("/invocations", json={"inputs": [prompt]})
+        return client
+
+    with running:
+        yield start
 
 
-def test_the_printed_command_serves_prompts_of_every_length(answer: Callable[[str], httpx.Response]) -> None:
+def test_the_printed_command_serves_prompts_of_every_length(serve: Callable[..., httpx.Client]) -> None:
+    client = serve()
+
+    def answer(prompt: str) -> httpx.Response:
+        return client.post("/invocations", json={"inputs": [prompt]})
+
     for length in (0, 1, 8, 9, 17, WINDOW - 1):
         for _ in range(3):
             response = answer("a" * length)
@@ -65,3 +83,13 @@ def test_the_printed_command_serves_prompts_of_every_length(answer: Callable[[st
         response = answer("a" * length)
         assert response.status_code == 400
         assert f"is {length}, but `max_length` is set to {WINDOW}" in response.text
+
+
+def test_the_printed_command_serves_chats(serve: Callable[..., httpx.Client]) -> None:
+    question = [{"role": "user", "content": "a film"}]
+    client = serve(question)
+    response = client.post("/invocations", json={"messages": question, "max_tokens": 4})
+    assert response.status_code == 200, response.text
+    [completion] = response.json()
+    assert completion["usage"]["total_tokens"] <= WINDOW
+    assert completion["choices"][0]["message"]["role"] == "assistant"
