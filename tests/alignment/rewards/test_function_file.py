@@ -1,0 +1,135 @@
+"""Where a function comes from: a file with the modules beside it, known by their code, or an installed entry point."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.errors import ConfigError
+from alignment.rewards.function_file import beside, function_file, load
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The current directory, and no module of the test stays imported."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def write(name: str, text: str) -> None:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def code(value: str = "rule.py") -> str:
+    found = function_file(value)
+    assert found is not None
+    return found.code
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "name"),
+    [
+        ("rule.py", "rule.py", "reward"),
+        ("rules/rule.py:brief", "rules/rule.py", "brief"),
+        ("/somewhere/rule.py:_brief", "/somewhere/rule.py", "_brief"),
+        (" my rule.py ", "my rule.py", "reward"),
+    ],
+)
+def test_a_file_is_relative_to_the_current_directory_and_its_function_called_reward(
+    folder: Path, value: str, path: str, name: str
+) -> None:
+    found = function_file(value)
+    assert found is not None
+    assert (found.path, found.name) == (folder / path, name)
+
+
+@pytest.mark.parametrize("value", ["brief", "package.module:brief", "rule.pyx", "https://host/rule.py:a-b"])
+def test_anything_else_is_the_name_of_an_installed_one(value: str) -> None:
+    assert function_file(value) is None
+
+
+# Loading
+
+
+def test_the_function_may_import_what_stands_beside_its_file_also_while_it_is_called() -> None:
+    write("rules/rule.py", "import words\ndef reward():\n    import later\n    return words.GOOD, later.BAD\n")
+    write("rules/words.py", "GOOD = 'fine'\n")
+    write("rules/later.py", "BAD = 'dull'\n")
+    path = list(sys.path)
+    function = load("rules/rule.py")
+    with beside("rules/rule.py"):
+        assert function() == ("fine", "dull")
+    assert sys.path == path
+
+
+def test_an_edit_is_loaded_also_of_a_module_beside_it() -> None:
+    write("rule.py", "from words import GOOD\ndef reward():\n    return GOOD\n")
+    write("words.py", "GOOD = 'fine'\n")
+    assert load("rule.py") is load("rule.py")
+    assert load("rule.py")() == "fine"
+    write("words.py", "GOOD = 'good, and longer'\n")
+    assert load("rule.py")() == "good, and longer"
+
+
+def test_an_installed_function_is_found_by_its_name_and_an_unknown_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^'brief' is none of the reward_functions"):
+        load("brief")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "message"),
+    [
+        (None, "rule.py", r"^reward\.function .*rule\.py: cannot be read \(No such file or directory\); give a file"),
+        ("def reward(:\n", "rule.py", r"^reward\.function .*rule\.py: line 1: invalid syntax; repair it"),
+        ("import nowhere_at_all\n", "rule.py", r"cannot be imported \(ModuleNotFoundError: No module named 'nowhere"),
+        ("raise SystemExit(3)\n", "rule.py", r"cannot be imported \(SystemExit: 3\); repair it, or install what it"),
+        (
+            "def brief(): ...\n",
+            "rule.py",
+            r"rule\.py: rule\.py has no `reward`; write FILE\.py:NAME with one of brief$",
+        ),
+        ("", "rule.py", r"write FILE\.py:NAME with one of its functions, of which it has none$"),
+        ("reward = 3\n", "rule.py", r"^reward\.function rule\.py: is no function but a int; name a function$"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_one_line(text: str | None, value: str, message: str) -> None:
+    if text is not None:
+        write("rule.py", text)
+    with pytest.raises(ConfigError, match=message):
+        load(value)
+
+
+# The code
+
+
+def test_the_code_is_that_of_the_file_and_of_the_modules_beside_it_that_it_imports() -> None:
+    write("rule.py", "import json\nfrom words.good import GOOD\ndef reward(): ...\n")
+    write("words/__init__.py", "from . import bad\n")
+    write("words/good.py", "GOOD = 1\n")
+    write("words/bad.py", "BAD = 1\n")
+    write("unused.py", "A = 1\n")
+    found = function_file("rule.py")
+    assert found is not None
+    assert sorted(found.sources) == ["rule.py", "words/__init__.py", "words/bad.py", "words/good.py"]
+    before = code()
+    write("unused.py", "A = 2\n")
+    assert code() == before
+    for name in found.sources:
+        text = Path(name).read_text(encoding="utf-8")
+        write(name, f"{text}# edited\n")
+        assert code() != before
+        write(name, text)
+    assert code() == before
+
+
+def test_the_code_is_the_same_wherever_the_file_lies() -> None:
+    for place in ("one", "other"):
+        write(f"{place}/rule.py", "import words\ndef reward(): ...\n")
+        write(f"{place}/words.py", "GOOD = 1\n")
+    assert code("one/rule.py") == code("other/rule.py")
