@@ -26,6 +26,8 @@ class Settings:
     max_new_tokens: int = 256
     temperature: float | None = None
     """0 takes the likeliest token each time; above, tokens are drawn."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer and are left out of it, beside those of the generation config."""
     seed: int | None = None
     """The same seed, prompt and model give the same answer on the same machine; None draws anew each time."""
 
@@ -35,6 +37,8 @@ class Settings:
             raise ConfigError(f"max_new_tokens = {self.max_new_tokens}: should be at least 1")
         if self.temperature is not None and not 0 <= self.temperature <= 10:
             raise ConfigError(f"temperature = {self.temperature:g}: should be from 0, the likeliest token, to 10")
+        if "" in self.stop:
+            raise ConfigError("stop: an empty text would end every answer; leave it out")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed = {self.seed}: should be from 0 to 9223372036854775807")
 
@@ -97,6 +101,8 @@ def _generation(loaded: Loaded, settings: Settings, room: int) -> Any:
     config.max_new_tokens = room
     config.eos_token_id, config.pad_token_id = list(loaded.conventions.ends), loaded.pad_id
     config.num_beams = config.num_return_sequences = None  # one answer, written from left to right
+    named = config.stop_strings or ()
+    config.stop_strings = [*([named] if isinstance(named, str) else named), *settings.stop] or None
     if settings.temperature is not None:
         config.do_sample = settings.temperature > 0
         config.temperature = settings.temperature or None

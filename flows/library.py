@@ -111,6 +111,7 @@ def generate(
     raw: bool = False,
     max_new_tokens: int = 256,
     temperature: float | None = None,
+    stop: Sequence[str] = (),
     seed: int | None = None,
     on_text: "OnText | None" = None,
 ) -> list[str]:
@@ -119,13 +120,13 @@ def generate(
     `model` is what `load` takes, or returned: load once to ask often. `raw` takes texts as they are, without a
     template; `temperature` None is the model's own, 0 the likeliest token each time. With a `seed` the prompt number n,
     from 0, is drawn with `seed` + n. `on_text` is given each piece as it is written. An answer ends at any of the
-    model's end tokens, or after `max_new_tokens`. Raises ModelError where a prompt fills the model's context or a chat
+    model's end tokens, before one of the texts `stop`, or after `max_new_tokens`. Raises ModelError where a prompt fills the model's context or a chat
     needs a template that the model lacks, DataError where messages are no chat.
     """
     from alignment.generation import Settings, encode, write
 
     settings = [
-        Settings(max_new_tokens, temperature, None if seed is None else seed + number)
+        Settings(max_new_tokens, temperature, tuple(stop), None if seed is None else seed + number)
         for number in range(1 if isinstance(prompts, str) else len(prompts))
     ]
     loaded = load(model) if isinstance(model, str) else model

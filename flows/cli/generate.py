@@ -33,6 +33,7 @@ def generate(
     temperature: Annotated[
         float | None, Parameter(help="0 takes the likeliest token each time [the model's own]", show_default=False)
     ] = None,
+    stop: Annotated[list[str] | None, Parameter(help="Text that ends an answer; may be given several times")] = None,
     seed: Annotated[
         int | None, Parameter(help="Draw prompt number n, from 0, with seed + n [drawn]", show_default=False)
     ] = None,
@@ -49,10 +50,11 @@ def generate(
     from flows.library import generate as answer
     from flows.library import load
 
-    Settings(max_new_tokens, temperature, seed)  # refused before the model is loaded
+    stops = tuple(stop or ())
+    Settings(max_new_tokens, temperature, stops, seed)  # refused before the model is loaded
     loaded = load(model, precision=precision)
     options: dict[str, Any] = {"system": system, "raw": raw, "max_new_tokens": max_new_tokens}
-    options["temperature"] = temperature
+    options |= {"temperature": temperature, "stop": stops}
 
     def seeded(number: int) -> dict[str, Any]:
         return options | {"seed": None if seed is None else seed + number}

@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -81,7 +81,7 @@ class Asking:
 
         if self.quiet:
             return default
-        shown = {"default": default} if default else {}
+        shown: Any = {"default": default} if default else {}
         return str(Prompt.ask(escape(question), console=self.console, choices=choices, **shown)).strip()
 
     def size(self) -> Size:
@@ -106,14 +106,12 @@ def _held(data: str, holds: Holds | None, ask: Asking) -> Guess:
         if not holds:
             raise
         found = None
-    if not holds:
-        default = found.holds if found else "prompts"
-        chosen = ask(f"What {data} holds", default, list(HOLDS))
-        holds = next(each for each in HOLDS if each == chosen)
-    if found is not None and found.holds == holds:
+    answer = holds or ask(f"What {data} holds", found.holds if found else "prompts", list(HOLDS))
+    if found is not None and found.holds == answer:
         return found
-    usual = {"texts": "text", "prompts": "prompt", "chats": "messages", "pairs": "chosen"}[holds]
-    return Guess(holds, found.text_column if found and holds in {"texts", "prompts"} else usual)
+    told = next(each for each in HOLDS if each == answer)
+    usual = {"texts": "text", "prompts": "prompt", "chats": "messages", "pairs": "chosen"}[told]
+    return Guess(told, found.text_column if found and told in {"texts", "prompts"} else usual)
 
 
 def _require_new(file: Path) -> None:

@@ -132,6 +132,7 @@ def test_a_text_that_ends_an_answer_is_cut_off_and_never_shown(wide: Loaded) -> 
     pieces: list[str] = []
     found = write(Loaded(model, wide.tokenizer), ids, settings, pieces.append)
     assert found == whole[: whole.index(stop)] == "".join(pieces)
+    assert write(wide, ids, replace(settings, stop=(stop,))) == found
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,12 @@ def test_the_beginning_of_a_stop_is_held_back(text: str, stops: tuple[str, ...],
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"max_new_tokens": 0}, "max_new_tokens = 0"), ({"temperature": -1}, "temperature = -1"), ({"seed": -1}, "seed")],
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens = 0"),
+        ({"stop": ("",)}, "stop"),
+        ({"temperature": -1}, "temperature = -1"),
+        ({"seed": -1}, "seed"),
+    ],
 )
 def test_settings_out_of_bounds_are_refused(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):

@@ -98,7 +98,7 @@ def test_a_version_is_loaded_and_asked(result: AlignResult, name: str) -> None:
     loaded = plumbline.load(name)
     assert loaded.name == name
     assert loaded.model.generation_config.do_sample  # it writes as in training
-    asked = {"seed": 3, "max_new_tokens": 8}
+    asked: dict[str, Any] = {"seed": 3, "max_new_tokens": 8}
     first, second = plumbline.generate(loaded, ["the film was", "the plot"], **asked)
     assert [first] == plumbline.generate(name, "the film was", **asked)
     assert [second] == plumbline.generate(loaded, ["the plot"], seed=4, max_new_tokens=8)
@@ -110,7 +110,7 @@ def test_an_exported_version_is_an_ordinary_folder(result: AlignResult, tmp_path
         made = plumbline.export("python", tmp_path / folder)
         assert made == tmp_path / folder
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in made.iterdir()}
-    asked = {"temperature": 0, "max_new_tokens": 8}
+    asked: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8}
     assert plumbline.generate(str(made), ["the film"], **asked) == plumbline.generate("python", ["the film"], **asked)
     with pytest.raises(plumbline.InputError, match="not an empty folder; name a new one"):
         plumbline.export("python", made)

@@ -19,8 +19,8 @@ SIZES: tuple[Size, ...] = ("cpu", "gpu")
 
 
 def answers(**changes: Any) -> Answers:
-    given = {"model": "my/model", "data": "my.csv", "guess": TEXTS, "reward": "train", "size": "cpu", "name": "mine"}
-    return Answers(**(given | changes))
+    given: dict[str, Any] = {"model": "my/model", "data": "my.csv", "guess": TEXTS, "reward": "train"}
+    return Answers(**(given | {"size": "cpu", "name": "mine"} | changes))
 
 
 def config(**changes: Any) -> AlignConfig:
