@@ -11,6 +11,7 @@ from alignment.config import DataConfig
 from alignment.data import grammar
 from alignment.data.texts import load_texts
 from alignment.errors import DataError
+from alignment.rows import Text
 
 FRAME = pd.DataFrame({"text": [f"text number {index}" for index in range(10)], "label": [0, 1] * 5})
 NONE = {"blank": 0, "too_short": 0, "too_long": 0, "no_label": 0, "other_label": 0, "not_needed": 0}
@@ -31,7 +32,7 @@ def save(frame: pd.DataFrame, path: Path) -> Path:
 def load(tmp_path: Path) -> Any:
     """`load(path, seed=0, **data)` -> the rows and their counts."""
 
-    def load(path: Path | str, seed: int = 0, **data: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    def load(path: Path | str, seed: int = 0, **data: Any) -> tuple[list[Text], dict[str, int]]:
         return load_texts(DataConfig(path=str(path), **data), seed, tmp_path / "cache")[:2]
 
     return load
