@@ -120,8 +120,8 @@ def generate(
     `model` is what `load` takes, or returned: load once to ask often. `raw` takes texts as they are, without a
     template; `temperature` None is the model's own, 0 the likeliest token each time. With a `seed` the prompt number n,
     from 0, is drawn with `seed` + n. `on_text` is given each piece as it is written. An answer ends at any of the
-    model's end tokens, before one of the texts `stop`, or after `max_new_tokens`. Raises ModelError where a prompt fills the model's context or a chat
-    needs a template that the model lacks, DataError where messages are no chat.
+    model's end tokens, before one of the texts `stop`, or after `max_new_tokens`. Raises ModelError where a prompt fills
+    the model's context or a chat needs a template that the model lacks, DataError where messages are no chat.
     """
     from alignment.generation import Settings, encode, write
 
