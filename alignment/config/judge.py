@@ -20,12 +20,14 @@ class JudgeConfig(Group):
 
     url: str = Field(
         "http://127.0.0.1:8000/v1",
+        min_length=1,
         max_length=2_000,
         description="Base URL of the endpoint, up to what stands before /chat/completions; it is in no key",
     )
     model: str = Field("", max_length=500, description="Name of the model at the endpoint")
     api_key_env: str = Field(
         "OPENAI_API_KEY",
+        min_length=1,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*_API_KEY$",
         max_length=200,
         description="Environment variable that holds the key, and ends in _API_KEY; unset, no key is sent",

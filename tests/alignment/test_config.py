@@ -78,6 +78,7 @@ def test_the_shipped_files_are_the_ones_the_project_names():
         "chat",
         "imdb",
         "imdb_scratch",
+        "judge",
         "notebook_hinge",
         "notebook_no_prompts",
         "notebook_sigmoid",
@@ -542,6 +543,14 @@ def test_every_number_has_two_bounds_and_every_text_a_shortest_length_or_choices
 )
 def test_a_list_may_be_given_as_a_text_as_a_flag_gives_it(given, found):
     assert build_config({"sampling": {"stop": given}}).sampling.stop == found
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("auto", ()), ("[q_proj, v_proj]", ("q_proj", "v_proj")), (["auto"], ()), ("q_proj", ("q_proj",))],
+)
+def test_an_adapter_stands_on_named_layers_or_on_all(given, found):
+    assert build_config({"dpo": {"adapter": "lora", "adapter_targets": given}}).dpo.adapter_targets == found
 
 
 def test_a_mapping_given_as_text_holds_json_values_where_they_are_json():

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from alignment.config import JudgeConfig
 from alignment.data.pairs.samples import make_pair
@@ -11,7 +11,7 @@ from alignment.errors import PairsError
 from alignment.rewards.judge_answers import Answer
 from alignment.rewards.judge_asking import ask
 from alignment.rewards.judge_rubric import fill, read_pair_rubric, read_verdict
-from alignment.rows import SAMPLES, Pair
+from alignment.rows import SAMPLES, Pair, Sample
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import with_prompts
 
@@ -25,10 +25,12 @@ def of_judged_samples(job: Job) -> tuple[list[Pair], Counts]:
 
     No pair gives what the judge finds equal (`ties`), or prefers by the order in which it is shown (`disagreed`), or
     what an answer is missing for or says nothing of (`unjudged`). Two samples of one text tie without being asked
-    about. Raises PairsError where no pair is left, and what `ask` raises.
+    about, and of an odd number of samples the last is left over. Raises PairsError where no
+    pair is left, and what `ask` raises.
     """
     config = job.config.reward.judge
-    candidates = _candidates(with_prompts(job, SAMPLES.read(job.inputs["samples"])))
+    rows = with_prompts(job, SAMPLES.read(job.inputs["samples"]))
+    candidates = _candidates(rows)
     differing = [(one, other) for one, other in candidates if one["completion"] != other["completion"]]
     rubric = read_pair_rubric(config)
     questions = [
@@ -49,7 +51,8 @@ def of_judged_samples(job: Job) -> tuple[list[Pair], Counts]:
             f"pairs: the judge preferred none of {len(candidates)} candidates in both orders ({_listed(counts)}); draw "
             "more varied samples, or take another reward.judge.model or reward.judge.pair_rubric"
         )
-    return built, {"candidates": len(candidates)} | counts | asked.counts
+    left_over = len(rows) - 2 * len(candidates)
+    return built, {"candidates": len(candidates), "samples_left_over": left_over} | counts | asked.counts
 
 
 def outcome(as_shown: Answer | None, swapped: Answer | None) -> Outcome:
@@ -77,7 +80,8 @@ def _question(rubric: str, config: JudgeConfig, first: Row, second: Row) -> str:
 
 def _pair(chosen: Row, rejected: Row) -> Pair:
     """A pair without scores: a preference is no number."""
-    made = make_pair({**chosen, "reward": 1.0}, {**rejected, "reward": 0.0}, chosen["prompt"], "judged")
+    better, worse = cast(Sample, {**chosen, "reward": 1.0}), cast(Sample, {**rejected, "reward": 0.0})
+    made = make_pair(better, worse, chosen["prompt"], "judged")
     return {**made, "chosen_score": None, "rejected_score": None, "gap": None}
 
 
