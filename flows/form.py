@@ -3,15 +3,22 @@
 import functools
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any, Generic, TypeVar
 
 from prefect import Flow
+from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.config import AlignConfig, Group, build_config
+from alignment.errors import ConfigError
+from alignment.rewards.function_file import function_file
 from tasks.home import prepare_environment
 
 R = TypeVar("R")
+
+_CALLED_HERE: ContextVar[bool] = ContextVar("called_here", default=False)
+"""Whether this process called the flow, from the command line or Python, and not a worker for a form or a request."""
 
 
 class ConfigFlow(Flow[..., R], Generic[R]):
@@ -21,7 +28,11 @@ class ConfigFlow(Flow[..., R], Generic[R]):
         """Run it as any flow, in an environment that is prepared."""
         prepare_environment()
         args, kwargs = by_groups(inspect.signature(self.fn), args, kwargs)
-        return super().__call__(*args, **kwargs)
+        called = _CALLED_HERE.set(_CALLED_HERE.get() or FlowRunContext.get() is None)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            _CALLED_HERE.reset(called)
 
     def with_options(self, **options: Any) -> Any:
         """A copy with other options, which is called in the same ways."""
@@ -65,7 +76,8 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
     A configuration in the first place is taken for its fields.
 
     Defaults are literal, as the form needs; the docstring gets a line for each field, which the form shows. Groups that
-    contradict each other raise ConfigError when it is called: a form checks each by itself.
+    contradict each other raise ConfigError when it is called: a form checks each by itself. So does a file of code,
+    unless this process called the flow.
     """
     config, *others = inspect.signature(body).parameters.values()
     if config.annotation is not AlignConfig:
@@ -77,7 +89,10 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         fields = {name: given.arguments.pop(name) for name in AlignConfig.model_fields}
-        return body(build_config(fields, source="parameters"), **given.arguments)
+        made = build_config(fields, source="parameters")
+        if not _CALLED_HERE.get():
+            require_no_code(made)
+        return body(made, **given.arguments)
 
     signature = inspect.Signature(
         [
@@ -93,6 +108,17 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
     lines = (f"    {name}: {_describe(info)}" for name, info in AlignConfig.model_fields.items())
     with_groups.__doc__ = "\n".join([inspect.getdoc(body) or "", "", "Args:", *lines])
     return with_groups
+
+
+def require_no_code(config: AlignConfig) -> None:
+    """Raise ConfigError where the configuration names a file of code to be run: whoever can fill in a form could."""
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    if found := next((each.function for each in scoring if each.function and function_file(each.function)), ""):
+        raise ConfigError(
+            f"reward.function = {found}: a file of code is taken from the command line, a YAML file or Python alone, "
+            "and from no form or request; install the function as an entry point of the group "
+            "plumbline.reward_functions, and give its name"
+        )
 
 
 def _bounded(info: Any) -> Any:

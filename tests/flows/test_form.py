@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from prefect.exceptions import ParameterTypeError
+from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel
 
-from alignment.config import AlignConfig, GridConfig
+from alignment.config import AlignConfig, GridConfig, build_config
 from alignment.errors import ConfigError
 from flows.align import align
 from flows.form import config_flow, form
@@ -202,3 +203,45 @@ def test_a_contradiction_ends_the_flow_as_failed_with_that_line() -> None:
     assert state.is_failed()
     error = asyncio.run(state.aresult(raise_on_failure=False))
     assert "leaves no room after prompts of 20 tokens" in str(error)
+
+
+# A file of code
+
+
+FILES: dict[str, dict[str, Any]] = {
+    "the reward": {"reward": {"kind": "function", "function": "rule.py:brief"}},
+    "a part": {"reward": {"kind": "sum", "parts": [{"name": "a", "kind": "function", "function": "rule.py:brief"}]}},
+    "a gold judge": {"evaluation": {"gold": [{"name": "a", "kind": "function", "function": "rule.py:brief"}]}},
+}
+
+
+@config_flow("seen")
+def _seen(config: AlignConfig) -> str:
+    """The function that came through."""
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    return next(each.function for each in scoring if each.function)
+
+
+@config_flow("outer")
+def _outer(config: AlignConfig) -> str:
+    """A flow that calls another with what it does not come from."""
+    found: str = _seen(build_config(FILES["the reward"]))
+    return found
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize("values", FILES.values(), ids=FILES)
+def test_a_file_of_code_is_taken_from_the_process_that_calls_the_flow_and_from_no_form(values: dict[str, Any]) -> None:
+    config = build_config(values)
+    assert _seen(config) == "rule.py:brief"
+    groups = {name: getattr(config, name) for name in AlignConfig.model_fields}
+    with pytest.raises(
+        ConfigError, match=r"^reward\.function = rule\.py:brief: a file of code is taken from the command"
+    ):
+        run_flow(_seen, parameters=_seen.validate_parameters(groups))  # as a worker runs it
+
+
+@pytest.mark.usefixtures("at_home")
+def test_nor_from_a_flow_that_a_form_started() -> None:
+    with pytest.raises(ConfigError, match="a file of code is taken from the command line"):
+        run_flow(_outer, parameters={})
