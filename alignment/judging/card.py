@@ -245,7 +245,7 @@ def _adapter(config: AlignConfig, policy: Mapping[str, int]) -> str:
         return ""
     return (
         f"LoRA, rank {config.dpo.adapter_rank}, {trained:,} trainable parameters ({percent(trained / parameters)} of "
-        "all); merged into the weights, and kept apart as the run's artifact `adapter`"
+        "all); merged into the weights, and kept by itself among the run's artifacts"
     )
 
 

@@ -23,10 +23,10 @@ def attach(loaded: Loaded, config: DPOConfig, seed: int) -> Loaded:
     """
     from peft import LoraConfig, get_peft_model
 
-    names = targets(loaded, config.adapter_targets)
+    names, alpha = targets(loaded, config.adapter_targets), config.adapter_alpha
     settings = LoraConfig(
         r=config.adapter_rank,
-        lora_alpha=config.adapter_alpha,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # which other programs read as a whole number
         lora_dropout=0.0,
         target_modules=names,
         fan_in_fan_out=any(isinstance(loaded.model.get_submodule(name), Conv1D) for name in names),

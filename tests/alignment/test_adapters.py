@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from alignment import adapters, models
 from alignment.config import DPOConfig
-from alignment.errors import ModelError
+from alignment.errors import ModelError, SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.training.adapter import attach
@@ -107,6 +107,14 @@ def test_weights_that_are_no_numbers_are_not_merged() -> None:
     loaded = trained(load("llama"))
     loaded.model.base_model.model.model.layers[0].mlp.up_proj.lora_B["default"].weight.data.fill_(torch.nan)
     assert refusal(lambda: adapters.merge(loaded)).startswith("llama: cannot be used for merging its adapter (")
+
+
+def test_a_merge_that_changes_what_the_model_predicts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one would that leaves the adapter out."""
+    loaded = trained(load("llama"))
+    monkeypatch.setattr(type(loaded.model.base_model), "merge_and_unload", lambda model, **_: model.unload())
+    with pytest.raises(SelfCheckError, match=r"^llama: merged into the weights, its adapter gives log-probs that are "):
+        adapters.merge(loaded)
 
 
 # The folder of an adapter that was trained here
