@@ -108,11 +108,17 @@ def load_base(
 ) -> Loaded:
     """A causal language model and its tokenizer; `name` is how errors name it, by default field and source.
 
-    Raises ModelError where either is missing or unsafe, or the two do not fit each other.
+    Raises ModelError where either is missing or unsafe, the two do not fit each other, or it is no decoder.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(source, AutoModelForCausalLM, kind, revision, precision, name)
+    from alignment import decoders
+
+    decoders.require_language_model(source, revision, f"{FIELDS[kind]} {source}")
+    loaded = _load(source, AutoModelForCausalLM, kind, revision, precision, name)
+    with using(loaded.name, "a first prediction"):
+        decoders.require_causal(loaded.model, loaded.conventions, loaded.name)
+    return loaded
 
 
 def load_reward(source: str | Path, *, revision: str = "main", name: str = "") -> Loaded:

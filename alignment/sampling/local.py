@@ -1,28 +1,35 @@
 """Sampling from a causal model: one prefill a prompt, a cached step a token, and each sample's own random numbers."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
-from alignment.errors import SelfCheckError
+from alignment.errors import ModelError, SelfCheckError
 from alignment.logprobs import Tokens
 from alignment.models import Loaded, using
 from alignment.sampling.engine import Completion, Request, engine
 from alignment.sampling.stops import Stops
 from alignment.selfcheck import SelfCheck, plain_logprob
 
+logger = logging.getLogger(__name__)
+
 WAY_OUT = (
     "set sampling.cache to false, which is slow and right where only the cache is at fault, or take another model: "
     "it may look ahead, or number its positions in a way of its own"
 )
+
+UNSPLIT: WeakSet[Any] = WeakSet()
+"""Models whose cache has failed: each is told of once, and goes without from then on."""
 
 
 @engine("local")
@@ -151,7 +158,8 @@ def choose(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
 class _Stepper:
     """Runs a model over left-padded prompts and then token by token, keeping its cache, mask and positions in step.
 
-    A model that hands out no cache, or may keep none, is given the whole sequences at every step: slow, and right.
+    A model that hands out no cache, may keep none, or has one that cannot be split between samples, is given the whole
+    sequences at every step: slow, and right.
     """
 
     def __init__(self, model: Any, mask: Tensor, first_position: int, name: str, *, cached: bool) -> None:
@@ -161,20 +169,16 @@ class _Stepper:
         self.first_position = first_position
         self.padded = not bool(mask.all())
         self.takes = inspect.signature(model.forward).parameters
-        self.cache_name = _cache_name(model) if cached else ""
+        self.cache_name = _cache_name(model) if cached and model not in UNSPLIT else ""
         self.cache: Any = None
-        self.ids: Tensor | None = None
+        self.columns: list[Tensor] = []
 
     def prefill(self, ids: Tensor, repeats: Tensor) -> Tensor:
         """Run P distinct prompts once and spread their cache over the N requests: -> logits [N, V], fp32."""
-        logits = self._forward(ids, self._positions())
-        if self.cache is None:
-            self.ids = ids[repeats]
-        else:
-            with using(self.name, "sampling"):
-                self.cache.reorder_cache(repeats)  # unlike `batch_select_indices`, recurrent layers have it too
+        logits = self._step(lambda: self._spread(ids, repeats), lambda: self._forward(ids)[repeats])
         self.mask = self.mask[repeats]
-        return logits[repeats]
+        self.columns = [ids[repeats]]
+        return logits
 
     def advance(self, token: Tensor, alive: Tensor) -> Tensor:
         """Append one token [N] to every sequence: -> logits of the next [N, V], fp32.
@@ -182,19 +186,49 @@ class _Stepper:
         Sequences that are no longer alive stay at their last position: a next one could lie beyond the model's context.
         """
         self.mask = torch.cat([self.mask, alive[:, None]], 1)
-        if self.ids is None:
-            return self._forward(token[:, None], self._positions()[:, -1:])
-        self.ids = torch.cat([self.ids, token[:, None]], 1)
-        return self._forward(self.ids, self._positions())
+        self.columns.append(token[:, None])
+        return self._step(lambda: self._forward(token[:, None]), lambda: self._forward(torch.cat(self.columns, 1)))
 
-    def _positions(self) -> Tensor:
-        return (self.mask.long().cumsum(1) - 1).clamp(min=0) + self.first_position
+    def _spread(self, ids: Tensor, repeats: Tensor) -> Tensor:
+        logits = self._forward(ids)
+        if self.cache is not None:
+            with using(self.name, "sampling"):
+                self.cache.reorder_cache(repeats)  # unlike `batch_select_indices`, recurrent layers have it too
+        return logits[repeats]
 
-    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def _step(self, cached: Callable[[], Tensor], whole: Callable[[], Tensor]) -> Tensor:
+        """A step with the cache where there is one; else, or where that fails, one over the whole sequences."""
+        if not self.cache_name:
+            return whole()
+        try:
+            logits = cached()
+        except ModelError as error:
+            fault = error.__cause__
+            if type(fault).__name__ == "OutOfMemoryError":
+                raise
+        else:
+            if self.cache is None:
+                self.cache_name = ""
+            return logits
+        self.cache_name, self.cache = "", None
+        logits = whole()
+        UNSPLIT.add(self.model)
+        logger.warning(
+            "%s: its cache cannot be split between samples (%s: %s); from here on each token costs a pass over the "
+            "whole text, which is slow and gives the same log-probs",
+            self.name,
+            type(fault).__name__,
+            " ".join(str(fault).split())[:120],
+        )
+        return logits
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Run the last columns of the sequences: their logits of the next token, and the cache where there is one."""
         extra: dict[str, Any] = {"attention_mask": self.mask.long()} if self.padded else {}
         if "position_ids" in self.takes:
-            extra["position_ids"] = positions
-        if self.cache_name and self.ids is None:
+            positions = (self.mask.long().cumsum(1) - 1).clamp(min=0) + self.first_position
+            extra["position_ids"] = positions[:, -ids.shape[1] :]
+        if self.cache_name:
             extra |= {self.cache_name: self.cache, "use_cache": True}
         with using(self.name, "sampling"):
             out = self.model(input_ids=ids, logits_to_keep=1, **extra)

@@ -172,7 +172,10 @@ def test_a_language_model_is_no_reward_model(base_folder):
 
 
 def test_a_classifier_is_no_base_model(reward_folder):
-    assert "cannot be loaded (Unrecognized configuration class" in refusal(lambda: models.load_base(reward_folder))
+    assert refusal(lambda: models.load_base(reward_folder)) == (
+        f"base.model {reward_folder}: is a model of the type distilbert, of which transformers has no causal language "
+        "model; give a decoder-only language model"
+    )
 
 
 def test_weights_of_which_a_part_is_missing_are_refused(spoilt):

@@ -41,6 +41,7 @@ EDITS: dict[str, str] = {
     "alignment.data.reading": "texts",
     "alignment.data.texts": "texts",
     "alignment.data.tokenizer": "base reward",
+    "alignment.decoders": "base reward prompts samples scores reference policy before after anchor drift ranking",
     "alignment.device": "base reward prompts samples scores reference policy before after anchor drift",
     "alignment.environment": "base reward policy",
     "alignment.errors": "",
