@@ -16,6 +16,7 @@ from tasks.home import home, prepare_environment, store, tracking_uri
 if TYPE_CHECKING:
     from alignment.generation import OnText, Prompt
     from alignment.models import Loaded
+    from expectations.checking import Checked
     from flows.align import AlignResult
     from flows.planning import Plan
     from tasks.registry.listing import ListedVersion
@@ -73,6 +74,24 @@ def plan(config: AlignConfig) -> "Plan":
         return make_plan(local, store())
 
 
+def check(config: AlignConfig) -> "Checked":
+    """Validate the data of a run, given pairs and prompts, before any weight is loaded.
+
+    The result is `fine`, or has `problems` that would stop a run; `apart` names each reason for which rows are set
+    apart, with the first rows. Raises DataError where the data cannot be read, ModelError where the base model's config
+    or tokenizer cannot; a base model called `words` stands in for one.
+    """
+    prepare_environment()
+    from expectations.checking import check as look
+
+    if not config.base.model.startswith("models:/"):
+        return look(config)
+    with registry():
+        from tasks.registry.downloads import with_local_models
+
+        return look(with_local_models(config, home() / "models")[0])
+
+
 def models(name: str = "") -> "list[ListedVersion]":
     """Every version of the registered model `name`, or of all models, the newest first.
 
@@ -120,8 +139,8 @@ def generate(
     `model` is what `load` takes, or returned: load once to ask often. `raw` takes texts as they are, without a
     template; `temperature` None is the model's own, 0 the likeliest token each time. With a `seed` the prompt number n,
     from 0, is drawn with `seed` + n. `on_text` is given each piece as it is written. An answer ends at any of the
-    model's end tokens, before one of the texts `stop`, or after `max_new_tokens`. Raises ModelError where a prompt fills
-    the model's context or a chat needs a template that the model lacks, DataError where messages are no chat.
+    model's end tokens, before one of the texts `stop`, or after `max_new_tokens`. Raises ModelError where a prompt
+    fills the model's context, or a chat needs a template that the model lacks, DataError where messages are no chat.
     """
     from alignment.generation import Settings, encode, write
 
