@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignment.config import AlignConfig, build_config
     from alignment.errors import InputError, PlumblineError, StageError
-    from flows.library import align, export, generate, load, models, plan, plots
+    from flows.library import align, check, export, generate, load, models, plan, plots
     from flows.settings import load_config
 
 _PLACES = {
@@ -27,6 +27,7 @@ _PLACES = {
     "StageError": "alignment.errors",
     "align": "flows.library",
     "build_config": "alignment.config",
+    "check": "flows.library",
     "export": "flows.library",
     "generate": "flows.library",
     "load": "flows.library",
@@ -44,6 +45,7 @@ __all__ = [
     "StageError",
     "align",
     "build_config",
+    "check",
     "export",
     "generate",
     "load",

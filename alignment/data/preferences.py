@@ -104,9 +104,7 @@ def preference(row: Mapping[str, Any]) -> Preference:
         if not explicit and not prompt:
             raise FaultyRowError("no_common_prompt", "chosen and rejected begin with no text that they share")
     else:
-        if not explicit:
-            _require_one_question(chosen, rejected)
-        _require_order(prompt, chosen, rejected)
+        _require_order(prompt, (chosen, rejected))
         if isinstance(given, str):
             _require_asked(given, prompt)
     return Preference(prompt, chosen, rejected, explicit, *scores)
@@ -175,24 +173,21 @@ def _split(sides: Mapping[str, Any]) -> tuple[Any, ...]:
     return chosen[:place], chosen[place:], rejected[place:]
 
 
-def _require_one_question(chosen: Sequence[Message], rejected: Sequence[Message]) -> None:
-    """Raise FaultyRowError where two conversations part before the assistant's turn."""
-    if chosen[0] != rejected[0] and (chosen[0]["role"], rejected[0]["role"]) != ("assistant", "assistant"):
-        raise FaultyRowError("prompts_differ", f"they part at {_shown(chosen[0])} and {_shown(rejected[0])}")
-
-
-def _require_order(prompt: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message]) -> None:
-    """Raise FaultyRowError unless both are conversations in which somebody asks and the assistant answers."""
-    for side in (chosen, rejected):
+def _require_order(prompt: Sequence[Message], sides: Sequence[Sequence[Message]]) -> None:
+    """Raise FaultyRowError unless both are conversations of one question, and differ in what the assistant says."""
+    for side in sides:
         roles = [message["role"] for message in (*prompt, *side)]
         for number, (before, role) in enumerate(zip(["", *roles], roles, strict=False), 1):
             if role not in FOLLOWS.get(before, ()):
                 after = f"after the {before}'s" if before else "first"
                 raise FaultyRowError("roles_out_of_order", f"message {number} is the {role}'s, {after}")
-        if side[0]["role"] != "assistant" or roles[-1] != "assistant":
-            raise FaultyRowError(
-                "roles_out_of_order", f"a completion goes from the {side[0]['role']}'s message to the {roles[-1]}'s"
-            )
+    chosen, rejected = sides
+    if chosen[0] != rejected[0] and {chosen[0]["role"], rejected[0]["role"]} != {"assistant"}:
+        raise FaultyRowError("prompts_differ", f"they part at {_shown(chosen[0])} and {_shown(rejected[0])}")
+    for side in sides:
+        first, last = side[0]["role"], side[-1]["role"]
+        if (first, last) != ("assistant", "assistant"):
+            raise FaultyRowError("roles_out_of_order", f"a completion goes from the {first}'s message to the {last}'s")
 
 
 def _require_asked(prompt: str, shared: Sequence[Message]) -> None:

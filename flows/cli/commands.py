@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignment.errors import InputError, PlumblineError
-from flows.cli import generate, importing, init, models, pipeline, registry, stack
+from flows.cli import check, generate, importing, init, models, pipeline, registry, stack
 from flows.cli.output import make_steady
 from tasks.addresses import shown
 from tasks.home import prepare_environment
@@ -45,6 +45,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "models": models.models,
     "generate": generate.generate,
     "export": models.export,
+    "check": check.check,
 }
 for name, command in COMMANDS.items():
     app.command(command, name=name)

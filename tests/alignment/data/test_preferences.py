@@ -146,6 +146,7 @@ FAULTY = [
     ({"prompt": SKY, "chosen": SKY + GOOD, "rejected": SKY + BAD}, "roles_out_of_order", "message 2 is the user's"),
     ({"prompt": SKY, "chosen": GOOD + SKY, "rejected": BAD}, "roles_out_of_order", "from the assistant's message to"),
     ({"chosen": SKY, "rejected": SKY + BAD}, "roles_out_of_order", "from the user's message to the user's"),
+    ({"chosen": GOOD + SKY, "rejected": GOOD + BAD}, "roles_out_of_order", "message 1 is the assistant's, first"),
     (
         {"chosen": [user("How?"), *GOOD], "rejected": [user("Why?"), *BAD]},
         "prompts_differ",
