@@ -193,6 +193,14 @@ RANKED: Table[Any] = Table(
 )
 """The log-probs of held-out pairs under the base and the aligned model: sums over each completion, in nats."""
 
+GOLD: Table[Any] = Table(
+    "gold.parquet", pa.schema([("side", pa.string()), ("prompt_id", pa.string()), ("index", pa.int64())])
+)
+"""What second judges make of both models' samples, in their order: those of `before`, then those of `after`."""
+
+JUDGED_BY = "gold."
+"""How the columns of their scores begin, in `GOLD` rows: `gold.second`."""
+
 PART = "part."
 """How the columns of the parts of a sum begin, in `SCORES` and `EVALUATED` rows: `part.style`."""
 

@@ -10,8 +10,7 @@ from alignment.aliases import CHAMPION
 from alignment.judging.smoke import SmokeResult
 from flows.align import connect
 from flows.settings import MODEL_NAME
-from tasks.smoke import load_version, record_smoke, require_sound, write_and_score
-from tasks.stages import compute_alone
+from tasks.smoke import load_version, record_smoke, require_sound, reward_of, write_and_score
 
 
 @flow(name="smoke", flow_run_name="smoke-{model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -27,8 +26,7 @@ def smoke(
     """
     connect()
     subject = load_version(model_name, alias)
-    reward = None if subject.report is None else compute_alone("reward", subject.config)
-    result = write_and_score(subject, reward)
+    result = write_and_score(subject, reward_of(subject))
     record_smoke(subject, result)
     require_sound(subject, result)
     return result

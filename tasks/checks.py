@@ -10,8 +10,7 @@ from alignment.data.labels import Labels, require_two_classes
 from alignment.data.pairs.strategies import pair
 from alignment.errors import NothingNewError, ValidationError
 from alignment.rows import CHECKS, LABELS, QUARANTINED
-from alignment.stages.reward import trains
-from alignment.stages.sources import pairs_are_sampled
+from alignment.stages.sources import labels_are_read, pairs_are_sampled
 from alignment.stages.stage import Refs
 from tasks.registry import records
 from tasks.running import RETRIES
@@ -19,7 +18,7 @@ from tasks.running import RETRIES
 
 def require_labels(config: AlignConfig, refs: Refs, _: str) -> None:
     """Raise DataError where a reward model is to be trained on labels that are not of two classes."""
-    if trains(config):
+    if labels_are_read(config):
         require_two_classes(Labels.model_validate_json((refs["texts"].path / LABELS).read_bytes()), config.data)
 
 

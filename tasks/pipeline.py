@@ -5,6 +5,7 @@ from alignment.stages.anchor import anchor
 from alignment.stages.base import base
 from alignment.stages.before import before
 from alignment.stages.drift import drift
+from alignment.stages.gold import gold
 from alignment.stages.pairs import pairs
 from alignment.stages.plan import Pipeline
 from alignment.stages.policy import policy
@@ -34,5 +35,6 @@ PIPELINE = Pipeline(
     anchor,
     drift,
     ranking,
+    gold,
     report,
 )

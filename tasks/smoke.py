@@ -12,13 +12,25 @@ from alignment.errors import ModelError, PromotionError, RecordError
 from alignment.judging.card import in_markdown
 from alignment.judging.report import EvalReport
 from alignment.judging.smoke import UNPROMPTED, Asked, SmokeResult, judge_smoke, score, write
+from alignment.rewards.function_file import function_file
+from alignment.rewards.parts import described, normalises
+from alignment.rows import SCALES
 from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks.home import home, store
 from tasks.registry import downloads, records, versions
 from tasks.running import GPU_SLOT, RETRIES, gpu_slot
+from tasks.stages import compute_alone
 
-READ = ("seed", "data", "base", "reward", "prompts", "sampling")  # of the configuration: what writing and scoring need
+READ = (
+    "seed",
+    "data",
+    "base",
+    "reward",
+    "prompts",
+    "sampling",
+    "pairs",
+)  # of the configuration: what writing and scoring need
 
 
 class Subject(BaseModel):
@@ -32,6 +44,8 @@ class Subject(BaseModel):
     prompts: tuple[Asked, ...]
     config: AlignConfig
     report: EvalReport | None = None
+    reward: StageRef | None = None  # what scored its evaluation, where this store has it
+    scores: StageRef | None = None
 
 
 @task(name="load registered model", **RETRIES)
@@ -60,7 +74,26 @@ def load_version(name: str, alias: str) -> Subject:
         return bare
     local, _ = downloads.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(Asked(**row.model_dump(include=set(Asked.model_fields))) for row in rows)
-    return bare.model_copy(update={"config": local, "report": report, "prompts": prompts})
+    lineage = records.read_lineage(version.run_id)
+    held = {name: store().find(name, lineage[name].key) for name in ("reward", "scores") if name in lineage}
+    return bare.model_copy(update={"config": local, "report": report, "prompts": prompts, **held})
+
+
+def reward_of(subject: Subject) -> StageRef | None:
+    """What scores its texts: as it scored the evaluation where this store has that, else made again.
+
+    None where there is no record, or where it cannot be made again: SDs are of that run's samples, and a file of code
+    that a record names is run only if this store knows it.
+    """
+    config, report = subject.config, subject.report
+    if report is None or not report.has_reward:
+        return None
+    if normalises(config) and subject.scores is None:
+        return None
+    names_code = any(each.function and function_file(each.function) for each in described(config))
+    if subject.reward is not None or names_code:
+        return subject.reward
+    return compute_alone("reward", config)
 
 
 @task(name="write and score", tags=[GPU_SLOT], **RETRIES)
@@ -68,7 +101,11 @@ def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
     """Generate texts on held-out prompts, score them, and compare the scores with the record."""
     with gpu_slot("smoke"):
         written = write(subject.folder, subject.prompts, subject.config)
-        rewards = None if reward is None else score(reward.path, written, subject.config, store().kept)
+        rewards = None
+        if reward is not None:
+            scales = subject.scores.path / SCALES if subject.scores and normalises(subject.config) else None
+            found = {} if scales is None else records.read_json(scales)
+            rewards = score(reward.path, written, subject.config, store().kept, found)
     return judge_smoke(written, rewards, subject.report)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -87,10 +87,13 @@ def write(
     )
 
 
-def score(folder: Path, written: Written, config: AlignConfig, kept: Path) -> Sequence[float | None]:
+def score(
+    folder: Path, written: Written, config: AlignConfig, kept: Path, scales: Mapping[str, float] = {}
+) -> Sequence[float | None]:
     """The reward of each text by the configured kind, None for one without.
 
-    `folder` is that of the stage `reward`, and `kept` the one for what is paid for.
+    `folder` is that of the stage `reward`, `kept` the one for what is paid for, and `scales` are the SDs that parts of
+    a sum were divided by.
     """
     from alignment.rewards.checking import score as checked
     from alignment.rewards.protocol import Scoring
@@ -105,7 +108,7 @@ def score(folder: Path, written: Written, config: AlignConfig, kept: Path) -> Se
         }
         for asked, text, completion in zip(written.prompts, written.texts, written.completions, strict=True)
     ]
-    return checked(REWARDS.get(config.reward.kind)(config), samples, Scoring(folder, kept)).values
+    return checked(REWARDS.get(config.reward.kind)(config), samples, Scoring(folder, kept, scales=scales)).values
 
 
 def judge_smoke(written: Written, rewards: Sequence[float | None] | None, report: EvalReport | None) -> SmokeResult:
@@ -119,7 +122,9 @@ def judge_smoke(written: Written, rewards: Sequence[float | None] | None, report
         sentence = f"{written.empty} of {count} continuations are empty"
         return SmokeResult(verdict="failed", sentence=sentence, texts=written.texts)
     if rewards is None or report is None or not report.has_reward:
-        why = "its version has no record of an evaluation" if report is None else "its run had no reward"
+        why = "what scored its evaluation is not in this store"
+        if report is None or not report.has_reward:
+            why = "its run had no reward" if report else "its version has no record of an evaluation"
         sentence = f"writes {count} texts; not comparable, since {why}"
         return SmokeResult(verdict="not comparable", sentence=sentence, texts=written.texts)
     found = np.asarray(rewards, dtype=np.float64).reshape(-1, SAMPLES)  # None becomes NaN

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows"}
+NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold"}
 """Fields of `evaluation` that decide nothing of a judgement."""
 
 

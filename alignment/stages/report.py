@@ -1,19 +1,35 @@
 """Stage `report`: the aligned model against the base on the same held-out prompts."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from alignment.config import RewardPart
 from alignment.kinds import METRICS
-from alignment.rows import ACCEPTED, ANCHORED, EVALUATED, MEASURED, PART, PROMPTS, RANKED, REPORT, SAMPLE_TEXTS, Sample
+from alignment.rows import (
+    ACCEPTED,
+    ANCHORED,
+    EVALUATED,
+    GOLD,
+    JUDGED_BY,
+    MEASURED,
+    PART,
+    PROMPTS,
+    RANKED,
+    REPORT,
+    SAMPLE_TEXTS,
+    Sample,
+)
 from alignment.stages.job import Counts, Job
 from alignment.stages.sources import pairs_are_given
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
 if TYPE_CHECKING:  # it brings numpy
-    from alignment.judging.report import Drift, Preferences
+    from alignment.judging.measured import Measured
+    from alignment.judging.report import Drift, Preferences, RewardResult
 
 
 @stage(
@@ -27,9 +43,11 @@ if TYPE_CHECKING:  # it brings numpy
         "validation",
         *(["drift"] if c.evaluation.anchor else []),
         *(["ranking"] if pairs_are_given(c) else []),
+        *(["gold"] if c.evaluation.gold else []),
     ),
     reads=lambda c: (
-        {"evaluation": c.evaluation.model_dump(exclude={"anchor"}), "seed": c.seed}
+        {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold"}), "seed": c.seed}
+        | ({"parts": [(part.name, part.weight) for part in c.reward.parts]} if c.reward.parts else {})
         | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
     ),
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
@@ -58,18 +76,8 @@ def report(job: Job) -> Counts:
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
             "drift": _drift(job, rows),
             "preferences": _preferences(job),
-            "parts": tuple(
-                comparison.reward_result(
-                    part.name,
-                    base,
-                    aligned,
-                    tuple([row[f"{PART}{part.name}"] for row in rows[side]] for side in ("before", "after")),
-                    weight=part.weight,
-                    config=job.config.evaluation,
-                    seed=job.config.seed,
-                )
-                for part in job.config.reward.parts
-            ),
+            "parts": _rewards(job, job.config.reward.parts, rows, PART, (base, aligned)),
+            "gold": _rewards(job, job.config.evaluation.gold, _gold(job), JUDGED_BY, (base, aligned)),
         }
     )
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
@@ -92,6 +100,41 @@ def report(job: Job) -> Counts:
     (job.out / REPORT).write_text(found.model_dump_json(indent=2), encoding="utf-8")
     write_json(job.out / SAMPLE_TEXTS, [row.model_dump() for row in table])
     return {"prompts": found.prompts, "samples": len(rows["after"])}
+
+
+def _rewards(
+    job: Job,
+    several: tuple[RewardPart, ...],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    prefix: str,
+    measured: tuple["Measured", "Measured"],
+) -> tuple["RewardResult", ...]:
+    """What each of several rewards says of both models' samples; its scores are the column of its name behind `prefix`.
+
+    Parts of a sum, which are of the reward itself, have weights.
+    """
+    from alignment.judging import comparison
+
+    return tuple(
+        comparison.reward_result(
+            part.name,
+            *measured,
+            (
+                [row[f"{prefix}{part.name}"] for row in rows["before"]],
+                [row[f"{prefix}{part.name}"] for row in rows["after"]],
+            ),
+            weight=part.weight if prefix == PART else None,
+            config=job.config.evaluation,
+            seed=job.config.seed,
+        )
+        for part in several
+    )
+
+
+def _gold(job: Job) -> dict[str, list[Any]]:
+    """The rows of second judges by side; none without any."""
+    rows = GOLD.read(job.inputs["gold"]) if "gold" in job.inputs else []
+    return {side: [row for row in rows if row["side"] == side] for side in ("before", "after")}
 
 
 def _drift(job: Job, rows: dict[str, list[Sample]]) -> "Drift | None":

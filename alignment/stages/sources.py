@@ -112,9 +112,13 @@ def function_source(value: str) -> dict[str, str]:
     return {"installed": value} if file is None else {"name": file.name, "code": file.code}
 
 
-def reward_kinds(config: AlignConfig, *others: RewardFields) -> list[tuple[Kinds[Any], str]]:
-    """The kinds whose code scores: of the reward, its parts and `others`, and of the functions that are installed."""
-    scoring = (config.reward, *config.reward.parts, *others)
+def reward_kinds(config: AlignConfig) -> list[tuple[Kinds[Any], str]]:
+    """The kinds whose code labels: of the reward and its parts."""
+    return scoring_kinds(config.reward, *config.reward.parts)
+
+
+def scoring_kinds(*scoring: RewardFields) -> list[tuple[Kinds[Any], str]]:
+    """The kinds whose code scores for these rewards, and the functions that are installed."""
     functions = {each.function for each in scoring if each.kind == "function" and not function_file(each.function)}
     kinds = dict.fromkeys(each.kind for each in scoring)
     return [*((REWARDS, kind) for kind in kinds), *((REWARD_FUNCTIONS, name) for name in sorted(functions))]

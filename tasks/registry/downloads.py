@@ -5,29 +5,40 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, Group
 from alignment.errors import ModelError
 from alignment.stages.store import digest, disk_errors
 from tasks.registry import versions
 from tasks.registry.connection import fluent, guard
 
+G = TypeVar("G", bound=Group)
+
 
 def with_local_models(config: AlignConfig, folder: Path) -> tuple[AlignConfig, dict[str, str]]:
     """The config with each `models:/…` model downloaded below `folder` and replaced by its path; and lineage tags.
 
-    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias resolved to.
+    The tags `plumbline.base`, `plumbline.reward` and `plumbline.anchor` name the version that an alias resolved to, and
+    so do `plumbline.reward.start`, `plumbline.reward.<part>` and `plumbline.gold.<name>`.
     """
-    changed: dict[str, Any] = {}
     tags: dict[str, str] = {}
-    for field, group in (("base", config.base), ("reward", config.reward)):
-        if group.model.startswith("models:/"):
-            tags[f"plumbline.{field}"], path = _local(group.model, folder)
-            changed[field] = group.model_copy(update={"model": str(path)})
-    if config.evaluation.anchor.startswith("models:/"):
-        tags["plumbline.anchor"], path = _local(config.evaluation.anchor, folder)
-        changed["evaluation"] = config.evaluation.model_copy(update={"anchor": str(path)})
+
+    def local(group: G, tag: str, field: str = "model", **others: Any) -> G:
+        named = getattr(group, field)
+        if named.startswith("models:/"):
+            tags[f"plumbline.{tag}"], path = _local(named, folder)
+            others[field] = str(path)
+        return group.model_copy(update=others) if others else group
+
+    reward, evaluation = config.reward, config.evaluation
+    parts = tuple(local(part, f"reward.{part.name}") for part in reward.parts)
+    gold = tuple(local(part, f"gold.{part.name}") for part in evaluation.gold)
+    changed = {
+        "base": local(config.base, "base"),
+        "reward": local(local(reward, "reward", parts=parts), "reward.start", "start"),
+        "evaluation": local(evaluation, "anchor", "anchor", gold=gold),
+    }
     return config.model_copy(update=changed), tags
 
 

@@ -89,3 +89,11 @@ def test_a_prompt_that_fills_the_context_is_refused(folder: Path) -> None:
     config = AlignConfig(sampling=SamplingConfig(total_tokens=64))
     with pytest.raises(ModelError, match="context of 32 tokens"):
         write(folder, (Asked(prompt="the plot was fine " * 20),), config)
+
+
+def test_what_scored_the_evaluation_may_be_gone_and_a_run_may_have_had_no_reward() -> None:
+    gone = judge_smoke(WRITTEN, None, recorded(2.5))
+    assert gone.verdict == "not comparable"
+    assert gone.sentence.endswith("not comparable, since what scored its evaluation is not in this store")
+    none = judge_smoke(WRITTEN, None, recorded(2.5).model_copy(update={"compared": 0}))
+    assert none.sentence.endswith("not comparable, since its run had no reward")
