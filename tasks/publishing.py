@@ -6,7 +6,8 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import AlignConfig
-from alignment.judging.card import gates_table, in_markdown, model_card, result_table, samples_table
+from alignment.judging.card import gates_table, in_markdown, result_table, samples_table
+from alignment.judging.model_card import model_card
 from alignment.judging.report import Judgement
 from alignment.rows import ACCEPTED, ADAPTER, EVALUATED, HISTORY, MODEL, PROMPTS
 from alignment.stages.stage import Refs

@@ -1,13 +1,12 @@
-"""A run's result as Markdown: tables, sample texts and the model card, and the same rows for a terminal."""
+"""A run's result as Markdown: tables, lists and sample texts, and the same rows for a terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from alignment.config import AlignConfig, SamplingConfig
 from alignment.judging.comparison import ANCHOR
 from alignment.judging.formats import NONE, percent, plain, signed, times
 from alignment.judging.metric import Metric, ratio
 from alignment.judging.report import EvalReport, GateResult, Judgement, RewardResult, SampleRow
-from alignment.kinds import METRICS, REWARD_MODELS
+from alignment.kinds import METRICS
 
 Row = tuple[str, str, str, str]
 
@@ -26,7 +25,8 @@ def result_rows(report: EvalReport) -> list[Row]:
     rows += [_row_without_metric(name, report) for name in report.base.names() if name not in METRICS.names()]
     rows += [_row_of_reward(f"part {each.name}", each) for each in report.parts]
     rows += [_row_of_reward(f"gold {each.name}", each) for each in report.gold]
-    if report.unscored_base or report.unscored_aligned:
+    rows += _rows_of_pairs(report)
+    if report.has_reward and (report.unscored_base or report.unscored_aligned):
         rows.append(("samples without a reward", f"{report.unscored_base:,}", f"{report.unscored_aligned:,}", NONE))
     aligned = report.aligned.get("reward_mean")
     if aligned is not None and report.winners_mean is not None:
@@ -46,6 +46,20 @@ def result_rows(report: EvalReport) -> list[Row]:
     return rows
 
 
+def _rows_of_pairs(report: EvalReport) -> list[Row]:
+    """How held-out pairs are ranked; the base's implicit reward is 0 for every text, so it ties."""
+    found = report.preferences
+    if found is None:
+        return []
+    accuracy, margin = (
+        " to ".join(map(told, ends)) for told, ends in ((percent, found.accuracy_ci), (signed, found.margin_ci))
+    )
+    return [
+        (f"accuracy on {found.pairs:,} held-out pairs", percent(0.5), percent(found.accuracy), accuracy),
+        ("margin of held-out pairs (implicit reward, nats)", signed(0), signed(found.margin), margin),
+    ]
+
+
 def _row_of_reward(title: str, found: RewardResult) -> Row:
     """One of several rewards: both means, and the gain with its interval."""
     low, high = map(signed, found.gain_ci)
@@ -59,7 +73,8 @@ def _row_of_reward(title: str, found: RewardResult) -> Row:
 def _row(metric: Metric, report: EvalReport) -> Row | None:
     """A metric's row; None where it does not apply, or is shown in none."""
     if metric.of == "both":
-        return _row_of_both(metric, report) if metric.shown else None
+        missing = report.delta.get(metric.name) is None and not report.has_reward
+        return _row_of_both(metric, report) if metric.shown and not missing else None
     value, change = metric.format
     if metric.of == "aligned":
         found = report.delta.get(metric.name)
@@ -114,7 +129,7 @@ def result_table(report: EvalReport) -> str:
         "intervals by bootstrap over prompts. The biased baseline is for comparison only: winners are picked for their "
         "score, so their mean is above that of the model which wrote them."
     )
-    return f"{_table(HEADINGS, result_rows(report))}\n\n{note}"
+    return f"{table(HEADINGS, result_rows(report))}\n\n{note}"
 
 
 def gates_table(judgement: Judgement) -> str:
@@ -129,12 +144,13 @@ def gates_table(judgement: Judgement) -> str:
         )
         for gate in judgement.gates
     ]
-    return _table(("Gate", "Value", "Bound", "Verdict", "A failure means"), rows)
+    rows += [(name.replace("_", " "), NONE, NONE, "not applied", why) for name, why in judgement.not_applied.items()]
+    return table(("Gate", "Value", "Bound", "Verdict", "A failure means"), rows)
 
 
 def samples_table(rows: Sequence[SampleRow], limit: int) -> str:
     """The first `limit` prompts with both continuations, of a chat both answers, and their rewards; long texts cut."""
-    return _table(
+    return table(
         ("Prompt", "Base", "Reward", "Aligned", "Reward"),
         [
             (prompt, base, _reward_of(row.base_reward), aligned, _reward_of(row.aligned_reward))
@@ -150,11 +166,13 @@ def result_list(report: EvalReport) -> str:
 
 def gates_list(judgement: Judgement) -> str:
     """Each gate with its value and bound as a Markdown list, the failed ones with what that means."""
-    return "\n".join(
+    lines = [
         f"- {gate.name.replace('_', ' ')} {gate.value:.4g}, bound {_bound(gate)}: "
         f"{'passed' if gate.passed else f'**FAILED**, {gate.why}'}"
         for gate in judgement.gates
-    )
+    ]
+    lines += [f"- {name.replace('_', ' ')}: not applied, {why}" for name, why in judgement.not_applied.items()]
+    return "\n".join(lines)
 
 
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
@@ -166,121 +184,8 @@ def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
     )
 
 
-def model_card(
-    config: AlignConfig,
-    report: EvalReport,
-    judgement: Judgement,
-    samples: Sequence[SampleRow],
-    lineage: Mapping[str, str],
-    policy: Mapping[str, int] = {},
-) -> str:
-    """The model card: what was made of what and how, the result, the gates, its limits, and where it came from.
-
-    `lineage` names each thing that the model came from and its hash or link; `policy` is what its stage counted.
-    """
-    sections = [
-        f"# {config.registry.model_name}",
-        judgement.sentence,
-        _made_of(config, policy),
-        f"## Result\n\n{result_table(report)}",
-        f"## Gates\n\n{gates_table(judgement)}",
-        f"## Samples\n\nOn held-out prompts, not chosen by hand.\n\n{samples_table(samples, 5)}",
-        "## Limits: what was not checked\n\n" + "\n".join(f"- {limit}" for limit in _limits(config, report)),
-    ]
-    if lineage:
-        sections.append("## Lineage\n\n" + _table(("What", "Hash or link"), list(lineage.items())))
-    return "\n\n".join(sections) + "\n"
-
-
-def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
-    dpo, sampling, prompts = config.dpo, config.sampling, config.prompts
-    extras = [
-        f"label smoothing {dpo.label_smoothing:g}" if dpo.label_smoothing else "",
-        f"NLL weight {dpo.nll_weight:g}" if dpo.nll_weight else "",
-    ]
-    span = (
-        f"{prompts.tokens_min}"
-        if prompts.tokens_min == prompts.tokens_max
-        else f"{prompts.tokens_min}–{prompts.tokens_max}"
-    )
-    cut = {
-        "empty": "BOS alone",
-        "first_tokens": f"the first {span} tokens of a text",
-        "column": "whole texts",
-        "messages": "chats, by the model's chat template",
-    }.get(prompts.source, prompts.source)
-    rows = [
-        ("Base", "trained here from the data" if config.base.model == "train" else config.base.model),
-        (
-            "Data",
-            config.data.path if config.data.path == "grammar" else f"{config.data.path}, split {config.data.split}",
-        ),
-        ("Reward", _reward(config)),
-        ("Prompts", cut),
-        (
-            "Pairs",
-            f"{config.pairs.strategy.replace('_', ' ')} of {sampling.samples_per_prompt} samples per prompt, "
-            f"temperature {sampling.temperature:g}, top-k {sampling.top_k}, top-p {sampling.top_p:g}",
-        ),
-        (
-            "Loss",
-            ", ".join(part for part in (f"{dpo.trainer.upper()}, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part),
-        ),
-        (
-            "Optimiser",
-            f"{dpo.optimizer}, peak learning rate {dpo.learning_rate:g}, {dpo.schedule}, "
-            f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
-        ),
-        *([("Adapter", adapter)] if (adapter := _adapter(config, policy)) else []),
-        ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs per device, {dpo.precision}"),
-        ("Seed", str(config.seed)),
-    ]
-    return f"## How it was made\n\n{_table(('What', 'Value'), rows)}"
-
-
-def _adapter(config: AlignConfig, policy: Mapping[str, int]) -> str:
-    """What was trained in place of every weight; empty where nothing was."""
-    trained, parameters = policy.get("trainable_parameters", 0), policy.get("all_parameters", 0)
-    if config.dpo.adapter == "none" or not parameters:
-        return ""
-    return (
-        f"LoRA, rank {config.dpo.adapter_rank}, {trained:,} trainable parameters ({percent(trained / parameters)} of "
-        "all); merged into the weights, and kept by itself among the run's artifacts"
-    )
-
-
-def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
-    if report.has_reward:
-        yield (
-            "The reward model that labelled the pairs also scores the result. A higher score says that it prefers "
-            "these texts, not that people do; nobody read them."
-        )
-    else:
-        yield "No reward is configured: whether the texts became better was not measured, and nobody read them."
-    if report.gold:
-        names = ", ".join(each.name for each in report.gold)
-        yield f"Judges that labelled nothing ({names}) scored the result too; they may share the reward's blind spots."
-    yield (
-        f"All of it rests on one seed ({config.seed}) and on {report.prompts:,} prompts, drawn as the training prompts "
-        "were."
-    )
-    yield (
-        "Texts were sampled with the settings above; other temperatures, longer texts and other kinds of prompts "
-        "were not tried."
-    )
-    if not _is_plain(config.sampling):
-        yield (
-            "Samples were drawn with a temperature, top-k or top-p that change the distribution, while log-probs are "
-            "the model's own: KL from the base is an estimate on shifted samples."
-        )
-    if report.aligned.get("grammatical") is None:
-        yield "Whether the sentences are grammatical was not judged; perplexity and KL stand in for it."
-    if report.delta.get("win_rate_length_matched") is None:
-        yield "No prompt had texts of like length from both models, so length may explain the wins."
-    yield "Facts, toxicity, social bias, memorised training text, other languages and other tasks were not checked."
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [headings, ["---"] * len(headings), *([in_markdown(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -307,17 +212,5 @@ def _in_words(before: str, after: str, change: str) -> str:
     return ", ".join(part for part in (sides, change) if part not in {"", NONE}) or NONE
 
 
-def _reward(config: AlignConfig) -> str:
-    if config.reward.kind not in REWARD_MODELS.names():
-        return config.reward.kind
-    model = "trained here from the data's labels" if config.reward.model == "train" else config.reward.model
-    return f"{config.reward.kind}, {model}"
-
-
 def _reward_of(score: float | None) -> str:
     return NONE if score is None else signed(score)
-
-
-def _is_plain(config: SamplingConfig) -> bool:
-    """Whether samples come from the model's own distribution, under which their log-probs are taken."""
-    return config.temperature == 1 and config.top_k == 0 and config.top_p == 1

@@ -62,11 +62,12 @@ def summary(result: "AlignResult") -> dict[str, Any]:
         "model": result.model,
         "registered": result.registered,
         "pairs": result.pairs,
-        **{name: found[name] for name in ("base", "aligned", "delta", "winners_mean")},
+        **{name: found[name] for name in ("base", "aligned", "delta", "winners_mean", "preferences")},
         "gates": [
             {"name": gate.name, "value": dumped["value"], "bound": gate.bound, "passed": gate.passed}
             for gate, dumped in zip(result.judgement.gates, judged["gates"], strict=True)
         ],
+        "not_applied": result.judgement.not_applied,
         "verdict": result.judgement.verdict,
         "sentence": result.judgement.sentence,
         "seconds": result.seconds,
@@ -78,6 +79,8 @@ def next_command(result: "AlignResult") -> str:
     """The shell command that serves the registered model, or advice on what to change where a gate refused it."""
     if result.model is None:
         refused = {gate.name for gate in result.judgement.gates if not gate.passed}
+        if refused <= {"preference_accuracy"}:
+            return "read why above, then try more pairs and --dpo.steps, or a higher --dpo.learning-rate"
         if refused <= {"reward_gain", "win_rate"}:
             return "read why above, then try more --prompts.count and --dpo.steps, or a better reward model"
         return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"

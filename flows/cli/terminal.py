@@ -135,4 +135,6 @@ def gates_table(result: AlignResult) -> Table:
     for gate in result.judgement.gates:
         verdict = "[green]passed[/green]" if gate.passed else "[red]refused[/red]"
         table.add_row(gate.name, f"{gate.value:.3f}", gate.bound, verdict)
+    for name, why in result.judgement.not_applied.items():
+        table.add_row(name, "–", "–", f"[dim]not applied: {why}[/dim]")
     return table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alignment.config import AlignConfig
 from alignment.errors import TrackingError
 from alignment.judging.records import read_config, read_report, read_samples
-from alignment.judging.report import EvalReport, Judgement, SampleRow
+from alignment.judging.report import EvalReport, Judgement, Record, SampleRow
 from alignment.stages.store import StageRef, digest
 from tasks.registry.connection import client, error_code, fluent, guard
 from tasks.registry.runs import tag
@@ -63,7 +63,7 @@ def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
-    """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `evaluation/`, and each gate as 1 or 0.
+    """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `preferences/`, `evaluation/`; gates as 1 or 0.
 
     The mean score of the aligned model's samples is `reward/<part>` for each part of a sum, and `gold/<name>` for each
     judge that labels nothing; `_base`, `_gain`, `_gain_low` and `_gain_high` follow the name for the others. What was
@@ -82,7 +82,13 @@ def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> Non
             stem = f"{group}/{each.name}"
             values |= {stem: each.aligned_mean, f"{stem}_base": each.base_mean, f"{stem}_gain": each.gain}
             values |= {f"{stem}_gain_low": each.gain_ci[0], f"{stem}_gain_high": each.gain_ci[1]}
-    records = {"base": report.base, "aligned": report.aligned, "delta": report.delta, "drift": report.drift}
+    records: dict[str, Record | None] = {
+        "base": report.base,
+        "aligned": report.aligned,
+        "delta": report.delta,
+        "drift": report.drift,
+        "preferences": report.preferences,
+    }
     for side, record in ((side, record) for side, record in records.items() if record is not None):
         for name, value in record.model_dump().items():
             if isinstance(value, tuple):

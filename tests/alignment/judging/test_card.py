@@ -10,13 +10,13 @@ from alignment.judging.card import (
     gates_list,
     gates_table,
     in_markdown,
-    model_card,
     result_list,
     result_rows,
     result_table,
     samples_list,
     samples_table,
 )
+from alignment.judging.model_card import model_card
 from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
 from tests.reports import make_report
 

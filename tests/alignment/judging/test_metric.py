@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from alignment.config import AlignConfig, EvaluationConfig, GatesConfig
-from alignment.judging.card import gates_table, model_card, result_rows
+from alignment.judging.card import gates_table, result_rows
 from alignment.judging.comparison import compare, drift
 from alignment.judging.formats import PERCENT, PLAIN, SIGNED, TENTHS, THOUSANDTHS, TIMES, Format
 from alignment.judging.gates import Reading, gate, judge
 from alignment.judging.hf_metrics import all_metrics
 from alignment.judging.measured import Measured
 from alignment.judging.metric import Both, Metric, metric
+from alignment.judging.model_card import model_card
 from alignment.judging.records import read_report
 from alignment.judging.report import EvalReport
 from alignment.kinds import GATES, METRICS, Origin
