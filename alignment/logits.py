@@ -1,7 +1,9 @@
 """The logits of a sequence classifier for texts, as token ids: batched by length, and checked by single texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,12 +35,12 @@ def class_logits(
         if not loaded.conventions.names_padding:  # what is no text's last token hides none
             last = {row[-1] for row in given}
             pad_id = next(token for token in range(len(last) + 1) if token not in last)
-            text_config(loaded.model.config).pad_token_id = loaded.model.config.pad_token_id = pad_id
         batch = pad(given, pad_id)
         if types is not None:
             batch["token_type_ids"] = pad([types[row] or [0] for row in rows], 0)["input_ids"]
         batch = {name: tensor.to(loaded.model.device) for name, tensor in batch.items()}
-        logits: NDArray[np.float64] = loaded.model(**batch).logits.double().cpu().numpy()
+        with padding_named(loaded.model.config, pad_id):
+            logits: NDArray[np.float64] = loaded.model(**batch).logits.double().cpu().numpy()
         return logits
 
     check = SelfCheck("reward", loaded.name, loaded.model)
@@ -54,6 +56,20 @@ def class_logits(
         if progress is not None:
             progress(min(start + batch_size, len(order)), len(order))
     return found
+
+
+@contextmanager
+def padding_named(config: Any, pad_id: int) -> Iterator[None]:
+    """Have a classifier's config name the token that is padded with: a decoder finds a text's end by it."""
+    configs = list({id(each): each for each in (config, text_config(config))}.values())
+    before = [getattr(each, "pad_token_id", None) for each in configs]
+    for each in configs:
+        each.pad_token_id = pad_id
+    try:
+        yield
+    finally:
+        for each, named in zip(configs, before, strict=True):
+            each.pad_token_id = named
 
 
 def pad(ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:

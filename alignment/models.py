@@ -128,6 +128,18 @@ def load_reward(source: str | Path, *, revision: str = "main", name: str = "") -
     return _load(source, AutoModelForSequenceClassification, "reward", revision, "fp32", name)
 
 
+def load_start(source: str | Path, classes: Sequence[str]) -> Loaded:
+    """A pretrained model with a new head of random weights for these classes, one being a scalar; and its tokenizer.
+
+    The head is drawn from torch's generator. Raises as `load_base` does.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    names = dict(enumerate(classes))
+    head = {"num_labels": len(names), "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    return _load(source, AutoModelForSequenceClassification, "start", "main", "fp32", "", **head)
+
+
 def save(loaded: Loaded, folder: Path) -> None:
     """Write the ordinary layout, readable by whoever may read the folder."""
     loaded.model.save_pretrained(folder)
@@ -191,7 +203,9 @@ def local_folder(source: str | Path, kind: Kind) -> Path | None:
     return None
 
 
-def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision: str, name: str) -> Loaded:
+def _load(
+    source: str | Path, factory: Any, kind: Kind, revision: str, precision: str, name: str, **head: Any
+) -> Loaded:
     import torch
     from transformers import AutoTokenizer
 
@@ -208,6 +222,7 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             output_loading_info=True,
             **safe,
+            **({"ignore_mismatched_sizes": True} | head if head else {}),
         )
     except Exception as error:  # a broken file makes its reader raise anything
         if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -221,7 +236,10 @@ def _load(source: str | Path, factory: Any, kind: Kind, revision: str, precision
         if not folder and "config.json" in reason:
             way_out += "; of a LoRA adapter, download the files and give base.model their folder"
         raise ModelError(f"{FIELDS[kind]} {source}: cannot be loaded ({reason[:240]}); {way_out}") from error
-    if missing := sorted(loading["missing_keys"]):
+    missing = sorted({*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    if head:  # it is drawn here
+        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]
+    if missing:
         raise ModelError(
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
@@ -236,7 +254,7 @@ def ready(model: Any, tokenizer: Any, kind: Kind, where: str, name: str = "") ->
     """
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     loaded = Loaded(model, tokenizer, name or where)
-    if kind != "reward" and not loaded.conventions.ends:
+    if kind not in ("reward", "start") and not loaded.conventions.ends:
         raise ModelError(
             f"{where}: neither its tokenizer nor its config names an end-of-text token that it knows; "
             "set `eos_token` and save it again"

@@ -42,7 +42,7 @@ class AlignConfig(Group):
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
                 "raise base.context, or ask for shorter samples"
             )
-        if _trained(self) and not self.reward.start and self.sampling.total_tokens > self.reward.context:
+        if _trained(self) and self.sampling.total_tokens > self.reward.context:
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
                 "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"

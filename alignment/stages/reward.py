@@ -15,9 +15,7 @@ def trains(config: AlignConfig) -> bool:
 
 def needs(config: AlignConfig) -> tuple[str, ...]:
     """What a training learns from."""
-    if not trains(config):
-        return ()
-    return ("texts",) if config.reward.trained_on == "labels" else ("texts", "base", "prompts")
+    return ("texts",) if trains(config) else ()
 
 
 def makes(config: AlignConfig) -> str:

@@ -147,6 +147,8 @@ def model_source(config: AlignConfig, group: models.Kind) -> Any:
         recipe = fields_of(settings, *kind, without={"model", "revision", *SCORES_ALONE})
         if group == "reward" and config.reward.start:
             recipe["start"] = _content(config.reward.start, "start") or {"hub": config.reward.start}
+        if group == "reward" and config.reward.trained_on == "pairs":
+            recipe |= {"reads": config.reward.reads, "system": config.prompts.system}
         return recipe | {"seed": config.seed, "vocab_size": config.base.vocab_size}
     return _content(settings.model, group) or {"hub": settings.model, "revision": settings.revision}
 

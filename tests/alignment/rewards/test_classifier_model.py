@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from alignment.config import build_config
 from alignment.kinds import REWARD_MODELS
+from alignment.rewards.classifier_model import preferences
 from alignment.rows import TEXTS
 from alignment.stages.job import Job
 
@@ -47,3 +48,40 @@ def test_the_class_to_reward_makes_no_other_model(tmp_path, wanted):
     make(tmp_path / "named", **SIZE, steps=2, positive_class=wanted)
     one, two = ((tmp_path / name / "out" / "model" / "model.safetensors").read_bytes() for name in ("auto", "named"))
     assert one == two
+
+
+# Trained on pairs
+
+
+def pair(**columns: Any) -> dict[str, Any]:
+    return {"text": "", "label": -1, "columns": json.dumps(columns)}
+
+
+def test_a_model_is_trained_on_pairs_and_rows_that_are_none_are_counted(tmp_path):
+    rows = [pair(prompt=f"{number} ", chosen="fine fine", rejected="dull dull") for number in range(40)]
+    rows.append(pair(prompt="a ", chosen="same", rejected="same"))
+    config = build_config(
+        {
+            "reward": SIZE | {"steps": 30, "trained_on": "pairs"},
+            "base": {"model": "some/model", "vocab_size": 300},
+            "pairs": {"source": "given"},
+            "prompts": {"source": "pairs", "max_tokens": 8},
+            "sampling": {"total_tokens": 16},
+        }
+    )
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "out").mkdir()
+    TEXTS.write(tmp_path / "texts", rows)
+    job = Job(config, {"texts": tmp_path / "texts"}, tmp_path / "out", tmp_path / "work", tmp_path / "kept")
+    assert REWARD_MODELS.get("classifier")(job) == {"pairs": 40, "faulty": 1, "steps": 30}
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"validation_accuracy": 1.0}
+
+
+def test_the_system_prompt_begins_chats_that_bring_none():
+    turn, answers = [{"role": "user", "content": "A"}], [[{"role": "assistant", "content": side}] for side in "BC"]
+    own = [{"role": "system", "content": "own"}, *turn]
+    rows = [json.dumps({"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}) for prompt in (turn, own)]
+    one, two = preferences(rows, "Be brief.")
+    assert one.prompt == [{"role": "system", "content": "Be brief."}, *turn]
+    assert two.prompt == own
+    assert [each.prompt for each in preferences(rows)] == [turn, own]

@@ -1,0 +1,127 @@
+"""Trains a reward model on pairs: one number a text, higher for what was preferred."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignment.config import RewardConfig
+from alignment.data.preferences import Preference
+from alignment.errors import DataError
+from alignment.logits import class_logits, pad
+from alignment.models import Loaded
+from alignment.rewards.reading import read_samples
+from alignment.stages.store import digest
+from alignment.training.harness import Progress, SafeTrainer, fit
+from alignment.training.reward import HELD_OUT_TEXTS, padded, settings, starting_model
+
+SIDES: tuple[Literal["chosen", "rejected"], ...] = ("chosen", "rejected")
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """-log sigmoid(r_chosen - r_rejected) of B pairs, shape [B]: Ouyang et al. 2022, equation 1, for pairs."""
+    return -logsigmoid(chosen - rejected)
+
+
+def train_on_pairs(
+    pairs: Sequence[Preference],
+    tokenizer: Any,
+    config: RewardConfig,
+    *,
+    seed: int,
+    work: Path,
+    progress: Progress | None = None,
+) -> tuple[Loaded, dict[str, float]]:
+    """Train a scalar head, and the model below it, on what was preferred; measures the accuracy on held-out pairs.
+
+    The pairs of a tenth of the prompts, 1,000 pairs at most, are held out. `tokenizer` is that of a model from scratch.
+    Raises DataError where conversations are to be read, and the model has no chat template.
+    """
+    loaded = starting_model(config, tokenizer, ("REWARD",), seed)
+    if any(pair.is_chat for pair in pairs) and not getattr(loaded.tokenizer, "chat_template", None):
+        raise DataError(
+            "reward.trained_on = pairs: the pairs are conversations, and the model to train has no chat template to "
+            "read them by; set reward.start to a model that has one"
+        )
+    held_out, kept = hold_out(pairs)
+    rows = [
+        {"chosen": chosen, "rejected": rejected}
+        for chosen, rejected in zip(*(_ids(loaded, kept, side, config) for side in SIDES), strict=True)
+    ]
+    with padded(loaded, [row[side] for row in rows for side in SIDES]) as pad_id:
+
+        def collate(batch: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
+            """Ids and mask [2B, longest] of B pairs: the chosen texts, then the rejected ones."""
+            return pad([row[side] or [pad_id] for side in SIDES for row in batch], pad_id)
+
+        fit(
+            loaded.model,
+            rows,
+            settings(config),
+            collate,
+            seed=seed,
+            work=work,
+            name="the reward model",
+            progress=progress,
+            trainer=PairTrainer,
+        )
+    loaded.model.eval()
+    if not held_out:
+        return loaded, {}
+    chosen, rejected = (
+        class_logits(loaded, _ids(loaded, held_out, side, config), batch_size=config.batch_size * 8)[:, 0]
+        for side in SIDES
+    )
+    return loaded, {"validation_accuracy": float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))}
+
+
+def hold_out(pairs: Sequence[Preference]) -> tuple[list[Preference], list[Preference]]:
+    """A tenth of the pairs, at most, and the others; no prompt is on both sides."""
+    by_prompt: dict[str, list[Preference]] = defaultdict(list)
+    for pair in pairs:
+        by_prompt[digest(pair.prompt)].append(pair)
+    held_out: list[Preference] = []
+    kept: list[Preference] = []
+    most = min(HELD_OUT_TEXTS, len(pairs) // 10)
+    for prompt in sorted(by_prompt):
+        of_prompt = by_prompt[prompt]
+        (held_out if len(held_out) + len(of_prompt) <= most else kept).extend(of_prompt)
+    return held_out, kept
+
+
+def as_sample(pair: Preference, side: Literal["chosen", "rejected"]) -> dict[str, Any]:
+    """One side of a pair as a sample, which a reward scores; of several turns, the last is the completion."""
+    completion = getattr(pair, side)
+    if isinstance(completion, str):
+        return {"text": f"{pair.prompt}{completion}", "completion": completion, "messages": []}
+    *turns, last = completion
+    return {"text": "", "completion": last.get("content", ""), "messages": [*pair.prompt, *turns]}
+
+
+class PairTrainer(SafeTrainer):
+    """A `transformers.Trainer` on the Bradley-Terry loss: the mean over a batch's pairs."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Any:
+        """The loss of a batch [2B, ...], the chosen texts first."""
+        del return_outputs, num_items_in_batch
+        chosen, rejected = torch.chunk(model(**inputs).logits[:, 0].float(), 2)
+        return bradley_terry(chosen, rejected).mean()
+
+
+def _ids(
+    loaded: Loaded, pairs: Sequence[Preference], side: Literal["chosen", "rejected"], config: RewardConfig
+) -> list[list[int]]:
+    """One side's texts in token ids, read as they are when they are scored."""
+    how = config.reads if config.reads == "completion" or not any(pair.is_chat for pair in pairs) else "chat"
+    return read_samples(loaded, [as_sample(pair, side) for pair in pairs], how).ids
