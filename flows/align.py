@@ -76,6 +76,10 @@ class AlignResult(BaseModel):
         """The aligned model against the base: each figure, and its interval as `<name>_ci`, where it has one."""
         return self.report.delta.model_dump()
 
+    def __repr__(self) -> str:
+        """What matters most, on one line."""
+        return f"AlignResult(verdict={self.verdict!r}, version={self.version!r}, run_id={self.run_id!r})"
+
     def _repr_markdown_(self) -> str:
         """The result and the gates as tables, in a notebook."""
         sentence = self.judgement.sentence

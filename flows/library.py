@@ -5,7 +5,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class Picture:
     """A PNG image, which a notebook shows as such."""
 
     name: str
-    png: bytes
+    png: bytes = field(repr=False)
 
     def _repr_png_(self) -> bytes:
         return self.png
@@ -203,4 +203,4 @@ def registry() -> Iterator[None]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(width=WIDTH, force_jupyter=False, highlight=False)
+    return Console(width=WIDTH, force_jupyter=False, force_terminal=False, highlight=False)  # plain lines, no colours

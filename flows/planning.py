@@ -26,7 +26,7 @@ class PlannedStage:
     counts: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The stages of a run, in order; as a text, and in a notebook, a table."""
 
@@ -49,6 +49,8 @@ class Plan:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
         return "\n".join(padded)
+
+    __repr__ = __str__
 
     def _repr_markdown_(self) -> str:
         lines = [HEADINGS, ("---",) * len(HEADINGS), *self.rows()]

@@ -63,6 +63,7 @@ def test_a_result_has_what_a_reader_asks_for(result: AlignResult) -> None:
     assert result.figures["reward_gain"] == result.report.delta.reward_gain
     assert result.figures["reward_gain_ci"] == result.report.delta.reward_gain_ci
     assert {path.name for path in Path(result.folders["report"]).iterdir()} >= {"report.json", "manifest.json"}
+    assert repr(result) == f"AlignResult(verdict='pass', version='models:/python/1', run_id='{result.run_id}')"
     shown = result._repr_markdown_()
     assert result.judgement.sentence in shown
     assert "| reward gain |" in shown
@@ -70,6 +71,7 @@ def test_a_result_has_what_a_reader_asks_for(result: AlignResult) -> None:
 
 def test_a_plan_is_a_table() -> None:
     planned = plumbline.plan(CONFIG)
+    assert repr(planned) == str(planned)
     lines = str(planned).splitlines()
     assert lines[0].split() == ["stage", "key", "state", "counts"]
     assert [line.split()[0] for line in lines[1:]] == [stage.name for stage in planned.stages]
@@ -79,6 +81,7 @@ def test_a_plan_is_a_table() -> None:
 def test_the_pictures_of_a_run_are_shown_and_saved(result: AlignResult, tmp_path: Path) -> None:
     found = plumbline.plots(result)
     assert set(found) == {"rewards", "gaps", "training", "gates"}
+    assert repr(found["rewards"]) == "Picture(name='rewards')"
     assert found["rewards"]._repr_png_().startswith(b"\x89PNG")
     found["rewards"].save(tmp_path / "rewards.png")
     assert (tmp_path / "rewards.png").read_bytes() == found["rewards"].png
