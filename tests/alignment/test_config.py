@@ -82,6 +82,7 @@ def test_the_shipped_files_are_the_ones_the_project_names():
         "notebook_hinge",
         "notebook_no_prompts",
         "notebook_sigmoid",
+        "own_pairs",
         "quickstart",
         "quickstart_retrain",
     ]
@@ -148,6 +149,16 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
 }
 
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "given pairs with other prompts": (
+        {"pairs": {"source": "given"}},
+        "config: pairs.source = given trains on the rows' own pairs, and prompts.source = first_tokens makes other "
+        "prompts: set prompts.source to pairs",
+    ),
+    "no reward to pair samples by": (
+        {"reward": {"kind": "none"}},
+        "config: reward.kind = none scores nothing, and pairs.source = samples needs a reward, at the latest for the "
+        "evaluation: take another reward.kind, or set pairs.source to given",
+    ),
     "data": ({"data": {"min_chars": 9, "max_chars": 8}}, "config: data.min_chars = 9 exceeds data.max_chars = 8"),
     "prompt tokens": ({"prompts": {"tokens_min": 9}}, "config: prompts.tokens_min = 9 exceeds prompts.tokens_max = 8"),
     "prompt chars": (
