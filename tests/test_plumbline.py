@@ -17,6 +17,7 @@ PUBLIC = [
     "StageError",
     "align",
     "build_config",
+    "check",
     "export",
     "generate",
     "load",
