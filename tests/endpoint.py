@@ -98,7 +98,7 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
             known = self.path == "/v1/chat/completions"
             status, headers, said = endpoint.take(body, self.headers["authorization"]) if known else UNKNOWN
             if said == "slow":
-                endpoint.released.wait(2)
+                endpoint.released.wait(6)
             if not status:
                 self.close_connection = True
                 return

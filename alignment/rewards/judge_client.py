@@ -62,6 +62,7 @@ class Endpoint:
             max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(config.url)),
         )
+        self._chat = self._client.chat.completions.with_raw_response  # imports for a while, in nobody's timeout
 
     async def __aenter__(self) -> Self:
         """The endpoint itself."""
@@ -95,10 +96,9 @@ class Endpoint:
 
     async def _call(self, request: dict[str, Any]) -> Answer | Refused:
         own = {name: value for name, value in request.items() if name not in ("model", "messages")}
-        chat = self._client.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(self.config.timeout):  # the client's own is for each piece that arrives
-                got = await chat.create(model=request["model"], messages=request["messages"], extra_body=own)
+                got = await self._chat.create(model=request["model"], messages=request["messages"], extra_body=own)
         except (TimeoutError, self._openai.APITimeoutError):
             raise _MayPass(f"gave no answer in {self.config.timeout:g} s") from None
         except self._openai.APIConnectionError as error:

@@ -36,7 +36,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 def settings(endpoint: Endpoint, **changes: Any) -> Any:
-    judge = {"url": endpoint.url, "model": "grader", "timeout": 1.0}
+    judge = {"url": endpoint.url, "model": "grader", "timeout": 3.0}
     return build_config(merge(merge(merge(SMALL, TINY), {"reward": {"kind": "judge", "judge": judge}}), changes))
 
 

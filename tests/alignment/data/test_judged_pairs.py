@@ -51,7 +51,7 @@ def judged(chain: Chain, tmp_path: Path) -> Callable[..., Chain]:
     def run(endpoint: Endpoint, folder: str = "a", **judge: Any) -> Chain:
         root = tmp_path / folder
         root.mkdir()
-        settings = {"url": endpoint.url, "model": "grader", "timeout": 0.5, **judge}
+        settings = {"url": endpoint.url, "model": "grader", "timeout": 3.0, **judge}
         found = chain.other(root, pairs={"source": "judged"}, reward={"judge": settings})
         del found.folders["scores"]
         found.folders["pairs"] = found.run("pairs")
