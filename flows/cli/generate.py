@@ -27,19 +27,25 @@ def generate(
     model: Model,
     /,
     *prompts: Annotated[str, Parameter(help="Prompts; none: the lines of standard input, or what you type")],
-    system: Annotated[str, Parameter(help="System prompt, for a model with a chat template")] = "",
-    raw: Annotated[bool, Parameter(help="Go on with the prompt as it is: no chat template", negative=())] = False,
+    system: Annotated[str, Parameter(help="System prompt, for a chat template", show_default=False)] = "",
+    raw: Annotated[
+        bool, Parameter(help="Go on with the prompt as it is: no chat template", negative=(), show_default=False)
+    ] = False,
     max_new_tokens: Annotated[int, Parameter(help="Longest answer in tokens")] = 256,
     temperature: Annotated[
         float | None, Parameter(help="0 takes the likeliest token each time [the model's own]", show_default=False)
     ] = None,
-    stop: Annotated[list[str] | None, Parameter(help="Text that ends an answer; may be given several times")] = None,
+    stop: Annotated[
+        list[str] | None, Parameter(help="Text that ends an answer; may be given again", negative=())
+    ] = None,
     seed: Annotated[
         int | None, Parameter(help="Draw prompt number n, from 0, with seed + n [drawn]", show_default=False)
     ] = None,
     precision: Annotated[Precision, Parameter(help="Precision of the weights")] = "fp32",
-    json: Annotated[bool, Parameter(help="Print a JSON object a prompt, a line each", negative=())] = False,
-    debug: Annotated[bool, Parameter(help="Show the traceback of an error", negative=())] = False,
+    json: Annotated[
+        bool, Parameter(help="Print a JSON object a prompt, a line each", negative=(), show_default=False)
+    ] = False,
+    debug: Annotated[bool, Parameter(help="Show the traceback of an error", negative=(), show_default=False)] = False,
 ) -> int:
     """Have a model answer prompts, and print the answers alone; with a chat template a prompt is the user's turn.
 

@@ -24,15 +24,26 @@ def init(
     ] = None,
     /,
     *,
-    model: Annotated[str, Parameter(help="Model to align: a folder, a hub name, models:/name@alias, or train")] = "",
-    data: Annotated[str, Parameter(help="Data: a file, a folder, a hub name, or grammar")] = "",
+    model: Annotated[
+        str,
+        Parameter(
+            help="Model to align: a folder, a hub name, models:/name@alias, or train [asked]", show_default=False
+        ),
+    ] = "",
+    data: Annotated[
+        str, Parameter(help="Data: a file, a folder, a hub name, or grammar [asked]", show_default=False)
+    ] = "",
     holds: Annotated[Holds | None, Parameter(help="What the data holds [guessed from its first rows]")] = None,
-    reward: Annotated[str, Parameter(help=REWARDS.replace("`", ""))] = "",
-    size: Annotated[Size | None, Parameter(help="Machine to choose the sizes for")] = None,
-    name: Annotated[str, Parameter(help="Name of the registered model")] = "",
-    judge_model: Annotated[str, Parameter(help="Name of the judge at its endpoint")] = "",
+    reward: Annotated[str, Parameter(help=f"{REWARDS.replace('`', '')} [asked]", show_default=False)] = "",
+    size: Annotated[Size | None, Parameter(help="Machine to choose the sizes for [asked]")] = None,
+    name: Annotated[str, Parameter(help="Name of the registered model [asked]", show_default=False)] = "",
+    judge_model: Annotated[
+        str, Parameter(help="Name of the judge at its endpoint, for the reward judge [asked]", show_default=False)
+    ] = "",
     judge_url: Annotated[str, Parameter(help="Base URL of the judge's endpoint")] = "http://127.0.0.1:8000/v1",
-    yes: Annotated[bool, Parameter(help="Take the default for what is not given", negative=())] = False,
+    yes: Annotated[
+        bool, Parameter(help="Take the default for what is not given", negative=(), show_default=False)
+    ] = False,
 ) -> int:
     """Write a commented configuration that runs: asks for model, data, reward, machine and name, or takes flags."""
     if file is not None:

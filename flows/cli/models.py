@@ -24,7 +24,9 @@ def models(
     name: Annotated[str, Parameter(help="Name of one registered model [all]", show_default=False)] = "",
     /,
     *,
-    json: Annotated[bool, Parameter(help="Print JSON: a list with an object a version", negative=())] = False,
+    json: Annotated[
+        bool, Parameter(help="Print JSON: a list with an object a version", negative=(), show_default=False)
+    ] = False,
 ) -> int:
     """List the registered models: each version with its verdict, reward gain, aliases and date."""
     quieten()
@@ -51,7 +53,9 @@ def export(
     folder: Annotated[Path, Parameter(help="Folder to write; it must not exist, or be empty")],
     /,
     *,
-    gguf: Annotated[bool, Parameter(help="Refused, with the way to a GGUF file", negative=())] = False,
+    gguf: Annotated[
+        bool, Parameter(help="Refused, with the way to a GGUF file", negative=(), show_default=False)
+    ] = False,
 ) -> int:
     """Write a registered model as a `save_pretrained` folder: safetensors, its config, tokenizer and chat template."""
     quieten()
