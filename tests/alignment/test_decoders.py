@@ -1,5 +1,7 @@
 """A base is a decoder-only language model: whatever else it is ends when it is loaded, with the name of its type."""
 
+from typing import Any
+
 import pytest
 import transformers
 
@@ -42,7 +44,7 @@ def test_an_encoder_decoder_is_refused(kind, fault, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "xlnet", "xlm"])
 def test_an_encoder_is_refused_as_it_looks_ahead(kind, tmp_path):
-    changes = {} if kind in {"xlnet", "xlm"} else {"is_decoder": False}
+    changes: dict[str, Any] = {} if kind in {"xlnet", "xlm"} else {"is_decoder": False}
     save(Loaded(build(kind, eos_token_id=2, **changes), tokenizer(Spelling(begins=True))), tmp_path)
     found = refusal(tmp_path)
     assert found.startswith("looks ahead: what it predicts changes by ")
