@@ -1,6 +1,8 @@
 """What may stop a run between two stages: labels of one class, nothing new to learn from, pairs that are not valid."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
@@ -52,7 +54,7 @@ def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
                 "severity": check["severity"],
                 "observed": check["observed"],
                 "bound": check["bound"],
-                "passed": "yes" if check["passed"] else "NO",
+                "passed": _verdict(check),
             }
             for check in found["checks"]
         ],
@@ -63,3 +65,9 @@ def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
     if found["problem"]:
         records.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
         raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")
+
+
+def _verdict(check: Mapping[str, Any]) -> str:
+    if check.get("not_applied"):
+        return f"not applied: {check['not_applied']}"
+    return "yes" if check["passed"] else "NO"

@@ -49,14 +49,17 @@ def grid_configs(config: AlignConfig, grid: GridConfig) -> list[AlignConfig]:
 def best_point(points: Sequence[Point]) -> Point | None:
     """Of the points that passed, the one whose gain is surest: the highest lower end of its interval.
 
-    Without a reward there is no gain, and the first one is taken.
+    Without a reward the accuracy on held-out pairs takes its place.
     """
     passed = [point for point in points if point.passed and point.report is not None]
     return max(passed, key=_surest, default=None)
 
 
 def _surest(point: Point) -> float:
-    interval = point.report and point.report.delta.interval("reward_gain")
+    report = point.report
+    interval = report and (
+        report.delta.interval("reward_gain") or (report.preferences and report.preferences.accuracy_ci)
+    )
     return interval[0] if interval else 0.0
 
 

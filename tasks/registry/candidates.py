@@ -142,10 +142,11 @@ def card(candidate: Candidate) -> str:
             f"## Result\n\n{result_list(candidate.report)}",
             f"## Gates\n\n{gates_list(candidate.judgement)}",
         ]
-    for heading, key in KINDS.items():
-        rows = sorted(candidate.samples, key=key, reverse=True)
-        if rows:
-            sections.append(f"## Samples: {heading}\n\n{samples_list(rows, SAMPLES)}")
+    scored = [row for row in candidate.samples if row.aligned_reward is not None and row.base_reward is not None]
+    if candidate.samples and not scored:
+        sections.append(f"## Samples\n\n{samples_list(candidate.samples, SAMPLES)}")
+    for heading, key in KINDS.items() if scored else ():
+        sections.append(f"## Samples: {heading}\n\n{samples_list(sorted(scored, key=key, reverse=True), SAMPLES)}")
     if candidate.where:
         link = candidate.where.startswith("http")
         sections.append(f"[The run in MLflow]({candidate.where})" if link else f"The run: `{candidate.where}`")
@@ -153,10 +154,11 @@ def card(candidate: Candidate) -> str:
 
 
 KINDS: Mapping[str, Callable[[SampleRow], float]] = {
-    "best": lambda row: row.aligned_reward,
-    "worst": lambda row: -row.aligned_reward,
-    "most changed": lambda row: abs(row.aligned_reward - row.base_reward),
+    "best": lambda row: row.aligned_reward or 0.0,
+    "worst": lambda row: -(row.aligned_reward or 0.0),
+    "most changed": lambda row: abs((row.aligned_reward or 0.0) - (row.base_reward or 0.0)),
 }
+"""Which samples are shown, of those that have rewards from both models."""
 
 
 def _is_failed_gate(tag: str, value: str) -> bool:

@@ -1,6 +1,7 @@
 """A sweep's grid, what becomes of its points, and which of them wins."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from alignment.config import AlignConfig, GridConfig, flatten
 from alignment.errors import ConfigError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
-from alignment.judging.report import Judgement
+from alignment.judging.report import Judgement, Preferences
 from tests.alignment.chain import keys
 from tests.reports import make_report
 
@@ -109,3 +110,17 @@ def test_one_row_per_point_in_order_with_figures_verdict_and_reason() -> None:
 
 def test_what_is_written_beside_a_point() -> None:
     assert BROKEN.short == "β 0.1, lr 1"
+
+
+def test_without_a_reward_the_surest_accuracy_on_held_out_pairs_wins() -> None:
+    def ranked(run_id: str, low: float) -> Point:
+        made = point(run_id=run_id)
+        assert made.report is not None
+        found = Preferences(pairs=9, left_out=0, accuracy=0.7, accuracy_ci=(low, 0.8), margin=0.1, margin_ci=(0, 0.2))
+        without = dict.fromkeys(("reward_gain", "reward_gain_ci", "win_rate", "win_rate_ci"))
+        return replace(made, report=make_report(delta=without, compared=0, preferences=found))
+
+    best = best_point([ranked("one", 0.55), ranked("two", 0.6), ranked("three", 0.51)])
+    assert best is not None
+    assert best.run_id == "two"
+    assert [(row["reward gain"], row["win rate"]) for row in point_rows([best])] == [("–", "–")]

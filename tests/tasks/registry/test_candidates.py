@@ -111,6 +111,15 @@ def test_the_card_shows_the_best_the_worst_and_the_most_changed_texts(name: str)
         assert section.count("text ") == 2
 
 
+def test_without_a_reward_the_card_shows_the_first_texts(name: str) -> None:
+    make_version(name)
+    found = find_candidate(name, None)
+    unscored = [row.model_copy(update={"aligned_reward": None, "base_reward": None}) for row in found.samples]
+    _, shown = card(found.model_copy(update={"samples": tuple(unscored)})).split("## Samples")
+    assert shown.index("text 0") < shown.index("text 1")
+    assert "best" not in shown
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
