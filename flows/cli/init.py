@@ -73,7 +73,7 @@ def init(
     except OSError as error:
         raise InputError(f"{target}: {error.strerror}; name a file that you may write") from error
     console.print(f"Wrote {target}. Look at it, then:", highlight=False, markup=False)
-    for command in ("plan", "run"):
+    for command in ("check", "plan", "run") if found.holds == "pairs" else ("plan", "run"):
         console.print(f"  plumbline {command} --config {target}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
