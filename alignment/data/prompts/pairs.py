@@ -60,7 +60,7 @@ class PairPrompts:
         try:
             return self.of(preference(json.loads(columns)), columns)
         except FaultyRowError as fault:
-            self.first_fault = self.first_fault or f"a row is left out, the first as {fault} ({fault.name})"
+            self.first_fault = self.first_fault or f"the first row that is no pair: {fault}"
             return fault.name
 
     def of(self, given: Preference, columns: str = "") -> Candidate | str:
