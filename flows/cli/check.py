@@ -24,7 +24,7 @@ ALONE: dict[str, Any] = {
     "data": {"rows": 0},
     "base": {"model": WORDS},
     "reward": {"kind": "none"},
-    "prompts": {"source": "pairs", "count": 10_000_000},
+    "prompts": {"source": "pairs", "count": 10_000_000, "eval_count": 1_000_000},
     "pairs": {"source": "given"},
     "sampling": {"total_tokens": 131_072},
 }
