@@ -81,14 +81,14 @@ def kl_per_token(policy_logprobs: Values, reference_logprobs: Values, lengths: L
 
 
 def reward_mean(rewards: Values) -> float:
-    """Mean reward, in the reward model's raw logits."""
+    """Mean reward, in the reward's own units."""
     (values,) = _aligned("reward_mean", rewards)
     with np.errstate(invalid="ignore"):
         return float(np.mean(values))
 
 
 def reward_sd(rewards: Values) -> float:
-    """Sample standard deviation (n - 1 below) of the rewards, in the reward model's raw logits."""
+    """Sample standard deviation (n - 1 below) of the rewards, in the reward's own units."""
     (values,) = _aligned("reward_sd", rewards)
     if values.size < 2:
         raise ValueError("reward_sd: one reward has no spread, give two or more")

@@ -32,7 +32,7 @@ def result_rows(report: EvalReport) -> list[Row]:
     if aligned is not None and report.winners_mean is not None:
         rows.append(
             (
-                "biased baseline: mean score of the winners (logits)",
+                "biased baseline: mean score of the winners",
                 signed(report.winners_mean),
                 signed(aligned),
                 signed(aligned - report.winners_mean),
@@ -176,7 +176,7 @@ def gates_list(judgement: Judgement) -> str:
 
 
 def samples_list(rows: Sequence[SampleRow], limit: int) -> str:
-    """The first `limit` prompts with both continuations and their rewards in logits as a Markdown list."""
+    """The first `limit` prompts with both continuations and their rewards as a Markdown list."""
     return "\n".join(
         f"- {in_markdown(prompt)}\n  - {_reward_of(row.base_reward)} before: {in_markdown(base)}\n"
         f"  - {_reward_of(row.aligned_reward)} after: {in_markdown(aligned)}"

@@ -16,13 +16,13 @@ Estimate = tuple[float, tuple[float, float]]
 """A value and its confidence interval."""
 
 
-@metric("reward_mean", label="reward, mean", unit="logits", format=SIGNED, better="higher", change="reward_gain")
+@metric("reward_mean", label="reward, mean", format=SIGNED, better="higher", change="reward_gain")
 def reward_mean(rewards: Values) -> float:
     """Mean reward of the samples."""
     return arithmetic.reward_mean(rewards)
 
 
-@metric("reward_gain", label="reward gain", unit="logits", of="both", format=SIGNED, better="higher", shown="")
+@metric("reward_gain", label="reward gain", of="both", format=SIGNED, better="higher", shown="")
 def reward_gain(both: Both) -> Estimate | None:
     """Mean over prompts of aligned minus base, with a paired bootstrap over prompts; None where none was scored."""
     if not both.prompts:
@@ -53,7 +53,7 @@ def reward_gain_in_sd(both: Both) -> float | None:
     return ratio(gain, arithmetic.reward_sd(both.base.scores))
 
 
-@metric("reward_sd", label="reward, SD", unit="logits", change="ratio")
+@metric("reward_sd", label="reward, SD", change="ratio")
 def reward_sd(rewards: Values) -> float:
     """Sample standard deviation of the rewards."""
     return arithmetic.reward_sd(rewards)
@@ -183,7 +183,6 @@ def anchor_perplexity_ratio(anchor: Measured, model: Measured) -> float:
 @metric(
     "anchor_reward_gain",
     label="reward above the anchor's",
-    unit="logits",
     of="anchor",
     format=SIGNED,
     better="higher",

@@ -33,7 +33,7 @@ COLOURS = {"chosen": ALIGNED, "rejected": BASE, "margin": WARN}
 def reward_histogram(
     base_rewards: Sequence[float], aligned_rewards: Sequence[float], winners_mean: float | None
 ) -> "Figure":
-    """Rewards of fresh samples before and after, in the reward model's logits, with both means marked.
+    """Rewards of fresh samples before and after, in the reward's own units, with both means marked.
 
     The dashed line is the biased baseline: the mean score of the pairs' winners, which selection alone lifts above
     the base's mean; None where the pairs have no scores. Raises ValueError where either side is empty.
@@ -63,7 +63,7 @@ def reward_histogram(
 
 
 def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
-    """Score gaps of the pairs, chosen minus rejected in logits, with the smallest gap that is accepted.
+    """Score gaps of the pairs, chosen minus rejected in the reward's own units, with the smallest gap that is accepted.
 
     Raises ValueError where there is no gap to draw.
     """
@@ -79,7 +79,7 @@ def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
         linestyle=(0, (5, 3)),
         label=f"smallest accepted gap {min_gap:g}, {below:,} {'pair' if below == 1 else 'pairs'} below it",
     )
-    _name(axes, "Score gap within a pair", "chosen score − rejected score (logits)", "pairs")
+    _name(axes, "Score gap within a pair", "chosen score − rejected score", "pairs")
     _legend_below(figure, axes, columns=2)
     return figure
 
@@ -206,7 +206,7 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
     )
     if max((point.report.delta.kl_per_token for point in judged if point.report), default=0) > 5 * max_kl_per_token:
         axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
-    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats per token", "reward gain (logits)")
+    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats per token", "reward gain")
     _legend_below(figure, axes, columns=3)
     return figure
 

@@ -46,8 +46,8 @@ class SmokeResult(Record):
     verdict: Literal["passed", "failed", "not comparable"]
     sentence: str
     texts: tuple[str, ...]
-    reward_mean: float | None = None  # logits
-    recorded_mean: float | None = None  # logits
+    reward_mean: float | None = None  # in the reward's own units
+    recorded_mean: float | None = None  # in the reward's own units
     allowed: float | None = None  # largest difference of the two
 
 

@@ -42,8 +42,8 @@ def columns(table: str) -> set[int]:
 
 def test_the_baseline_is_the_base_models_own_samples_and_the_biased_one_is_named_so() -> None:
     rows = {row[0]: row[1:] for row in result_rows(report())}
-    assert rows["reward, mean (logits)"] == ("−0.31", "+1.19", "+1.50 (+1.40 to +1.60)")
-    assert rows["biased baseline: mean score of the winners (logits)"] == ("+0.66", "+1.19", "+0.53")
+    assert rows["reward, mean"] == ("−0.31", "+1.19", "+1.50 (+1.40 to +1.60)")
+    assert rows["biased baseline: mean score of the winners"] == ("+0.66", "+1.19", "+0.53")
     assert "winners are picked for their score" in result_table(report())
 
 
@@ -86,7 +86,7 @@ def test_drift_has_rows_only_where_an_anchor_was_given() -> None:
     rows = [
         ("KL from the anchor, the first base (nats per token)", "0.050", "0.120", "+0.070"),
         ("perplexity under the anchor, over its own", "×1.02", "×1.10", "–"),
-        ("reward above the anchor's (logits)", "+0.50", "+2.00", "–"),
+        ("reward above the anchor's", "+0.50", "+2.00", "–"),
     ]
     assert [row for row in result_rows(far) if row not in result_rows(report())] == rows
     card = model_card(AlignConfig(), far, JUDGEMENT, [SAMPLE], {})
