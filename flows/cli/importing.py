@@ -20,7 +20,7 @@ def gguf(
     """Write the model of a GGUF file as a folder for base.model: fp32 safetensors, its tokenizer and chat template."""
     quieten()
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers obeys it as well
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of transformers, some of which obey nothing else
     from alignment.gguf import import_gguf
 
     made = import_gguf(file, folder)

@@ -14,7 +14,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     """`call(arguments)`: exit code, output and errors of the command."""
     from flows.cli.commands import main
 
-    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "OMP_WAIT_POLICY"):
+    for name in ("TQDM_DISABLE", "TRANSFORMERS_VERBOSITY", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
