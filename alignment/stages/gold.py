@@ -34,7 +34,7 @@ def reads(config: AlignConfig) -> Any:
     title="score by second judges",
     needs=lambda c: ("prompts", *SIDES, *(["texts"] if trains(c) else [])),
     reads=reads,
-    makes=lambda c: ", ".join(part.name for part in c.evaluation.gold),
+    makes=lambda c: f"scores by {', '.join(part.name for part in c.evaluation.gold) or 'nobody'}",
     slots=1,
     trains=trains,
     when=lambda c: bool(c.evaluation.gold),

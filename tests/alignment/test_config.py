@@ -76,6 +76,7 @@ def test_every_shipped_file_parses(path):
 def test_the_shipped_files_are_the_ones_the_project_names():
     assert [path.stem for path in CONFIGS] == [
         "chat",
+        "function_reward",
         "imdb",
         "imdb_scratch",
         "judge",
@@ -568,6 +569,16 @@ def test_a_mapping_given_as_text_holds_json_values_where_they_are_json():
     given = "{enable_thinking: false, depth: 3, style: plain}"
     found = build_config({"prompts": {"chat_template_kwargs": given}}).prompts.chat_template_kwargs
     assert found == {"enable_thinking": False, "depth": 3, "style": "plain"}
+
+
+def test_what_apply_chat_template_takes_itself_is_no_variable_of_a_template():
+    with pytest.raises(ConfigError, match=r"prompts\.chat_template_kwargs: tokenize cannot be set here; leave it out"):
+        build_config({"prompts": {"chat_template_kwargs": {"tokenize": False}}})
+
+
+def test_an_empty_text_stops_nothing():
+    with pytest.raises(ConfigError, match=r"sampling\.stop\.1 = '': "):
+        build_config({"sampling": {"stop": ["END", ""]}})
 
 
 def test_brackets_that_hold_no_yaml_are_one_line():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alignment.config import AlignConfig, build_config, flatten
+from alignment.config import AlignConfig, RewardPart, SourceConfig, build_config, flatten
 from alignment.errors import ConfigError, DataError, ModelError
 from alignment.kinds import Kinds, Origin
 from alignment.stages import code, sources
@@ -19,7 +19,7 @@ from tasks.pipeline import PIPELINE
 from tests.alignment.chain import keys
 
 ALONE = {"anchor", "drift"}  # asked for by `evaluation.anchor` alone
-WAY = set(PIPELINE) - ALONE - {"ranking"}  # which is of given pairs alone
+WAY = set(PIPELINE) - ALONE - {"ranking", "gold"}  # which are of given pairs and of second judges alone
 DOWNSTREAM = {
     "texts": WAY,
     "base": WAY - {"texts", "reward"},
@@ -58,7 +58,7 @@ def test_a_stage_needs_only_what_comes_before_it():
 def test_the_stages_are_in_the_order_in_which_data_passes_through_them():
     assert list(PIPELINE) == [
         "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
-        "before", "after", "anchor", "drift", "ranking", "report",
+        "before", "after", "anchor", "drift", "ranking", "gold", "report",
     ]  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_slots_are_for_stages_that_run_a_model():
         config = build_config(values)
         return {name for name, stage in PIPELINE.items() if stage.slots(config)}
 
-    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking"}
+    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking", "gold"}
     assert taking() == running
     assert taking(sampling={"precision": "bf16"}) == running | {"reference"}, "log-probs are computed again in fp32"
 
@@ -199,38 +199,73 @@ def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
     assert moved({}, {"base": {"vocab_size": 512}}) == DOWNSTREAM["base"] | DOWNSTREAM["reward"]
 
 
-FIELDS = {
-    f"{group}.{name}": info
-    for group, model in AlignConfig.model_fields.items()
-    if group != "seed"
-    for name, info in model.annotation.model_fields.items()  # type: ignore[union-attr]
-} | {"seed": AlignConfig.model_fields["seed"]}
+APPLY: dict[str, dict[str, Any]] = {
+    "reward.judge.pair_rubric": {"pairs": {"source": "judged"}, "reward": {"judge": {"model": "m"}}},
+    "reward.judge": {"reward": {"kind": "judge", "judge": {"model": "m"}}},
+    "reward.function": {"reward": {"kind": "function", "function": "installed"}},
+    "reward.parts": {"reward": {"kind": "sum", "parts": [{"name": "a"}, {"name": "b"}]}},
+    "dpo.adapter_": {"dpo": {"adapter": "lora"}},
+}
+"""What has to be configured for a field to apply, by how the field's name begins."""
+
+OTHER: dict[str, Any] = {
+    "data.mixture": (SourceConfig(path="grammar", weight=2.0),),
+    "data.columns": ("answer",),
+    "prompts.chat_template": __file__,  # its content counts
+    "prompts.chat_template_kwargs": {"enable_thinking": False},
+    "prompts.eval_path": "grammar",
+    "prompts.exclude": __file__,
+    "sampling.stop": ("END",),
+    "reward.judge.rubric": __file__,
+    "reward.judge.pair_rubric": __file__,
+    "reward.judge.pattern": "(x)",
+    "reward.judge.extra": {"top_p": 1},
+    "reward.parts": (RewardPart(name="a", weight=2.0),),
+    "evaluation.gold": (RewardPart(name="a"),),
+    "dpo.adapter_targets": ("q_proj",),
+}
+"""Another value for fields whose content counts, and for lists and mappings."""
+
+UNSEEN = {
+    "base.revision", "reward.revision",  # of a model from the hub
+    "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_size",
+    *(f"reward.judge.{name}" for name in (
+        "url", "api_key_env", "concurrency", "timeout", "retries", "max_calls", "max_tokens_total"
+    )),
+}  # fmt: skip
 
 
-def test_every_field_moves_a_key_unless_it_is_known_not_to():
+def with_field(group: Any, name: str, value: Any) -> Any:
+    """A copy of a group, or of the whole configuration, with another value for a field by its dotted name."""
+    head, _, rest = name.partition(".")
+    return group.model_copy(update={head: with_field(getattr(group, head), rest, value) if rest else value})
+
+
+def kinds_of(name: str) -> Kinds[Any] | None:
+    """The kinds among which a field chooses, if it does."""
+    group: Any = AlignConfig
+    *path, last = name.split(".")
+    for part in path:
+        group = group.model_fields[part].annotation
+    return next((found for found in group.model_fields[last].metadata if isinstance(found, Kinds)), None)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in flatten(AlignConfig()) if not name.startswith(("gates.", "registry."))]
+)
+def test_every_field_moves_a_key_unless_it_is_known_not_to(name):
     """A new field that no key sees would give old results for new settings."""
-    unseen = {
-        "base.revision", "reward.revision",  # of a model from the hub
-        "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_size",
-    }  # fmt: skip
-    config = AlignConfig()
-    for name, value in flatten(config).items():
-        group, _, field = name.rpartition(".")
-        if group in {"gates", "registry"}:
-            continue
-        kinds = next((found for found in FIELDS[name].metadata if isinstance(found, Kinds)), None)
-        if kinds is not None:
-            value = next((kind for kind in kinds.names() if kind != value), None)
-            if value is None:  # the only one of its kind
-                continue
-            part = getattr(config, group).model_copy(update={field: value})
-            assert moved(config, config.model_copy(update={group: part})), name
-            continue
+    config = build_config(next((values for start, values in APPLY.items() if name.startswith(start)), {}))
+    value = flatten(config)[name]
+    if kinds := kinds_of(name):
+        other = next((kind for kind in kinds.names() if kind != value), value)
+        if other == value:  # the only one of its kind
+            return
+    elif name in OTHER:
+        other = OTHER[name]
+    else:
         other = not value if isinstance(value, bool) else f"{value}!" if isinstance(value, str) else value + 1
-        other = __file__ if name == "prompts.exclude" else other  # its content counts
-        part = getattr(config, group).model_copy(update={field: other}) if group else None
-        changed = config.model_copy(update={group: part} if group else {field: other})
-        assert bool(moved(config, changed)) == (name not in unseen), name
+    assert bool(moved(config, with_field(config, name, other))) == (name not in UNSEEN)
 
 
 # Models that are given
