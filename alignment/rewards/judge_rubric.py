@@ -19,8 +19,15 @@ PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[^{}\s]+)?)\}")
 FILLED = ("prompt", "conversation", "columns", "scale_min", "scale_max")
 COLUMN = "columns."
 
-NUMBER = re.compile(r"(?i)\bscore\b[^:\n]*:[\s*_`\"\[(<]*([-+]?\d+(?:\.\d+)?)(?![.,]?\d|\s*[-–]\s*\d)")
-"""The number behind `Score:`, also in **Score:** 7, Score (1 to 10): 7/10 and "score": 7; neither 7,5 nor 7-8."""
+NUMBER = re.compile(
+    r"(?i)\bscore\b(?:[\s*_`\"]*=|[^:\n]*:)(?:[\s*_`\"\[(<$]|\\boxed\{)*([-+]?\d+(?:\.\d+)?)"
+    r"(?![.,]?\d|[-–]\d|[ \t]*[-–][ \t]*\d+(?:\.\d+)?[ \t]*(?:$|[\n*_`\"\])>}/]|\.(?!\d)|(?:out )?of \d))"
+)
+"""The number behind `Score:` or `Score =`, also in **Score:** 7, Score (1 to 10): 7/10, "score": 7 and \\boxed{7}.
+
+Neither 7,5 nor a range as in 7-8 and 7 – 8 out of 10; what follows on a line of its own, or has a noun behind its number
+as in "8 – 2 issues", is no end of a range.
+"""
 PREFERRED = re.compile(r"(?i)\bpreferred\b[^:\n]*:[\s*_`\"\[(<]*(A|B|tie)\b")
 THOUGHT = "</think>"  # behind it stands the answer of a model that shows its reasoning
 
@@ -86,7 +93,7 @@ def fill(template: str, sample: Mapping[str, Any], config: JudgeConfig, **texts:
     user's words where there is only one; `{conversation}` has the completion, if there is just one, as its last turn.
     Raises DataError where a column is missing.
     """
-    messages: list[Mapping[str, str]] = list(sample.get("messages") or ())
+    messages: list[Mapping[str, Any]] = list(sample.get("messages") or ())
     answer = [{"role": "assistant", "content": texts["completion"]}] if "completion" in texts else []
     values = texts | {
         "prompt": _turns(messages) if messages else sample["prompt"],
@@ -125,10 +132,16 @@ def _said(answer: str) -> str:
     return "" if said.lstrip().startswith("<think>") else said
 
 
-def _turns(messages: Sequence[Mapping[str, str]]) -> str:
+def _turns(messages: Sequence[Mapping[str, Any]]) -> str:
     if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
+        return _said_in(messages[0])
+    return "\n\n".join(f"{turn['role'].capitalize()}: {_said_in(turn)}" for turn in messages)
+
+
+def _said_in(turn: Mapping[str, Any]) -> str:
+    """A turn's text; of one without, such as an assistant's that calls a tool, its other fields as JSON."""
+    others = {name: value for name, value in turn.items() if name not in ("role", "content")}
+    return turn.get("content") or (json.dumps(others, ensure_ascii=False, default=str) if others else "")
 
 
 def _column(sample: Mapping[str, Any], name: str) -> str:

@@ -46,6 +46,16 @@ def test_a_chat_is_shown_by_its_turns_and_without_its_template_s_signs() -> None
     assert filled("{prompt}|{conversation}", one) == "Hello|User: Hello\n\nAssistant: Good day."
 
 
+def test_a_turn_that_calls_a_tool_is_shown_by_its_other_fields() -> None:
+    """Such a message has no content once its nulls are left out."""
+    calling = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
+    chat = [{"role": "user", "content": "Rain?"}, calling, {"role": "tool", "name": "weather", "content": "no"}]
+    shown = '{"tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}'
+    assert filled("{prompt}", CHAT | {"messages": chat}) == f"User: Rain?\n\nAssistant: {shown}\n\nTool: no"
+    pictured = [{"role": "user", "image": "cat.png"}]
+    assert filled("{prompt}", CHAT | {"messages": pictured}) == '{"image": "cat.png"}'
+
+
 def test_columns_are_shown_together_or_by_name() -> None:
     assert filled("{columns.topic}: {columns.reference}", CHAT) == 'greetings: ["Hi."]'
     assert filled("{columns}", CHAT) == '{"topic": "greetings", "reference": ["Hi."]}'
@@ -140,6 +150,24 @@ def test_the_built_in_rubrics_ask_for_what_is_read_off_the_answers() -> None:
         ("Score: 7,5", None),
         ("Score: 17,5", None),
         ("Score: 7-8", None),
+        ("Score: 7 - 8", None),
+        ("Score: 7 – 8.", None),
+        ("**Score: 7 - 8**", None),
+        ("Score: 7 - 8 out of 10", None),
+        ("Score: 7.5-8", None),
+        ("Score = 7-8", None),
+        ("Score: 7\n- 3 points lost", 7),
+        ("Score: 7\n\n– 3 points lost", 7),
+        ("Score: 8 – 2 issues", 8),
+        ("Score: 8 – 2.5 points lost", 8),
+        ("Score: 8 – 2 of the facts are wrong", 8),
+        ("Score: 8 - nothing to add", 8),
+        ("Final Score = 8", 8),
+        ("**Score** = 8", 8),
+        ("Score = 8: 2 issues", 8),
+        ("Score (bad = 1, good = 10): 7", 7),
+        (r"Score: \boxed{7}", 7),
+        (r"Score: $\boxed{7}$", 7),
         ("Score: seven", None),
         ("I cannot grade this in 7 words.", None),
         ("underscore: 4", None),
