@@ -64,7 +64,10 @@ class JudgeConfig(Group):
         6, ge=0, le=100, description="Further tries of a request that failed for a reason that may pass"
     )
     max_calls: int = Field(
-        0, ge=0, le=1_000_000_000, description="Most calls of one stage, kept answers included; 0: no limit"
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="Most calls of one stage, kept answers and failed calls included; 0: no limit",
     )
     max_tokens_total: int = Field(
         0,

@@ -150,7 +150,7 @@ class Endpoint:
             f"{self._name}: {reason}, {times}; check reward.judge.url, and that it runs and is not asked too much "
             "(reward.judge.concurrency, timeout, retries), then run again"
         )
-        gave_up.transient = True
+        gave_up.transient = not self.config.max_calls  # another try of the stage would not know of these calls
         return gave_up
 
     @property

@@ -19,6 +19,7 @@ from alignment.rewards import judge_asking, judge_client
 from alignment.rewards.checking import score
 from alignment.rewards.judge import Judge
 from alignment.rewards.protocol import Scores, Scoring
+from tasks.transient import is_transient
 from tests.endpoint import BUSY, CUT, PAGE, REFUSED, SERVER_ERROR, SLOW, Endpoint, Fault, a_tenth, grade, serving, until
 
 ROOT = Path(__file__).parents[3]
@@ -352,6 +353,17 @@ def test_calls_that_fail_count(endpoint: Endpoint, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="max_calls = 5 are used"):
         judged(endpoint, tmp_path, max_calls=5, concurrency=1)
     assert endpoint.calls == 5
+
+
+def test_with_a_budget_of_calls_a_stage_is_not_tried_again_by_itself(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A stage that is tried again begins its count anew, so an endpoint that fails ends a run with a budget of calls."""
+    endpoint.fault = always(SERVER_ERROR)
+    with pytest.raises(EndpointError, match="2 times") as raised:
+        judged(endpoint, tmp_path, TEXTS[:1], max_calls=5, retries=1)
+    assert not is_transient(raised.value)
+    with pytest.raises(EndpointError, match="2 times") as raised:
+        judged(endpoint, tmp_path, TEXTS[:1], retries=1)
+    assert is_transient(raised.value)
 
 
 def test_tokens_run_out_by_the_endpoint_s_own_count(endpoint: Endpoint, tmp_path: Path) -> None:
