@@ -5,7 +5,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,8 @@ def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
 
         source = local_copy(model, home() / "models")
         if adapters.is_adapter(Path(source)):
-            return adapters.load_merged(Path(source))
+            merged = adapters.load_merged(Path(source))
+            return replace(merged, model=merged.model.bfloat16()) if precision == "bf16" else merged
         return load_base(source, precision=precision, kind="model", name=model)
 
 
@@ -155,11 +156,12 @@ def generate(
     return [write(loaded, ids, each, on_text) for ids, each in zip(rows, settings, strict=True)]
 
 
-def export(model: str, folder: str | Path) -> Path:
+def export(model: str, folder: str | Path, *, gguf: bool = False) -> Path:
     """Write a registered version as an ordinary `save_pretrained` folder, its weights byte for byte; returns its path.
 
-    `model` is as for `load`; the folder is made, and may exist if it is empty. Raises InputError where it is not, and
-    ModelError where no such version is registered.
+    `model` is as for `load`; the folder is made, and may exist if it is empty. With `gguf` a file for llama.cpp and
+    Ollama, in fp16, is put beside the weights. Raises InputError where the folder is not empty, ModelError where no
+    such version is registered or its architecture is none that can be written as GGUF.
     """
     target = Path(folder).expanduser().absolute()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
@@ -172,6 +174,10 @@ def export(model: str, folder: str | Path) -> Path:
         draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
             export_model(uri, draft)
+            if gguf:
+                from alignment.gguf_writing import export_gguf
+
+                export_gguf(draft, draft / f"{target.name}-f16.gguf")
             draft.rename(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -54,21 +54,14 @@ def export(
     /,
     *,
     gguf: Annotated[
-        bool, Parameter(help="Refused, with the way to a GGUF file", negative=(), show_default=False)
+        bool, Parameter(help="Also write a GGUF file, for llama.cpp and Ollama", negative=(), show_default=False)
     ] = False,
 ) -> int:
     """Write a registered model as a `save_pretrained` folder: safetensors, its config, tokenizer and chat template."""
     quieten()
     from flows.library import export as export_model
 
-    if gguf:
-        from alignment.errors import InputError
-
-        raise InputError(
-            f"--gguf: each architecture has a conversion of its own, which Plumbline does not bring; export the folder "
-            f"without --gguf, then run llama.cpp's convert_hf_to_gguf.py {folder}"
-        )
-    made = export_model(model, folder)
+    made = export_model(model, folder, gguf=gguf)
     size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
     make_console().print(f"{made}: {model}, {size / 1e6:,.1f} MB", highlight=False, soft_wrap=True, markup=False)
     return 0

@@ -113,13 +113,15 @@ def test_an_exported_version_is_an_ordinary_folder(result: AlignResult, tmp_path
         made = plumbline.export("python", tmp_path / folder)
         assert made == tmp_path / folder
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in made.iterdir()}
+    with_gguf = plumbline.export("python", tmp_path / "gguf", gguf=True)
+    assert (with_gguf / "gguf-f16.gguf").read_bytes().startswith(b"GGUF")
     asked: dict[str, Any] = {"temperature": 0, "max_new_tokens": 8}
     assert plumbline.generate(str(made), ["the film"], **asked) == plumbline.generate("python", ["the film"], **asked)
     with pytest.raises(plumbline.InputError, match="not an empty folder; name a new one"):
         plumbline.export("python", made)
     with pytest.raises(ModelError, match="`plumbline models` lists them"):
         plumbline.export("gpt2", tmp_path / "other")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "gguf", "new"]
 
 
 def test_a_folder_is_asked_in_pieces(folder: Path) -> None:

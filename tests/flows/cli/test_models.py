@@ -88,7 +88,6 @@ def test_an_export_is_refused_before_anything_is_written(plumbline: Call, tmp_pa
     full = plumbline("export", "one", tmp_path / "full")
     assert (full.code, full.err.count("\n")) == (2, 1)
     assert "not an empty folder" in full.err
-    gguf = plumbline("export", "one", tmp_path / "new", "--gguf")
-    assert gguf.code == 2
-    assert "llama.cpp's convert_hf_to_gguf.py" in gguf.err
+    missing = plumbline("export", "nothing@champion", tmp_path / "new", "--gguf")
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
