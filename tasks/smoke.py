@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -75,7 +76,9 @@ def load_version(name: str, alias: str) -> Subject:
     local, _ = downloads.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(Asked(**row.model_dump(include=set(Asked.model_fields))) for row in rows)
     lineage = records.read_lineage(version.run_id)
-    held = {name: store().find(name, lineage[name].key) for name in ("reward", "scores") if name in lineage}
+    held: dict[str, Any] = {
+        name: store().find(name, lineage[name].key) for name in ("reward", "scores") if name in lineage
+    }
     return bare.model_copy(update={"config": local, "report": report, "prompts": prompts, **held})
 
 

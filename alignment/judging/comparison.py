@@ -85,11 +85,13 @@ def reward_result(
 
     Raises ScoreError where they are too few to be compared.
     """
-    sides = []
-    for side, found in zip((base, aligned), scores, strict=True):
-        rewards = np.array(found, dtype=np.float64)
-        sides.append(replace(side, rewards=rewards, scored=~np.isnan(rewards)))
-    both = Both(*sides, config, seed)
+    before, after = (np.array(found, dtype=np.float64) for found in scores)  # nan for None
+    both = Both(
+        replace(base, rewards=before, scored=~np.isnan(before)),
+        replace(aligned, rewards=after, scored=~np.isnan(after)),
+        config,
+        seed,
+    )
     if len(both.prompts) < 2:
         raise _too_few(name, both)
     figures = _of_both(both)
@@ -97,12 +99,12 @@ def reward_result(
         name=name,
         weight=weight,
         prompts=len(both.prompts),
-        base_mean=float(np.mean(sides[0].scores)),
-        aligned_mean=float(np.mean(sides[1].scores)),
+        base_mean=float(np.mean(both.base.scores)),
+        aligned_mean=float(np.mean(both.aligned.scores)),
         gain=figures["reward_gain"],
         gain_ci=figures["reward_gain_ci"],
-        unscored_base=sides[0].unscored,
-        unscored_aligned=sides[1].unscored,
+        unscored_base=both.base.unscored,
+        unscored_aligned=both.aligned.unscored,
     )
 
 

@@ -62,7 +62,7 @@ def summary(result: "AlignResult") -> dict[str, Any]:
         "model": result.model,
         "registered": result.registered,
         "pairs": result.pairs,
-        **{name: found[name] for name in ("base", "aligned", "delta", "winners_mean", "preferences")},
+        **{name: found[name] for name in ("base", "aligned", "delta", "winners_mean", "preferences", "parts", "gold")},
         "gates": [
             {"name": gate.name, "value": dumped["value"], "bound": gate.bound, "passed": gate.passed}
             for gate, dumped in zip(result.judgement.gates, judged["gates"], strict=True)

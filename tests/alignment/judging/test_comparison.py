@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignment.config import EvaluationConfig
-from alignment.judging.comparison import Metrics, compare, drift, measure
+from alignment.errors import ScoreError
+from alignment.judging.comparison import Metrics, compare, drift, measure, reward_result
 from alignment.judging.measured import Measured
 from alignment.judging.report import Drift, EvalReport
 
@@ -240,3 +241,64 @@ def test_no_samples_are_refused() -> None:
 def test_comparing_and_judging_import_neither_torch_nor_evaluate() -> None:
     code = "import sys, alignment.judging.comparison, alignment.judging.gates; sys.exit(bool({'torch', 'evaluate'} & set(sys.modules)))"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Samples without a reward
+
+
+def test_figures_of_rewards_are_of_the_samples_that_have_one(metrics: Metrics) -> None:
+    """Without the base's second sample of a: means 0 and 1 before, 3 and 1 after, so gains of 3 and 0."""
+    base = replace(BASE, scored=np.array([True, False, True, True]))
+    report = run(metrics, base=base)
+    assert (report.prompts, report.compared, report.unscored_base, report.unscored_aligned) == (2, 2, 1, 0)
+    assert report.base.reward_mean == pytest.approx((0 + 1 + 1) / 3)
+    assert report.delta.reward_gain == pytest.approx((3 + 0) / 2)
+    assert report.delta.win_rate == 0.75
+    everything = run(metrics)
+    for name in ("perplexity", "entropy", "length", "finished", "grammatical"):
+        assert report.base.get(name) == everything.base.get(name)
+
+
+def test_rewards_are_compared_on_prompts_that_have_one_on_both_sides(metrics: Metrics) -> None:
+    third = {"prompt_ids": ["a", "b", "c"], "completions": [[1]] * 3, "texts": [""] * 3, "judged": {}}
+    columns = {name: np.full(3, -1.0) for name in ("base_logprobs", "policy_logprobs")}
+    sides = [
+        replace(BASE, **third, **columns, finished=np.full(3, True), rewards=np.array(rewards), scored=np.array(scored))
+        for rewards, scored in (
+            ([1.0, 2.0, math.nan], [True, True, False]),
+            ([2.0, 4.0, 9.0], [True, True, True]),
+        )
+    ]
+    report = run(metrics, *sides)
+    assert (report.prompts, report.compared) == (3, 2)
+    assert report.delta.reward_gain == pytest.approx((1 + 2) / 2)
+    assert report.aligned.reward_mean == 5.0
+    with pytest.raises(
+        ScoreError, match=r"^reward: 1 of the held-out prompts have a score for a sample of both models"
+    ):
+        run(metrics, replace(sides[0], scored=np.array([True, False, False])), sides[1])
+
+
+def test_without_any_reward_its_figures_are_not_there(metrics: Metrics) -> None:
+    none = np.zeros(4, dtype=bool)
+    report = run(metrics, replace(BASE, scored=none), replace(ALIGNED, scored=none))
+    assert (report.compared, report.has_reward) == (0, False)
+    assert not [name for part in (report.base, report.delta) for name in part.names() if name.startswith("reward")]
+    assert report.delta.get("win_rate") is None
+    assert report.delta.kl_per_token == run(metrics).delta.kl_per_token
+
+
+def test_another_reward_of_the_same_samples_has_its_own_gain_and_interval(metrics: Metrics) -> None:
+    """By prompt: a from 0 to 4, b from 1 to 1; the base's sample without a score is left out."""
+    scores = ([0.0, None, 1.0, 1.0], [1.0, 4.0, 1.0, 4.0])
+    found = reward_result("second", BASE, ALIGNED, scores, config=CONFIG, seed=0)
+    assert (found.name, found.weight, found.prompts, found.unscored_base, found.unscored_aligned) == (
+        "second",
+        None,
+        2,
+        1,
+        0,
+    )
+    assert (found.base_mean, found.aligned_mean) == (pytest.approx(2 / 3), 2.5)
+    assert found.gain == pytest.approx((4 + 0) / 2)
+    assert found.gain_ci == (0.0, 4.0)

@@ -19,7 +19,7 @@ from alignment.rewards.function import arguments
 from alignment.rewards.protocol import Scoring
 from alignment.stages.job import Job
 
-PLAIN = [
+PLAIN: list[dict[str, Any]] = [
     {"prompt": "a", "text": "ab", "completion": "b", "ids": [5], "messages": [], "columns": {"solution": "b"}},
     {"prompt": "c", "text": "cde", "completion": "de", "ids": [6, 7], "messages": [], "columns": {"solution": "x"}},
     {"prompt": "f", "text": "f", "completion": "", "ids": [], "messages": [], "columns": {"solution": None}},
@@ -46,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def as_trl_calls(function: Callable[..., Any], inputs: list[dict[str, Any]], chats: bool) -> dict[str, Any]:
     """What TRL's own GRPOTrainer passes the function for these rows and completions."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator  # type: ignore[import-untyped]
     from trl import GRPOTrainer
 
     seen: dict[str, Any] = {}
