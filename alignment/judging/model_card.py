@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from alignment.config import AlignConfig, SamplingConfig
+from alignment.config import AlignConfig, RewardFields, SamplingConfig
 from alignment.judging.card import gates_table, result_table, samples_table, table
 from alignment.judging.formats import percent
 from alignment.judging.report import EvalReport, Judgement, SampleRow
-from alignment.kinds import REWARD_MODELS
+from alignment.rewards.parts import SUM, takes_model
 
 
 def model_card(
@@ -139,10 +139,28 @@ def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
 
 
 def _reward(config: AlignConfig) -> str:
-    if config.reward.kind not in REWARD_MODELS.names():
-        return config.reward.kind
-    model = "trained here from the data's labels" if config.reward.model == "train" else config.reward.model
-    return f"{config.reward.kind}, {model}"
+    if config.reward.kind == SUM:
+        parts = (
+            f"{part.weight:g} × {part.name} ({_in_words(part, config)}{', over its SD' if part.normalise else ''})"
+            for part in config.reward.parts
+        )
+        return f"sum of {'; '.join(parts)}"
+    return _in_words(config.reward, config)
+
+
+def _in_words(fields: RewardFields, config: AlignConfig) -> str:
+    """One reward: its kind, and what it scores by."""
+    if fields.kind == "function":
+        return f"function, {fields.function}"
+    if fields.kind == "judge":
+        return f"judge, {fields.judge.model}"
+    if not takes_model(fields):
+        return fields.kind
+    if fields.model != "train":
+        return f"{fields.kind}, {fields.model}"
+    source = "given pairs" if config.reward.trained_on == "pairs" else "the data's labels"
+    start = f", starting at {config.reward.start}" if config.reward.start else ""
+    return f"{fields.kind}, trained here from {source}{start}"
 
 
 def _is_plain(config: SamplingConfig) -> bool:

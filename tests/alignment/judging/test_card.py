@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, build_config
 from alignment.judging.card import (
     gates_list,
     gates_table,
@@ -17,7 +17,7 @@ from alignment.judging.card import (
     samples_table,
 )
 from alignment.judging.model_card import model_card
-from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
+from alignment.judging.report import EvalReport, GateResult, Judgement, RewardResult, SampleRow
 from tests.reports import make_report
 
 GATES = (
@@ -180,3 +180,41 @@ def test_a_list_says_what_the_table_says_where_there_is_no_room_for_one() -> Non
     assert all(gate.why in line for line, gate in zip(gates, JUDGEMENT.gates, strict=True) if not gate.passed)
     assert SAMPLE.prompt in samples_list([SAMPLE], 1)
     assert samples_list([SAMPLE], 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("reward", "told"),
+    [
+        ({}, "classifier, trained here from the data's labels"),
+        ({"start": "some/backbone"}, "classifier, trained here from the data's labels, starting at some/backbone"),
+        ({"kind": "function", "function": "my_rules.py:brief"}, "function, my_rules.py:brief"),
+        ({"kind": "judge", "judge": {"url": "http://127.0.0.1/v1", "model": "grader"}}, "judge, grader"),
+        (
+            {
+                "kind": "sum",
+                "parts": [
+                    {"name": "kind", "model": "some/model", "normalise": True, "weight": 2},
+                    {"name": "brief", "kind": "function", "function": "my_rules.py"},
+                ],
+            },
+            "sum of 2 × kind (classifier, some/model, over its SD); 1 × brief (function, my_rules.py)",
+        ),
+    ],
+)
+def test_the_card_says_what_the_reward_is(reward: dict[str, Any], told: str) -> None:
+    card = model_card(build_config({"reward": reward}), make_report(), JUDGEMENT, [SAMPLE], {})
+    assert f"| Reward | {told} |" in card
+
+
+def test_several_rewards_stand_in_the_table_with_what_they_left_out() -> None:
+    def result(name: str, **fields: Any) -> RewardResult:
+        figures = {"prompts": 9, "base_mean": 0.5, "aligned_mean": 1.5, "gain": 1.0, "gain_ci": (0.75, 1.25)}
+        return RewardResult(name=name, **(figures | fields))
+
+    found = make_report(
+        parts=(result("brief", weight=0.5),), gold=(result("second", unscored_base=3),), unscored_base=2
+    )
+    rows = {row[0]: row[1:] for row in result_rows(found)}
+    assert rows["part brief, weight 0.5"] == ("+0.50", "+1.50", "+1.00 (+0.75 to +1.25)")
+    assert rows["gold second, 3 samples without a score"] == ("+0.50", "+1.50", "+1.00 (+0.75 to +1.25)")
+    assert rows["samples without a reward"] == ("2", "0", "–")
