@@ -10,7 +10,9 @@ from alignment.judging.card import gates_table, in_markdown, result_table, sampl
 from alignment.judging.model_card import model_card
 from alignment.judging.report import Judgement
 from alignment.rows import ACCEPTED, ADAPTER, EVALUATED, HISTORY, MODEL, PROMPTS
+from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import Refs
+from alignment.stages.store import digest
 from tasks.evaluation import read_report, read_samples
 from tasks.registry import models, records, runs
 from tasks.registry.registration import Registration, refuse, register
@@ -59,7 +61,7 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     The same aligned model is registered once: of a later run's judgement, the version learns where it is a refusal.
     Returns the version that the model is; None where it is none.
     """
-    key = refs["policy"].digest
+    key = policy_key(config, refs)
     name = config.registry.model_name
     samples = read_samples(refs["report"].path)
     card = model_card(config, read_report(refs["report"]), judgement, samples, _lineage(refs), refs["policy"].counts)
@@ -85,6 +87,18 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     )
     runs.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
     return made
+
+
+def policy_key(config: AlignConfig, refs: Refs) -> str:
+    """What a model is known by: the policy's content, and how it is served where that decided nothing of the content.
+
+    Sampled pairs hang on the settings of the sampling and on the chat template; given pairs do not.
+    """
+    policy: str = refs["policy"].digest
+    if pairs_are_sampled(config):
+        return policy
+    sampling = config.sampling.model_dump(include={"temperature", "top_k", "top_p", "cache", "new_tokens_max"})
+    return digest({"policy": policy, "sampling": sampling, "prompts": refs["prompts"].digest})
 
 
 @task(name="show result")

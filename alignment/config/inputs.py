@@ -9,6 +9,13 @@ from alignment.config.group import G, Group, at_most, multiple, open_to
 from alignment.config.judge import JudgeConfig
 from alignment.kinds import PROMPTS, REWARDS
 
+TEMPLATE_ARGUMENTS = {
+    *("conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize"),
+    *("sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs"),
+}
+"""What `apply_chat_template` takes itself, and passes to no template."""
+
 MODEL_SOURCE = "a hub name, a local folder, `models:/name@alias`, or `train` to train one here from `data`"
 
 
@@ -219,6 +226,8 @@ class PromptsConfig(Group):
     @classmethod
     def _as_json(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A YAML file's values are texts: one that is JSON, such as `false` or `3`, is what it says there."""
+        if taken := sorted(values.keys() & TEMPLATE_ARGUMENTS):
+            raise ValueError(f"prompts.chat_template_kwargs: {', '.join(taken)} cannot be set here; leave it out")
         return {name: _json_or_text(value) if isinstance(value, str) else value for name, value in values.items()}
 
     @model_validator(mode="after")

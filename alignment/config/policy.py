@@ -36,7 +36,7 @@ class SamplingConfig(Group):
         le=1,
         description="Keep the smallest set of tokens with this probability; 1 keeps all, as an unbiased KL needs",
     )
-    stop: tuple[str, ...] = Field(
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Texts that end a completion, which is cut before the first token that one of them begins in"
     )
     batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")

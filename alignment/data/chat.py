@@ -112,10 +112,13 @@ class Chat:
         return [int(token) for token in found]
 
     def turn_end(self) -> int | None:
-        """The special token with which the template ends an answer; None where it ends one with none."""
-        asked, answer = [{"role": "user", "content": "a"}], {"role": "assistant", "content": "a"}
-        prompt = self.encode(asked)
-        whole = self.encode([*asked, answer], add_generation_prompt=False)
+        """The special token with which the template ends an answer; None where it ends one with none, or will not tell."""
+        asked = self.with_system([{"role": "user", "content": "a"}])
+        try:
+            prompt = self.encode(asked)
+            whole = self.encode([*asked, {"role": "assistant", "content": "a"}], add_generation_prompt=False)
+        except DataError:  # it asks for more than that, such as a system message
+            return None
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         return next((token for token in whole[len(prompt) :] if token in special), None)
 

@@ -192,7 +192,7 @@ def _require_order(prompt: Sequence[Message], sides: Sequence[Sequence[Message]]
 
 def _require_asked(prompt: str, shared: Sequence[Message]) -> None:
     """Raise FaultyRowError unless a prompt that is given as a text beside conversations stands in them."""
-    if not any(message["role"] != "assistant" and message["content"].strip() == prompt.strip() for message in shared):
+    if not any(message["role"] != "assistant" and message.get("content", "").strip() == prompt.strip() for message in shared):
         raise FaultyRowError("prompts_differ", f"the prompt {_shown(prompt)} is no message of both conversations")
 
 

@@ -48,7 +48,7 @@ def load_texts(config: DataConfig, seed: int, cache: Path, wanted: Wanted | None
     counts = Counter(dict.fromkeys(COUNTED, 0))
     rows: list[Text] = []
     for each, most in zip(found, shares, strict=True):
-        rows += _select(each, config, classes, most, counts, draws)
+        rows += _select(each, config, classes, most, counts, draws, nested=wanted.nested)
     if not rows:
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         raise DataError(f"data.path {_named(config)}: no usable text ({told or 'it has no rows'})")
@@ -77,19 +77,29 @@ def _of_grammar(config: DataConfig, seed: int, wanted: Wanted) -> Texts:
 
 
 def _select(
-    columns: Columns, config: DataConfig, classes: Classes, most: int, counts: Counter[str], draws: "Generator"
+    columns: Columns,
+    config: DataConfig,
+    classes: Classes,
+    most: int,
+    counts: Counter[str],
+    draws: "Generator",
+    *,
+    nested: bool,
 ) -> list[Text]:
-    """At most `most` usable rows in random order; `counts` gains what became of every one."""
+    """At most `most` usable rows in random order; `counts` gains what became of every one.
+
+    A `nested` text is JSON, null where there is none: what is wrong with it is for who reads it to say.
+    """
     total = len(columns.texts)
     counts["read"] += total
     rows: list[Text] = []
     for index in draws.permutation(total).tolist():
-        text = columns.texts[index]
-        if text is None or not text.strip():
+        text = columns.texts[index] or ("null" if nested else "")
+        if not text.strip():
             counts["blank"] += 1
-        elif len(text) < config.min_chars:
+        elif len(text) < config.min_chars and not nested:
             counts["too_short"] += 1
-        elif len(text) > config.max_chars:
+        elif len(text) > config.max_chars and not nested:
             counts["too_long"] += 1
         elif (label := classes.of(columns.labels[index])) is None:
             counts["no_label"] += 1

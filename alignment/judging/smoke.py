@@ -28,11 +28,16 @@ class Asked(Record):
 
 
 class Written(Record):
-    """Texts, prompts included, `SAMPLES` per prompt, and the completions alone; `prompts` has each text's."""
+    """Texts, prompts included, `SAMPLES` per prompt, and the completions alone; `prompts` has each text's.
+
+    `ids` are the completions' token ids, and `finished` says which of them came to an end.
+    """
 
     prompts: tuple[Asked, ...]
     texts: tuple[str, ...]
     completions: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...] = ()
+    finished: tuple[bool, ...] = ()
 
     @property
     def empty(self) -> int:
@@ -59,7 +64,7 @@ def write(
     Raises ModelError where the model cannot be loaded, or a prompt fills its context.
     """
     from alignment.models import load_base, require_context
-    from alignment.sampling.engine import request
+    from alignment.sampling.engine import completion_text, request
 
     loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
@@ -80,10 +85,17 @@ def write(
     )
     finished = [completion.finished for completion in drawn]
     whole = [[*ids[i // SAMPLES], *completion.ids] for i, completion in enumerate(drawn)]
+    asked = tuple(prompt for prompt in prompts for _ in range(SAMPLES))
+    texts = tuple(loaded.decode(whole, finished))
     return Written(
-        prompts=tuple(prompt for prompt in prompts for _ in range(SAMPLES)),
-        texts=tuple(loaded.decode(whole, finished)),
-        completions=tuple(loaded.decode([completion.ids for completion in drawn], finished)),
+        prompts=asked,
+        texts=texts,
+        completions=tuple(
+            completion_text(loaded, prompt.prompt, text, completion)
+            for prompt, text, completion in zip(asked, texts, drawn, strict=True)
+        ),
+        ids=tuple(tuple(completion.ids) for completion in drawn),
+        finished=tuple(finished),
     )
 
 
@@ -103,10 +115,14 @@ def score(
             "prompt": asked.prompt,
             "text": text,
             "completion": completion,
+            "ids": list(ids),
+            "finished": finished,
             "messages": json.loads(asked.messages or "[]"),
             "columns": json.loads(asked.columns or "{}"),
         }
-        for asked, text, completion in zip(written.prompts, written.texts, written.completions, strict=True)
+        for asked, text, completion, ids, finished in zip(
+            written.prompts, written.texts, written.completions, written.ids, written.finished, strict=True
+        )
     ]
     return checked(REWARDS.get(config.reward.kind)(config), samples, Scoring(folder, kept, scales=scales)).values
 

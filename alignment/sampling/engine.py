@@ -54,6 +54,13 @@ def request(
     return Request(prompt, draws.random(room, dtype=np.float64).tolist())
 
 
+def completion_text(loaded: "Loaded", prompt: str, text: str, completion: Completion) -> str:
+    """The text of a completion alone: what follows the prompt, or where that is no part of the whole, its tokens'."""
+    if text.startswith(prompt):
+        return text.removeprefix(prompt)
+    return loaded.decode([completion.ids], [completion.finished])[0]
+
+
 class Engine(Protocol):
     """A way to draw samples; `sampling.engine` names it."""
 

@@ -9,7 +9,6 @@ from alignment.stages.job import Counts, Job
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
-    from alignment.sampling.engine import Completion
 
 
 def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, purpose: str) -> list[Sample]:
@@ -20,7 +19,7 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
     nats, under the model as it was loaded. Raises ModelError where the model cannot see so many tokens at once.
     """
     from alignment.models import require_context
-    from alignment.sampling.engine import request
+    from alignment.sampling.engine import completion_text, request
 
     config = job.config.sampling
     require_context(loaded, config.total_tokens, "sampling.total_tokens")
@@ -60,13 +59,6 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
         }
         for (row, index), completion, text in zip(wanted, drawn, decoded, strict=True)
     ]
-
-
-def completion_text(loaded: "Loaded", prompt: str, text: str, completion: "Completion") -> str:
-    """The text of a completion alone: what follows the prompt, or where that is no part of the whole, its tokens'."""
-    if text.startswith(prompt):
-        return text.removeprefix(prompt)
-    return loaded.decode([completion.ids], [completion.finished])[0]
 
 
 def count_finished(rows: Iterable[Sample]) -> Counts:

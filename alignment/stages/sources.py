@@ -10,6 +10,7 @@ from alignment.config import AlignConfig, DataConfig, Group, RewardFields
 from alignment.data import reading
 from alignment.data.chat import read_template
 from alignment.data.prompts import ids
+from alignment.data.prompts.whole import longest_prompt
 from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
@@ -39,15 +40,16 @@ FOLDERS = ("checkpoint-", "runs", "logs", "onnx", "original", "__pycache__")
 
 
 def fields_of(group: Group, *chosen: str, without: Collection[str] = ()) -> dict[str, Any]:
-    """A group's fields; of the groups that kinds brought, those of the `chosen` kinds alone.
+    """A group's fields; of the groups within it, which are a kind's each, those of the `chosen` kinds alone.
 
     A field of theirs that is a `Path` counts by the file's content.
     """
     found = group.model_dump(exclude=set(without))
+    kinds = {name for name in found if isinstance(getattr(group, name), Group)}
     return {
-        name: _by_content(value) if isinstance(value, dict) else value
+        name: _by_content(value) if name in kinds else value
         for name, value in found.items()
-        if not isinstance(value, dict) or name in chosen
+        if name not in kinds or name in chosen
     }
 
 
@@ -93,7 +95,7 @@ def reward_source(config: AlignConfig) -> dict[str, Any]:
         ]
         return {"kind": kind, "parts": parts}
     if REWARDS.origin(kind).package:  # it may read whatever it is given
-        return {"reward": fields_of(config.reward, kind), "seed": config.seed}
+        return {"reward": fields_of(config.reward, kind, "judge"), "seed": config.seed}
     if kind == "judge":
         return {"kind": kind, "judge": judge_source(config.reward.judge, read_rubric(config.reward.judge))}
     if kind == "function":
@@ -164,9 +166,8 @@ def prompts_source(config: AlignConfig) -> Any:
     excluded = digest(sorted(ids.read_ids(config.prompts.exclude))) if config.prompts.exclude else ""
     template = digest(read_template(config.prompts.chat_template)) if config.prompts.chat_template else ""
     held_out = _rows_of(config.prompts.eval_path, config) if config.prompts.eval_path else {}
-    room = {"total_tokens": config.sampling.total_tokens, "new_tokens_max": config.sampling.new_tokens_max}
     return {
-        "prompts": settings | room,
+        "prompts": settings | {"longest": longest_prompt(config)},
         "excluded": excluded,
         "template": template,
         "held_out": held_out,

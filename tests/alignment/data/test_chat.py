@@ -140,3 +140,13 @@ def test_a_list_of_messages_that_was_written_as_a_string_is_known(text: str) -> 
 @pytest.mark.parametrize("text", ["Hi", "[1, 2]", "What is [{'a': 1}] in Python?", '{"a": 1}'])
 def test_a_plain_prompt_is_not_taken_for_one(text: str) -> None:
     assert not looks_like_chat(text)
+
+
+def test_a_template_that_asks_for_more_than_a_users_turn_tells_no_end(tmp_path: Path) -> None:
+    """The question is only for a warning: a template that wants a system message must not stop the run."""
+    names = chats.tokenizer("chatml")
+    names.chat_template = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}" + TEMPLATES["chatml"]
+    )
+    assert Chat(names, PromptsConfig()).turn_end() is None
+    assert Chat(names, PromptsConfig(system="S")).turn_end() == names.convert_tokens_to_ids("<|im_end|>")

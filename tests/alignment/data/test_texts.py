@@ -10,6 +10,7 @@ import pytest
 from alignment.config import DataConfig
 from alignment.data import grammar
 from alignment.data.texts import load_texts
+from alignment.data.wanted import Wanted
 from alignment.errors import DataError
 from alignment.rows import Text
 
@@ -230,3 +231,13 @@ def test_neither_names_nor_places_of_files_decide_the_order(tmp_path):
         rows, _, _ = load_texts(DataConfig(path=str(folder), label_column=""), 0, tmp_path)
         orders.append([row["text"] for row in rows])
     assert orders[0] == orders[1]
+
+
+def test_what_is_no_text_is_left_to_who_reads_chats_and_pairs(tmp_path):
+    """Null, empty and long values alike: their fault is named there, so `plumbline check` and a run agree."""
+    (tmp_path / "a.jsonl").write_text('{"chat": null}\n{"chat": ""}\n{"chat": []}\n{"chat": "x"}\n')
+    path = str(tmp_path / "a.jsonl")
+    config = DataConfig(path=path, max_chars=1)
+    rows, counts, _ = load_texts(config, 0, tmp_path, Wanted(path, text="chat", nested=True))
+    assert sorted(row["text"] for row in rows) == ['""', '"x"', "[]", "null"]
+    assert counts["kept"] == counts["read"] == 4

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from alignment import kinds
 from alignment.config import AlignConfig, SamplingConfig
 from alignment.errors import ModelError
-from alignment.judging.smoke import SAMPLES, Asked, Written, judge_smoke, write
+from alignment.judging.smoke import SAMPLES, Asked, Written, judge_smoke, score, write
+from alignment.rewards.protocol import Scores
 from tests.registered import report
 
 WRITTEN = Written(prompts=(), texts=("a film",) * 4 * SAMPLES, completions=(" film",) * 4 * SAMPLES)
@@ -76,6 +78,29 @@ def test_a_recorded_prompt_is_continued_by_its_token_ids(folder: Path, tiny_toke
     ids = tuple(tiny_tokenizer("a fine film")["input_ids"])
     by_ids = write(folder, (Asked(prompt="for people", prompt_ids=ids),), AlignConfig())
     assert by_ids.texts == write(folder, (Asked(prompt="a fine film"),), AlignConfig()).texts
+
+
+def test_a_reward_is_given_what_the_stages_give_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ids and ends too: a function may count tokens, and a judge may read the completion alone."""
+    seen: list[Any] = []
+
+    class Looks:
+        def __init__(self, _: AlignConfig) -> None: ...
+
+        def score(self, samples: Any, _: Any) -> Scores:
+            seen.extend(samples)
+            return Scores([0.0] * len(samples))
+
+    monkeypatch.setattr(kinds.REWARDS, "get", lambda _: Looks)
+    written = write(folder, (Asked(prompt="a fine film", columns='{"answer": 4}'),), AlignConfig())
+    score(tmp_path, written, AlignConfig(), tmp_path)
+    sample = seen[0]
+    assert sample["text"] == sample["prompt"] + sample["completion"]
+    assert sample["columns"] == {"answer": 4}
+    assert len(sample["ids"]) > 0
+    assert isinstance(sample["finished"], bool)
 
 
 def test_texts_without_a_score_are_left_out_of_the_mean() -> None:

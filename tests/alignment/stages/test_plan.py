@@ -202,7 +202,8 @@ def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
 APPLY: dict[str, dict[str, Any]] = {
     "reward.judge.pair_rubric": {"pairs": {"source": "judged"}, "reward": {"judge": {"model": "m"}}},
     "reward.judge": {"reward": {"kind": "judge", "judge": {"model": "m"}}},
-    "reward.function": {"reward": {"kind": "function", "function": "installed"}},
+    "reward.function": {"reward": {"kind": "function", "function": __file__}},
+    "data.split": {"data": {"path": "some/reviews"}},
     "reward.parts": {"reward": {"kind": "sum", "parts": [{"name": "a"}, {"name": "b"}]}},
     "dpo.adapter_": {"dpo": {"adapter": "lora"}},
 }
@@ -216,8 +217,8 @@ OTHER: dict[str, Any] = {
     "prompts.eval_path": "grammar",
     "prompts.exclude": __file__,
     "sampling.stop": ("END",),
-    "reward.judge.rubric": __file__,
-    "reward.judge.pair_rubric": __file__,
+    "reward.kind": "none",
+    "reward.function": f"{__file__}:another",
     "reward.judge.pattern": "(x)",
     "reward.judge.extra": {"top_p": 1},
     "reward.parts": (RewardPart(name="a", weight=2.0),),
@@ -253,16 +254,19 @@ def kinds_of(name: str) -> Kinds[Any] | None:
 @pytest.mark.parametrize(
     "name", [name for name in flatten(AlignConfig()) if not name.startswith(("gates.", "registry."))]
 )
-def test_every_field_moves_a_key_unless_it_is_known_not_to(name):
+def test_every_field_moves_a_key_unless_it_is_known_not_to(name, tmp_path):
     """A new field that no key sees would give old results for new settings."""
+    (tmp_path / "rubric.txt").write_text("{first} {second}" if "pair" in name else "{completion}")
     config = build_config(next((values for start, values in APPLY.items() if name.startswith(start)), {}))
     value = flatten(config)[name]
-    if kinds := kinds_of(name):
+    if name.endswith("rubric"):
+        other = str(tmp_path / "rubric.txt")
+    elif name in OTHER:
+        other = OTHER[name]
+    elif kinds := kinds_of(name):
         other = next((kind for kind in kinds.names() if kind != value), value)
         if other == value:  # the only one of its kind
             return
-    elif name in OTHER:
-        other = OTHER[name]
     else:
         other = not value if isinstance(value, bool) else f"{value}!" if isinstance(value, str) else value + 1
     assert bool(moved(config, with_field(config, name, other))) == (name not in UNSEEN)

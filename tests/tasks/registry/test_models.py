@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alignment.config import build_config, merge
 from alignment.errors import ModelError
 from alignment.stages.store import StageRef
 from tasks import publishing
@@ -75,6 +76,22 @@ def test_an_adapter_is_kept_on_the_run_of_its_model(
     publishing.log_model.fn(CONFIG, {"report": ref, "policy": ref}, JUDGEMENT, run_id)
     kept = connection.client().list_artifacts(run_id, "adapter")
     assert [item.path for item in kept] == ["adapter/adapter_config.json"]
+
+
+def test_of_given_pairs_the_settings_of_serving_tell_models_apart(tmp_path: Path) -> None:
+    """Sampled pairs hang on them already, so there the policy's content says it all."""
+    ref = StageRef(stage="policy", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
+    refs = {"policy": ref, "prompts": ref}
+    given = {
+        "prompts": {"source": "pairs"},
+        "pairs": {"source": "given"},
+        "base": {"model": "b"},
+        "reward": {"model": "r"},
+    }
+    cold = merge(given, {"sampling": {"temperature": 0.3}})
+    keys = [publishing.policy_key(build_config(values), refs) for values in ({}, given, cold)]
+    assert keys[0] == "d"
+    assert len({*keys}) == 3
 
 
 def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) -> None:
