@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Annotated, Any, Generic, TypeVar
@@ -12,10 +13,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.config import AlignConfig, Group, build_config
 from alignment.errors import ConfigError
+from alignment.kinds import PAIRS, REWARDS
 from alignment.rewards.function_file import function_file
+from alignment.rewards.judge_client import is_local
 from tasks.home import prepare_environment
 
 R = TypeVar("R")
+
+JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
 
 _CALLED_HERE: ContextVar[bool] = ContextVar("called_here", default=False)
 """Whether this process called the flow, from the command line or Python, and not a worker for a form or a request."""
@@ -76,8 +81,8 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
     A configuration in the first place is taken for its fields.
 
     Defaults are literal, as the form needs; the docstring gets a line for each field, which the form shows. Groups that
-    contradict each other raise ConfigError when it is called: a form checks each by itself. So does a file of code,
-    unless this process called the flow.
+    contradict each other raise ConfigError when it is called: a form checks each by itself. So does a file of code, and
+    a judge that the worker's environment does not allow to have a key, unless this process called the flow.
     """
     config, *others = inspect.signature(body).parameters.values()
     if config.annotation is not AlignConfig:
@@ -92,6 +97,7 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
         made = build_config(fields, source="parameters")
         if not _CALLED_HERE.get():
             require_no_code(made)
+            require_allowed_endpoints(made)
         return body(made, **given.arguments)
 
     signature = inspect.Signature(
@@ -119,6 +125,27 @@ def require_no_code(config: AlignConfig) -> None:
             "and from no form or request; install the function as an entry point of the group "
             "plumbline.reward_functions, and give its name"
         )
+
+
+def require_allowed_endpoints(config: AlignConfig) -> None:
+    """Raise ConfigError where a key would be sent to an endpoint that the environment does not allow.
+
+    Allowed are the base URLs in PLUMBLINE_JUDGE_URLS, or without that variable this machine's own addresses: whoever
+    can fill in a form could have the worker's key sent anywhere else. Without a key any endpoint may be asked.
+    """
+    allowed = [url.strip().rstrip("/") for url in os.environ.get(JUDGE_URLS, "").split(",") if url.strip()]
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    asked = [each.judge for each in scoring if each.kind == "judge" or REWARDS.origin(each.kind).package]
+    if config.pairs.source == "judged" or PAIRS.origin(config.pairs.source).package:
+        asked.append(config.reward.judge)
+    for judge in asked:
+        permitted = judge.url in allowed if allowed else is_local(judge.url)
+        if os.environ.get(judge.api_key_env) and not permitted:
+            raise ConfigError(
+                f"reward.judge.url = {judge.url}: the worker does not send the key in {judge.api_key_env} there for a "
+                f"form or a request; add the address to {JUDGE_URLS} in the worker's environment, or start the run "
+                "from the command line"
+            )
 
 
 def _bounded(info: Any) -> Any:

@@ -6,6 +6,7 @@ filter or for its length, is returned.
 """
 
 import asyncio
+import ipaddress
 import json
 import os
 import random
@@ -169,7 +170,10 @@ _API_KEY_ENV = "reward.judge.api_key_env"
 def is_local(url: str) -> bool:
     """Whether an address is this machine's own, which no proxy can reach."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _message(error: Any) -> str:

@@ -25,8 +25,8 @@ NUMBER = re.compile(
 )
 """The number behind `Score:` or `Score =`, also in **Score:** 7, Score (1 to 10): 7/10, "score": 7 and \\boxed{7}.
 
-Neither 7,5 nor a range as in 7-8 and 7 – 8 out of 10; what follows on a line of its own, or has a noun behind its number
-as in "8 – 2 issues", is no end of a range.
+Neither 7,5 nor a range as in 7-8 and 7 – 8 out of 10; what stands on the next line, or has a noun behind its number as
+in "8 – 2 issues", is no end of a range.
 """
 PREFERRED = re.compile(r"(?i)\bpreferred\b[^:\n]*:[\s*_`\"\[(<]*(A|B|tie)\b")
 THOUGHT = "</think>"  # behind it stands the answer of a model that shows its reasoning

@@ -245,3 +245,64 @@ def test_a_file_of_code_is_taken_from_the_process_that_calls_the_flow_and_from_n
 def test_nor_from_a_flow_that_a_form_started() -> None:
     with pytest.raises(ConfigError, match="a file of code is taken from the command line"):
         run_flow(_outer, parameters={})
+
+
+# A judge's key
+
+
+ELSEWHERE = "https://elsewhere.example/v1"
+JUDGE = {"url": f"{ELSEWHERE}/", "model": "grader", "api_key_env": "VENDOR_API_KEY"}
+ASKING: dict[str, dict[str, Any]] = {
+    "the reward": {"reward": {"kind": "judge", "judge": JUDGE}},
+    "pairs": {"reward": {"judge": JUDGE}, "pairs": {"source": "judged"}},
+    "a part": {"reward": {"kind": "sum", "parts": [{"name": "a", "kind": "judge", "judge": JUDGE}]}},
+    "a gold judge": {"evaluation": {"gold": [{"name": "a", "kind": "judge", "judge": JUDGE}]}},
+}
+
+
+@config_flow("asks")
+def _asks(config: AlignConfig) -> str:
+    """It came through."""
+    return "asked"
+
+
+def _as_a_worker(config: AlignConfig) -> Any:
+    groups = {name: getattr(config, name) for name in AlignConfig.model_fields}
+    return run_flow(_asks, parameters=_asks.validate_parameters(groups))
+
+
+@pytest.fixture
+def _with_a_key(at_home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_API_KEY", "sk-this-is-a-secret")
+    monkeypatch.delenv("PLUMBLINE_JUDGE_URLS", raising=False)
+
+
+@pytest.mark.usefixtures("_with_a_key")
+@pytest.mark.parametrize("values", ASKING.values(), ids=ASKING)
+def test_a_form_has_a_key_sent_to_an_endpoint_that_the_worker_s_environment_allows_and_to_no_other(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(values)
+    assert _asks(config) == "asked"  # whoever calls it has the key anyway
+    with pytest.raises(ConfigError) as raised:
+        _as_a_worker(config)
+    assert str(raised.value) == (
+        f"reward.judge.url = {ELSEWHERE}: the worker does not send the key in VENDOR_API_KEY there for a form or a "
+        "request; add the address to PLUMBLINE_JUDGE_URLS in the worker's environment, or start the run from the "
+        "command line"
+    )
+    monkeypatch.setenv("PLUMBLINE_JUDGE_URLS", "https://other.example/v1")
+    with pytest.raises(ConfigError, match="add the address"):
+        _as_a_worker(config)
+    monkeypatch.setenv("PLUMBLINE_JUDGE_URLS", f"https://other.example/v1, {ELSEWHERE}/")
+    assert _as_a_worker(config) == "asked"
+
+
+@pytest.mark.usefixtures("_with_a_key")
+def test_a_form_may_name_any_endpoint_that_no_key_is_sent_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = {"reward": {"kind": "judge", "judge": JUDGE | {"url": "http://127.0.0.1:8000/v1"}}}
+    assert _as_a_worker(build_config(local)) == "asked"
+    unused = {"reward": {"kind": "classifier", "judge": JUDGE}}
+    assert _as_a_worker(build_config(unused)) == "asked"
+    monkeypatch.delenv("VENDOR_API_KEY")
+    assert _as_a_worker(build_config(ASKING["the reward"])) == "asked"

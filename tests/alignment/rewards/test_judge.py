@@ -356,7 +356,7 @@ def test_calls_that_fail_count(endpoint: Endpoint, tmp_path: Path) -> None:
 
 
 def test_with_a_budget_of_calls_a_stage_is_not_tried_again_by_itself(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A stage that is tried again begins its count anew, so an endpoint that fails ends a run with a budget of calls."""
+    """Another try would begin its count anew, without the calls that failed."""
     endpoint.fault = always(SERVER_ERROR)
     with pytest.raises(EndpointError, match="2 times") as raised:
         judged(endpoint, tmp_path, TEXTS[:1], max_calls=5, retries=1)

@@ -106,6 +106,8 @@ def test_this_machine_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch
         ("http://[::1]:8000/v1", True),
         ("https://api.example.com/v1", False),
         ("http://10.0.0.7:8000/v1", False),
+        ("http://127.0.0.1.example.com/v1", False),
+        ("http://127.example.com/v1", False),
     ],
 )
 def test_an_address_of_this_machine_is_known_by_its_host(url: str, local: bool) -> None:
