@@ -46,6 +46,12 @@ class GatesConfig(Group):
     min_win_rate: float = Field(
         0.55, ge=0, le=1, description="Prompts on which the aligned model scores higher, at least"
     )
+    max_unscored_rise: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Fraction of the aligned model's samples without a score, less the base's, at most",
+    )
     min_preference_accuracy: float = Field(
         0.5,
         ge=0,

@@ -61,6 +61,15 @@ def _win_rate(report: EvalReport, config: GatesConfig) -> Reading | str:
     return report.delta.win_rate, config.min_win_rate, None, "too few prompts got a better text"
 
 
+@gate("unscored_rise", "rise of the fraction of samples without a score")
+def _unscored_rise(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if not report.has_reward or not (report.unscored_base or report.unscored_aligned):
+        return None
+    rise = (report.unscored_aligned - report.unscored_base) / (report.prompts * report.samples_per_prompt)
+    why = "texts without a score are left out of the gain, and a bad text may be one that cannot be scored"
+    return rise, None, config.max_unscored_rise, why
+
+
 @gate("preference_accuracy", "lower bound of the accuracy on held-out pairs", strict=True)
 def _preference_accuracy(report: EvalReport, config: GatesConfig) -> Reading | None:
     if report.preferences is None:
@@ -204,7 +213,15 @@ def _approval(report: EvalReport) -> str:
             f"{100 * report.preferences.accuracy:.1f}% of {report.preferences.pairs:,} held-out pairs ranked as they "
             f"were given ({level} {low:.1f} to {high:.1f})"
         )
-    unjudged = "" if report.has_reward else " No reward is configured: reward gain, win rate and SD were not judged."
+    left_out = ""
+    if report.has_reward and (report.unscored_base or report.unscored_aligned):
+        left_out = (
+            f" Without a score, and so left out: {report.unscored_base:,} of the base's samples, "
+            f"{report.unscored_aligned:,} of its own."
+        )
+    unjudged = (
+        left_out if report.has_reward else " No reward is configured: reward gain, win rate and SD were not judged."
+    )
     return (
         f"May be registered: {', '.join(better)}, and the text stays as fluent as the base "
         f"(perplexity ratio {delta.perplexity_ratio:.2f}, KL {delta.kl_per_token:.2f} nats per token).{unjudged}"

@@ -317,3 +317,22 @@ class TestRegistry:
 def test_the_bound_as_people_write_it(low: float | None, high: float | None, strict: bool, bound: str) -> None:
     result = GateResult(name="x", value=1.0, low=low, high=high, passed=True, why="", strict=strict)
     assert result.bound == bound
+
+
+class TestSamplesWithoutAScore:
+    """They are left out of the gain, so a model whose bad texts cannot be scored must not win by that."""
+
+    @pytest.mark.parametrize(
+        ("base", "aligned", "passed"), [(0, 25, True), (0, 26, False), (30, 55, True), (60, 0, True)]
+    )
+    def test_more_of_them_than_the_base_has_are_refused(self, base: int, aligned: int, passed: bool) -> None:
+        """Of 250 x 2 samples 25 are 5 points."""
+        found = report().model_copy(
+            update={"prompts": 250, "samples_per_prompt": 2, "unscored_base": base, "unscored_aligned": aligned}
+        )
+        judged = judge(found, CONFIG)
+        assert failed(judged) == ([] if passed else ["unscored_rise"])
+        assert ("Without a score, and so left out" in judged.sentence) == passed
+
+    def test_where_all_are_scored_there_is_no_such_gate(self) -> None:
+        assert "unscored_rise" not in [gate.name for gate in judge(report(), CONFIG).gates]
