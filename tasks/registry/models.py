@@ -57,7 +57,7 @@ def log_model(
             "signature": signature(model.generation_config),
         }
         log_transformers(
-            {"model": model, "tokenizer": serving.for_chats(tokenizer) if messages else tokenizer},
+            {"model": model, "tokenizer": serving.for_chats(tokenizer, messages) if messages else tokenizer},
             model_id=logged.model_id,
             run_id=run_id,
             **(answers if messages else continues),

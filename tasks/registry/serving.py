@@ -1,6 +1,7 @@
 """Prepares a model to be served: its generation config and tokenizer, so that it samples as in training anywhere."""
 
 import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,8 @@ def _literal(value: Any) -> str:
     return "none" if value is None else json.dumps(value)
 
 
-def for_chats(tokenizer: Any) -> Any:
-    """A copy that puts nothing before a text, where its chat template begins with that already, such as BOS.
+def for_chats(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> Any:
+    """A copy that puts nothing before a text, where its chat template begins `messages` with that already, such as BOS.
 
     MLflow has the template write a text, and tokenizes that as any other.
     """
@@ -101,7 +102,7 @@ def for_chats(tokenizer: Any) -> Any:
 
     begins = affixes(tokenizer)[0]
     written = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "a"}], add_generation_prompt=True, tokenize=True, return_dict=False
+        list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
     )
     if not begins or not tokenizer.is_fast or tuple(written[: len(begins)]) != begins:
         return tokenizer

@@ -20,7 +20,12 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% if calm %}calm {% endif %}{% endif %}"
 )
 CONFIG = build_config(
-    {"base": {"model": "a-model"}, "prompts": {"source": "messages"}, "sampling": {"total_tokens": 32}}
+    {
+        "base": {"model": "a-model"},
+        "reward": {"model": "another"},
+        "prompts": {"source": "messages"},
+        "sampling": {"total_tokens": 32},
+    }
 )
 QUESTION = [{"role": "user", "content": "a film"}]
 TURNS = [*QUESTION, {"role": "assistant", "content": "fine"}, {"role": "user", "content": "the plot"}]
@@ -174,6 +179,6 @@ def test_a_model_without_a_template_has_none(tiny_tokenizer: Any) -> None:
 def test_nothing_is_taken_from_a_tokenizer_whose_template_leaves_the_beginning_to_it(tokenizer: Any) -> None:
     plain = deepcopy(tokenizer)
     plain.chat_template = TEMPLATE.removeprefix("{{ bos_token }}")
-    assert serving.for_chats(plain) is plain
-    assert serving.for_chats(tokenizer)("a film")["input_ids"] == tokenizer("a film")["input_ids"][1:]
+    assert serving.for_chats(plain, QUESTION) is plain
+    assert serving.for_chats(tokenizer, QUESTION)("a film")["input_ids"] == tokenizer("a film")["input_ids"][1:]
     assert json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"] is not None
