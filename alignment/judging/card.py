@@ -19,7 +19,8 @@ def result_rows(report: EvalReport) -> list[Row]:
     """Before and after, one row per metric: name with its unit, base, aligned, change; others' under their plain names.
 
     "Base" is always the base model's own fresh samples on the same prompts. The biased baseline is the mean score of
-    the pairs' winners, which selection alone lifts above that. The last rows are of the models that were trained here.
+    the pairs' winners, which selection alone lifts above that; there is none where the reward scored no pairs. The
+    last rows are of the models that were trained here.
     """
     rows = [row for metric in METRICS.all().values() if (row := _row(metric, report)) is not None]
     rows += [_row_without_metric(name, report) for name in report.base.names() if name not in METRICS.names()]
@@ -126,9 +127,13 @@ def result_table(report: EvalReport) -> str:
     """The result as a Markdown table, and a line that says what stands behind it."""
     note = (
         f"{report.prompts:,} held-out prompts, {report.samples_per_prompt} fresh samples each from both models; "
-        "intervals by bootstrap over prompts. The biased baseline is for comparison only: winners are picked for their "
-        "score, so their mean is above that of the model which wrote them."
+        "intervals by bootstrap over prompts."
     )
+    if report.winners_mean is not None:
+        note += (
+            " The biased baseline is for comparison only: winners are picked for their score, so their mean is above "
+            "that of the model which wrote them."
+        )
     return f"{table(HEADINGS, result_rows(report))}\n\n{note}"
 
 

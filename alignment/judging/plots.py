@@ -36,7 +36,7 @@ def reward_histogram(
     """Rewards of fresh samples before and after, in the reward's own units, with both means marked.
 
     The dashed line is the biased baseline: the mean score of the pairs' winners, which selection alone lifts above
-    the base's mean; None where the pairs have no scores. Raises ValueError where either side is empty.
+    the base's mean; None where the reward scored no pairs. Raises ValueError where either side is empty.
     """
     import numpy as np
 

@@ -128,7 +128,7 @@ class EvalReport(Record):
     aligned: ModelMetrics
     delta: Delta
     drift: Drift | None = None  # None where no anchor was given
-    winners_mean: float | None  # mean score of the pairs' chosen texts: the biased baseline, never the honest one
+    winners_mean: float | None  # mean reward of the pairs' chosen texts: the biased baseline; None where it scored none
     parts: tuple[RewardResult, ...] = ()  # of a sum
     gold: tuple[RewardResult, ...] = ()  # second judges that label nothing
     preferences: Preferences | None = None  # None where no pairs were given

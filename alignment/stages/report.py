@@ -23,7 +23,7 @@ from alignment.rows import (
     Sample,
 )
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import pairs_are_given
+from alignment.stages.sources import pairs_are_given, pairs_are_scored
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # it brings numpy
         {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold"}), "seed": c.seed}
         | ({"parts": [(part.name, part.weight) for part in c.reward.parts]} if c.reward.parts else {})
         | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
+        | ({} if pairs_are_scored(c) else {"winners": "of other scores"})
     ),
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
     uses=lambda _: [(METRICS, name) for name in METRICS.names()],
@@ -61,13 +62,12 @@ def report(job: Job) -> Counts:
     from alignment.judging.report import SampleRow
 
     rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
-    winners = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).drop_null()
     base, aligned = from_rows(rows["before"]), from_rows(rows["after"])
     found = comparison.compare(
         base,
         aligned,
         metrics=hf_metrics.all_metrics(),
-        winners_mean=float(winners.to_numpy().mean()) if len(winners) else None,
+        winners_mean=_winners_mean(job),
         config=job.config.evaluation,
         seed=job.config.seed,
     ).model_copy(
@@ -100,6 +100,14 @@ def report(job: Job) -> Counts:
     (job.out / REPORT).write_text(found.model_dump_json(indent=2), encoding="utf-8")
     write_json(job.out / SAMPLE_TEXTS, [row.model_dump() for row in table])
     return {"prompts": found.prompts, "samples": len(rows["after"])}
+
+
+def _winners_mean(job: Job) -> float | None:
+    """The mean reward of the pairs' chosen texts; None where the pairs have no scores, or others than the reward's."""
+    if not pairs_are_scored(job.config):
+        return None
+    scores = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).drop_null()
+    return float(scores.to_numpy().mean()) if len(scores) else None
 
 
 def _rewards(

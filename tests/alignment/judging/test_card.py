@@ -47,6 +47,13 @@ def test_the_baseline_is_the_base_models_own_samples_and_the_biased_one_is_named
     assert "winners are picked for their score" in result_table(report())
 
 
+def test_where_the_reward_scored_no_pairs_nothing_is_said_of_winners() -> None:
+    found = report().model_copy(update={"winners_mean": None})
+    assert len(result_rows(found)) == len(result_rows(report())) - 1
+    assert "winners" not in result_table(found)
+    assert "baseline" not in result_table(found)
+
+
 def test_rows_carry_units_and_signs() -> None:
     rows = {row[0]: row[1:] for row in result_rows(report())}
     assert rows["length (tokens)"] == ("40.0", "43.0", "+3.0")

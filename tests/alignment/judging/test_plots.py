@@ -62,6 +62,12 @@ def test_rewards_mark_both_means_and_name_the_biased_baseline() -> None:
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_rewards_are_drawn_without_a_baseline_where_the_reward_scored_no_pairs() -> None:
+    figure: Any = reward_histogram([0.0, 1.0], [2.0, 3.0], None)
+    assert not [text for text in legend(figure) if "baseline" in text]
+    assert len(figure.axes[0].lines) == 2
+
+
 def test_bars_are_shares_so_that_sides_of_unequal_size_compare() -> None:
     axes = reward_histogram([0.0] * 10, [0.0] * 90, 0.0).axes[0]
     heights = [

@@ -7,6 +7,7 @@ import pytest
 
 from alignment import models
 from alignment.errors import PairsError
+from alignment.judging.card import result_table
 from alignment.judging.gates import judge
 from alignment.judging.report import EvalReport
 from alignment.logprobs import score_completions
@@ -147,6 +148,19 @@ def test_each_format_goes_through_to_the_accepted_pairs(instruct: Path, tmp_path
     accepted = ACCEPTED.read(chain.folders["validation"])
     assert len(accepted) == chain.counts["pairs"]["kept"] == ROWS - chain.counts["prompts"]["eval"]
     assert {(row["chosen_score"], row["rejected_score"], row["gap"]) for row in accepted} == {(3.0, 1.0, 2.0)}
+
+
+def test_given_scores_are_no_baseline_of_the_configured_reward(instruct: Path, tmp_path: Path) -> None:
+    """A file's grades from 1 to 10 say nothing beside the lengths that the reward gives."""
+    (tmp_path / "rule.py").write_text("def length(completions):\n    return [float(len(c)) for c in completions]\n")
+    rows = [row_of(number, "standard explicit") | {"score_chosen": 9, "score_rejected": 1} for number in range(ROWS)]
+    function = {"kind": "function", "function": f"{tmp_path / 'rule.py'}:length"}
+    chain = run_all(tmp_path, own_pairs(instruct, write(tmp_path / "pairs.jsonl", rows), reward=function))
+    assert {row["chosen_score"] for row in ACCEPTED.read(chain.folders["validation"])} == {9.0}
+    report = EvalReport.model_validate_json((chain.folders["report"] / "report.json").read_text())
+    assert report.has_reward
+    assert report.winners_mean is None
+    assert "baseline" not in result_table(report)
 
 
 def test_where_no_row_is_a_pair_to_train_on_the_way_out_is_told(instruct: Path, tmp_path: Path) -> None:

@@ -87,6 +87,11 @@ def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> No
     assert data.tags["plumbline.reason"] == JUDGEMENT.sentence
 
 
+def test_a_report_without_a_biased_baseline_has_no_metric_of_it(run_id: str) -> None:
+    records.log_evaluation(run_id, REPORT.model_copy(update={"winners_mean": None}), JUDGEMENT)
+    assert "evaluation/winners_mean" not in run_of(run_id).data.metrics
+
+
 def test_a_dataset_is_an_input_with_its_digest_schema_and_place(run_id: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
