@@ -159,6 +159,38 @@ def test_samples_that_all_score_the_same_give_nothing_to_learn(chain, rows, tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("reward", "way_out"),
+    [
+        (
+            {"kind": "judge"},
+            r"; look at the judge's answers, .*reward\.judge\.pattern and reward\.judge\.max_answer_tok",
+        ),
+        ({"kind": "function", "function": "rule.py:brief"}, r"; find out why reward\.function returns None for them"),
+        ({"kind": "classifier"}, "; find out why the reward classifier gives none"),
+    ],
+)
+def test_where_no_prompt_has_two_scored_samples_these_are_named_and_the_way_out(chain, rows, tmp_path, reward, way_out):
+    alone = chain.other(tmp_path, reward=reward)
+    alone.folders["scores"] = tmp_path
+    found = rows("scores", "scores.parquet")
+    SCORES.write(tmp_path, [row | ({"reward": None} if row["index"] else {}) for row in found])
+    unscored = len(found) - PROMPTS
+    with pytest.raises(
+        PairsError, match=rf"^pairs: no prompt .* since {unscored} samples have none{way_out}"
+    ) as raised:
+        alone.run("pairs")
+    assert str(raised.value).endswith(f", or raise sampling.samples_per_prompt = {len(found) // PROMPTS}")
+
+
+def test_a_judge_that_scores_all_the_same_is_no_reward_model(chain, rows, tmp_path):
+    tied = chain.other(tmp_path, reward={"kind": "judge"})
+    tied.folders["scores"] = tmp_path
+    SCORES.write(tmp_path, [row | {"reward": 7.0} for row in rows("scores", "scores.parquet")])
+    with pytest.raises(PairsError, match=r"all 12 candidates tied, .* set pairs\.source to judged, which compares"):
+        tied.run("pairs")
+
+
 # The reference
 
 
