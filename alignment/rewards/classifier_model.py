@@ -61,7 +61,7 @@ def _on_pairs(job: Job, rows: Sequence[Text]) -> "Trained":
             f"reward.trained_on = pairs: none of {len(rows)} rows is a pair; run `plumbline check` on the data"
         )
     texts = [f"{pair.prompt}{side}" for pair in pairs if not pair.is_chat for side in (pair.chosen, pair.rejected)]
-    loaded, measured = train_on_pairs(
+    loaded, measured, found = train_on_pairs(
         pairs,
         _tokenizer(job.config, texts),
         job.config.reward,
@@ -69,7 +69,7 @@ def _on_pairs(job: Job, rows: Sequence[Text]) -> "Trained":
         work=job.work,
         progress=job.progress,
     )
-    return loaded, measured, {"pairs": len(pairs), "faulty": len(rows) - len(pairs)}
+    return loaded, measured, {"pairs": len(pairs), "faulty": len(rows) - len(pairs)} | found
 
 
 def preferences(rows: Iterable[str], system: str = "") -> list[Preference]:

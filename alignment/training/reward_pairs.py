@@ -15,7 +15,7 @@ from alignment.data.preferences import Preference
 from alignment.errors import DataError
 from alignment.logits import class_logits, pad
 from alignment.models import Loaded
-from alignment.rewards.reading import read_samples
+from alignment.rewards.reading import longest, read_samples
 from alignment.stages.store import digest
 from alignment.training.harness import Progress, SafeTrainer, fit
 from alignment.training.reward import HELD_OUT_TEXTS, padded, settings, starting_model
@@ -36,11 +36,13 @@ def train_on_pairs(
     seed: int,
     work: Path,
     progress: Progress | None = None,
-) -> tuple[Loaded, dict[str, float]]:
+) -> tuple[Loaded, dict[str, float], dict[str, int]]:
     """Train a scalar head, and the model below it, on what was preferred; measures the accuracy on held-out pairs.
 
     The pairs of a tenth of the prompts, 1,000 pairs at most, are held out. `tokenizer` is that of a model from scratch.
-    Raises DataError where conversations are to be read, and the model has no chat template.
+    The counts say how many texts were cut at what the model reads, and how many pairs were left out since their sides
+    read alike then. Raises DataError where conversations are to be read, and the model has no chat template, or
+    `reward.reads` is whole, and where every pair's sides read alike.
     """
     loaded = starting_model(config, tokenizer, ("REWARD",), seed)
     if any(pair.is_chat for pair in pairs) and not getattr(loaded.tokenizer, "chat_template", None):
@@ -48,11 +50,19 @@ def train_on_pairs(
             "reward.trained_on = pairs: the pairs are conversations, and the model to train has no chat template to "
             "read them by; set reward.start to a model that has one"
         )
-    held_out, kept = hold_out(pairs)
-    rows = [
-        {"chosen": chosen, "rejected": rejected}
-        for chosen, rejected in zip(*(_ids(loaded, kept, side, config) for side in SIDES), strict=True)
-    ]
+    if config.reads == "whole" and any(pair.is_chat for pair in pairs):
+        raise DataError(
+            "reward.reads = whole: the pairs are conversations, which are learnt from by the chat template; set it to "
+            "auto, chat or completion, so that samples are scored by what was learnt"
+        )
+    counts = {"truncated": 0, "sides_read_alike": 0}
+    held_out, kept = (_read(loaded, part, config, counts) for part in hold_out(pairs))
+    rows = [{"chosen": chosen, "rejected": rejected} for chosen, rejected in kept]
+    if not rows:
+        raise DataError(
+            f"reward.trained_on = pairs: both sides of every pair read alike in {longest(loaded)} tokens; raise "
+            "reward.context, or give pairs that differ"
+        )
     with padded(loaded, [row[side] for row in rows for side in SIDES]) as pad_id:
 
         def collate(batch: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
@@ -72,12 +82,12 @@ def train_on_pairs(
         )
     loaded.model.eval()
     if not held_out:
-        return loaded, {}
+        return loaded, {}, counts
     chosen, rejected = (
-        class_logits(loaded, _ids(loaded, held_out, side, config), batch_size=config.batch_size * 8)[:, 0]
-        for side in SIDES
+        class_logits(loaded, list(side), batch_size=config.batch_size * 8)[:, 0] for side in zip(*held_out, strict=True)
     )
-    return loaded, {"validation_accuracy": float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))}
+    accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
+    return loaded, {"validation_accuracy": accuracy}, counts
 
 
 def hold_out(pairs: Sequence[Preference]) -> tuple[list[Preference], list[Preference]]:
@@ -119,9 +129,13 @@ class PairTrainer(SafeTrainer):
         return bradley_terry(chosen, rejected).mean()
 
 
-def _ids(
-    loaded: Loaded, pairs: Sequence[Preference], side: Literal["chosen", "rejected"], config: RewardConfig
-) -> list[list[int]]:
-    """One side's texts in token ids, read as they are when they are scored."""
+def _read(
+    loaded: Loaded, pairs: Sequence[Preference], config: RewardConfig, counts: dict[str, int]
+) -> list[tuple[list[int], list[int]]]:
+    """Chosen and rejected of each pair in token ids, read as they are when they are scored, without pairs of one."""
     how = config.reads if config.reads == "completion" or not any(pair.is_chat for pair in pairs) else "chat"
-    return read_samples(loaded, [as_sample(pair, side) for pair in pairs], how).ids
+    chosen, rejected = (read_samples(loaded, [as_sample(pair, side) for pair in pairs], how) for side in SIDES)
+    found = [(one, other) for one, other in zip(chosen.ids, rejected.ids, strict=True) if one != other]
+    counts["truncated"] += chosen.truncated + rejected.truncated
+    counts["sides_read_alike"] += len(pairs) - len(found)
+    return found

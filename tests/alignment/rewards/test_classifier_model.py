@@ -73,7 +73,8 @@ def test_a_model_is_trained_on_pairs_and_rows_that_are_none_are_counted(tmp_path
     (tmp_path / "out").mkdir()
     TEXTS.write(tmp_path / "texts", rows)
     job = Job(config, {"texts": tmp_path / "texts"}, tmp_path / "out", tmp_path / "work", tmp_path / "kept")
-    assert REWARD_MODELS.get("classifier")(job) == {"pairs": 40, "faulty": 1, "steps": 30}
+    counts = {"pairs": 40, "faulty": 1, "truncated": 0, "sides_read_alike": 0, "steps": 30}
+    assert REWARD_MODELS.get("classifier")(job) == counts
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"validation_accuracy": 1.0}
 
 

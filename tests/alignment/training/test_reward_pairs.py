@@ -74,7 +74,7 @@ def test_pairs_of_one_prompt_are_all_trained_on() -> None:
 
 
 def test_a_few_steps_tell_the_chosen_from_the_rejected(tiny_tokenizer: Any, tmp_path: Path) -> None:
-    loaded, measured = train_on_pairs(PAIRS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
+    loaded, measured, _ = train_on_pairs(PAIRS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
     assert measured == {"validation_accuracy": 1.0}
     assert positive_class(loaded.model.config, "auto") == 0
     fine, dull = score_texts(loaded, ["7 fine fine", "7 dull dull"], column=0, batch_size=2)
@@ -95,7 +95,7 @@ def test_conversations_are_read_by_the_chat_template_of_the_model_that_it_starts
     start: str, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"start": start, "context": 32, "steps": 40, "learning_rate": 3e-3})
-    loaded, measured = train_on_pairs(CHATS, None, config, seed=0, work=tmp_path / "work")
+    loaded, measured, _ = train_on_pairs(CHATS, None, config, seed=0, work=tmp_path / "work")
     assert measured == {"validation_accuracy": 1.0}
     assert loaded.model.config.pad_token_id is None  # as it was: the padding of the training is not the model's
     save(loaded, tmp_path / "made")
@@ -113,6 +113,23 @@ def test_conversations_without_a_chat_template_are_refused(tiny_tokenizer: Any, 
         DataError, match=r"^reward\.trained_on = pairs: the pairs are conversations, .* set reward\.start"
     ):
         train_on_pairs(CHATS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
+
+
+def test_texts_that_are_cut_are_counted_and_pairs_that_read_alike_then_left_out(
+    tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    """The model reads 16 tokens: a long prompt hides what differs."""
+    hidden = preference({"prompt": "the plot was fine " * 20, "chosen": "fine", "rejected": "dull"})
+    _, _, counts = train_on_pairs([*PAIRS, hidden], tiny_tokenizer, CONFIG, seed=0, work=tmp_path / "some")
+    assert counts == {"truncated": 2, "sides_read_alike": 1}
+    with pytest.raises(DataError, match=r"both sides of every pair read alike in 16 tokens; raise reward\.context"):
+        train_on_pairs([hidden], tiny_tokenizer, CONFIG, seed=0, work=tmp_path / "none")
+
+
+def test_conversations_that_would_be_scored_as_whole_texts_are_refused(start: str, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"start": start, "reads": "whole"})
+    with pytest.raises(DataError, match=r"reward\.reads = whole: the pairs are conversations"):
+        train_on_pairs(CHATS, None, config, seed=0, work=tmp_path)
 
 
 def test_of_a_completion_of_several_turns_the_last_is_the_answer() -> None:
