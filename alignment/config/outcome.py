@@ -56,7 +56,7 @@ class GatesConfig(Group):
         0.5,
         ge=0,
         le=1,
-        description="Lower end of the interval of the accuracy on held-out pairs must exceed this, where pairs are given",
+        description="Lower end of the accuracy's interval on held-out pairs must exceed this, where pairs are given",
     )
     min_perplexity_ratio: float = Field(
         0.7, ge=0, le=1, description="Perplexity under the base, aligned over base samples, at least"

@@ -112,7 +112,7 @@ class Chat:
         return [int(token) for token in found]
 
     def turn_end(self) -> int | None:
-        """The special token with which the template ends an answer; None where it ends one with none, or will not tell."""
+        """The special token with which the template ends an answer; None where there is none, or it will not tell."""
         asked = self.with_system([{"role": "user", "content": "a"}])
         try:
             prompt = self.encode(asked)

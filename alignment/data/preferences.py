@@ -192,7 +192,8 @@ def _require_order(prompt: Sequence[Message], sides: Sequence[Sequence[Message]]
 
 def _require_asked(prompt: str, shared: Sequence[Message]) -> None:
     """Raise FaultyRowError unless a prompt that is given as a text beside conversations stands in them."""
-    if not any(message["role"] != "assistant" and message.get("content", "").strip() == prompt.strip() for message in shared):
+    asked = [message.get("content", "").strip() for message in shared if message["role"] != "assistant"]
+    if prompt.strip() not in asked:
         raise FaultyRowError("prompts_differ", f"the prompt {_shown(prompt)} is no message of both conversations")
 
 

@@ -1,5 +1,7 @@
 """How held-out pairs are ranked by the implicit reward, by hand, and what table, card and gates make of it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from tests.reports import make_report
 
 RANKED = Preferences(pairs=200, left_out=0, accuracy=0.62, accuracy_ci=(0.55, 0.68), margin=0.4, margin_ci=(0.2, 0.6))
 UNSURE = RANKED.model_copy(update={"accuracy_ci": (0.5, 0.7)})
-WITHOUT = {
+WITHOUT: dict[str, Any] = {
     "compared": 0,
     "winners_mean": None,
     "unscored_base": 512,

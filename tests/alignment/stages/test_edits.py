@@ -29,7 +29,8 @@ EDITS: dict[str, str] = {
     "alignment.config.outcome": "",
     "alignment.config.policy": "",
     "alignment.config.whole": "",
-    "alignment.conventions": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
+    "alignment.conventions": "base reward prompts samples scores reference policy before after anchor drift ranking "
+    "gold",
     "alignment.data": "",
     "alignment.data.chat": "reward validation ranking gold",
     "alignment.data.grammar": "texts prompts before after",
@@ -109,8 +110,8 @@ EDITS: dict[str, str] = {
     "alignment.rewards.reading": "reward scores before after drift gold",
     "alignment.rewards.sum": "",
     "alignment.rewards.sum_model": "",
-    "alignment.rows": "texts base reward prompts samples scores pairs validation reference policy before after anchor drift "
-    "ranking gold report",
+    "alignment.rows": "texts base reward prompts samples scores pairs validation reference policy before after anchor "
+    "drift ranking gold report",
     "alignment.sampling": "",
     "alignment.sampling.engine": "samples before after drift",
     "alignment.sampling.local": "samples before after drift",

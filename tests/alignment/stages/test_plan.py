@@ -259,6 +259,7 @@ def test_every_field_moves_a_key_unless_it_is_known_not_to(name, tmp_path):
     (tmp_path / "rubric.txt").write_text("{first} {second}" if "pair" in name else "{completion}")
     config = build_config(next((values for start, values in APPLY.items() if name.startswith(start)), {}))
     value = flatten(config)[name]
+    other: Any
     if name.endswith("rubric"):
         other = str(tmp_path / "rubric.txt")
     elif name in OTHER:
