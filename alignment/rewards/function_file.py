@@ -75,12 +75,14 @@ def load(value: str) -> Callable[..., Any]:
     """
     found = function_file(value)
     if found is None:
+        require_installed(value)
         function = REWARD_FUNCTIONS.get(value)
     else:
         module = _import(found, value)
         function = getattr(module, found.name, None)
         if function is None:
-            there = [name for name, item in vars(module).items() if callable(item) and not name.startswith("_")]
+            own = (name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__)
+            there = [name for name in own if not name.startswith("_")]
             raise ConfigError(
                 f"reward.function {value}: {found.path.name} has no `{found.name}`; write FILE.py:NAME with one of "
                 f"{', '.join(there) or 'its functions, of which it has none'}"
@@ -88,6 +90,16 @@ def load(value: str) -> Callable[..., Any]:
     if not callable(function):
         raise ConfigError(f"reward.function {value}: is no function but a {type(function).__name__}; name a function")
     return function  # type: ignore[no-any-return]
+
+
+def require_installed(name: str) -> None:
+    """Raise ConfigError where no installed function has this name."""
+    there = REWARD_FUNCTIONS.names()
+    if name not in there:
+        raise ConfigError(
+            f"reward.function = {name}: no installed function is called so ({', '.join(there) or 'there is none'}); "
+            "install the package that brings it, or name a file, as in my_rules.py:brief"
+        )
 
 
 @contextmanager

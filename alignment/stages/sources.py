@@ -15,7 +15,7 @@ from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
 from alignment.kinds import PAIRS, PROMPTS, REWARD_FUNCTIONS, REWARD_MODELS, REWARDS, Kinds
-from alignment.rewards.function_file import function_file
+from alignment.rewards.function_file import function_file, require_installed
 from alignment.rewards.judge_rubric import judge_source, read_pair_rubric, read_rubric
 from alignment.rewards.parts import SUM, alone, described, is_trained, takes_model
 from alignment.stages.code import library_versions
@@ -108,10 +108,13 @@ def reward_source(config: AlignConfig) -> dict[str, Any]:
 def function_source(value: str) -> dict[str, str]:
     """The code of a file's function, wherever it lies, or the name of an installed one, whose code counts as a kind's.
 
-    Raises ConfigError where the file cannot be read.
+    Raises ConfigError where the file cannot be read, or none of this name is installed.
     """
     file = function_file(value)
-    return {"installed": value} if file is None else {"name": file.name, "code": file.code}
+    if file is None:
+        require_installed(value)
+        return {"installed": value}
+    return {"name": file.name, "code": file.code}
 
 
 def reward_kinds(config: AlignConfig) -> list[tuple[Kinds[Any], str]]:

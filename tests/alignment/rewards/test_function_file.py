@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError
+from alignment.kinds import PROJECT, Kinds, Origin
+from alignment.rewards import function_file as functions
 from alignment.rewards.function_file import beside, function_file, load
 
 
@@ -77,8 +79,18 @@ def test_an_edit_is_loaded_also_of_a_module_beside_it() -> None:
     assert load("rule.py")() == "good, and longer"
 
 
-def test_an_installed_function_is_found_by_its_name_and_an_unknown_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^'brief' is none of the reward_functions"):
+def test_an_installed_function_is_found_by_its_name_and_an_unknown_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed: Kinds[Any] = Kinds("reward_functions", "", "")
+    monkeypatch.setattr(installed, "_origins", {"short": Origin("package.module", "package", "1")})
+    installed.register("short", len)
+    monkeypatch.setattr(functions, "REWARD_FUNCTIONS", installed)
+    assert load("short") is len
+    monkeypatch.undo()
+    with pytest.raises(
+        ConfigError, match=r"^reward\.function = brief: no installed function is called so \(there is none"
+    ):
         load("brief")
 
 
@@ -90,7 +102,7 @@ def test_an_installed_function_is_found_by_its_name_and_an_unknown_one_is_refuse
         ("import nowhere_at_all\n", "rule.py", r"cannot be imported \(ModuleNotFoundError: No module named 'nowhere"),
         ("raise SystemExit(3)\n", "rule.py", r"cannot be imported \(SystemExit: 3\); repair it, or install what it"),
         (
-            "def brief(): ...\n",
+            "from typing import Any\ndef brief(): ...\n",
             "rule.py",
             r"rule\.py: rule\.py has no `reward`; write FILE\.py:NAME with one of brief$",
         ),
@@ -133,3 +145,16 @@ def test_the_code_is_the_same_wherever_the_file_lies() -> None:
         write(f"{place}/rule.py", "import words\ndef reward(): ...\n")
         write(f"{place}/words.py", "GOOD = 1\n")
     assert code("one/rule.py") == code("other/rule.py")
+
+
+# The example
+
+
+def test_the_examples_functions_score_texts_and_chats() -> None:
+    file = f"{PROJECT}/examples/function_reward/reward.py"
+    praise, brief, right = (load(f"{file}{name}") for name in ("", ":brief", ":right"))
+    texts = ["a warm and witty plot", "dull. so dull!", "..."]
+    assert praise(completions=texts) == [4.0, pytest.approx(-20 / 3), None]
+    assert praise(completions=[[{"role": "assistant", "content": text}] for text in texts]) == praise(completions=texts)
+    assert brief(completions=texts) == [-0.5, -0.3, 0.0]
+    assert right(completions=texts, solution=["witty", "witty", None]) == [1.0, 0.0, None]
