@@ -68,8 +68,8 @@ def tokenizer(style: str) -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = ["<pad>", *special, *alphabet]
     inner = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
     found = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token="<pad>",

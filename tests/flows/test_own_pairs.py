@@ -78,7 +78,7 @@ def test_the_terminal_and_json_say_what_was_not_applied(settings: Callable[..., 
     assert "accuracy on" in told
     assert "not applied: no reward" in told
     assert summary(result)["not_applied"] == result.judgement.not_applied
-    assert summary(result)["preferences"]["pairs"] == result.report.preferences.pairs  # type: ignore[union-attr]
+    assert summary(result)["preferences"]["pairs"] == result.report.preferences.pairs
 
 
 def test_a_policy_that_learnt_nothing_is_refused(settings: Callable[..., AlignConfig]) -> None:

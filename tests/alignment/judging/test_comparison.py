@@ -260,8 +260,8 @@ def test_figures_of_rewards_are_of_the_samples_that_have_one(metrics: Metrics) -
 
 
 def test_rewards_are_compared_on_prompts_that_have_one_on_both_sides(metrics: Metrics) -> None:
-    third = {"prompt_ids": ["a", "b", "c"], "completions": [[1]] * 3, "texts": [""] * 3, "judged": {}}
-    columns = {name: np.full(3, -1.0) for name in ("base_logprobs", "policy_logprobs")}
+    third: dict[str, Any] = {"prompt_ids": ["a", "b", "c"], "completions": [[1]] * 3, "texts": [""] * 3, "judged": {}}
+    columns: dict[str, Any] = {name: np.full(3, -1.0) for name in ("base_logprobs", "policy_logprobs")}
     sides = [
         replace(BASE, **third, **columns, finished=np.full(3, True), rewards=np.array(rewards), scored=np.array(scored))
         for rewards, scored in (
@@ -269,7 +269,7 @@ def test_rewards_are_compared_on_prompts_that_have_one_on_both_sides(metrics: Me
             ([2.0, 4.0, 9.0], [True, True, True]),
         )
     ]
-    report = run(metrics, *sides)
+    report = run(metrics, base=sides[0], aligned=sides[1])
     assert (report.prompts, report.compared) == (3, 2)
     assert report.delta.reward_gain == pytest.approx((1 + 2) / 2)
     assert report.aligned.reward_mean == 5.0

@@ -46,7 +46,8 @@ def of_trl(rows: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, list[in
     args = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
     trainer = SimpleNamespace(_tokenizer=tokenizer)
     made = DPOTrainer._prepare_dataset(trainer, Dataset.from_list(rows), tokenizer, args, "train")
-    return made.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]).to_list()
+    found: list[dict[str, list[int]]] = made.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]).to_list()
+    return found
 
 
 @pytest.mark.parametrize("format", FORMATS)
