@@ -28,6 +28,7 @@ NUMBER = re.compile(
 Neither 7,5 nor a range as in 7-8 and 7 – 8 out of 10; what stands on the next line, or has a noun behind its number as
 in "8 – 2 issues", is no end of a range.
 """
+OUT_OF = re.compile(r"[ \t]*(?:/|out of\b)[ \t]*(\d+(?:\.\d+)?)")
 PREFERRED = re.compile(r"(?i)\bpreferred\b[^:\n]*:[\s*_`\"\[(<]*(A|B|tie)\b")
 THOUGHT = "</think>"  # behind it stands the answer of a model that shows its reasoning
 
@@ -111,11 +112,15 @@ def fill(template: str, sample: Mapping[str, Any], config: JudgeConfig, **texts:
 
 
 def read_score(answer: str, config: JudgeConfig) -> float | None:
-    """The score that an answer gives, or None where it gives none on the scale."""
-    found = re.findall(config.pattern or NUMBER, _said(answer))
+    """The score that an answer gives, or None where it gives none on the scale, as 7/100 is where 10 is the highest."""
+    said = _said(answer)
+    found = list(re.finditer(config.pattern or NUMBER, said))
     try:
-        score = float(found[-1]) if found else math.nan
-    except ValueError:
+        score = float(found[-1][1]) if found else math.nan
+    except (ValueError, TypeError):  # a group that took no part in the match is None
+        return None
+    highest = OUT_OF.match(said, found[-1].end(1)) if found and not config.pattern else None
+    if highest and float(highest[1]) != config.scale_max:
         return None
     return score if config.scale_min <= score <= config.scale_max else None
 

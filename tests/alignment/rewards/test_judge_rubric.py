@@ -138,6 +138,11 @@ def test_the_built_in_rubrics_ask_for_what_is_read_off_the_answers() -> None:
         ("**Score: 8**", 8),
         ("Score (1 to 10): 6", 6),
         ("Score: 7/10", 7),
+        ("Score: 7 / 10.0, no more", 7),
+        ("Score: 7 out of 10", 7),
+        ("Score: 7/100", None),
+        ("Score: 3/5", None),
+        ("Score: 3 out of 5", None),
         ("Score: 7.", 7),
         ("Score: [9]", 9),
         ('{"reason": "fine", "score": 4}', 4),
@@ -181,6 +186,8 @@ def test_the_number_behind_the_last_score_counts_where_it_is_on_the_scale(answer
 def test_a_pattern_says_where_another_rubric_s_number_stands() -> None:
     config = JudgeConfig(pattern=r"\[\[(.*?)\]\]", scale_min=-1)
     assert read_score("[[2]] and then [[-0.5]]", config) == -0.5
+    assert read_score("[[2]]/100", config) == 2  # it says itself what counts
+    assert read_score("Grade: none", JudgeConfig(pattern=r"Grade: (?:none|(\d))")) is None
     for answer in ("Score: 4", "[[good]]", "[[nan]]", "[[inf]]"):
         assert read_score(answer, config) is None
 
