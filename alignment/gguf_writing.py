@@ -4,11 +4,12 @@ The names of tensors and fields are those of llama.cpp's convert_hf_to_gguf.py, 
 """
 
 import importlib.util
+import io
 import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,9 @@ def _compare(loaded: Loaded, file: Path) -> None:
             config = AutoConfig.from_pretrained(alone, **source)
             if config.model_type == "gpt2":
                 config.n_positions = config.n_ctx  # which the reader leaves at its default
-            read = AutoModelForCausalLM.from_pretrained(alone, config=config, dtype=torch.float32, **source).eval()
+            with redirect_stderr(io.StringIO()):  # a bar that no setting switches off
+                read = AutoModelForCausalLM.from_pretrained(alone, config=config, dtype=torch.float32, **source)
+            read.eval()
         except Exception as error:  # a file that it cannot read raises anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ModelError(f"--gguf: the file cannot be read back ({reason}); {WAY_OUT}") from error
