@@ -86,7 +86,7 @@ def test_one_of_each_kind_from_another_package(installed: Path, at_home: Path, t
 
 def test_the_choices_and_the_fields_of_a_package_are_flags(installed: Path, at_home: Path) -> None:
     told = " ".join(plumbline(installed, at_home, "run", "--help").stdout.replace("│", " ").split())
-    assert "sigmoid, hinge, ipo, robust, exponential" in told
+    assert "sigmoid, hinge, ipo, or robust (noisy labels); or exponential [hinge]" in told
     assert "--reward.brevity.words" in told
     assert "Words that a text should have" in told
 
