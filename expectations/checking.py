@@ -88,17 +88,18 @@ def check(config: AlignConfig) -> Checked:
     """Read the data, make pairs and prompts of every row, and validate them as a run would.
 
     Raises DataError where the data cannot be read at all, and ModelError where the base model's config or tokenizer
-    cannot; a base model called `words` stands in for one.
+    cannot; where a base model is called `words`, or is yet to be trained, words stand in for its tokens.
     """
     from alignment.outline import outline
 
     name = config.base.model
-    base = words.Words() if name == words.NAME else outline(name, config.base.revision)
+    known = name not in (words.NAME, "train")
+    base = outline(name, config.base.revision) if known else words.Words()
     rows = list(_rows(config))
     if not rows:
         raise DataError(f"data.path {config.data.path}: has no rows")
     found = _check_pairs(rows, base, config) if config.prompts.source == "pairs" else _check_prompts(rows, base, config)
-    return replace(found, model="" if name == words.NAME else name)
+    return replace(found, model=name if known else "")
 
 
 Row = tuple[str, Text]

@@ -92,6 +92,11 @@ class AlignConfig(Group):
                 f"pairs.source = given trains on the rows' own pairs, and prompts.source = {self.prompts.source} makes "
                 "other prompts: set prompts.source to pairs"
             )
+        if self.prompts.source == "pairs" and self.data.path == "grammar" and not self.data.mixture:
+            raise ValueError(
+                "data.path = grammar has texts, and prompts.source = pairs reads preference pairs: set data.path to a "
+                "file of yours"
+            )
         if self.reward.kind == "none" and not given:
             raise ValueError(
                 f"reward.kind = none scores nothing, and pairs.source = {self.pairs.source} needs a reward, at the "

@@ -155,6 +155,16 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "config: pairs.source = given trains on the rows' own pairs, and prompts.source = first_tokens makes other "
         "prompts: set prompts.source to pairs",
     ),
+    "pairs of the grammar": (
+        {
+            "base": {"model": "some/model"},
+            "pairs": {"source": "given"},
+            "prompts": {"source": "pairs"},
+            "reward": {"kind": "none"},
+        },
+        "config: data.path = grammar has texts, and prompts.source = pairs reads preference pairs: set data.path to a "
+        "file of yours",
+    ),
     "no reward to pair samples by": (
         {"reward": {"kind": "none"}},
         "config: reward.kind = none scores nothing, and pairs.source = samples needs a reward, at the latest for the "

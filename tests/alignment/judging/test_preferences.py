@@ -112,6 +112,7 @@ def test_the_table_has_a_row_for_accuracy_and_margin_and_none_for_a_reward_that_
 def test_the_card_says_how_it_was_judged():
     config = build_config(
         {
+            "data": {"path": "pairs.jsonl"},
             "base": {"model": "some/model"},
             "prompts": {"source": "pairs"},
             "pairs": {"source": "given"},

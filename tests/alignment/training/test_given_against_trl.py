@@ -49,6 +49,7 @@ def rows(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 def ours(model: Any, tokenizer: Any, file: Path, work: Path) -> list[float]:
     config = build_config(
         {
+            "data": {"path": "pairs.jsonl"},
             "base": {"model": "any"},
             "prompts": {"source": "pairs"},
             "pairs": {"source": "given"},

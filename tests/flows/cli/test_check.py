@@ -160,6 +160,12 @@ def test_a_runs_own_configuration_decides(call: Callable[..., Outcome], tmp_path
     assert "validation.min_pairs = 10000" in " ".join(found.out.split())
 
 
+def test_data_has_to_be_named(call: Callable[..., Outcome]) -> None:
+    found = call()
+    assert (found.code, found.err.count("\n")) == (2, 1)
+    assert "set data.path to a file of yours" in found.err
+
+
 def test_every_fault_fits_the_table() -> None:
     assert max(map(len, FAULTS)) <= 22
 

@@ -29,6 +29,7 @@ def tokenised(base: Any, **prompts: Any) -> Tokenised:
     fields = {"source": "pairs", "max_tokens": 128, **prompts}
     config = build_config(
         {
+            "data": {"path": "pairs.jsonl"},
             "base": {"model": "any"},
             "prompts": fields,
             "pairs": {"source": "given"},

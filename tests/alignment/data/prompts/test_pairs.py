@@ -24,7 +24,13 @@ def texts(rows: Sequence[dict[str, Any]]) -> list[Text]:
 def config(**prompts: Any) -> AlignConfig:
     fields = {"source": "pairs", "min_eval": 2, **prompts}
     return build_config(
-        {"base": {"model": "any"}, "reward": {"kind": "none"}, "pairs": {"source": "given"}, "prompts": fields}
+        {
+            "data": {"path": "pairs.jsonl"},
+            "base": {"model": "any"},
+            "reward": {"kind": "none"},
+            "pairs": {"source": "given"},
+            "prompts": fields,
+        }
     )
 
 
