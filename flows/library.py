@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig, Precision
-from alignment.errors import InputError
+from alignment.errors import InputError, ModelError
 from tasks.home import home, prepare_environment, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -120,7 +120,15 @@ def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
         if adapters.is_adapter(Path(source)):
             merged = adapters.load_merged(Path(source))
             return replace(merged, model=merged.model.bfloat16()) if precision == "bf16" else merged
-        return load_base(source, precision=precision, kind="model", name=model)
+        try:
+            return load_base(source, precision=precision, kind="model", name=model)
+        except ModelError as error:
+            if source != model or "/" in model or Path(model).is_dir():
+                raise
+            raise ModelError(
+                f"{model}: no model is registered by this name (`plumbline models` lists them), there is no such "
+                f"folder, and as a name on the hub it fails. {error}"
+            ) from error
 
 
 def generate(

@@ -137,6 +137,11 @@ def test_a_model_that_cannot_be_used_is_named_as_it_was_given(folder: Path) -> N
         plumbline.load(str(folder))
 
 
+def test_a_name_of_nothing_says_where_it_was_looked_for() -> None:
+    with pytest.raises(ModelError, match=r"^nothing: no model is registered .* no such folder, and as a name on the"):
+        plumbline.load("nothing")
+
+
 def test_bad_input_is_raised(folder: Path) -> None:
     with pytest.raises(ConfigError, match="temperature = 11"):
         plumbline.generate("nothing", "a", temperature=11)
