@@ -57,7 +57,7 @@ def reward_histogram(
             linestyle=(0, (5, 3)),
             label=f"biased baseline: mean of the winners {_signed(winners_mean)}",
         )
-    _name(axes, "Reward of fresh samples on held-out prompts", "reward (logit of the rewarded class)", "samples (%)")
+    _name(axes, "Reward of fresh samples on held-out prompts", "reward", "samples (%)")
     _legend_below(figure, axes, columns=3)
     return figure
 
