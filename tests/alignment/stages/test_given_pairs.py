@@ -1,5 +1,6 @@
 """The stages on given pairs without a reward: no sample is drawn to train on, and held-out pairs judge the policy."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,37 @@ def test_given_scores_are_no_baseline_of_the_configured_reward(instruct: Path, t
     assert report.has_reward
     assert report.winners_mean is None
     assert "baseline" not in result_table(report)
+
+
+def test_pairs_of_a_file_of_their_own_are_held_out_and_none_of_them_is_trained_on(
+    instruct: Path, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "pairs.jsonl", [row_of(number, "conversational explicit") for number in range(20)])
+    other = write(tmp_path / "held-out.jsonl", [row_of(number, "conversational explicit") for number in range(15, 25)])
+    chain = Chain(tmp_path, own_pairs(instruct, data, prompts={"eval_path": str(other)}))
+    for name in ("texts", "base", "prompts", "pairs", "validation"):
+        chain.folders[name] = chain.run(name)
+    assert chain.counts["prompts"] == {"train": 15, "eval": 10, "held_out_too": 5}
+    assert chain.counts["pairs"]["kept"] == 15
+    checks = json.loads((chain.folders["validation"] / "checks.json").read_text())
+    assert checks["figures"]["shared_prompts"] == 0
+    chain.folders["policy"] = chain.folders["base"]
+    chain.folders["ranking"] = chain.run("ranking")
+    ranked = RANKED.read(chain.folders["ranking"])
+    assert len(ranked) == 10
+    assert all(row["policy_chosen"] == pytest.approx(row["base_chosen"]) for row in ranked)
+
+
+def test_a_reward_judges_the_texts_of_the_evaluation_beside_the_ranking(
+    instruct: Path, reward_folder: Path, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "pairs.jsonl", [row_of(number, "standard explicit") for number in range(ROWS)])
+    chain = run_all(tmp_path, own_pairs(instruct, data, reward={"kind": "classifier", "model": str(reward_folder)}))
+    report = EvalReport.model_validate_json((chain.folders["report"] / "report.json").read_text())
+    assert report.has_reward
+    assert report.preferences is not None
+    assert report.winners_mean is None
+    assert not judge(report, chain.config.gates).not_applied
 
 
 def test_where_no_row_is_a_pair_to_train_on_the_way_out_is_told(instruct: Path, tmp_path: Path) -> None:
