@@ -65,6 +65,7 @@ EDITS: dict[str, str] = {
     "alignment.errors": "",
     "alignment.generation": "",
     "alignment.gguf": "",
+    "alignment.gguf_writing": "",
     "alignment.judging": "",
     "alignment.judging.arithmetic": "report",
     "alignment.judging.card": "",
