@@ -36,5 +36,5 @@ def pairs(job: Job) -> Counts:
     kept = built
     if config.max_pairs and len(built) > config.max_pairs:
         kept = random.Random(job.config.seed).sample(built, config.max_pairs)  # noqa: S311 - reproducible, not secret
-    PAIRS.write(job.out, kept)
+    PAIRS.write(job.out, ({"fault": "", **pair} for pair in kept))
     return counts | {"built": len(kept), "not_needed": len(built) - len(kept)}
