@@ -46,7 +46,10 @@ def show(result: "AlignResult", console: Console) -> None:
         console.print(terminal.samples_table(read_samples(Path(result.folders["report"]))))
     colour = "green" if result.judgement.verdict == "pass" else "red"
     console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
-    lines = {"Look at it": result.where, "Next": next_command(result)}
+    lines = {"Look at it": result.where}
+    if result.version is not None:
+        lines["Ask it"] = f"plumbline generate {quote(result.version)} 'a prompt'"
+    lines["Next"] = next_command(result)
     if result.registered:
         lines = {"Earlier" if result.model is None else "Registered": result.registered} | lines
     for heading, text in lines.items():

@@ -77,6 +77,7 @@ def test_a_run_that_passes_exits_0_and_writes_its_json(
     assert outcome.code == 0, outcome.err
     assert "Registered  small version 1 (challenger)" in outcome.out
     assert "mlflow models serve" in outcome.out
+    assert "Ask it      plumbline generate models:/small/1 'a prompt'\n" in outcome.out
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["verdict"] == "pass"
     assert found["model"] == {
