@@ -64,6 +64,7 @@ def test_a_model_is_trained_on_pairs_and_rows_that_are_none_are_counted(tmp_path
         {
             "reward": SIZE | {"steps": 30, "trained_on": "pairs"},
             "base": {"model": "some/model", "vocab_size": 300},
+            "data": {"path": "my_pairs.jsonl"},
             "pairs": {"source": "given"},
             "prompts": {"source": "pairs", "max_tokens": 8},
             "sampling": {"total_tokens": 16},
