@@ -492,9 +492,11 @@ def test_there_is_a_flag_for_every_field():
     assert found - NESTED_GROUPS.keys() == {name for name in flatten(AlignConfig()) if name.count(".") < 2}
 
 
-NESTED = st.recursive(
-    st.integers(), lambda below: st.dictionaries(st.sampled_from("abc"), below, max_size=3), max_leaves=6
-).filter(lambda value: isinstance(value, dict))
+LEAVES = st.integers()
+SHALLOW = st.dictionaries(st.sampled_from("abc"), LEAVES, max_size=3)
+NESTED = st.dictionaries(
+    st.sampled_from("abc"), LEAVES | SHALLOW | st.dictionaries(st.sampled_from("abc"), LEAVES | SHALLOW), max_size=3
+)
 
 
 @given(values=NESTED)

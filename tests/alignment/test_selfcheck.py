@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from alignment import logits
 from alignment.config import build_config
 from alignment.conventions import Conventions
 from alignment.errors import SelfCheckError
@@ -127,14 +128,18 @@ def test_a_model_that_reads_its_padding_is_found_while_it_scores():
         score(build("bert", is_decoder=False))
 
 
-def test_padding_that_a_classifier_takes_for_text_is_found():
-    """Its config names another padding token than the one that the batch was padded with."""
+def test_padding_that_a_classifier_takes_for_text_is_found(monkeypatch):
+    """Its config names another padding token than the one that the batch was padded with; else that is put right."""
     model = build("llama", task="SequenceClassification", num_labels=1)
     loaded = Loaded(model, tokenizer(Spelling()), "reward.model x")
     assert loaded.pad_id == PAD
+    texts = ["ABC", "ABCDEFGHI", "AC"]
+    expected = score_texts(loaded, texts, column=0, batch_size=1)
     model.config.pad_token_id = 40
+    assert np.allclose(score_texts(loaded, texts, column=0, batch_size=3), expected, atol=1e-5)
+    monkeypatch.setattr(logits, "padding_named", lambda *_: nullcontext())
     with pytest.raises(SelfCheckError, match=STAGES["reward"][2]):
-        score_texts(loaded, ["ABC", "ABCDEFGHI", "AC"], column=0, batch_size=3)
+        score_texts(loaded, texts, column=0, batch_size=3)
 
 
 def test_a_later_batch_without_numbers_is_found_too():
