@@ -59,6 +59,8 @@ def encode(loaded: Loaded, prompt: Prompt, *, system: str = "", raw: bool = Fals
     if raw:
         raise ConfigError("raw: takes a text as it is, and messages are none; leave raw out, or give a text")
     chat = Chat(loaded.tokenizer, PromptsConfig(system=system), loaded.name)
+    if isinstance(prompt, str) and not prompt.strip():
+        raise ConfigError("prompt is empty: give a text, or raw to have the model begin by itself")
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     ids = chat.encode(chat.with_system(require_messages(list(messages), "prompt")))
     loaded.conventions.require_known([ids], loaded.name, loaded.tokenizer)

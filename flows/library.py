@@ -217,4 +217,6 @@ def registry() -> Iterator[None]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(width=WIDTH, force_jupyter=False, force_terminal=False, highlight=False)  # plain lines, no colours
+    return Console(
+        width=WIDTH, emoji=False, force_jupyter=False, force_terminal=False, highlight=False
+    )  # plain lines, no colours

@@ -58,6 +58,13 @@ def require_columns(names: Sequence[str], wanted: Wanted) -> None:
         if column and column not in names:
             others = ", ".join(f"`{name[:40]}`" for name in names[:_SHOWN]) or "none"
             more = ", …" if len(names) > _SHOWN else ""
+            if wanted.optional:
+                raise fault(
+                    wanted,
+                    f"has no column `{column}` (it has {others}{more}); pairs need `chosen` and `rejected`, and "
+                    "`prompt` where these do not begin with it: rename the columns, or, for prompts without pairs, set "
+                    "prompts.source to messages or column and data.text_column to theirs",
+                )
             hint = ' or to "" if the texts have no labels' if role == "label_column" else ""
             raise fault(
                 wanted, f"has no column `{column}` (it has {others}{more}); set data.{role} to one of them{hint}"

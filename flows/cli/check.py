@@ -76,7 +76,8 @@ def show(found: "Checked", console: Console) -> None:
         say(f"Lengths are in tokens of {escape(found.model)}.")
     else:
         say("Lengths are in words: pass --base.model to try its tokenizer, template and context.")
-    say(f"Of the rows, {', '.join(f'{count:,} {name}' for name, count in found.counts.items())}.")
+    if found.counts:
+        say(f"Of the rows, {', '.join(f'{count:,} {name}' for name, count in found.counts.items())}.")
     for table in _tables(found):
         console.print()
         console.print(table)

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _complain(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    Console(stderr=True).print(
+    Console(stderr=True, emoji=False).print(
         f"[bold red]plumbline:[/bold red] {escape(shown(message))}", highlight=False, soft_wrap=True
     )
     return code

@@ -11,8 +11,8 @@ WIDTH = 110  # columns of the result if the output is not a terminal
 
 def make_console() -> Console:
     """A console of the terminal's width, or wide enough for the tables if the output is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(width=WIDTH, emoji=False)
 
 
 def quieten(debug: bool = False) -> None:

@@ -87,7 +87,7 @@ def _converse(loaded: "Loaded", seeded: Any) -> int:
 
     chat = has_template(loaded) and not seeded(0)["raw"]
     said: list[dict[str, str]] = []
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, emoji=False)
     for number in count():
         try:
             line = input("> ")

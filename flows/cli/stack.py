@@ -26,7 +26,7 @@ def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Po
     from flows.stack.services import Ports
     from flows.stack.up import up as run_stack
 
-    console = Console()
+    console = Console(emoji=False)
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         if os.environ.get(name):
             console.print(f"{name} is set but not used: up starts its own servers", highlight=False)
@@ -39,14 +39,14 @@ def status() -> int:
     """Show which servers run and whether they answer: exit 0 if the whole stack is up, 1 otherwise."""
     from flows.stack.control import status as show_status
 
-    return show_status(home(), Console())
+    return show_status(home(), Console(emoji=False))
 
 
 def down() -> int:
     """Stop what `plumbline up` started in this home, from another terminal."""
     from flows.stack.control import down as stop_stack
 
-    return stop_stack(home(), Console())
+    return stop_stack(home(), Console(emoji=False))
 
 
 def bootstrap(
@@ -66,7 +66,7 @@ def bootstrap(
     from flows.stack.bootstrap import bootstrap as apply
     from flows.stack.bootstrap import configured_webhook
 
-    console = Console()
+    console = Console(emoji=False)
     for change in apply(
         project_folder(),
         pool=pool,
@@ -103,5 +103,5 @@ def data_arrived() -> int:
     from tasks.events import DATA_ARRIVED, emit
 
     emit(DATA_ARRIVED, "any", {})
-    Console().print(f"{DATA_ARRIVED} sent", highlight=False)
+    Console(emoji=False).print(f"{DATA_ARRIVED} sent", highlight=False)
     return 0

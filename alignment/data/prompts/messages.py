@@ -30,7 +30,7 @@ def messages(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collecti
             yield chats.candidate(json.loads(row["text"]), row["columns"])
 
     try:
-        found = select(rows, make, config.prompts, excluded, way_out=WAY_OUT)
+        found = select(rows, make, config.prompts, excluded, way_out=WAY_OUT, where="too_long")
     except DataError as error:
         raise DataError(f"{error}; {chats.first_fault}" if chats.first_fault else str(error)) from error
     if chats.first_fault:
@@ -77,7 +77,7 @@ class Chats:
                 )
             value = [{"role": "user", "content": value}]
         elif fault := fault_of(value):
-            return self._fault(fault, f"{as_text([value])[1:81]} {FAULTS[fault]}")
+            return self._fault(fault, f"{_shown(value)} {FAULTS[fault]}")
         turns = self.chat.with_system(clean(value))
         if not self.settings.min_chars <= len(str(turns[-1].get("content", ""))) <= self.settings.max_chars:
             return "outside_char_bounds"
@@ -93,6 +93,11 @@ class Chats:
         self.faults += 1
         self.first_fault = self.first_fault or words
         return name
+
+
+def _shown(value: Any) -> str:
+    text = as_text([value])[1:-1]
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _without_oldest(turns: Sequence[Message]) -> list[Message]:

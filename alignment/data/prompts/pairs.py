@@ -32,7 +32,7 @@ def pairs(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collection[
             yield prompts.of_row(row["columns"])
 
     try:
-        found = select(rows, make, config.prompts, excluded, way_out=WAY_OUT)
+        found = select(rows, make, config.prompts, excluded, way_out=WAY_OUT, where="too_long")
     except DataError as error:
         raise DataError(f"{error}; {prompts.first_fault}" if prompts.first_fault else str(error)) from error
     if prompts.first_fault:

@@ -26,18 +26,21 @@ Make = Callable[[Sequence[Text]], Iterable[Candidate | str]]
 """For each row its candidate, or the reason for which it gives no prompt."""
 
 
-def select(rows: Rows, make: Make, config: PromptsConfig, excluded: Collection[str], *, way_out: str = "") -> Prompts:
+def select(
+    rows: Rows, make: Make, config: PromptsConfig, excluded: Collection[str], *, way_out: str = "", where: str = ""
+) -> Prompts:
     """Make prompts of the rows, in order, until both sides are full.
 
     Of rows of their own for the evaluation all may be held out, and no other is; a prompt that both have is held out.
     Prompts whose ids are `excluded` are on neither side: they were trained on, whatever `eval_fraction` is by now.
-    Raises DataError, with `way_out`, if there is none to train on, unless some were excluded, or too few are held out.
+    Raises DataError if there is none to train on, unless some were excluded, or too few are held out; it says `way_out`
+    where rows were counted under the reason `where`, or always where that is empty.
     """
     taken = _Taken(config, set(excluded))
     if rows.held_out is not None:
         taken.go_through(rows.held_out(), make, "eval")
     taken.go_through(rows.all(), make, "train" if rows.held_out is not None else None)
-    taken.require_enough(way_out)
+    taken.require_enough(way_out if not where or taken.counts[where] else "")
     return Prompts(taken.sides["train"], taken.sides["eval"], {"train": 0} | dict(taken.counts))
 
 

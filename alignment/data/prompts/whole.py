@@ -22,7 +22,7 @@ def column(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collection
         for row, ids in zip(batch, base.encode([row["text"] for row in batch]), strict=True):
             yield whole(row["text"], ids, row["columns"], config, base.conventions.begins)
 
-    return select(rows, make, config.prompts, excluded, way_out=WAY_OUT)
+    return select(rows, make, config.prompts, excluded, way_out=WAY_OUT, where="too_long")
 
 
 def whole(text: str, ids: Sequence[int], columns: str, config: AlignConfig, begins: Sequence[int]) -> Candidate | str:
