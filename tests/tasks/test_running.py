@@ -124,14 +124,14 @@ def test_a_file_that_changes_after_its_key_was_made_is_not_kept_under_it(tmp_pat
 
     running.LISTENERS.append(edit)
     try:
-        with pytest.raises(DataError, match="the file changed while it was read"):
+        with pytest.raises(DataError, match="a file changed while it was read"):
             run_stage(TEXTS, config, {})
     finally:
         running.LISTENERS.remove(edit)
     assert store().find("texts", key) is None
 
 
-def test_labels_are_asked_for_only_where_a_reward_model_is_trained_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_asked_for_only_where_a_reward_model_is_trained_on_them() -> None:
     def fill(folder: Path) -> dict[str, int]:
         write_json(folder / "labels.json", {})
         return {"kept": 3}
@@ -140,8 +140,8 @@ def test_labels_are_asked_for_only_where_a_reward_model_is_trained_on_them(monke
     config = AlignConfig.model_validate({"data": {"label_column": ""}})
     with pytest.raises(DataError, match=r"reward\.model = train needs labels"):
         checks.require_labels(config, refs, "")
-    monkeypatch.setattr("alignment.stages.reward.has_model", lambda _: False)
-    checks.require_labels(config, refs, "")
+    given = config.model_copy(update={"reward": config.reward.model_copy(update={"model": "a/model"})})
+    checks.require_labels(given, refs, "")
 
 
 def test_every_stage_is_a_task_of_the_name_that_its_declaration_gives() -> None:
