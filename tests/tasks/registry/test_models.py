@@ -83,6 +83,7 @@ def test_of_given_pairs_the_settings_of_serving_tell_models_apart(tmp_path: Path
     ref = StageRef(stage="policy", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
     refs = {"policy": ref, "prompts": ref}
     given = {
+        "data": {"path": "pairs.jsonl"},
         "prompts": {"source": "pairs"},
         "pairs": {"source": "given"},
         "base": {"model": "b"},
