@@ -46,6 +46,7 @@ def counts(home: Path, stage: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.full
 def test_a_run_whose_reward_is_a_judge(at_home: Path, endpoint: Endpoint) -> None:
     with pytest.raises(BudgetError, match=r"max_calls = 30 are used, and \d+ texts are not judged"):
         align(settings(endpoint, reward={"judge": {"max_calls": 30}}))
@@ -64,6 +65,7 @@ def test_a_run_whose_reward_is_a_judge(at_home: Path, endpoint: Endpoint) -> Non
     assert held == []
 
 
+@pytest.mark.full
 def test_a_run_whose_pairs_are_judged_and_whose_reward_is_a_classifier(at_home: Path, endpoint: Endpoint) -> None:
     result = align(settings(endpoint, reward={"kind": "classifier"}, pairs={"source": "judged"}))
 

@@ -13,7 +13,7 @@ from flows.align import align
 from tests.alignment.preference_rows import row_of, with_chatml, write
 from tests.flows.small import OPEN_GATES, SMALL
 
-pytestmark = pytest.mark.usefixtures("at_home")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("at_home")]
 
 ROWS = 60
 

@@ -46,6 +46,7 @@ def folder(tmp_path: Path, tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any) -
     return tmp_path / "model"
 
 
+@pytest.mark.full
 def test_a_run_prints_a_line_a_stage_and_a_second_one_computes_nothing(
     result: AlignResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_run_prints_a_line_a_stage_and_a_second_one_computes_nothing(
     assert not plumbline.plan(plumbline.build_config(SMALL | {"seed": 1})).cached
 
 
+@pytest.mark.full
 def test_a_result_has_what_a_reader_asks_for(result: AlignResult) -> None:
     assert result.verdict == "pass"
     assert result.version == "models:/python/1"
@@ -78,6 +80,7 @@ def test_a_plan_is_a_table() -> None:
     assert planned._repr_markdown_().splitlines()[2].startswith("| texts |")
 
 
+@pytest.mark.full
 def test_the_pictures_of_a_run_are_shown_and_saved(result: AlignResult, tmp_path: Path) -> None:
     found = plumbline.plots(result)
     assert set(found) == {"rewards", "gaps", "training", "gates"}
@@ -87,6 +90,7 @@ def test_the_pictures_of_a_run_are_shown_and_saved(result: AlignResult, tmp_path
     assert (tmp_path / "rewards.png").read_bytes() == found["rewards"].png
 
 
+@pytest.mark.full
 def test_the_version_is_listed_with_its_gain(result: AlignResult) -> None:
     (found,) = plumbline.models("python")
     assert (found.uri, found.verdict, found.aliases) == (result.version, "pass", ("challenger",))
@@ -97,6 +101,7 @@ def test_the_version_is_listed_with_its_gain(result: AlignResult) -> None:
 
 
 @pytest.mark.parametrize("name", ["python", "python@challenger", "models:/python/1"])
+@pytest.mark.full
 def test_a_version_is_loaded_and_asked(result: AlignResult, name: str) -> None:
     loaded = plumbline.load(name)
     assert loaded.name == name
@@ -107,6 +112,7 @@ def test_a_version_is_loaded_and_asked(result: AlignResult, name: str) -> None:
     assert [second] == plumbline.generate(loaded, ["the plot"], seed=4, max_new_tokens=8)
 
 
+@pytest.mark.full
 def test_an_exported_version_is_an_ordinary_folder(result: AlignResult, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("new/export", "empty"):
