@@ -72,7 +72,7 @@ def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") 
 
     tab(form, "Artifacts")
     for key in ("progress-policy", "validation", "result"):
-        form.get_by_role("link").filter(has_text=key).first.wait_for()
+        scroll_to_artifact(form, key)
     form.get_by_role("link").filter(has_text="validation").first.click()
     form.get_by_text("score_gap").first.wait_for()
     form.go_back()
@@ -83,6 +83,17 @@ def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") 
     picture(form, "prefect-result")
 
     show_in_mlflow(stack, form, run["id"])
+
+
+def scroll_to_artifact(page: "Page", key: str) -> None:
+    """The list loads further artifacts as it is scrolled; on a busy machine more stages take long enough for one."""
+    link = page.get_by_role("link").filter(has_text=key)
+    for _ in range(20):
+        if link.count():
+            break
+        page.mouse.wheel(0, 5_000)
+        page.wait_for_timeout(500)
+    link.first.wait_for()
 
 
 def tab(page: "Page", name: str) -> None:
