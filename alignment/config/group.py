@@ -1,5 +1,6 @@
 """A group of fields of the configuration, and how kinds of other packages add groups of their own to it."""
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar, get_origin
 
@@ -40,6 +41,20 @@ class Group(BaseModel):
 
 
 G = TypeVar("G", bound=Group)
+
+
+def json_values(value: Any) -> Any:
+    """A value in which texts that are JSON, such as `false` or `3`, are what they say: YAML files hold texts alone."""
+    if isinstance(value, dict):
+        return {name: json_values(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [json_values(below) for below in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def at_most(group: G, name: str, low: str, high: str) -> G:

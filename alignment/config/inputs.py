@@ -1,11 +1,10 @@
 """What a run starts from: data, base model, reward, prompts."""
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.config.group import G, Group, at_most, multiple, open_to
+from alignment.config.group import G, Group, at_most, json_values, multiple, open_to
 from alignment.config.judge import JudgeConfig
 from alignment.kinds import PROMPTS, REWARDS
 
@@ -228,7 +227,7 @@ class PromptsConfig(Group):
         """A YAML file's values are texts: one that is JSON, such as `false` or `3`, is what it says there."""
         if taken := sorted(values.keys() & TEMPLATE_ARGUMENTS):
             raise ValueError(f"prompts.chat_template_kwargs: {', '.join(taken)} cannot be set here; leave it out")
-        return {name: _json_or_text(value) if isinstance(value, str) else value for name, value in values.items()}
+        return {name: json_values(value) for name, value in values.items()}
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -246,10 +245,3 @@ def several(group: G, name: str, field: str) -> G:
             f"{name}: the kind of {odd.name} is {odd.kind}, and has to be a reward by itself: take another"
         )
     return group
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -1,13 +1,12 @@
 """The judge: a model behind an OpenAI-compatible endpoint that grades completions, or prefers one of two."""
 
-import json
 import re
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.config.group import Group
+from alignment.config.group import Group, json_values
 
 OWN = ("model", "messages", "stream", "n")
 """What a request has from other fields, or what an answer could not be read with."""
@@ -120,7 +119,7 @@ class JudgeConfig(Group):
         """A YAML file's values are texts: one that is JSON, such as `false` or `3`, is what it says there."""
         if taken := sorted(extra.keys() & set(OWN)):
             raise ValueError(f"reward.judge.extra: {', '.join(taken)} cannot be set here; leave it out")
-        return {name: _plain(value) for name, value in extra.items()}
+        return {name: json_values(value) for name, value in extra.items()}
 
     @model_validator(mode="after")
     def _scale_is_one(self) -> Self:
@@ -129,19 +128,6 @@ class JudgeConfig(Group):
                 f"reward.judge.scale_min = {self.scale_min:g} is not below reward.judge.scale_max = {self.scale_max:g}"
             )
         return self
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(below) for name, below in value.items()}
-    if isinstance(value, list):
-        return [_plain(below) for below in value]
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _shown(url: str) -> str:
