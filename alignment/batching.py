@@ -1,0 +1,85 @@
+"""What runs through a model together: so many tokens as were asked for, or as the machine takes, in like lengths."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from alignment.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+CPU_TOKENS = 4_096
+"""On a CPU more gain nothing: a layer's activations leave the caches."""
+
+MOST_TOKENS = 262_144
+SHARE_OF_FREE = 0.5
+"""Of a GPU's free memory; the rest is for what a forward pass holds for a moment, and for what fragments."""
+
+
+def batch_tokens(model: Any, given: int, bytes_per_token: int) -> int:
+    """How many tokens run together: as `given`, or where that is 0 as many as fit, by what one of them takes."""
+    import torch
+
+    device = next(model.parameters()).device
+    if given or device.type != "cuda":
+        return given or CPU_TOKENS
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(MOST_TOKENS, int(SHARE_OF_FREE * free) // bytes_per_token))
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The rows, shortest first, in batches that have at most `tokens` with their padding; a longer row has its own."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[row] * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def in_batches(
+    lengths: Sequence[int],
+    tokens: int,
+    work: Callable[[list[int]], None],
+    *,
+    name: str,
+    field: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Do `work` on all rows, batch by batch; a batch that the memory does not hold is halved, and so are later ones.
+
+    `name` is the model's and `field` the field that sets `tokens`, for what is said of that. Raises ModelError where
+    not even one row fits.
+    """
+    import torch
+
+    done = 0
+    waiting = list(batches(lengths, tokens))[::-1]
+    while waiting:
+        rows = waiting.pop()
+        width = max(lengths[row] for row in rows)
+        if len(rows) > 1 and width * len(rows) > tokens:  # of a batch that was made before one did not fit
+            waiting += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            continue
+        try:
+            work(rows)
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise ModelError(
+                    f"{name}: the GPU's memory does not hold one sequence of {width} tokens; take shorter ones, a "
+                    "smaller model, or a GPU that nothing else runs on"
+                ) from error
+            tokens = max(width, width * len(rows) // 2)
+            waiting.append(rows)
+        else:
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(lengths))
+            continue
+        torch.cuda.empty_cache()  # outside of `except`, which holds the failed batch's tensors
+        logger.warning(
+            "%s: %d tokens at once do not fit; %s is %d from here on", name, width * len(rows), field, tokens
+        )
