@@ -29,7 +29,12 @@ PROMPT_TOKENS, TOTAL_TOKENS, SAMPLES, BATCH, TOP_K = 8, 48, 4, 64, 50
 def sides(model: Any, prompts: list[list[int]]) -> tuple[Side, Side]:
     """Plumbline and transformers; each returns how many tokens it drew."""
     config = SamplingConfig(
-        samples_per_prompt=SAMPLES, total_tokens=TOTAL_TOKENS, top_k=TOP_K, top_p=1.0, temperature=1.0, batch_size=BATCH
+        samples_per_prompt=SAMPLES,
+        total_tokens=TOTAL_TOKENS,
+        top_k=TOP_K,
+        top_p=1.0,
+        temperature=1.0,
+        batch_tokens=BATCH * TOTAL_TOKENS,
     )
     rounds = itertools.count()
 

@@ -18,8 +18,8 @@ CHAT_MODEL = re.compile(r"instruct|chat|(^|[-_/])it($|[-_])", re.IGNORECASE)
 PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@+-]*")
 NULLS = {"null", "Null", "NULL", "~"}
 SIZES: dict[Size, dict[str, Any]] = {
-    "cpu": {"count": 256, "eval_count": 64, "total": 192, "batch": 16, "steps": 100, "pairs": 4, "bf16": False},
-    "gpu": {"count": 2_048, "eval_count": 256, "total": 768, "batch": 64, "steps": 300, "pairs": 8, "bf16": True},
+    "cpu": {"count": 256, "eval_count": 64, "total": 192, "steps": 100, "pairs": 4, "bf16": False},
+    "gpu": {"count": 2_048, "eval_count": 256, "total": 768, "steps": 300, "pairs": 8, "bf16": True},
 }
 """Prompts, tokens of prompt and answer, and steps that a machine takes in minutes to an hour."""
 Line = tuple[str, Any, str]
@@ -184,10 +184,8 @@ def _sampling(answers: Answers) -> Iterator[Line]:
     if answers.guess.holds != "pairs":
         yield "samples_per_prompt", 4, "the best and the worst of them make a pair"
     yield "total_tokens", total_tokens(answers), "prompt and answer together, at most"
-    if answers.model != "train":
-        yield "batch_size", size["batch"], "sequences at a time; lower it if memory runs out"
-        if size["bf16"]:
-            yield "precision", "bf16", ""
+    if answers.model != "train" and size["bf16"]:
+        yield "precision", "bf16", ""
 
 
 def _validation(answers: Answers) -> Iterator[Line]:

@@ -148,7 +148,12 @@ class RewardConfig(RewardFields):
     heads: int = Field(4, ge=1, le=128, description="Attention heads, when trained here; must divide the width")
     context: int = Field(64, ge=8, le=131_072, description="Longest text in tokens, when trained here")
     steps: int = Field(300, ge=1, le=10_000_000, description="Optimiser steps, when trained here")
-    batch_size: int = Field(32, ge=1, le=65_536, description="Texts per step, when trained here, and while scoring x 8")
+    batch_size: int = Field(
+        32, ge=1, le=65_536, description="Texts per step, when trained here, and per call of a function"
+    )
+    batch_tokens: int = Field(
+        0, ge=0, le=2**30, description="Tokens of texts that a classifier scores together; 0 finds how many fit"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate, when trained here")
     min_opening: int = Field(
         24, ge=1, le=131_072, description="Training texts are cut at random to at least this many tokens"

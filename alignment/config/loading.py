@@ -12,7 +12,7 @@ from alignment.config.whole import AlignConfig
 from alignment.errors import ConfigError
 from alignment.yaml_file import read_yaml
 
-RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source"}
+RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source", "sampling.batch_size": "sampling.batch_tokens"}
 """The dotted names of fields that earlier releases had, each with what it is called now."""
 
 

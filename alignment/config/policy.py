@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from alignment.config.group import Group, at_most, open_to
 from alignment.kinds import ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""`tf32` is fp32 whose matrix products a GPU may round to 10 bits of mantissa; on a CPU it is fp32."""
 
 
 @open_to(ENGINES)
@@ -39,7 +40,13 @@ class SamplingConfig(Group):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Texts that end a completion, which is cut before the first token that one of them begins in"
     )
-    batch_size: int = Field(256, ge=1, le=65_536, description="Sequences generated together")
+    batch_tokens: int = Field(
+        0,
+        ge=0,
+        le=2**30,
+        description="Tokens of prompts and completions that are held together, in sampling and for log-probs; "
+        "0 finds how many fit",
+    )
     shard_prompts: int = Field(
         128, ge=1, le=1_000_000, description="Prompts per shard; a finished shard survives a crash"
     )
@@ -122,6 +129,9 @@ class DPOConfig(Group):
     )
     steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
     batch_size: int = Field(8, ge=1, le=65_536, description="Pairs per step and device, before accumulation")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, a third more time"
+    )
     accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")
     max_grad_norm: float = Field(1.0, ge=0, le=1_000, description="Gradient norm is clipped to this; 0 switches it off")

@@ -64,7 +64,9 @@ def generate(
     conventions.require_known([request.prompt for request in requests], name)
     check = SelfCheck("sampling", name, model, WAY_OUT)
     found: dict[int, Completion] = {}
-    for chunk in _batches(requests, config.batch_size, alike=not _bears_padding(model)):
+    for chunk in _batches(
+        requests, max(1, (config.batch_tokens or 16_384) // config.total_tokens), alike=not _bears_padding(model)
+    ):
         batch = [requests[i] for i in chunk]
         drawn = _generate_batch(model, batch, config, conventions, stops, name)
         found.update(zip(chunk, drawn, strict=True))

@@ -27,7 +27,7 @@ def reads(config: AlignConfig) -> dict[str, Any]:
     """What decides the samples of an evaluation, and what is measured on them."""
     return {
         "sampling": fields_of(
-            config.sampling, config.sampling.engine, without={"samples_per_prompt", "shard_prompts", "batch_size"}
+            config.sampling, config.sampling.engine, without={"samples_per_prompt", "shard_prompts", "batch_tokens"}
         ),
         "samples_per_prompt": config.evaluation.samples_per_prompt,
         "judge": fields_of(config.evaluation, config.evaluation.judge, without=NOT_JUDGES),

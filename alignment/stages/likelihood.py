@@ -26,7 +26,7 @@ def of_completions(
         prompts,
         completions,
         pad_id=loaded.pad_id,
-        batch_size=min(64, job.config.sampling.batch_size),  # logits of every position, where sampling has one's
+        batch_size=64,
         name=loaded.name,
         progress=job.progress,
     ).tolist()

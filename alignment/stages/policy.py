@@ -18,7 +18,7 @@ ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 
 def reads(config: AlignConfig) -> Any:
     """The settings of the training; of an adapter, where one is trained, with the library that makes it."""
-    dpo, unread = config.dpo, {"checkpoint_every"}
+    dpo, unread = config.dpo, {"checkpoint_every", "gradient_checkpointing"}
     if dpo.adapter == "none":
         return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread | ADAPTER_FIELDS), "seed": config.seed}
     return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread), "seed": config.seed, "peft": version("peft")}

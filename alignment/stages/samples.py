@@ -33,7 +33,7 @@ def part(job: Job) -> Counts:
     title="merge samples",
     needs=("base", "prompts"),
     reads=lambda c: {
-        "sampling": fields_of(c.sampling, c.sampling.engine, without={"batch_size", "shard_prompts"}),
+        "sampling": fields_of(c.sampling, c.sampling.engine, without={"batch_tokens", "shard_prompts"}),
         "seed": c.seed,
     },
     makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples",

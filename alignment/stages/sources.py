@@ -28,7 +28,7 @@ PAIR_COLUMNS = ("chosen", "rejected")
 PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
 """The columns of given pairs, as TRL names them: those that have to be there, and those that may."""
 
-SCORES_ALONE = ("positive_class", "reads", "function", "parts")
+SCORES_ALONE = ("positive_class", "reads", "function", "parts", "batch_tokens")
 """Fields of `reward` that decide how texts are scored, and not what a training here makes."""
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")

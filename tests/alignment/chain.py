@@ -17,7 +17,7 @@ SHRUNKEN: dict[str, dict[str, Any]] = {
     "base": SIZE | {"vocab_size": 300, "steps": 30},
     "reward": SIZE | {"steps": 10},
     "prompts": {"count": PROMPTS, "eval_count": HELD_OUT, "tokens_min": 4, "tokens_max": 6},
-    "sampling": {"samples_per_prompt": 2, "total_tokens": 24, "top_k": 20, "batch_size": 7, "shard_prompts": 5},
+    "sampling": {"samples_per_prompt": 2, "total_tokens": 24, "top_k": 20, "batch_tokens": 168, "shard_prompts": 5},
     "validation": {
         "min_gap": 0.0,
         "min_tokens": 1,

@@ -156,7 +156,7 @@ def texts(lengths: tuple[int, ...]) -> list[str]:
 
 
 def sampling(**changes: Any) -> Any:
-    return build_config({"sampling": {"total_tokens": 24, "batch_size": 8} | changes}).sampling
+    return build_config({"sampling": {"total_tokens": 24, "batch_tokens": 192} | changes}).sampling
 
 
 def load(kind: str, number: int) -> Loaded:

@@ -22,7 +22,7 @@ from alignment.sampling.local import generate
 from alignment.selfcheck import SelfCheck, plain_logprob
 from tests.alignment.architectures import EOS, PAD, Spelling, build, tokenizer
 
-SAMPLING = build_config({"sampling": {"total_tokens": 24, "batch_size": 8}}).sampling
+SAMPLING = build_config({"sampling": {"total_tokens": 24, "batch_tokens": 192}}).sampling
 PROMPTS = [[1, 5, 6, 7], [1, 5, 6, 7], [1, 8], [1, 9, 10, 11, 12, 13, 14]]
 COMPLETIONS = [[20, 21, 22], [23, 24, EOS], [25, 26, 27, 28, 29, 30, 31], [32]]
 
@@ -147,7 +147,7 @@ def test_a_later_batch_without_numbers_is_found_too():
     model = build("gpt2")
     with torch.no_grad():
         model.transformer.wpe.weight[20:] = float("nan")
-    config = SAMPLING.model_copy(update={"batch_size": 1, "new_tokens_min": 2, "new_tokens_max": 20})
+    config = SAMPLING.model_copy(update={"batch_tokens": 1, "new_tokens_min": 2, "new_tokens_max": 20})
     requests = [Request([1, 5], [0.5] * 3), Request([1, 5, 6], [0.5] * 21)]
     with pytest.raises(SelfCheckError, match=r"^base\.model x: sampling gives log-probs that are no numbers"):
         generate(model, requests, config, Conventions((), PAD), name="base.model x")

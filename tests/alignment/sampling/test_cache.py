@@ -69,7 +69,7 @@ def test_whole_sequences_are_taken_instead_and_that_is_said_once(
 ) -> None:
     inner = tiny_gpt2(0, context=CONTEXT)
     model = Own(inner, cache, fault)
-    config = make_config(batch_size=2)
+    config = make_config(batch_tokens=2 * CONTEXT)
     requests = make_requests(PROMPTS, config)
     with caplog.at_level(logging.WARNING):
         found = draw(model, requests, config)

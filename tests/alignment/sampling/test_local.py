@@ -38,7 +38,7 @@ def prompts() -> list[list[int]]:
 
 
 def make_config(**changes: Any) -> SamplingConfig:
-    return SamplingConfig(**{"total_tokens": CONTEXT, "batch_size": 16} | changes)
+    return SamplingConfig(**{"total_tokens": CONTEXT, "batch_tokens": 16 * CONTEXT} | changes)
 
 
 def make_requests(prompts: Sequence[list[int]], config: SamplingConfig, **changes: Any) -> list[Request]:
@@ -91,11 +91,11 @@ class TestGenerate:
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
     def test_the_batch_size_does_not_matter(self, model: Any, prompts: list[list[int]], batch_size: int) -> None:
         requests = make_requests(prompts, make_config())
-        found = draw(model, requests, make_config(batch_size=batch_size))
+        found = draw(model, requests, make_config(batch_tokens=batch_size * CONTEXT))
         assert_same(found, draw(model, requests, make_config()))
 
     def test_the_order_does_not_matter(self, model: Any, prompts: list[list[int]]) -> None:
-        config = make_config(batch_size=3)
+        config = make_config(batch_tokens=3 * CONTEXT)
         requests = make_requests(prompts, config)
         assert_same(draw(model, requests[::-1], config)[::-1], draw(model, requests, config))
 
@@ -132,7 +132,7 @@ class TestGenerate:
             assert completion.ids == expected[0, len(prompt) :].tolist()
 
     def test_reports_progress(self, model: Any, prompts: list[list[int]]) -> None:
-        config = make_config(batch_size=3, new_tokens_min=1, new_tokens_max=1)
+        config = make_config(batch_tokens=3 * CONTEXT, new_tokens_min=1, new_tokens_max=1)
         reports: list[tuple[int, int]] = []
         generate(
             model,

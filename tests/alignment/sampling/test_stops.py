@@ -49,7 +49,7 @@ def test_a_stop_that_spans_many_tokens_is_found_behind_a_long_text() -> None:
 def test_a_sample_is_that_without_stops_up_to_its_stop(tiny_gpt2: Callable[..., Any]) -> None:
     """Its log-prob is that of the kept tokens alone, by a plain forward pass."""
     model = tiny_gpt2(0, context=24)
-    config = SamplingConfig(total_tokens=24, batch_size=16)
+    config = SamplingConfig(total_tokens=24, batch_tokens=384)
     asked = [
         request([1 + place % 5, 7, 3][: 1 + place % 3], config, seed=0, purpose="train", prompt_id=str(place), index=0)
         for place in range(12)

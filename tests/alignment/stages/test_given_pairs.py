@@ -38,7 +38,7 @@ def own_pairs(folder: Path, data: Path, **changes: dict[str, Any]) -> Any:
         "reward": {"kind": "none"},
         "prompts": {"source": "pairs", "count": 100, "eval_count": 20, "min_eval": 2, "max_tokens": 100},
         "pairs": {"source": "given"},
-        "sampling": {"total_tokens": 120, "top_k": 20, "batch_size": 8},
+        "sampling": {"total_tokens": 120, "top_k": 20, "batch_tokens": 960},
         "dpo": {"steps": 20, "batch_size": 8, "loss": "sigmoid", "learning_rate": 1e-2, "stop_chosen_drop": 0.0},
         "evaluation": {"judge": "none"},
     }

@@ -173,7 +173,7 @@ def test_a_field_moves_the_keys_from_its_stage_on(field, value, stage):
     [
         ("dpo", {"checkpoint_every": 7}),
         ("sampling", {"shard_prompts": 3}),
-        ("sampling", {"batch_size": 3}),
+        ("sampling", {"batch_tokens": 64}),
         ("gates", {"min_win_rate": 0.9}),
         ("registry", {"model_name": "another", "experiment": "another", "alias": "another"}),
     ],
@@ -229,7 +229,8 @@ OTHER: dict[str, Any] = {
 
 UNSEEN = {
     "base.revision", "reward.revision",  # of a model from the hub
-    "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_size",
+    "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_tokens", "reward.batch_tokens",
+    "dpo.gradient_checkpointing",
     *(f"reward.judge.{name}" for name in (
         "url", "api_key_env", "concurrency", "timeout", "retries", "max_calls", "max_tokens_total"
     )),

@@ -86,7 +86,7 @@ def test_no_held_out_prompt_is_sampled_for_pairs(rows):
 
 
 def test_samples_in_shards_are_the_samples_at_once(chain, rows, tmp_path):
-    whole = chain.other(tmp_path, sampling={"batch_size": 64})
+    whole = chain.other(tmp_path, sampling={"batch_tokens": 2048})
     found = read_rows(whole.sample("all", 0, PROMPTS) / "samples.parquet")
     for one, sharded in zip(found, rows("samples", "samples.parquet"), strict=True):
         assert one.pop("logprob") == pytest.approx(sharded.pop("logprob"), abs=1e-4)
