@@ -1,7 +1,9 @@
 """What passes between stages: the rows of each table with their columns and types, and the names of the files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 
@@ -9,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 R = TypeVar("R")
+
+GROUP_ROWS = 4096
+"""Rows of a row group, the least that is decoded at once: what a table in batches holds in memory."""
 
 MODEL = "model"  # a folder, in the `save_pretrained` layout
 ADAPTER = "adapter"  # a folder as peft writes it, where an adapter was trained
@@ -104,27 +109,103 @@ class Pair(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """A Parquet file in a stage's folder: its name, and the type of each column."""
+    """A Parquet file in a stage's folder: its name, and the type of each column.
+
+    Its rows stand in groups of `GROUP_ROWS`, so a file's bytes do not depend on the pieces that it was written in.
+    """
 
     file: str
     schema: pa.Schema
 
     def read(self, folder: Path, columns: Sequence[str] | None = None) -> list[R]:
-        """The rows, or some columns of them, as dicts."""
+        """The rows, or some columns of them, as dicts: all at once, for what is small."""
         rows: list[R] = pq.read_table(folder / self.file, columns=columns).to_pylist()
         return rows
 
-    def write(self, folder: Path, rows: Iterable[R | Mapping[str, Any]], extra: Mapping[str, pa.DataType] = {}) -> None:
-        """Write rows that have every column; `extra` are columns beside the schema's. Raises KeyError for a gap."""
+    def count(self, folder: Path) -> int:
+        """How many rows there are; none is read."""
+        return int(pq.read_metadata(folder / self.file).num_rows)
+
+    def batches(
+        self,
+        folder: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        rows: int = GROUP_ROWS,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[pa.Table]:
+        """Rows `start` to `stop` (excluded; by default the end) in order, at most `rows` of them at a time.
+
+        One row group is in memory, and those outside of the range are not decoded.
+        """
+        with pq.ParquetFile(folder / self.file) as file:
+            first = 0
+            for number in range(file.num_row_groups):
+                length = file.metadata.row_group(number).num_rows
+                low, high = max(start - first, 0), min(length, length if stop is None else stop - first)
+                first += length
+                if low < high:
+                    group = file.read_row_group(number, columns=columns)
+                    for at in range(low, high, rows):
+                        yield group.slice(at, min(rows, high - at))
+
+    @contextmanager
+    def writer(self, folder: Path, extra: Mapping[str, pa.DataType] = {}) -> Iterator["Writer[R]"]:
+        """A file that is written piece by piece; `extra` are columns beside the schema's."""
         schema = pa.schema([*self.schema, *(pa.field(name, kind) for name, kind in extra.items())])
-        columns = {name: [] for name in schema.names}  # type: dict[str, list[Any]]
-        for row in rows:
-            for name, values in columns.items():
-                values.append(row[name])  # type: ignore[index]
-        pq.write_table(pa.table(columns, schema=schema), folder / self.file)
+        with pq.ParquetWriter(folder / self.file, schema) as file:
+            writer: Writer[R] = Writer(file, schema)
+            yield writer
+            writer.finish()
+
+    def write(self, folder: Path, rows: Iterable[R | Mapping[str, Any]], extra: Mapping[str, pa.DataType] = {}) -> None:
+        """Write rows that have every column, and those of `extra`. Raises KeyError for a gap."""
+        with self.writer(folder, extra) as writer:
+            writer.write(rows)
 
 
-_IDS = pa.list_(pa.int64())
+class Writer(Generic[R]):
+    """Appends to the file of a table; what is not yet a whole row group waits in memory."""
+
+    def __init__(self, file: pq.ParquetWriter, schema: pa.Schema) -> None:
+        """`Table.writer` makes it."""
+        self.schema = schema
+        self._file = file
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, rows: Iterable[R | Mapping[str, Any]]) -> None:
+        """Append rows that have every column; other keys are passed over. Raises KeyError for a gap."""
+        left = iter(rows)
+        while some := list(islice(left, GROUP_ROWS)):
+            columns = [pa.array([row[name] for row in some], kind) for name, kind in self._types()]  # type: ignore[index]
+            self.append(pa.Table.from_arrays(columns, schema=self.schema))
+
+    def append(self, table: pa.Table) -> None:
+        """Append a table that has every column, in any order; others are passed over. Raises KeyError for a gap."""
+        self._waiting.append(table.select(self.schema.names).cast(self.schema))
+        self._rows += len(table)
+        if self._rows >= GROUP_ROWS:
+            self._write_groups(self._rows - self._rows % GROUP_ROWS)
+
+    def finish(self) -> None:
+        """Write the last rows, which fill no group."""
+        if self._rows:
+            self._write_groups(self._rows)
+
+    def _write_groups(self, rows: int) -> None:
+        whole = pa.concat_tables(self._waiting)
+        for start in range(0, rows, GROUP_ROWS):
+            group = whole.slice(start, min(GROUP_ROWS, rows - start)).combine_chunks()
+            self._file.write_table(group, row_group_size=GROUP_ROWS)
+        self._waiting, self._rows = [whole.slice(rows)], self._rows - rows
+
+    def _types(self) -> list[tuple[str, pa.DataType]]:
+        return [(field.name, field.type) for field in self.schema]
+
+
+_IDS = pa.list_(pa.int32())
 _PROMPT = [("prompt_id", pa.string()), ("prompt", pa.string()), ("prompt_ids", _IDS)]
 _SAMPLE = [
     *_PROMPT,
