@@ -66,7 +66,9 @@ def in_batches(
             continue
         try:
             work(rows)
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, ModelError) as error:  # `using` puts the second in the first's place
+            if not any(isinstance(found, torch.OutOfMemoryError) for found in (error, error.__cause__)):
+                raise
             if len(rows) == 1:
                 raise ModelError(
                     f"{name}: the GPU's memory does not hold one sequence of {width} tokens; take shorter ones, a "

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignment.conventions import embeddings, require_known
+from alignment.batching import batch_tokens as tokens_at_once
+from alignment.batching import in_batches
+from alignment.conventions import embeddings, require_known, text_config
 from alignment.models import using
 from alignment.selfcheck import SelfCheck, plain_logprob
 
@@ -72,37 +74,45 @@ def score_completions(
     completions: Sequence[Tokens],
     *,
     pad_id: int,
-    batch_size: int,
+    batch_tokens: int = 0,
     name: str = "the model",
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float64]:
     """log p(completion | prompt) of N sequences, in nats, shape [N]; batched by length, returned in the given order.
 
-    Raises ModelError where the model, which errors call `name`, lacks a token or cannot be run, and SelfCheckError
-    where the log-probs of a batch are not those of its sequences one by one.
+    A batch has at most `batch_tokens` tokens with its padding, as many as the machine takes where that is 0. Raises
+    ModelError where the model, which errors call `name`, lacks a token or cannot be run, and SelfCheckError where the
+    log-probs of a batch are not those of its sequences one by one.
     """
     device = next(model.parameters()).device
     require_known([*prompts, *completions], embeddings(model), name)
     check = SelfCheck("scoring", name, model)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
+    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     found = np.empty(len(prompts), dtype=np.float64)
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        batch = pad_right([prompts[i] for i in chunk], [completions[i] for i in chunk], pad_id).to(device)
+
+    def score(rows: list[int]) -> None:
+        batch = pad_right([prompts[i] for i in rows], [completions[i] for i in rows], pad_id).to(device)
         with using(name, "scoring"):
-            found[chunk] = sum_logprobs(*completion_logits(model, batch), len(chunk)).double().cpu().numpy()
+            found[rows] = sum_logprobs(*completion_logits(model, batch), len(rows)).double().cpu().numpy()
         check.logprobs(
-            found[chunk].tolist(),
-            [len(completions[i]) for i in chunk],
-            partial(_alone, model, prompts, completions, chunk),
-            padded=len({len(prompts[i]) + len(completions[i]) for i in chunk}) > 1,
+            found[rows].tolist(),
+            [len(completions[i]) for i in rows],
+            partial(_alone, model, prompts, completions, rows),
+            padded=len({lengths[i] for i in rows}) > 1,
         )
-        if progress is not None:
-            progress(min(start + batch_size, len(order)), len(order))
+
+    tokens = tokens_at_once(model, batch_tokens, _bytes_per_token(model))
+    in_batches(lengths, tokens, score, name=name, field="sampling.batch_tokens", progress=progress)
     return found
 
 
+def _bytes_per_token(model: Any) -> int:
+    """What a token takes in a forward pass at most: two rows of logits, and a layer's states, all fp32."""
+    hidden = getattr(text_config(model.config), "hidden_size", 0)
+    return 4 * (2 * (embeddings(model) or 0) + 32 * hidden)
+
+
 def _alone(
-    model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], chunk: Sequence[int], row: int
+    model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], rows: Sequence[int], row: int
 ) -> float:
-    return plain_logprob(model, prompts[chunk[row]], completions[chunk[row]])
+    return plain_logprob(model, prompts[rows[row]], completions[rows[row]])

@@ -50,7 +50,7 @@ def make_pairs(model: Any, vocabulary: int, count: int) -> list[Pair]:
     ]
     for side in ("chosen", "rejected"):
         completions = [pair[f"{side}_ids"] for pair in pairs]
-        scores = score_completions(model, [pair["prompt_ids"] for pair in pairs], completions, pad_id=0, batch_size=16)
+        scores = score_completions(model, [pair["prompt_ids"] for pair in pairs], completions, pad_id=0)
         for pair, score in zip(pairs, scores.tolist(), strict=True):
             pair[f"reference_{side}"] = score
     return pairs

@@ -26,7 +26,7 @@ def of_completions(
         prompts,
         completions,
         pad_id=loaded.pad_id,
-        batch_size=64,
+        batch_tokens=job.config.sampling.batch_tokens,
         name=loaded.name,
         progress=job.progress,
     ).tolist()

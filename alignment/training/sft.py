@@ -95,5 +95,5 @@ def _collate(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch
 
 def _perplexity(loaded: Loaded, sequences: Sequence[Sequence[int]]) -> float:
     first, rest = [ids[:1] for ids in sequences], [ids[1:] for ids in sequences]
-    logprobs = score_completions(loaded.model, first, rest, pad_id=loaded.pad_id, batch_size=64)
+    logprobs = score_completions(loaded.model, first, rest, pad_id=loaded.pad_id)
     return math.exp(-logprobs.sum() / sum(map(len, rest)))

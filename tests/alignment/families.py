@@ -188,7 +188,7 @@ def deviations(loaded: Loaded, **changes: Any) -> tuple[float, float]:
         assert completion.finished == (completion.ids[-1] in {EOS, TURN})
     completions = [completion.ids for completion in drawn]
     alone = [plain(loaded.model, prompt, ids) for prompt, ids in zip(prompts, completions, strict=True)]
-    scored = score_completions(loaded.model, prompts, completions, pad_id=loaded.pad_id, batch_size=4)
+    scored = score_completions(loaded.model, prompts, completions, pad_id=loaded.pad_id)
     return (
         max(abs(one - two.logprob) for one, two in zip(alone, drawn, strict=True)),
         max(abs(one - float(two)) for one, two in zip(alone, scored, strict=True)),

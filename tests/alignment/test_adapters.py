@@ -25,7 +25,7 @@ PROMPTS, COMPLETIONS = [ids[:2] for ids in IDS], [ids[2:] for ids in IDS]
 
 
 def logprobs(model: Any) -> Any:
-    return score_completions(model, PROMPTS, COMPLETIONS, pad_id=0, batch_size=2)
+    return score_completions(model, PROMPTS, COMPLETIONS, pad_id=0)
 
 
 def load(kind: str, **changes: Any) -> Loaded:

@@ -7,6 +7,7 @@ import torch
 
 from alignment.batching import batches, in_batches
 from alignment.errors import ModelError
+from alignment.models import using
 
 LENGTHS = [5, 1, 9, 1, 5, 3]
 
@@ -35,8 +36,9 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(caplog: pytes
     sizes: list[int] = []
 
     def work(rows: list[int]) -> None:
-        if len(rows) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+        with using("the model", "scoring"):  # as all work with a model is
+            if len(rows) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(len(rows))
 
     with caplog.at_level(logging.WARNING):

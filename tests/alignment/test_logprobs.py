@@ -66,60 +66,58 @@ class TestSumLogprobs:
 
 
 class TestScoreCompletions:
-    @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 100])
+    @pytest.mark.parametrize("batch_tokens", [1, 8, 24, 40, 0])
     def test_agrees_with_the_plain_computation_in_the_given_order(
-        self, model: Any, prompts: Ids, completions: Ids, batch_size: int
+        self, model: Any, prompts: Ids, completions: Ids, batch_tokens: int
     ) -> None:
-        found = score_completions(model, prompts, completions, pad_id=EOS, batch_size=batch_size)
+        found = score_completions(model, prompts, completions, pad_id=EOS, batch_tokens=batch_tokens)
         expected = [plain(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         assert found == pytest.approx(expected, abs=1e-4)
 
     def test_batched_is_single(self, model: Any, prompts: Ids, completions: Ids) -> None:
-        together = score_completions(model, prompts, completions, pad_id=EOS, batch_size=6)
-        alone = score_completions(model, prompts, completions, pad_id=EOS, batch_size=1)
+        together = score_completions(model, prompts, completions, pad_id=EOS)
+        alone = score_completions(model, prompts, completions, pad_id=EOS, batch_tokens=1)
         assert together == pytest.approx(alone, abs=2e-5)
 
     def test_the_order_of_the_sequences_does_not_matter(self, model: Any, prompts: Ids, completions: Ids) -> None:
-        forwards = score_completions(model, prompts, completions, pad_id=EOS, batch_size=2)
-        backwards = score_completions(model, prompts[::-1], completions[::-1], pad_id=EOS, batch_size=2)
+        forwards = score_completions(model, prompts, completions, pad_id=EOS, batch_tokens=20)
+        backwards = score_completions(model, prompts[::-1], completions[::-1], pad_id=EOS, batch_tokens=20)
         assert backwards[::-1] == pytest.approx(forwards, abs=2e-5)
 
     def test_eos_counts_where_the_sample_ended(self, model: Any) -> None:
         """log p(7 8 EOS) − log p(7 8) = log p(EOS | 7 8), and padding after either adds nothing."""
         prompts, completions = [[5, 6]] * 3, [[7, 8, EOS], [7, 8], [7, 8, 9, 10, 11]]
-        ended, cut, _ = score_completions(model, prompts, completions, pad_id=EOS, batch_size=3)
+        ended, cut, _ = score_completions(model, prompts, completions, pad_id=EOS)
         assert ended - cut == pytest.approx(plain(model, [5, 6, 7, 8], [EOS]), abs=1e-4)
 
     @pytest.mark.parametrize("pad_id", [EOS, 17])
     def test_the_padding_token_does_not_matter(self, model: Any, prompts: Ids, completions: Ids, pad_id: int) -> None:
         """Not even where prompts or completions hold that very token."""
         prompts, completions = [*prompts, [17, 5]], [*completions, [17, 17]]
-        found = score_completions(model, prompts, completions, pad_id=pad_id, batch_size=7)
+        found = score_completions(model, prompts, completions, pad_id=pad_id)
         expected = [plain(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         assert found == pytest.approx(expected, abs=1e-4)
 
     def test_the_chain_rule_holds(self, model: Any) -> None:
         """log p(y₁y₂y₃ | x) = log p(y₁ | x) + log p(y₂y₃ | x y₁)."""
-        whole, first, rest = score_completions(
-            model, [[5, 6], [5, 6], [5, 6, 7]], [[7, 8, 9], [7], [8, 9]], pad_id=EOS, batch_size=3
-        )
+        whole, first, rest = score_completions(model, [[5, 6], [5, 6], [5, 6, 7]], [[7, 8, 9], [7], [8, 9]], pad_id=EOS)
         assert whole == pytest.approx(first + rest, abs=1e-5)
 
     def test_all_completions_of_one_token_share_the_probability_of_1(self, model: Any) -> None:
-        found = score_completions(model, [[5, 6]] * 50, [[token] for token in range(50)], pad_id=EOS, batch_size=16)
+        found = score_completions(model, [[5, 6]] * 50, [[token] for token in range(50)], pad_id=EOS)
         assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
 
     def test_an_empty_prompt_is_refused(self, model: Any) -> None:
         with pytest.raises(ValueError, match="no prompt token"):
-            score_completions(model, [[]], [[5]], pad_id=EOS, batch_size=1)
+            score_completions(model, [[]], [[5]], pad_id=EOS, batch_tokens=1)
 
     def test_nothing_to_score(self, model: Any) -> None:
-        assert score_completions(model, [], [], pad_id=EOS, batch_size=4).shape == (0,)
+        assert score_completions(model, [], [], pad_id=EOS, batch_tokens=0).shape == (0,)
 
     def test_reports_progress(self, model: Any, prompts: Ids, completions: Ids) -> None:
         reports: list[tuple[int, int]] = []
         score_completions(
-            model, prompts, completions, pad_id=EOS, batch_size=4, progress=lambda *report: reports.append(report)
+            model, prompts, completions, pad_id=EOS, batch_tokens=36, progress=lambda *report: reports.append(report)
         )
         assert reports == [(4, 6), (6, 6)]
 

@@ -36,7 +36,7 @@ def sample(model: Any, conventions: Conventions | None = None) -> None:
 
 
 def score(model: Any) -> None:
-    score_completions(model, PROMPTS, COMPLETIONS, pad_id=PAD, batch_size=4, name="base.model x")
+    score_completions(model, PROMPTS, COMPLETIONS, pad_id=PAD, name="base.model x")
 
 
 def reward(model: Any) -> None:

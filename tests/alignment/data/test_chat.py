@@ -40,7 +40,7 @@ def test_log_probs_of_answers_to_chats_are_those_of_a_plain_forward_pass(style: 
         names(f"Answer {number}" * (1 + number % 4), add_special_tokens=False)["input_ids"]
         for number in range(len(prompts))
     ]
-    found = score_completions(model, prompts, answers, pad_id=0, batch_size=4)
+    found = score_completions(model, prompts, answers, pad_id=0)
     expected = []
     for prompt, answer in zip(prompts, answers, strict=True):
         with torch.no_grad():

@@ -103,7 +103,7 @@ class TestGenerate:
     def test_logprobs_are_the_models_own(self, model: Any, prompts: list[list[int]], config: SamplingConfig) -> None:
         """At temperature 1 and unfiltered, whatever the settings: so they serve as DPO's reference."""
         found = draw(model, make_requests(prompts, config), config)
-        scored = score_completions(model, prompts, [c.ids for c in found], pad_id=EOS, batch_size=4)
+        scored = score_completions(model, prompts, [c.ids for c in found], pad_id=EOS)
         assert [c.logprob for c in found] == pytest.approx(scored.tolist(), abs=1e-4)
 
     def test_finished_is_where_eos_was_drawn_and_nothing_follows_it(self, model: Any, prompts: list[list[int]]) -> None:

@@ -21,7 +21,7 @@ IDS = [[5, 6, 7, 8, 9, 10], [20, 21, 22, 23], [40, 50, 60]]
 
 
 def logprobs(model: Any) -> Any:
-    return score_completions(model, [ids[:2] for ids in IDS], [ids[2:] for ids in IDS], pad_id=0, batch_size=2)
+    return score_completions(model, [ids[:2] for ids in IDS], [ids[2:] for ids in IDS], pad_id=0)
 
 
 # The policy

@@ -18,7 +18,7 @@ def fresh(model: Path, found: list[dict[str, Any]]) -> list[float]:
     """The log-probs of samples under a stage's model, one forward pass each, in full precision."""
     loaded = models.load_base(model / "model")
     return [
-        float(score_completions(loaded.model, [row["prompt_ids"]], [row["ids"]], pad_id=loaded.pad_id, batch_size=1)[0])
+        float(score_completions(loaded.model, [row["prompt_ids"]], [row["ids"]], pad_id=loaded.pad_id)[0])
         for row in found
     ]
 
@@ -148,7 +148,7 @@ def test_drift_to_another_model_is_that_of_its_own_log_probs(chain, rows, tmp_pa
     anchor = models.load_base(chain.folders["policy"] / "model")
     before, tokens, total = rows("before", "samples.parquet"), 0, 0.0
     for row in before:
-        under = score_completions(anchor.model, [row["prompt_ids"]], [row["ids"]], pad_id=anchor.pad_id, batch_size=1)
+        under = score_completions(anchor.model, [row["prompt_ids"]], [row["ids"]], pad_id=anchor.pad_id)
         total += row["logprob"] - float(under[0])
         tokens += len(row["ids"])
     assert drift.base_kl_per_token == pytest.approx(total / tokens, abs=1e-5)

@@ -99,7 +99,7 @@ def test_the_references_log_probs_are_the_bases_own(chain: Chain) -> None:
             [row["prompt_ids"] for row in rows],
             [row[f"{side}_ids"] for row in rows],  # type: ignore[literal-required]
             pad_id=loaded.pad_id,
-            batch_size=1,
+            batch_tokens=1,
         )
         assert [row[f"reference_{side}"] for row in rows] == pytest.approx(fresh.tolist(), abs=1e-4)  # type: ignore[literal-required]
     assert chain.counts["reference"] == {"from_sampling": 0, "scored": len(rows)}

@@ -199,7 +199,7 @@ def test_the_log_probs_of_sampling_are_those_of_a_fresh_forward(chain, rows):
     pairs = rows("reference", "pairs.parquet")
     for side in ("chosen", "rejected"):
         prompts, completions = [row["prompt_ids"] for row in pairs], [row[f"{side}_ids"] for row in pairs]
-        fresh = score_completions(loaded.model, prompts, completions, pad_id=loaded.pad_id, batch_size=4)
+        fresh = score_completions(loaded.model, prompts, completions, pad_id=loaded.pad_id)
         assert [row[f"reference_{side}"] for row in pairs] == pytest.approx(fresh, abs=1e-4)
     assert {row["reference"] for row in pairs} == {digest_folder(chain.folders["base"])}
 

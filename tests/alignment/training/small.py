@@ -40,7 +40,6 @@ def make_pairs(model: Any, count: int) -> list[Pair]:
             [pair["prompt_ids"] for pair in pairs],
             [pair[f"{side}_ids"] for pair in pairs],
             pad_id=PAD,
-            batch_size=4,
         )
         for pair, score in zip(pairs, scores, strict=True):
             pair[f"reference_{side}"] = float(score)

@@ -79,12 +79,12 @@ class TestStart:
         """In training mode too, so that policy and reference give one sequence one probability."""
         model = tiny_gpt2(0, width=16, dropout=0.5)
         arguments = ([[5, 6], [7]], [[8, 9, 10], [11]])
-        expected = score_completions(model, *arguments, pad_id=PAD, batch_size=2)
+        expected = score_completions(model, *arguments, pad_id=PAD)
         model.train()
         with pytest.raises(SelfCheckError):  # one text would have two probabilities
-            score_completions(model, *arguments, pad_id=PAD, batch_size=2)
+            score_completions(model, *arguments, pad_id=PAD)
         dpo.without_dropout(model)
-        assert (score_completions(model, *arguments, pad_id=PAD, batch_size=2) == expected).all()
+        assert (score_completions(model, *arguments, pad_id=PAD) == expected).all()
 
 
 class TestTraining:

@@ -65,7 +65,6 @@ def ours(model: Any, tokenizer: Any, file: Path, work: Path) -> list[float]:
             [pair["prompt_ids"] for pair in pairs],
             [pair[f"{side}_ids"] for pair in pairs],
             pad_id=0,
-            batch_size=8,
         )
         for pair, score in zip(pairs, scores, strict=True):
             pair[f"reference_{side}"] = float(score)

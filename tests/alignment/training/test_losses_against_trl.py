@@ -92,7 +92,7 @@ def pairs(reference: Any) -> list[Pair]:
     prompts = [pair["prompt_ids"] for pair in found]
     for side in ("chosen", "rejected"):
         completions = [pair[f"{side}_ids"] for pair in found]
-        scores = score_completions(reference, prompts, completions, pad_id=0, batch_size=3)
+        scores = score_completions(reference, prompts, completions, pad_id=0)
         for pair, score in zip(found, scores, strict=True):
             pair[f"reference_{side}"] = float(score)
     return found
