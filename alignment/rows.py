@@ -39,7 +39,7 @@ class Text(TypedDict):
 
 
 class Prompt(TypedDict):
-    """A prompt: its token ids, which its id is the hash of, their text, and the side that it is on.
+    """A prompt: its token ids, which its id is the hash of, their text, and the side that it is on: `train` first.
 
     `messages` are those of a chat as JSON, empty for other prompts; `columns` as in `Text`.
     """

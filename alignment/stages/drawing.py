@@ -1,6 +1,6 @@
 """Fresh samples of a model, as rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alignment.kinds import ENGINES
@@ -61,7 +61,11 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
     ]
 
 
-def count_finished(rows: Iterable[Sample]) -> Counts:
+def count_finished(rows: Sequence[Sample]) -> Counts:
     """How many samples there are, and how many of them end by EOS or for want of room."""
-    ends = [row["finished"] for row in rows]
-    return {"samples": len(ends), "finished": sum(ends), "truncated": len(ends) - sum(ends)}
+    return ends(len(rows), sum(row["finished"] for row in rows))
+
+
+def ends(samples: int, finished: int) -> Counts:
+    """The same, where it is known how many ended by EOS."""
+    return {"samples": samples, "finished": finished, "truncated": samples - finished}

@@ -7,12 +7,13 @@ import pyarrow as pa
 from alignment.config import AlignConfig
 from alignment.kinds import ENGINES, JUDGES, Kinds
 from alignment.rewards.parts import normalises
-from alignment.rows import EVALUATED, JUDGED, MODEL, PROMPTS, Sample
+from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
+from alignment.stages.sides import held_out
 from alignment.stages.sources import fields_of, reward_kinds, reward_source
 
 if TYPE_CHECKING:  # it brings torch
@@ -84,5 +85,5 @@ def evaluate(job: Job, writer: str) -> Counts:
 
 def write_held_out(job: Job, loaded: "Loaded") -> list[Sample]:
     """A model's fresh samples on the held-out prompts."""
-    held_out = [row for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "eval"]
-    return draw(job, loaded, held_out, job.config.evaluation.samples_per_prompt, purpose="eval")
+    prompts = held_out(job.inputs["prompts"])
+    return draw(job, loaded, prompts, job.config.evaluation.samples_per_prompt, purpose="eval")

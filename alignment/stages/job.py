@@ -14,6 +14,11 @@ def _silent(done: int, total: int) -> None:
     """The progress report of someone who does not look."""
 
 
+def share(progress: Callable[[int, int], None], first: int, items: int, whole: int) -> Callable[[int, int], None]:
+    """The progress report of work on `items` of a `whole`, where `first` of them are done."""
+    return lambda done, total: progress(first + items * done // max(total, 1), whole)
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage works with.

@@ -3,16 +3,20 @@
 from importlib.metadata import version
 from typing import Any
 
+import pyarrow as pa
+
 from alignment.config import AlignConfig
 from alignment.kinds import LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import forget_base
+from alignment.stages.row_file import RowFile
 from alignment.stages.sources import fields_of
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
+PAIRS = "pairs.arrow"
 ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 
 
@@ -53,7 +57,8 @@ def policy(job: Job) -> Counts:
     forget_base()
     config = job.config
     loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {config.base.model}")
-    rows = REFERENCED.read(job.inputs["reference"], COLUMNS)
+    schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
+    rows = RowFile(job.work / PAIRS, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
     counts = {"pairs": len(rows)}
     if config.dpo.adapter != "none":
         loaded = adapter.attach(loaded, config.dpo, config.seed)

@@ -4,10 +4,11 @@ from typing import Any
 
 from alignment.config import AlignConfig
 from alignment.errors import PairsError
-from alignment.rows import MODEL, PROMPTS, RANKED, Pair
+from alignment.rows import MODEL, RANKED, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import of_completions
+from alignment.stages.sides import held_out
 from alignment.stages.sources import pairs_are_given, prompts_source
 from alignment.stages.stage import MODELS, stage
 
@@ -38,12 +39,12 @@ def ranking(job: Job) -> Counts:
 
     base = base_model(job)
     made = Tokenised(base, job.config)
-    held_out = [row["columns"] for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "eval"]
-    found = [made.pair(columns, number) for number, columns in enumerate(held_out)]
+    prompts = held_out(job.inputs["prompts"])
+    found = [made.pair(prompt["columns"], number) for number, prompt in enumerate(prompts)]
     pairs: list[Pair] = [pair for pair in found if not pair["fault"]]
     if len(pairs) < 2:
         raise PairsError(
-            f"pairs: {len(pairs)} of {len(held_out)} held-out prompts have a pair that fits the model, and two are "
+            f"pairs: {len(pairs)} of {len(prompts)} held-out prompts have a pair that fits the model, and two are "
             "needed; raise prompts.eval_fraction, or give more pairs"
         )
     rows: list[dict[str, Any]] = [{"prompt_id": pair["prompt_id"]} for pair in pairs]
@@ -55,4 +56,4 @@ def ranking(job: Job) -> Counts:
             for row, logprob in zip(rows, logprobs, strict=True):
                 row[f"{name}_{side}"] = logprob
     RANKED.write(job.out, rows)
-    return {"pairs": len(pairs), "left_out": len(held_out) - len(pairs)}
+    return {"pairs": len(pairs), "left_out": len(prompts) - len(pairs)}

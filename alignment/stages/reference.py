@@ -1,10 +1,13 @@
 """Stage `reference`: the reference's log-probs of both sides of each accepted pair."""
 
-from typing import Any
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from alignment.config import AlignConfig
 from alignment.rows import ACCEPTED, REFERENCED
-from alignment.stages.job import Counts, Job
+from alignment.stages.job import Counts, Job, share
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import of_completions
 from alignment.stages.sources import pairs_are_sampled
@@ -32,17 +35,25 @@ def reference(job: Job) -> Counts:
     Samples drawn in fp32 carry the reference's own log-probs already (they agree with a fresh forward pass to 1e-5);
     others, and given pairs, are scored in fp32.
     """
-    rows: list[dict[str, Any]] = [dict(row) for row in ACCEPTED.read(job.inputs["validation"])]
-    inexact = [row for row in rows if not row["exact_logprob"]]
-    for row in rows:
-        row |= {f"reference_{side}": row[f"{side}_logprob"] for side in SIDES}
-        row["reference"] = job.digests["base"]
-    if inexact:
-        loaded = base_model(job)
-        prompts = [row["prompt_ids"] for row in inexact]
-        for side in SIDES:
-            found = of_completions(job, loaded, prompts, [row[f"{side}_ids"] for row in inexact])
-            for row, logprob in zip(inexact, found, strict=True):
-                row[f"reference_{side}"] = logprob
-    REFERENCED.write(job.out, rows)
-    return {"from_sampling": len(rows) - len(inexact), "scored": len(inexact)}
+    folder = job.inputs["validation"]
+    pairs, done, scored = ACCEPTED.count(folder), 0, 0
+    with REFERENCED.writer(job.out) as out:
+        for batch in ACCEPTED.batches(folder):
+            inexact = pc.invert(batch["exact_logprob"].combine_chunks())
+            for number, side in enumerate(SIDES):
+                found = batch[f"{side}_logprob"].combine_chunks()
+                left = batch.select(["prompt_ids", f"{side}_ids"]).filter(inexact)
+                if len(left):
+                    reports = share(job.progress, 2 * done + number * len(batch), len(batch), 2 * pairs)
+                    found = pc.replace_with_mask(found, inexact, scores(replace(job, progress=reports), left))
+                batch = batch.append_column(f"reference_{side}", found)
+            out.append(batch.append_column("reference", pa.repeat(job.digests["base"], len(batch))))
+            done += len(batch)
+            scored += pc.sum(inexact).as_py()
+    return {"from_sampling": pairs - scored, "scored": scored}
+
+
+def scores(job: Job, completions: pa.Table) -> pa.Array:
+    """The reference's log-probs of completions: a table of prompts and completions in token ids."""
+    prompts, ids = (column.to_pylist() for column in completions.columns)
+    return pa.array(of_completions(job, base_model(job), prompts, ids), pa.float64())

@@ -16,13 +16,13 @@ from alignment.rows import (
     JUDGED_BY,
     MEASURED,
     PART,
-    PROMPTS,
     RANKED,
     REPORT,
     SAMPLE_TEXTS,
     Sample,
 )
 from alignment.stages.job import Counts, Job
+from alignment.stages.sides import count_held_out, held_out
 from alignment.stages.sources import pairs_are_given, pairs_are_scored
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
@@ -83,7 +83,7 @@ def report(job: Job) -> Counts:
     firsts = [(old, new) for old, new in zip(rows["before"], rows["after"], strict=True) if old["index"] == 0][
         : job.config.evaluation.table_rows
     ]
-    prompts = {row["prompt_id"]: row for row in PROMPTS.read(job.inputs["prompts"])}
+    prompts = {row["prompt_id"]: row for row in held_out(job.inputs["prompts"])}
     table = [
         SampleRow(
             prompt=old["prompt"],
@@ -175,12 +175,11 @@ def _preferences(job: Job) -> "Preferences | None":
     policy, base = (
         tuple(columns[f"{model}_{side}"].to_numpy() for side in ("chosen", "rejected")) for model in ("policy", "base")
     )
-    held_out = sum(row["split"] == "eval" for row in PROMPTS.read(job.inputs["prompts"], ["split"]))
     return preferences(
         policy,
         base,
         beta=job.config.dpo.beta,
-        left_out=held_out - len(columns),
+        left_out=count_held_out(job.inputs["prompts"]) - len(columns),
         config=job.config.evaluation,
         seed=job.config.seed,
     )

@@ -1,14 +1,14 @@
 """Stage `samples`: what the base model writes to each training prompt, drawn in parts that survive a crash."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from alignment.config import AlignConfig
 from alignment.kinds import ENGINES
-from alignment.rows import PROMPTS, SAMPLES
-from alignment.stages.drawing import count_finished, draw
+from alignment.rows import SAMPLES
+from alignment.stages.drawing import count_finished, draw, ends
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
+from alignment.stages.sides import training
 from alignment.stages.sources import fields_of, pairs_are_sampled
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 
@@ -21,8 +21,7 @@ def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
 
 def part(job: Job) -> Counts:
     """The samples of one range of training prompts."""
-    first, last = job.part
-    rows = [row for row in PROMPTS.read(job.inputs["prompts"]) if row["split"] == "train"][first:last]
+    rows = training(job.inputs["prompts"], *job.part)
     loaded = base_model(job, job.config.sampling.precision)
     drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
     SAMPLES.write(job.out, drawn)
@@ -45,6 +44,11 @@ def part(job: Job) -> Counts:
 )
 def samples(job: Job) -> Counts:
     """The samples of all prompts, in order."""
-    table = pa.concat_tables([pq.read_table(folder / SAMPLES.file) for folder in job.parts])
-    pq.write_table(table, job.out / SAMPLES.file)
-    return count_finished(table.select(["finished"]).to_pylist())
+    samples = finished = 0
+    with SAMPLES.writer(job.out) as merged:
+        for folder in job.parts:
+            for batch in SAMPLES.batches(folder):
+                merged.append(batch)
+                samples += len(batch)
+                finished += pc.sum(batch["finished"]).as_py()
+    return ends(samples, finished)
