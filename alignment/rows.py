@@ -150,6 +150,10 @@ class Table(Generic[R]):
                     for at in range(low, high, rows):
                         yield group.slice(at, min(rows, high - at))
 
+    def of(self, rows: Iterable[R | Mapping[str, Any]]) -> pa.Table:
+        """Rows that have every column as a table; other keys are passed over. Raises KeyError for a gap."""
+        return _table(list(rows), self.schema)
+
     @contextmanager
     def writer(self, folder: Path, extra: Mapping[str, pa.DataType] = {}) -> Iterator["Writer[R]"]:
         """A file that is written piece by piece; `extra` are columns beside the schema's."""
@@ -179,8 +183,7 @@ class Writer(Generic[R]):
         """Append rows that have every column; other keys are passed over. Raises KeyError for a gap."""
         left = iter(rows)
         while some := list(islice(left, GROUP_ROWS)):
-            columns = [pa.array([row[name] for row in some], kind) for name, kind in self._types()]  # type: ignore[index]
-            self.append(pa.Table.from_arrays(columns, schema=self.schema))
+            self.append(_table(some, self.schema))
 
     def append(self, table: pa.Table) -> None:
         """Append a table that has every column, in any order; others are passed over. Raises KeyError for a gap."""
@@ -201,8 +204,10 @@ class Writer(Generic[R]):
             self._file.write_table(group, row_group_size=GROUP_ROWS)
         self._waiting, self._rows = [whole.slice(rows)], self._rows - rows
 
-    def _types(self) -> list[tuple[str, pa.DataType]]:
-        return [(field.name, field.type) for field in self.schema]
+
+def _table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    columns = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 _IDS = pa.list_(pa.int32())

@@ -1,12 +1,16 @@
 """The scores of samples by a reward of any kind: a finite number or none for each, or an error that names the text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from alignment.errors import ScoreError
-from alignment.rewards.protocol import Reward, Scores, Scoring
+from alignment.rewards.protocol import Batches, InBatches, Reward, Scores, Scoring
+from alignment.stages.job import share
 
 
 def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
@@ -14,30 +18,68 @@ def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> 
 
     Raises ScoreError where there are more or fewer than samples, or one is NaN or infinite.
     """
-    found = kind.score(samples, work)
-    texts = [sample["text"] for sample in samples]
-    name = type(kind).__name__
-    parts = {part: _plain(values, texts, f"{name}, {part},") for part, values in found.parts.items()}
-    return replace(found, values=_plain(found.values, texts, name), parts=parts)
+    return _checked(kind, kind.score(samples, work), len(samples), lambda: samples)
 
 
-def _plain(values: Sequence[float | None], texts: Sequence[str], name: str) -> list[float | None]:
-    plain = [None if value is None else float(value) for value in values]
-    if len(plain) != len(texts):
+def score_batches(kind: Reward, batches: Batches, work: Scoring) -> Generator[Scores]:
+    """The same of each batch; whoever stops before the end has to close it."""
+    lengths: list[int] = []
+
+    def watched() -> Iterator[Sequence[Mapping[str, Any]]]:
+        for number, samples in enumerate(batches):
+            lengths[number:] = lengths[number:] or [len(samples)]
+            yield samples
+
+    seen = replace(batches, go=watched)
+    done = 0
+    with closing(
+        kind.score_batches(seen, work) if isinstance(kind, InBatches) else _in_turn(kind, seen, work)
+    ) as found:
+        for number, scores in enumerate(found):
+            yield _checked(kind, scores, lengths[number], partial(_batch, batches, number))
+            done += lengths[number]
+    if done < batches.samples:
         raise ScoreError(
-            f"reward: {name} gave {len(plain)} scores for {len(texts)} samples; it has to give one for each, in their "
-            "order"
+            f"reward: {type(kind).__name__} gave {batches.samples - done} of {batches.samples} samples no score"
         )
-    require_finite(plain, texts)
+
+
+def _batch(batches: Batches, number: int) -> Sequence[Mapping[str, Any]]:
+    return next(islice(batches, number, None))
+
+
+def _in_turn(kind: Reward, batches: Batches, work: Scoring) -> Generator[Scores]:
+    done = 0
+    for samples in batches:
+        progress = work.progress and share(work.progress, done, len(samples), batches.samples)
+        yield kind.score(samples, replace(work, progress=progress))
+        done += len(samples)
+
+
+def _checked(kind: Reward, found: Scores, length: int, samples: Callable[[], Sequence[Mapping[str, Any]]]) -> Scores:
+    name = type(kind).__name__
+    parts = {part: _plain(values, length, samples, f"{name}, {part},") for part, values in found.parts.items()}
+    return replace(found, values=_plain(found.values, length, samples, name), parts=parts)
+
+
+def _plain(
+    values: Sequence[float | None], length: int, samples: Callable[[], Sequence[Mapping[str, Any]]], name: str
+) -> list[float | None]:
+    plain = [None if value is None else float(value) for value in values]
+    if len(plain) != length:
+        raise ScoreError(
+            f"reward: {name} gave {len(plain)} scores for {length} samples; it has to give one for each, in their order"
+        )
+    if not all(value is None or math.isfinite(value) for value in plain):
+        require_finite(plain, [sample["text"] for sample in samples()])
     return plain
 
 
-def require_most(values: Sequence[float | None], name: str) -> None:
+def require_most(missing: int, samples: int, name: str) -> None:
     """Raise ScoreError where more than half of the samples have no score: what is left says too little of the model."""
-    missing = sum(value is None for value in values)
-    if 2 * missing > len(values):
+    if 2 * missing > samples:
         raise ScoreError(
-            f"reward: {name} gave no score for {missing} of {len(values)} samples, which is more than half; find out "
+            f"reward: {name} gave no score for {missing} of {samples} samples, which is more than half; find out "
             "why (a judge's answers are kept, a function's None is its own), and run again"
         )
 

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from alignment.config import AlignConfig
 from alignment.errors import ConfigError, ScoreError
 from alignment.rewards.function_file import beside, function_file, load
 from alignment.rewards.function_model import CODE
-from alignment.rewards.protocol import Scores, Scoring, reward
+from alignment.rewards.protocol import Batches, InBatches, Scores, Scoring, reward
 
 Sample = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ RESERVED = {"prompt", "completion", "prompts", "completions", "completion_ids"}
 
 
 @reward("function")
-class Function:
+class Function(InBatches):
     """Calls `reward.function` with up to `reward.batch_size` samples at a time."""
 
     def __init__(self, config: AlignConfig) -> None:
@@ -31,24 +31,26 @@ class Function:
         self.name = config.reward.function
         self.batch_size = config.reward.batch_size
 
-    def score(self, samples: Sequence[Sample], work: Scoring) -> Scores:
+    def score_batches(self, batches: Batches, work: Scoring) -> Generator[Scores]:
         """What the function gives each sample, None where it says so.
 
         Raises ConfigError where there is no such function, or it wants a column that the samples lack, and ScoreError
         where it raises, or gives more, fewer, or others than numbers.
         """
         self._require_same_code(work)
-        values: list[float | None] = [None] * len(samples)
-        done = 0
+        first = done = 0
         with beside(self.name), _awaited(load(self.name)) as function:
-            for rows in self._batches(samples):
-                found = self._call(function, [samples[row] for row in rows], rows)
-                for row, value in zip(rows, found, strict=True):
-                    values[row] = value
-                done += len(rows)
-                if work.progress is not None:
-                    work.progress(done, len(samples))
-        return Scores(values)
+            for samples in batches:
+                values: list[float | None] = [None] * len(samples)
+                for rows in self._batches(samples):
+                    found = self._call(function, [samples[row] for row in rows], first + rows[0], first + rows[-1])
+                    for row, value in zip(rows, found, strict=True):
+                        values[row] = value
+                    done += len(rows)
+                    if work.progress is not None:
+                        work.progress(done, batches.samples)
+                first += len(samples)
+                yield Scores(values)
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
         """The numbers of the samples of each call, which are all of chats, or all of plain prompts."""
@@ -57,7 +59,9 @@ class Function:
             for start in range(0, len(rows), self.batch_size):
                 yield rows[start : start + self.batch_size]
 
-    def _call(self, function: Callable[..., Any], samples: Sequence[Sample], rows: list[int]) -> list[float | None]:
+    def _call(
+        self, function: Callable[..., Any], samples: Sequence[Sample], first: int, last: int
+    ) -> list[float | None]:
         wanted = arguments(function, samples, self.name)
         try:
             found = function(**wanted)
@@ -65,7 +69,7 @@ class Function:
         except Exception as error:  # the code of others raises whatever it likes
             raise ScoreError(
                 f"reward.function {self.name}: raised {type(error).__name__}: {' '.join(str(error).split())[:200]}; it "
-                f"was called with samples {rows[0] + 1} to {rows[-1] + 1}, the first of them {_shown(samples[0])}; "
+                f"was called with samples {first + 1} to {last + 1}, the first of them {_shown(samples[0])}; "
                 "--debug shows where"
             ) from error
         if len(values) != len(samples):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -40,71 +41,98 @@ class Asked:
         return {"calls": self.calls, "kept_answers": self.kept, "tokens": self.tokens}
 
 
-def ask(
-    questions: Sequence[str], config: JudgeConfig, kept: Path, progress: Callable[[int, int], None] | None = None
-) -> Asked:
-    """Ask each distinct question once, unless `kept` has its answer.
+class Asker:
+    """Asks a judge batch after batch, within one budget: what was asked in an earlier one is not counted again."""
 
-    `progress` takes (done, total), and may raise to stop the work: requests under way then have a few seconds left.
-    Raises BudgetError where `max_calls` or `max_tokens_total` runs out, EndpointError and ConfigError as the client
-    does, and ConfigError where every request is refused. Whatever was answered is kept.
-    """
-    asking = _Asking(questions, config, KeptAnswers(kept))
-    if asking.missing:
-        with ThreadPoolExecutor(1, "judge") as thread:  # a loop of its own: a notebook's thread has one already
-            working = thread.submit(asyncio.run, asking.work())
-            try:
-                while not wait([working], LOOK_EVERY).done:
-                    if progress:
-                        progress(asking.done, asking.total)
-            except BaseException:
-                asking.unwanted = True
-                raise
-            try:
-                working.result()
-            except PlumblineError as error:
-                raise asking.told(error) from error.__cause__
-    if progress:
-        progress(asking.total, asking.total)
-    return asking.asked(questions)
+    def __init__(self, config: JudgeConfig, kept: Path) -> None:
+        """A question is not asked where `kept` has its answer."""
+        self.config, self.kept = config, KeptAnswers(kept)
+        self.calls = self.found = self.tokens = 0
+        self.answered: set[bytes] = set()
+        self.refused: set[bytes] = set()
+
+    def ask(
+        self, questions: Sequence[str], progress: Callable[[int, int], None] | None = None, later: int = 0
+    ) -> Asked:
+        """Ask each distinct question once; so many are still to come `later`.
+
+        `progress` takes (done, total), and may raise to stop the work: requests under way then have a few seconds left.
+        Raises BudgetError where `max_calls` or `max_tokens_total` runs out, EndpointError and ConfigError as the client
+        does, and ConfigError where every request is refused. Whatever was answered is kept.
+        """
+        before = self.calls, self.found, self.tokens
+        asking = _Asking(questions, self, later)
+        if asking.missing:
+            with ThreadPoolExecutor(1, "judge") as thread:  # a loop of its own: a notebook's thread has one already
+                working = thread.submit(asyncio.run, asking.work())
+                try:
+                    while not wait([working], LOOK_EVERY).done:
+                        if progress:
+                            progress(asking.done, asking.total)
+                except BaseException:
+                    asking.unwanted = True
+                    raise
+                try:
+                    working.result()
+                except PlumblineError as error:
+                    raise asking.told(error) from error.__cause__
+        if progress:
+            progress(asking.total, asking.total)
+        asking.remember()
+        took = [now - then for now, then in zip((self.calls, self.found, self.tokens), before, strict=True)]
+        return Asked([asking.answers[text] for text in questions], *took)
 
 
 class _Asking:
-    """One round of questions: what is answered, what is missing, and what was spent."""
+    """One round of questions: what is answered, what is missing, and what was spent on it and on those before."""
 
-    def __init__(self, questions: Sequence[str], config: JudgeConfig, kept: KeptAnswers) -> None:
-        self.config, self.kept = config, kept
+    def __init__(self, questions: Sequence[str], spent: Asker, later: int) -> None:
+        self.config, self.kept, self.spent, self.later = spent.config, spent.kept, spent, later
         self.unwanted = False
-        requests = {question: request(config, question) for question in dict.fromkeys(questions)}
-        found = {question: kept.find(body) for question, body in requests.items()}
+        requests = {question: request(self.config, question) for question in dict.fromkeys(questions)}
+        refused = {question for question in requests if _name(question) in spent.refused}
+        found = {question: self.kept.find(body) for question, body in requests.items() if question not in refused}
         self.answers: dict[str, Answer | None] = {text: answer for text, answer in found.items() if answer}
+        for question, answer in self.answers.items():
+            if answer and _name(question) not in spent.answered:
+                spent.found += 1
+                spent.tokens += answer.tokens
+        self.answers |= dict.fromkeys(refused)
         self.missing: Mapping[str, dict[str, Any]] = {
             text: body for text, body in requests.items() if text not in self.answers
         }
-        self.total, self.found = len(requests), len(self.answers)
-        self.calls = 0
-        self.tokens = sum(answer.tokens for answer in found.values() if answer)
+        self.total = len(requests)
         self.refusals: list[str] = []
 
     @property
     def done(self) -> int:
         return len(self.answers)
 
-    def asked(self, questions: Sequence[str]) -> Asked:
+    @property
+    def left(self) -> int:
+        """How many questions are not answered, those of later rounds among them."""
+        return self.total - self.done + self.later
+
+    def remember(self) -> None:
+        """Keep which questions were answered and which were refused, and say of the latter."""
         if self.refusals:
             logger.warning(
                 "judge: %d texts were refused and have no score, the first with %s",
                 len(self.refusals),
                 self.refusals[0],
             )
-        return Asked([self.answers[text] for text in questions], self.calls, self.found, self.tokens)
+        for question, answer in self.answers.items():
+            (self.spent.refused if answer is None else self.spent.answered).add(_name(question))
 
     def told(self, error: PlumblineError) -> PlumblineError:
         """The error with what is kept, which a person who has paid wants to know first."""
-        count = self.done - len(self.refusals)
+        count = len(self.spent.answered | {_name(text) for text, answer in self.answers.items() if answer})
         if not count:
             return error
-        fuller = type(error)(f"{error}; {count:,} of {self.total:,} answers are kept, and are not asked for again")
+        total = count + len(self.spent.refused | {_name(text) for text, answer in self.answers.items() if not answer})
+        fuller = type(error)(
+            f"{error}; {count:,} of {total + self.left:,} answers are kept, and are not asked for again"
+        )
         fuller.transient = error.transient
         return fuller
 
@@ -146,7 +174,7 @@ class _Asking:
                 answer = got
                 self.kept.keep(body, answer)
             self.answers[question] = answer
-            self.tokens += answer.tokens
+            self.spent.tokens += answer.tokens
             if self.config.max_tokens_total and not answer.tokens:
                 raise ConfigError(
                     f"judge at {self.config.url}: does not say how many tokens an answer took, so "
@@ -158,17 +186,17 @@ class _Asking:
         if self.over.is_set():
             return False
         calls, tokens = self.config.max_calls, self.config.max_tokens_total
-        if calls and self.found + self.calls >= calls:
+        if calls and self.spent.found + self.spent.calls >= calls:
             raise BudgetError(
-                f"judge: reward.judge.max_calls = {calls:,} are used, and {self.total - self.done:,} texts are not "
+                f"judge: reward.judge.max_calls = {calls:,} are used, and {self.left:,} texts are not "
                 "judged; raise it, or ask for fewer samples"
             )
-        if tokens and self.tokens >= tokens:
+        if tokens and self.spent.tokens >= tokens:
             raise BudgetError(
-                f"judge: reward.judge.max_tokens_total = {tokens:,} are used, and {self.total - self.done:,} texts are "
+                f"judge: reward.judge.max_tokens_total = {tokens:,} are used, and {self.left:,} texts are "
                 "not judged; raise it, or ask for fewer samples"
             )
-        self.calls += 1
+        self.spent.calls += 1
         return True
 
     async def _pause(self, seconds: float) -> bool:
@@ -180,8 +208,12 @@ class _Asking:
         return False
 
     def _require_some_answers(self) -> None:
-        if self.refusals and len(self.refusals) == self.done:
+        if self.refusals and not self.spent.answered and not any(self.answers.values()):
             raise ConfigError(
                 f"judge at {self.config.url}: refuses every request ({self.refusals[0]}); check reward.judge.model and "
                 "reward.judge.extra, by which a field of the request can be left out or added"
             )
+
+
+def _name(question: str) -> bytes:
+    return blake2b(question.encode(errors="backslashreplace"), digest_size=16).digest()

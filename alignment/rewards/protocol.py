@@ -5,7 +5,7 @@ one, by an entry point of the same name in the group `plumbline.reward_models`. 
 the scoring then makes no model anew.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -50,6 +50,18 @@ class Scores:
     scales: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Batches:
+    """So many samples, some thousands at a time; each `go` goes through them anew, in their order."""
+
+    samples: int
+    go: Callable[[], Iterator[Sequence[Mapping[str, Any]]]]
+
+    def __iter__(self) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """The batches, from the first on."""
+        return self.go()
+
+
 class Reward(Protocol):
     """A kind of reward; `@reward("name")` registers the class, under the name that `reward.kind` takes."""
 
@@ -62,8 +74,24 @@ class Reward(Protocol):
         A sample has `prompt`, `completion` and `text`, which is both; `messages`, the prompt as a list of messages, or
         none where it is no chat; `columns`, further columns of its row by name; `ids`, the completion's token ids, and
         `finished`. Stages call `alignment.rewards.checking.score`, which refuses scores that are not finite.
+
+        Of many samples there are some thousands at a time, each batch given to the same object. A kind that has to do
+        something once for all of them derives from `InBatches`.
         """
         ...
+
+
+class InBatches:
+    """A kind that goes through batches by itself, and scores one as it scores many."""
+
+    def score_batches(self, batches: Batches, work: Scoring) -> Generator[Scores]:
+        """The scores of each batch, whose counts add up; `work.progress` is told of all samples."""
+        raise NotImplementedError
+
+    def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
+        """The same of one batch."""
+        [found] = self.score_batches(Batches(len(samples), lambda: iter([samples])), work)
+        return found
 
 
 RewardModel = Callable[[Job], Counts]

@@ -2,10 +2,15 @@
 
 import random
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from alignment.config import AlignConfig
+from alignment.data.pairs.source import Built
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import STRATEGIES
-from alignment.rows import PAIRS, Pair
+from alignment.rows import PAIRS
 from alignment.stages.job import Counts, Job
 from alignment.stages.sources import pairs_are_given, pairs_are_sampled, pairs_are_scored, pairs_source
 from alignment.stages.stage import stage
@@ -28,13 +33,33 @@ def needs(config: AlignConfig) -> tuple[str, ...]:
     uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
 )
 def pairs(job: Job) -> Counts:
-    """The pairs of the configured source, or as many of them as are wanted, drawn with the seed."""
+    """The pairs of the configured source, or as many of them as are wanted, drawn with the seed, in their order."""
     config = job.config.pairs
-    built: list[Pair]
+    built: Built
     counts: Counts
     built, counts = SOURCES.get(config.source)(job)
-    kept = built
-    if config.max_pairs and len(built) > config.max_pairs:
-        kept = random.Random(job.config.seed).sample(built, config.max_pairs)  # noqa: S311 - reproducible, not secret
-    PAIRS.write(job.out, ({"fault": "", **pair} for pair in kept))
-    return counts | {"built": len(kept), "not_needed": len(built) - len(kept)}
+    with PAIRS.writer(job.work if config.max_pairs else job.out) as writer:
+        if isinstance(built, list):
+            writer.write({"fault": "", **pair} for pair in built)
+        else:
+            for table in built:
+                writer.append(table)
+    if not config.max_pairs:
+        return counts | {"built": PAIRS.count(job.out), "not_needed": 0}
+    found, done = PAIRS.count(job.work), 0
+    wanted = chosen(found, config.max_pairs, job.config.seed)
+    with PAIRS.writer(job.out) as writer:
+        for batch in PAIRS.batches(job.work):
+            writer.append(batch.filter(pa.array(wanted[done : done + len(batch)])))
+            done += len(batch)
+    kept = int(wanted.sum())
+    return counts | {"built": kept, "not_needed": found - kept}
+
+
+def chosen(found: int, most: int, seed: int) -> NDArray[np.bool_]:
+    """Which of the pairs that were found are kept, at most so many; shape [found]."""
+    if found <= most:
+        return np.ones(found, bool)
+    wanted = np.zeros(found, bool)
+    wanted[random.Random(seed).sample(range(found), most)] = True  # noqa: S311 - reproducible, not secret
+    return wanted

@@ -49,6 +49,7 @@ def reference(job: Job) -> Counts:
                 batch = batch.append_column(f"reference_{side}", found)
             out.append(batch.append_column("reference", pa.repeat(job.digests["base"], len(batch))))
             done += len(batch)
+            job.progress(2 * done, 2 * pairs)
             scored += pc.sum(inexact).as_py()
     return {"from_sampling": pairs - scored, "scored": scored}
 

@@ -2,9 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.data.chat import Message
@@ -13,9 +16,10 @@ from alignment.data.preferences import FaultyRowError, Preference, Side, prefere
 from alignment.data.prompts.ids import hash_ids
 from alignment.data.prompts.pairs import PairPrompts
 from alignment.errors import DataError, PairsError
-from alignment.rows import PROMPTS, TEXTS, Pair
+from alignment.rows import PAIRS, TEXTS, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
+from alignment.stages.sides import Sides
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -24,27 +28,34 @@ STRATEGY = "given"
 
 
 @pair_source("given", sampled=False)
-def of_rows(job: Job) -> tuple[list[Pair], Counts]:
+def of_rows(job: Job) -> tuple[Iterator[pa.Table], Counts]:
     """The pairs whose prompt is on the training side, and every row that gave none, with its fault."""
-    sides = {row["prompt_id"]: row["split"] for row in PROMPTS.read(job.inputs["prompts"], ["prompt_id", "split"])}
-    rows = [row["columns"] for row in TEXTS.read(job.inputs["texts"])]
+    counts: Counts = {}
+    return _built(job, counts), counts
+
+
+def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
+    sides, rows = Sides(job.inputs["prompts"]), TEXTS.count(job.inputs["texts"])
     made = Tokenised(base_model(job), job.config)
-    built: list[Pair] = []
-    counts: Counter[str] = Counter(rows=len(rows), faulty=0, held_out=0, without_prompt=0)
-    for number, columns in enumerate(rows):
-        row = made.pair(columns, number)
-        side = "faulty" if row["fault"] else sides.get(row["prompt_id"], "")
-        if side in {"train", "faulty"}:
-            built.append(row)
-        counts[{"train": "kept", "eval": "held_out", "": "without_prompt"}.get(side, side)] += 1
-        job.progress(number + 1, len(rows))
-    if not counts["kept"]:
+    found: Counter[str] = Counter(rows=rows, faulty=0, held_out=0, without_prompt=0)
+    numbers = count()
+    for batch in TEXTS.batches(job.inputs["texts"], ["columns"]):
+        built: list[Pair] = []
+        for columns, number in zip(batch["columns"].to_pylist(), numbers, strict=False):
+            row = made.pair(columns, number)
+            side = "faulty" if row["fault"] else sides.of(row["prompt_id"])
+            if side in {"train", "faulty"}:
+                built.append(row)
+            found[{"train": "kept", "eval": "held_out", "": "without_prompt"}.get(side, side)] += 1
+            job.progress(number + 1, rows)
+        yield PAIRS.of(built)
+    if not found["kept"]:
         raise PairsError(
-            f"pairs: none of {len(rows)} rows is a pair whose prompt is trained on ({counts['faulty']} are faulty, "
-            f"{counts['held_out']} held out, {counts['without_prompt']} have a prompt that is too long, not needed or "
+            f"pairs: none of {rows} rows is a pair whose prompt is trained on ({found['faulty']} are faulty, "
+            f"{found['held_out']} held out, {found['without_prompt']} have a prompt that is too long, not needed or "
             "used before); run `plumbline check` on the data"
         )
-    return built, dict(counts)
+    counts |= found
 
 
 @dataclass(frozen=True)

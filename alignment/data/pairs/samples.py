@@ -1,12 +1,15 @@
 """The pairs of `samples`: from scored samples of one prompt to pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.data.pairs.source import pair_source
 from alignment.data.pairs.strategies import pair
+from alignment.data.pairs.whole import READ, pairs_of, whole_prompts
 from alignment.errors import PairsError
-from alignment.rows import PROMPTS, SCORES, Pair, Sample
+from alignment.rows import SCORES
 from alignment.stages.job import Counts, Job
 
 TIED: Mapping[str, str] = {
@@ -26,36 +29,37 @@ UNSCORED: Mapping[str, str] = {
 
 
 @pair_source("samples")
-def of_samples(job: Job) -> tuple[list[Pair], Counts]:
+def of_samples(job: Job) -> tuple[Iterator[pa.Table], Counts]:
     """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied, or there was none.
 
     Samples without a score are left out and counted, and so are prompts that are left with fewer than two.
     """
-    prompt_text = {row["prompt_id"]: row["prompt"] for row in PROMPTS.read(job.inputs["prompts"])}
-    by_prompt: dict[str, list[Sample]] = {}
-    unscored = 0
-    for row in SCORES.read(job.inputs["scores"]):
-        scored = by_prompt.setdefault(row["prompt_id"], [])
-        if row["reward"] is None:
-            unscored += 1
-        else:
-            scored.append(row)
-    built: list[Pair] = []
-    ties = alone = 0
-    strategy = job.config.pairs.strategy
-    for prompt_id, rows in by_prompt.items():
-        if len(rows) < 2:
-            alone += 1
-            continue
-        scores = [reward for row in rows if (reward := row["reward"]) is not None]
-        paired = pair(scores, strategy, seed=f"{job.config.seed}:{prompt_id}")
-        ties += paired.ties
-        built.extend(
-            make_pair(rows[better], rows[worse], prompt_text[prompt_id], strategy) for better, worse in paired.pairs
-        )
+    counts: Counts = {}
+    return _built(job, counts), counts
+
+
+def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
+    strategy, samples = job.config.pairs.strategy, SCORES.count(job.inputs["scores"])
+    read = built = ties = unscored = alone = 0
+    for table, prompts in whole_prompts(SCORES.batches(job.inputs["scores"], [*READ, "reward"])):
+        rewards, ids = table["reward"].to_pylist(), table["prompt_id"]
+        pairs: list[tuple[int, int]] = []
+        for prompt in prompts:
+            scored = [row for row in prompt if rewards[row] is not None]
+            unscored += len(prompt) - len(scored)
+            if len(scored) < 2:
+                alone += 1
+                continue
+            found = pair([rewards[row] for row in scored], strategy, seed=f"{job.config.seed}:{ids[prompt.start]}")
+            ties += found.ties
+            pairs += [(scored[better], scored[worse]) for better, worse in found.pairs]
+        built += len(pairs)
+        yield from pairs_of(table, [better for better, _ in pairs], [worse for _, worse in pairs], strategy)
+        read += len(table)
+        job.progress(read, samples)
     if not built:
         raise PairsError(_nothing(ties, unscored, job.config))
-    return built, {"candidates": len(built) + ties, "ties": ties, "unscored": unscored, "prompts_unpaired": alone}
+    counts |= {"candidates": built + ties, "ties": ties, "unscored": unscored, "prompts_unpaired": alone}
 
 
 def _nothing(ties: int, unscored: int, config: AlignConfig) -> str:
@@ -73,29 +77,3 @@ def _nothing(ties: int, unscored: int, config: AlignConfig) -> str:
         f"pairs: all {ties} candidates tied{left_out}, so there is nothing to prefer; {way_out}, or draw more varied "
         "samples"
     )
-
-
-def make_pair(chosen: Sample, rejected: Sample, prompt: str, strategy: str) -> Pair:
-    """Two scored samples of one prompt as a pair."""
-    assert chosen["reward"] is not None
-    assert rejected["reward"] is not None
-    return {
-        "pair_id": f"{chosen['prompt_id']}-{chosen['index']}-{rejected['index']}",
-        "prompt_id": chosen["prompt_id"],
-        "prompt": prompt,
-        "prompt_ids": chosen["prompt_ids"],
-        "chosen": chosen["text"],
-        "rejected": rejected["text"],
-        "chosen_ids": chosen["ids"],
-        "rejected_ids": rejected["ids"],
-        "chosen_score": chosen["reward"],
-        "rejected_score": rejected["reward"],
-        "gap": chosen["reward"] - rejected["reward"],
-        "chosen_tokens": len(chosen["ids"]),
-        "rejected_tokens": len(rejected["ids"]),
-        "strategy": strategy,
-        "chosen_logprob": chosen["logprob"],
-        "rejected_logprob": rejected["logprob"],
-        "exact_logprob": chosen["exact_logprob"] and rejected["exact_logprob"],
-        "fault": "",
-    }

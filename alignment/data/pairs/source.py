@@ -3,13 +3,18 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+import pyarrow as pa
+
 from alignment.kinds import PAIRS, STRATEGIES, registers
 from alignment.rows import Pair
 from alignment.stages.job import Counts, Job
 
 Indices = tuple[int, int]
 StrategyFunction = Callable[[Sequence[float], random.Random], Iterator[Indices]]
-PairSource = Callable[[Job], tuple[list[Pair], Counts]]
+Built = list[Pair] | Iterator[pa.Table]
+"""Pairs as a list, or, where they may be many, as tables of some thousands that have the columns of `PAIRS`."""
+
+PairSource = Callable[[Job], tuple[Built, Counts]]
 
 
 def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
@@ -20,7 +25,8 @@ def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
 def pair_source(name: str, *, sampled: bool = True, scored: bool = True) -> Callable[[PairSource], PairSource]:
     """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why.
 
-    Unless its pairs are `sampled`, no samples are drawn for it, and unless they are `scored`, none is scored.
+    The counts may be filled while tables are taken: they are looked at after the last one. Unless its pairs are
+    `sampled`, no samples are drawn for it, and unless they are `scored`, none is scored.
     """
     del sampled, scored  # read from here by `alignment.stages.sources`, without an import
     return registers(PAIRS, name)

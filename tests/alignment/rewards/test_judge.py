@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import pytest
 from alignment.config import AlignConfig, build_config
 from alignment.errors import BudgetError, ConfigError, EndpointError, Interrupted
 from alignment.rewards import judge_asking, judge_client
-from alignment.rewards.checking import score
+from alignment.rewards.checking import score, score_batches
 from alignment.rewards.judge import Judge
-from alignment.rewards.protocol import Scores, Scoring
+from alignment.rewards.protocol import Batches, Scores, Scoring
 from tasks.transient import is_transient
 from tests.endpoint import BUSY, CUT, PAGE, REFUSED, SERVER_ERROR, SLOW, Endpoint, Fault, a_tenth, grade, serving, until
 
@@ -183,6 +184,22 @@ def test_a_request_that_is_refused_for_every_text_is_at_fault_itself(endpoint: E
     with pytest.raises(ConfigError, match=r"refuses every request \(400 the text is too long\); check [^\n]*$"):
         judged(endpoint, tmp_path)
     assert endpoint.calls < len(TEXTS)
+
+
+def test_many_samples_are_asked_about_in_batches_as_if_there_were_one(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Of one budget: a text that comes again is not counted again, and a batch of refused texts is no fault."""
+    texts = [*TEXTS[:20], *TEXTS[:20], *TEXTS[20:30]]
+    rows = samples(texts)
+    parts = Batches(50, lambda: iter([rows[:20], rows[20:40], rows[40:]]))
+    endpoint.fault = lambda call, question: REFUSED if any(f"\n{text}\n" in question for text in TEXTS[20:30]) else None
+    whole = judged(endpoint, tmp_path / "whole", texts)
+    found = list(score_batches(Judge(configured(endpoint)), parts, Scoring(Path(), tmp_path / "parts")))
+    assert [value for scores in found for value in scores.values] == whole.values
+    assert sum((Counter(scores.counts) for scores in found), Counter()) == Counter(whole.counts)
+
+    endpoint.fault = lambda call, question: None
+    with pytest.raises(BudgetError, match=r"max_calls = 25 are used, .*; 25 of 30 answers are kept"):
+        list(score_batches(Judge(configured(endpoint, max_calls=25)), parts, Scoring(Path(), tmp_path / "parts")))
 
 
 # what goes wrong
