@@ -1,70 +1,78 @@
 """Log-probabilities of given completions under a causal model, from token ids and never from text."""
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alignment import flat
 from alignment.batching import batch_tokens as tokens_at_once
 from alignment.batching import in_batches
 from alignment.conventions import embeddings, require_known, text_config
+from alignment.errors import SelfCheckError
+from alignment.head import is_plain, logprobs_at
+from alignment.layout import Layout, Tokens, lay_flat, lay_padded
 from alignment.models import using
 from alignment.selfcheck import SelfCheck, plain_logprob
 
-Tokens = Sequence[int]
+logger = logging.getLogger(__name__)
+
+TRIED = 4
+"""Sequences on which a flat layout is tried."""
+
+_why_padded: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class SequenceBatch:
-    """R right-padded sequences: ids [R, L] and the mask of completion tokens [R, L], both from known lengths.
+def logprobs(model: Any, layout: Layout, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
+    """log p(completion | prompt) of R sequences [R], and where asked for the entropy at each token [C], fp32, in nats.
 
-    Right padding lets every architecture number its positions from 0, and causal attention never looks at the padding.
+    The entropy has no gradient. Under a flat layout the model's attention has to be `flat.attention`.
     """
-
-    ids: Tensor
-    completion: Tensor
-
-    def to(self, device: torch.device) -> "SequenceBatch":
-        """The same batch on another device."""
-        return SequenceBatch(self.ids.to(device), self.completion.to(device))
+    tokens, entropies = logprobs_at(model, layout.predicts, layout.targets, entropy=entropy, **flat.inputs(layout))
+    return tokens.new_zeros(len(layout.lengths)).index_add(0, layout.rows, tokens), entropies
 
 
-def pad_right(prompts: Sequence[Tokens], completions: Sequence[Tokens], pad_id: int) -> SequenceBatch:
-    """Lay R prompts and completions side by side; every prompt holds at least one token."""
-    width = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
-    ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
-    completion_mask = torch.zeros((len(prompts), width), dtype=torch.bool)
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        if not prompt:
-            raise ValueError(f"sequence {row} has no prompt token: the first completion token could not be predicted")
-        end = len(prompt) + len(completion)
-        ids[row, :end] = torch.tensor([*prompt, *completion], dtype=torch.long)
-        completion_mask[row, len(prompt) : end] = True
-    return SequenceBatch(ids, completion_mask)
+def why_padded(model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], name: str = "the model") -> str:
+    """Why a model has to be given padded rows; empty where flat ones have the log-probs of a plain forward pass.
 
-
-def completion_logits(model: Any, batch: SequenceBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits that predict the T completion tokens of a batch, fp32: (logits [T, V], targets [T], row of each [T]).
-
-    The output layer gets those T positions only, which saves the prompt's and the padding's share of its cost. All else
-    is the model's own forward pass, as some architectures scale or cap what goes into or comes out of that layer.
+    It is tried on the given sequences, and logged, once per model.
     """
-    predicted = batch.completion[:, 1:]
-    head = model.get_output_embeddings()
-    with head.register_forward_pre_hook(lambda _, hidden: (hidden[0][:, :-1][predicted][None],)):
-        logits = model(input_ids=batch.ids, use_cache=False).logits[0]
-    return logits.float(), batch.ids[:, 1:][predicted], predicted.nonzero()[:, 0]
+    if model not in _why_padded:
+        reason = _fault_of_flat(model, prompts, completions)
+        logger.info("%s: texts lie %s", name, f"in padded rows: {reason}" if reason else "flat, without padding")
+        _why_padded[model] = reason
+    return _why_padded[model]
 
 
-def sum_logprobs(logits: Tensor, targets: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Sum log p(token) over each of `count` sequences: [T, V], [T], [T] -> [count], in nats."""
-    token = torch.gather(logits.log_softmax(-1), -1, targets[:, None])[:, 0]
-    return torch.zeros(count, dtype=token.dtype, device=token.device).index_add(0, rows, token)
+@torch.no_grad()
+def _fault_of_flat(model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens]) -> str:
+    if not flat.can_serve(model):
+        return "its attention knows no other layout"
+    is_plain(model)  # which is found with the model's own attention
+    layout = lay_flat(prompts, completions).to(next(model.parameters()).device)
+    try:
+        with flat.attention(model):
+            found = logprobs(model, layout)[0].tolist()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what the model's code raises; on padded rows it may run
+        return f"flat, it cannot be run ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    try:
+        SelfCheck("flat", name="it", model=model).logprobs(
+            found,
+            [len(completion) for completion in completions],
+            lambda row: plain_logprob(model, prompts[row], completions[row]),
+            padded=True,
+        )
+    except SelfCheckError:
+        return "flat, they would have other log-probs"
+    return ""
 
 
 @torch.inference_mode()
@@ -80,25 +88,27 @@ def score_completions(
 ) -> NDArray[np.float64]:
     """log p(completion | prompt) of N sequences, in nats, shape [N]; batched by length, returned in the given order.
 
-    A batch has at most `batch_tokens` tokens with its padding, as many as the machine takes where that is 0. Raises
-    ModelError where the model, which errors call `name`, lacks a token or cannot be run, and SelfCheckError where the
-    log-probs of a batch are not those of its sequences one by one.
+    A batch has at most `batch_tokens` tokens, as many as the machine takes where that is 0. Raises ModelError where the
+    model, which errors call `name`, lacks a token or cannot be run, and SelfCheckError where the log-probs of a batch
+    are not those of its sequences one by one.
     """
     device = next(model.parameters()).device
     require_known([*prompts, *completions], embeddings(model), name)
     check = SelfCheck("scoring", name, model)
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     found = np.empty(len(prompts), dtype=np.float64)
+    is_flat = len(prompts) > 1 and not _why_not_flat(model, prompts, completions, lengths, name)
 
     def score(rows: list[int]) -> None:
-        batch = pad_right([prompts[i] for i in rows], [completions[i] for i in rows], pad_id).to(device)
-        with using(name, "scoring"):
-            found[rows] = sum_logprobs(*completion_logits(model, batch), len(rows)).double().cpu().numpy()
+        before, after = [prompts[row] for row in rows], [completions[row] for row in rows]
+        layout = lay_flat(before, after) if is_flat else lay_padded(before, after, pad_id)
+        with using(name, "scoring"), flat.attention(model) if is_flat else nullcontext():
+            found[rows] = logprobs(model, layout.to(device))[0].double().cpu().numpy()
         check.logprobs(
             found[rows].tolist(),
-            [len(completions[i]) for i in rows],
-            partial(_alone, model, prompts, completions, rows),
-            padded=len({lengths[i] for i in rows}) > 1,
+            list(map(len, after)),
+            lambda row: plain_logprob(model, before[row], after[row]),
+            padded=len({lengths[row] for row in rows}) > 1,
         )
 
     tokens = tokens_at_once(model, batch_tokens, _bytes_per_token(model))
@@ -106,13 +116,17 @@ def score_completions(
     return found
 
 
+def _why_not_flat(
+    model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], lengths: Sequence[int], name: str
+) -> str:
+    """The same of a few sequences of middling length."""
+    start = max(0, len(lengths) - TRIED) // 2
+    some = sorted(range(len(lengths)), key=lengths.__getitem__)[start : start + TRIED]
+    with using(name, "scoring"):
+        return why_padded(model, [prompts[row] for row in some], [completions[row] for row in some], name)
+
+
 def _bytes_per_token(model: Any) -> int:
-    """What a token takes in a forward pass at most: two rows of logits, and a layer's states, all fp32."""
+    """What a token takes in a forward pass at most: a row of logits, and a layer's states, all fp32."""
     hidden = getattr(text_config(model.config), "hidden_size", 0)
     return 4 * (2 * (embeddings(model) or 0) + 32 * hidden)
-
-
-def _alone(
-    model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], rows: Sequence[int], row: int
-) -> float:
-    return plain_logprob(model, prompts[rows[row]], completions[rows[row]])

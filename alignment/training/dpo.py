@@ -1,8 +1,8 @@
 """Direct preference optimisation of a policy on validated pairs, with the reference's log-probs read from columns."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from alignment import flat
 from alignment.config import AlignConfig, DPOConfig
 from alignment.errors import ConfigError
 from alignment.kinds import LOSSES
-from alignment.logprobs import SequenceBatch, completion_logits, pad_right, sum_logprobs
+from alignment.layout import Layout, Tokens, lay_flat, lay_padded
+from alignment.logprobs import logprobs, why_padded
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck, plain_logprob
 from alignment.training.harness import Progress, SafeTrainer, Settings, fit
@@ -25,6 +27,15 @@ logger = logging.getLogger(__name__)
 
 RANDOM = ("dropout", "layerdrop", "drop_path", "drop_prob", "jitter")
 """Parts of the names under which modules keep how much they draw at random."""
+
+TRIED = 2
+"""Pairs on which a flat layout is tried."""
+
+MEANS = (
+    *("rewards/chosen", "rewards/rejected", "rewards/margin", "rewards/accuracy"),
+    *("logps/chosen", "logps/rejected", "chosen_drop"),
+)
+"""What is logged beside the loss: means over the pairs since the last line."""
 
 _RUNAWAY_ACCURACY = 0.98
 
@@ -98,43 +109,43 @@ def train(
             "bf16": config.precision == "bf16",
         },
     )
-    state = fit(
-        model,
-        pairs,
-        settings,
-        lambda rows: collate(rows, pad_id),
-        seed=seed,
-        work=work,
-        name=name,
-        progress=progress,
-        callbacks=[WatchLogs(config, on_row)],
-        trainer=partial(DPOTrainer, config),
-    )
+    with using(name, "training"):
+        is_flat = not why_padded(model, *_sequences(pairs[:TRIED]), name)
+    with flat.attention(model) if is_flat else nullcontext():
+        state = fit(
+            model,
+            pairs,
+            settings,
+            lambda rows: collate(rows, pad_id, flat=is_flat),
+            seed=seed,
+            work=work,
+            name=name,
+            progress=progress,
+            callbacks=[WatchLogs(config, on_row)],
+            trainer=partial(DPOTrainer, config),
+        )
     history = [metrics_row(row, int(row["step"])) for row in state.log_history if "chosen_drop" in row]
     return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
 
 
-def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
-    """B pairs as 2B right-padded rows, chosen above rejected: ids and completion [2B, L], reference [2B]."""
-    prompts = [pair["prompt_ids"] for pair in pairs]
-    batch = pad_right(
-        [*prompts, *prompts],
-        [*(pair["chosen_ids"] for pair in pairs), *(pair["rejected_ids"] for pair in pairs)],
-        pad_id,
-    )
+def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int, *, flat: bool = False) -> dict[str, Tensor]:
+    """B pairs as 2B sequences, chosen before rejected: the tensors of their layout, and `reference` [2B]."""
+    layout = lay_flat(*_sequences(pairs)) if flat else lay_padded(*_sequences(pairs), pad_id)
     reference = [pair["reference_chosen"] for pair in pairs] + [pair["reference_rejected"] for pair in pairs]
-    return {"ids": batch.ids, "completion": batch.completion, "reference": torch.tensor(reference, dtype=torch.float32)}
+    return layout.tensors() | {"reference": torch.tensor(reference, dtype=torch.float32)}
 
 
-def pair_logps(model: Any, inputs: dict[str, Tensor]) -> tuple[PairLogps, Tensor]:
-    """The policy's log-probs of a collated batch beside the reference's, and the logits [T, V] they came from."""
-    batch = SequenceBatch(inputs["ids"], inputs["completion"])
-    logits, targets, rows = completion_logits(model, batch)
-    chosen, rejected = sum_logprobs(logits, targets, rows, len(batch.ids)).chunk(2)
-    reference_chosen, reference_rejected = inputs["reference"].chunk(2)
-    chosen_tokens, rejected_tokens = batch.completion.sum(1).chunk(2)
-    logps = PairLogps(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens)
-    return logps, logits
+def _sequences(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[Tokens], list[Tokens]]:
+    prompts = [pair["prompt_ids"] for pair in pairs]
+    return [*prompts, *prompts], [*(pair["chosen_ids"] for pair in pairs), *(pair["rejected_ids"] for pair in pairs)]
+
+
+def pair_logps(model: Any, batch: dict[str, Tensor], *, entropy: bool = False) -> tuple[PairLogps, Tensor | None]:
+    """The policy's log-probs of a collated batch beside the reference's, and where asked for each token's entropy."""
+    layout = Layout.of(batch)
+    found, entropies = logprobs(model, layout, entropy=entropy)
+    sides = (*found.chunk(2), *batch["reference"].chunk(2), *layout.lengths.chunk(2))
+    return PairLogps(*sides), entropies
 
 
 def objective(pairs: PairLogps, config: DPOConfig) -> Tensor:
@@ -156,7 +167,8 @@ class DPOTrainer(SafeTrainer):
         """Keyword arguments beside the config are `Trainer`'s own."""
         super().__init__(**kwargs)
         self.config = config
-        self._window: dict[str, list[Tensor]] = defaultdict(list)
+        self._window: list[Tensor] = []
+        self._entropies: list[Tensor] = []
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Tensor]], int]:
         """The batches of one step, and the number of their pairs."""
@@ -171,38 +183,34 @@ class DPOTrainer(SafeTrainer):
         num_items_in_batch: int | None = None,
     ) -> Any:
         """One batch's part of the mean over the step's pairs; what it consists of is remembered for the next line."""
-        pairs, logits = pair_logps(model, inputs)
+        step = self.state.global_step + 1
+        is_logged = step % self.args.logging_steps == 0 or step == self.state.max_steps
+        pairs, entropies = pair_logps(model, inputs, entropy=is_logged)
         losses = objective(pairs, self.config)
         loss = losses.sum() / (num_items_in_batch or len(losses))
-        self._remember(pairs, logits.detach())
-        return (loss, {"logits": logits}) if return_outputs else loss
+        self._window.append(means(pairs, self.config.beta))
+        if entropies is not None:
+            self._entropies.append(entropies)
+        return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the window's means to the Trainer's own line."""
+        """Add the window's means to the Trainer's own line; nothing leaves the device before."""
         if "loss" in logs:
-            logs.update({name: float(torch.cat(values).mean()) for name, values in self._window.items()})
+            logs.update(zip(MEANS, torch.cat(self._window, dim=1).mean(1).tolist(), strict=True))
+            if self._entropies:
+                logs["entropy"] = float(torch.cat(self._entropies).mean())
             self._window.clear()
+            self._entropies.clear()
         super().log(logs, start_time)
 
-    @torch.no_grad()
-    def _remember(self, pairs: PairLogps, logits: Tensor) -> None:
-        chosen_reward = self.config.beta * pairs.chosen_logratio
-        rejected_reward = self.config.beta * pairs.rejected_logratio
-        values = {
-            "rewards/chosen": chosen_reward,
-            "rewards/rejected": rejected_reward,
-            "rewards/margin": chosen_reward - rejected_reward,
-            "rewards/accuracy": (chosen_reward > rejected_reward).float(),
-            "logps/chosen": pairs.chosen,
-            "logps/rejected": pairs.rejected,
-            "chosen_drop": -pairs.chosen_logratio,
-        }
-        step = self.state.global_step + 1
-        if step % self.args.logging_steps == 0 or step == self.state.max_steps:
-            logprobs = logits.log_softmax(-1)
-            values["entropy"] = -(logprobs.exp() * logprobs).sum(-1)
-        for name, value in values.items():
-            self._window[name].append(value.detach().float().cpu())
+
+@torch.no_grad()
+def means(pairs: PairLogps, beta: float) -> Tensor:
+    """What `MEANS` are the means of: [7, B]."""
+    chosen, rejected = beta * pairs.chosen_logratio, beta * pairs.rejected_logratio
+    accuracy = (chosen > rejected).float()
+    drop = -pairs.chosen_logratio
+    return torch.stack([chosen, rejected, chosen - rejected, accuracy, pairs.chosen, pairs.rejected, drop])
 
 
 class WatchLogs(TrainerCallback):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignment.logprobs import completion_logits, pad_right, score_completions, sum_logprobs
+from alignment.logprobs import score_completions
 
 EOS = 0  # which is also the padding
 
@@ -39,30 +39,6 @@ def plain(model: Any, prompt: list[int], completion: list[int]) -> float:
     with torch.no_grad():
         logprobs = model(torch.tensor([[*prompt, *completion]])).logits[0].double().log_softmax(-1)
     return float(sum(logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion)))
-
-
-class TestPadRight:
-    def test_by_hand(self) -> None:
-        """Two sequences of 3 and 4 tokens: EOS = padding = 0 is inside the mask only where it was drawn."""
-        batch = pad_right([[5, 6], [7]], [[EOS], [8, EOS, 9]], pad_id=EOS)
-        assert batch.ids.tolist() == [[5, 6, 0, 0], [7, 8, 0, 9]]
-        assert batch.completion.int().tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
-
-    def test_an_empty_prompt_is_refused_by_row(self) -> None:
-        with pytest.raises(ValueError, match="sequence 1 has no prompt token"):
-            pad_right([[5], []], [[6], [7]], pad_id=EOS)
-
-    def test_prompts_without_a_completion_each_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="shorter"):
-            pad_right([[5], [6]], [[7]], pad_id=EOS)
-
-
-class TestSumLogprobs:
-    def test_by_hand(self) -> None:
-        """Two tokens of row 1 at p = 1/4 and p = 3/4, one of row 0 at p = 1/4, and none of row 2."""
-        logits = torch.tensor([[0.0, np.log(3)]]).repeat(3, 1)
-        found = sum_logprobs(logits, torch.tensor([0, 1, 0]), torch.tensor([1, 1, 0]), 3)
-        assert found.tolist() == pytest.approx([np.log(1 / 4), np.log(3 / 16), 0])
 
 
 class TestScoreCompletions:
@@ -120,45 +96,3 @@ class TestScoreCompletions:
             model, prompts, completions, pad_id=EOS, batch_tokens=36, progress=lambda *report: reports.append(report)
         )
         assert reports == [(4, 6), (6, 6)]
-
-
-SIZE = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
-
-
-class TestHeads:
-    """Architectures that do more between the last state and the logits than one matrix product."""
-
-    @pytest.mark.parametrize(
-        ("architecture", "settings"),
-        [
-            ("Llama", {}),
-            ("Gemma2", {"final_logit_softcapping": 0.05}),
-            ("Cohere", {"logit_scale": 0.1}),
-            ("Granite", {"logits_scaling": 0.1}),
-            ("MiniCPM3", {"q_lora_rank": 8, "kv_lora_rank": 8, "num_key_value_heads": 2}),
-            ("ModernBertDecoder", {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0}),
-            ("RecurrentGemma", {"logits_soft_cap": 0.05, "lru_width": 16, "attention_window_size": 8}),
-        ],
-    )
-    def test_completion_logits_are_those_of_the_model(self, architecture: str, settings: dict[str, Any]) -> None:
-        import transformers
-
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{architecture}Config")(**SIZE | settings)
-        model = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
-        batch = pad_right([[5, 6], [7, 8, 9]], [[10, 11, 12], [13]], pad_id=0)
-        with torch.no_grad():
-            logits, targets, rows = completion_logits(model, batch)
-            whole = model(input_ids=batch.ids, use_cache=False).logits
-        assert targets.tolist() == [10, 11, 12, 13]
-        assert rows.tolist() == [0, 0, 0, 1]
-        torch.testing.assert_close(logits, torch.cat([whole[0, 1:4], whole[1, 2:3]]))

@@ -70,7 +70,7 @@ def changed_batches(model: Any, change: Callable[[dict[str, Any]], None]) -> Ite
 
     def hook(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         given = dict(given)
-        if given["input_ids"].shape[0] > 1:
+        if given["input_ids"].shape[0] > 1 or "flat_rows" in given:
             change(given)
         return args, given
 

@@ -41,10 +41,11 @@ class TestStart:
             "reference_chosen": -3,
             "reference_rejected": -4,
         }
-        batch = dpo.collate([pair], pad_id=PAD)
-        assert batch["ids"].tolist() == [[5, 6, 7], [5, 8, PAD]]
-        assert batch["completion"].int().tolist() == [[0, 1, 1], [0, 1, 0]]
-        assert batch["reference"].tolist() == [-3, -4]
+        for flat, ids in ((False, [[5, 6, 7], [5, 8, PAD]]), (True, [[5, 6, 7, 8]])):
+            batch = dpo.collate([pair], pad_id=PAD, flat=flat)
+            assert batch["ids"].tolist() == ids
+            assert batch["targets"].tolist() == [6, 7, 8]
+            assert batch["reference"].tolist() == [-3, -4]
 
     @pytest.mark.parametrize(
         ("loss", "expected"),
