@@ -1,6 +1,7 @@
 """The reward `classifier`: the raw logit of the class to reward, by a sequence classifier."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,23 +24,31 @@ class Classifier:
     def __init__(self, config: AlignConfig) -> None:
         """`reward.positive_class` names the class to reward."""
         self.config = config.reward
+        self._loaded: dict[Path, Loaded] = {}
 
     def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
         """The logit of each sample, read as `reward.reads` says, and how many are longer than the model reads.
 
         Raises ModelError where the class to reward is unknown, and as `score_texts` and `read_samples` do.
         """
-        loaded = load_reward(work.folder / MODEL, name=f"reward.model {self.config.model}")
+        loaded = self._load(work.folder / MODEL)
         column = positive_class(loaded.model.config, self.config.positive_class)
         read = read_samples(loaded, samples, self.config.reads)
-        batch_size = self.config.batch_size * 8  # nothing is kept for a backward pass
-        values = class_logits(loaded, read.ids, batch_size=batch_size, types=read.types, progress=work.progress)
+        values = class_logits(
+            loaded, read.ids, batch_tokens=self.config.batch_tokens, types=read.types, progress=work.progress
+        )
         require_finite(values[:, column].tolist(), [sample["text"] for sample in samples])
         return Scores(values[:, column].tolist(), read.truncated)
 
+    def _load(self, folder: Path) -> Loaded:
+        """The model, which is read once: samples come some thousands at a time."""
+        if folder not in self._loaded:
+            self._loaded = {folder: load_reward(folder, name=f"reward.model {self.config.model}")}
+        return self._loaded[folder]
+
 
 def score_texts(
-    loaded: Loaded, texts: Sequence[str], *, column: int, batch_size: int, progress: Progress | None = None
+    loaded: Loaded, texts: Sequence[str], *, column: int, batch_tokens: int = 0, progress: Progress | None = None
 ) -> NDArray[np.float64]:
     """The raw logit in `column` for each of N texts, shape [N]; batched by length, returned in the given order.
 
@@ -47,7 +56,7 @@ def score_texts(
     those of its texts one by one, and ScoreError, naming the first text, where a score is NaN or infinite.
     """
     read = read_texts(loaded, texts)
-    found = class_logits(loaded, read.ids, batch_size=batch_size, types=read.types, progress=progress)[:, column]
+    found = class_logits(loaded, read.ids, batch_tokens=batch_tokens, types=read.types, progress=progress)[:, column]
     require_finite(found.tolist(), texts)
     return found
 

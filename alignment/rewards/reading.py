@@ -54,12 +54,17 @@ def read_texts(loaded: Loaded, texts: Sequence[str]) -> Read:
     if not texts:
         return Read([], None, 0)
     with using(loaded.name, "tokenization"):
-        whole = loaded.tokenizer(list(texts), verbose=False)
-        truncated = sum(limit is not None and len(ids) > limit for ids in whole["input_ids"])
-        if truncated:
-            whole = loaded.tokenizer(list(texts), truncation=True, max_length=limit, verbose=False)
-    loaded.conventions.require_known(whole["input_ids"], loaded.name, loaded.tokenizer)
-    return Read(whole["input_ids"], whole.get("token_type_ids"), truncated)
+        whole = loaded.tokenizer(list(texts), return_attention_mask=False, verbose=False)
+        ids, types = whole["input_ids"], whole.get("token_type_ids")
+        cut = [row for row, found in enumerate(ids) if limit is not None and len(found) > limit]
+        if cut:
+            starts = loaded.tokenizer([texts[row] for row in cut], truncation=True, max_length=limit, verbose=False)
+            for number, row in enumerate(cut):
+                ids[row] = starts["input_ids"][number]
+                if types is not None:
+                    types[row] = starts["token_type_ids"][number]
+    loaded.conventions.require_known(ids, loaded.name, loaded.tokenizer)
+    return Read(ids, types, len(cut))
 
 
 def read_chats(loaded: Loaded, samples: Sequence[Sample]) -> Read:

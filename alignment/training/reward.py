@@ -54,7 +54,7 @@ def train_reward(
     if not held_out:
         return loaded, {}
     whole = [[*begins, *row, *ends] for row in ids[:held_out]]
-    logits = class_logits(loaded, whole, batch_size=config.batch_size * 8)
+    logits = class_logits(loaded, whole, batch_tokens=config.batch_tokens)
     accuracy = float((logits.argmax(1) == np.asarray(labels[:held_out])).mean())
     return loaded, {"validation_accuracy": accuracy}
 

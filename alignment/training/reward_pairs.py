@@ -84,7 +84,7 @@ def train_on_pairs(
     if not held_out:
         return loaded, {}, counts
     chosen, rejected = (
-        class_logits(loaded, list(side), batch_size=config.batch_size * 8)[:, 0] for side in zip(*held_out, strict=True)
+        class_logits(loaded, list(side), batch_tokens=config.batch_tokens)[:, 0] for side in zip(*held_out, strict=True)
     )
     accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
     return loaded, {"validation_accuracy": accuracy}, counts

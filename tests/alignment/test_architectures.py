@@ -39,7 +39,7 @@ CLASSIFIERS = [
 
 def reward_deviation(loaded: Loaded) -> float:
     some = texts((3, 9, 4, 17, 12, 4, 6))
-    found = score_texts(loaded, some, column=0, batch_size=4)
+    found = score_texts(loaded, some, column=0, batch_tokens=40)
     with torch.inference_mode():
         alone = [float(loaded.model(**loaded.tokenizer(text, return_tensors="pt")).logits[0, 0]) for text in some]
     return max(abs(one - float(two)) for one, two in zip(alone, found, strict=True))

@@ -276,8 +276,8 @@ def test_a_classifier_on_a_causal_model_without_a_padding_token_scores_batches(t
     models.save(Loaded(GPT2ForSequenceClassification(config), tiny_tokenizer), tmp_path / "scalar")
     loaded = models.load_reward(tmp_path / "scalar")
     assert positive_class(loaded.model.config, "auto") == 0
-    together = score_texts(loaded, ["a fine film", "dull"], column=0, batch_size=2)
-    alone = score_texts(loaded, ["a fine film", "dull"], column=0, batch_size=1)
+    together = score_texts(loaded, ["a fine film", "dull"], column=0)
+    alone = score_texts(loaded, ["a fine film", "dull"], column=0, batch_tokens=1)
     assert together == pytest.approx(alone, abs=1e-6)
 
 

@@ -42,7 +42,7 @@ def score(model: Any) -> None:
 def reward(model: Any) -> None:
     draw = random.Random(0)
     texts = ["".join(draw.choice("ABCDEF") for _ in range(length)) for length in (3, 9, 4, 17)]
-    score_texts(Loaded(model, tokenizer(Spelling()), "reward.model x"), texts, column=0, batch_size=4)
+    score_texts(Loaded(model, tokenizer(Spelling()), "reward.model x"), texts, column=0)
 
 
 STAGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
@@ -134,12 +134,12 @@ def test_padding_that_a_classifier_takes_for_text_is_found(monkeypatch):
     loaded = Loaded(model, tokenizer(Spelling()), "reward.model x")
     assert loaded.pad_id == PAD
     texts = ["ABC", "ABCDEFGHI", "AC"]
-    expected = score_texts(loaded, texts, column=0, batch_size=1)
+    expected = score_texts(loaded, texts, column=0, batch_tokens=1)
     model.config.pad_token_id = 40
-    assert np.allclose(score_texts(loaded, texts, column=0, batch_size=3), expected, atol=1e-5)
+    assert np.allclose(score_texts(loaded, texts, column=0), expected, atol=1e-5)
     monkeypatch.setattr(logits, "padding_named", lambda *_: nullcontext())
     with pytest.raises(SelfCheckError, match=STAGES["reward"][2]):
-        score_texts(loaded, texts, column=0, batch_size=3)
+        score_texts(loaded, texts, column=0)
 
 
 def test_a_later_batch_without_numbers_is_found_too():

@@ -30,21 +30,21 @@ def test_a_score_is_the_raw_logit_of_its_column(reward):
     with torch.inference_mode():
         logits = reward.model(ids).logits[0].tolist()
     for column in (0, 1):
-        assert score_texts(reward, ["a fine film"], column=column, batch_size=1) == pytest.approx([logits[column]])
+        assert score_texts(reward, ["a fine film"], column=column) == pytest.approx([logits[column]])
 
 
 def test_an_empty_text_has_a_score(reward):
     """That of one padding token, which is looked at."""
     with torch.inference_mode():
         expected = reward.model(torch.tensor([[0]])).logits[0, 1].item()
-    assert score_texts(reward, ["", "a fine film"], column=1, batch_size=2)[0] == pytest.approx(expected, abs=1e-6)
+    assert score_texts(reward, ["", "a fine film"], column=1)[0] == pytest.approx(expected, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(range(len(SOME))), batch_size=st.integers(1, 8))
-def test_a_score_depends_on_the_text_alone(reward, order, batch_size):
-    alone = score_texts(reward, SOME, column=1, batch_size=1)
-    found = score_texts(reward, [SOME[index] for index in order], column=1, batch_size=batch_size)
+@given(order=st.permutations(range(len(SOME))), batch_tokens=st.integers(1, 80))
+def test_a_score_depends_on_the_text_alone(reward, order, batch_tokens):
+    alone = score_texts(reward, SOME, column=1, batch_tokens=1)
+    found = score_texts(reward, [SOME[index] for index in order], column=1, batch_tokens=batch_tokens)
     assert found == pytest.approx(alone[list(order)], abs=1e-6)
 
 
@@ -52,7 +52,7 @@ def test_a_text_is_read_up_to_the_context(reward):
     """Sixteen tokens of one byte each; what follows is cut off."""
     short, long = "0123456789ABCDEF", "0123456789ABCDEF and more"
     assert len(reward.tokenizer(short)["input_ids"]) == 16
-    one, two = score_texts(reward, [short, long], column=1, batch_size=2)
+    one, two = score_texts(reward, [short, long], column=1)
     assert one == two
 
 
@@ -74,8 +74,9 @@ def test_texts_of_which_the_end_is_not_read_are_counted(reward):
 
 def test_scoring_tells_its_progress(reward):
     told: list[tuple[int, int]] = []
-    score_texts(reward, SOME, column=1, batch_size=4, progress=lambda done, total: told.append((done, total)))
-    assert told == [(4, 6), (6, 6)]
+    texts = ["012", "0", "1"]  # three tokens, and one each
+    score_texts(reward, texts, column=1, batch_tokens=3, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -85,9 +86,9 @@ def test_scores_that_are_not_finite_are_refused_with_a_text(reward, value):
     with torch.no_grad():
         broken.model.classifier.bias[1] = value
     with pytest.raises(ScoreError) as raised:
-        score_texts(broken, SOME, column=1, batch_size=4)
+        score_texts(broken, SOME, column=1)
     assert str(raised.value).startswith("reward: 6 of 6 scores are not finite, the first for 'a fine film'; check the")
-    assert np.isfinite(score_texts(broken, SOME, column=0, batch_size=4)).all()
+    assert np.isfinite(score_texts(broken, SOME, column=0)).all()
 
 
 def test_a_text_with_a_token_that_the_model_has_no_embedding_for_is_refused(reward):
@@ -95,11 +96,9 @@ def test_a_text_with_a_token_that_the_model_has_no_embedding_for_is_refused(rewa
     tokenizer = copy.deepcopy(reward.tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]})
     loaded = type(reward)(reward.model, tokenizer, "reward.model x")
-    assert score_texts(loaded, SOME, column=1, batch_size=4) == pytest.approx(
-        score_texts(reward, SOME, column=1, batch_size=4), abs=1e-6
-    )
+    assert score_texts(loaded, SOME, column=1) == pytest.approx(score_texts(reward, SOME, column=1), abs=1e-6)
     with pytest.raises(ModelError, match=r"^reward\.model x: a text holds the token id \d+ \('<tool>'\)"):
-        score_texts(loaded, [*SOME, "a <tool>"], column=1, batch_size=4)
+        score_texts(loaded, [*SOME, "a <tool>"], column=1)
 
 
 @pytest.mark.parametrize("config", [None, -1], ids=["no padding token", "-1, as older configs have it"])
@@ -109,7 +108,7 @@ def test_a_text_that_ends_in_what_pads_is_read_to_its_end(config):
     model.config.pad_token_id = config
     loaded = Loaded(model, tokenizer(Spelling(ends=True, pad=False)))
     texts = ["BCA", "A", "ABCDEFA"]
-    found = score_texts(loaded, texts, column=0, batch_size=3)
+    found = score_texts(loaded, texts, column=0)
     model.config.pad_token_id = None  # one text at a time: its last token
     with torch.inference_mode():
         alone = [float(model(**loaded.tokenizer(text, return_tensors="pt")).logits[0, 0]) for text in texts]
@@ -121,7 +120,7 @@ def test_a_model_without_a_limit_reads_whole_texts():
     model = build("bloom", task="SequenceClassification", num_labels=1)
     loaded = Loaded(model, tokenizer(Spelling()))
     assert read_texts(loaded, ["A" * 300]).truncated == 0
-    assert np.isfinite(score_texts(loaded, ["A" * 300, "ABC"], column=0, batch_size=2)).all()
+    assert np.isfinite(score_texts(loaded, ["A" * 300, "ABC"], column=0)).all()
 
 
 # As a kind of reward
@@ -134,7 +133,7 @@ def test_it_is_the_reward_of_that_name_and_reads_the_stages_folder(reward, rewar
     told: list[tuple[int, int]] = []
     kind = REWARDS.get("classifier")(AlignConfig())
     found = kind.score(samples, Scoring(tmp_path, tmp_path, lambda done, total: told.append((done, total))))
-    expected = score_texts(reward, [sample["text"] for sample in samples], column=1, batch_size=8)
+    expected = score_texts(reward, [sample["text"] for sample in samples], column=1)
     assert found.values == pytest.approx(expected.tolist(), abs=1e-6)
     assert (found.truncated, told) == (1, [(2, 2)])
 

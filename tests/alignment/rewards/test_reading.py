@@ -54,7 +54,7 @@ def test_the_scores_are_the_logits_of_a_plain_forward_pass_of_those_ids(loaded: 
     read = read_samples(loaded, samples, "chat")
     with torch.inference_mode():
         alone = [float(loaded.model(torch.tensor([ids])).logits[0, 0]) for ids in read.ids]
-    found = class_logits(loaded, read.ids, batch_size=3, types=read.types)
+    found = class_logits(loaded, read.ids, types=read.types)
     assert found[:, 0] == pytest.approx(alone, abs=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_the_classifier_reads_as_the_configuration_says(loaded: Loaded, tmp_path
     save(loaded, tmp_path / "model")
     samples = [sample("DE"), sample("FFF")]
     expected = {
-        how: [float(class_logits(loaded, [ids], batch_size=1)[0, 0]) for ids in read_samples(loaded, samples, how).ids]
+        how: [float(class_logits(loaded, [ids])[0, 0]) for ids in read_samples(loaded, samples, how).ids]
         for how in ("chat", "whole", "completion")
     }
     for how in ("auto", *expected):

@@ -21,7 +21,7 @@ EDITS: dict[str, str] = {
     "alignment": "",
     "alignment.adapters": "base reward policy gold",
     "alignment.aliases": "",
-    "alignment.batching": "base samples reference policy before after drift ranking",
+    "alignment.batching": "base reward samples scores reference policy before after drift ranking gold",
     "alignment.config": "",
     "alignment.config.group": "",
     "alignment.config.inputs": "",

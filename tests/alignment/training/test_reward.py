@@ -19,7 +19,7 @@ def test_a_few_steps_separate_two_classes(tiny_tokenizer, tmp_path):
     loaded, measured = train_reward(TEXTS, LABELS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
     assert measured == {"validation_accuracy": 1.0}
     assert positive_class(loaded.model.config, "auto") == 1
-    fine, dull = score_texts(loaded, TEXTS[:2], column=1, batch_size=8)
+    fine, dull = score_texts(loaded, TEXTS[:2], column=1)
     assert fine > dull
     assert not loaded.model.training
 

@@ -77,7 +77,7 @@ def test_a_few_steps_tell_the_chosen_from_the_rejected(tiny_tokenizer: Any, tmp_
     loaded, measured, _ = train_on_pairs(PAIRS, tiny_tokenizer, CONFIG, seed=0, work=tmp_path)
     assert measured == {"validation_accuracy": 1.0}
     assert positive_class(loaded.model.config, "auto") == 0
-    fine, dull = score_texts(loaded, ["7 fine fine", "7 dull dull"], column=0, batch_size=2)
+    fine, dull = score_texts(loaded, ["7 fine fine", "7 dull dull"], column=0)
     assert fine > dull
     assert not loaded.model.training
 
@@ -104,7 +104,7 @@ def test_conversations_are_read_by_the_chat_template_of_the_model_that_it_starts
     read = read_samples(again, samples, "auto")
     messages = [*CHATS[0].prompt, *CHATS[0].chosen]
     assert read.ids[0] == again.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    chosen, rejected = class_logits(again, read.ids, batch_size=2)[:, 0]
+    chosen, rejected = class_logits(again, read.ids)[:, 0]
     assert chosen > rejected
 
 
@@ -167,7 +167,7 @@ def test_labels_are_learnt_from_a_pretrained_model_whose_tokenizer_begins_and_en
     config = CONFIG.model_copy(update={"start": start, "trained_on": "labels", "min_opening": 6, "context": 10})
     loaded, measured = train_reward(texts, labels, None, config, seed=0, work=tmp_path / "work")
     assert measured == {"validation_accuracy": 1.0}
-    scores = score_texts(loaded, texts[:2], column=1, batch_size=1)
+    scores = score_texts(loaded, texts[:2], column=1)
     assert scores[0] > scores[1]
     assert loaded.tokenizer.model_max_length == 10
 
