@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignment.device import is_exact
 from alignment.errors import SelfCheckError
 from alignment.models import using
 
@@ -26,8 +27,7 @@ class SelfCheck:
     def __init__(self, stage: str, name: str, model: Any, way_out: str = "take another model") -> None:
         """`stage` and `name` are how an error names the work and the model."""
         self.stage, self.name, self.way_out = stage, name, way_out
-        exact = next(model.parameters()).dtype == torch.float32
-        self.per_token, self.floor = ALLOWED["fp32" if exact else "bf16"]
+        self.per_token, self.floor = ALLOWED["fp32" if is_exact(model) else "bf16"]
         self._due = {False, True}
 
     def logprobs(

@@ -100,13 +100,14 @@ def train(
         warmup_steps=min(config.warmup_steps, config.steps),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        optimizer=config.optimizer,
+        precision=config.precision,
+        gradient_checkpointing=config.gradient_checkpointing,
         others={
             "gradient_accumulation_steps": config.accumulation,
             "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
-            "optim": {"adamw": "adamw_torch"}.get(config.optimizer, config.optimizer),
             "weight_decay": config.weight_decay,
             "max_grad_norm": config.max_grad_norm,
-            "bf16": config.precision == "bf16",
         },
     )
     with using(name, "training"):

@@ -10,15 +10,18 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from alignment import adapters
-from alignment.device import place
+from alignment.device import place, products, warn_of_bf16
 from alignment.environment import configuration_alone
-from alignment.errors import Interrupted, TrainingError
+from alignment.errors import ConfigError, Interrupted, TrainingError
 from alignment.models import using
 from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
 
 PATIENCE = 10.0  # seconds that an interrupted training goes on to reach a step that is logged
+
+OPTIMIZERS = {"adamw": "adamw_torch_fused"}
+"""What transformers calls an optimiser; the others are called there as in a configuration."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Settings:
     warmup_steps: int
     log_every: int
     checkpoint_every: int
+    optimizer: str = "adamw"
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
     others: Mapping[str, Any] = field(default_factory=dict)
     """More of `transformers.TrainingArguments`, by name."""
 
@@ -66,6 +72,10 @@ class SafeTrainer(Trainer):
         """Forward and backward of one batch; raises ModelError where the model's code cannot do it."""
         with using(self.named, "training"):
             return super().training_step(*args, **kwargs)
+
+    def floating_point_ops(self, _: dict[str, Any]) -> int:
+        """They are not counted: `Trainer` goes through all names of parameters for it, at every step."""
+        return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         callbacks = self.callback_handler.callbacks
@@ -153,19 +163,25 @@ def fit(
 
     Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does, given that
     `collate` and the model draw nothing at random. `trainer` makes another `SafeTrainer`, from the same arguments.
-    Raises TrainingError if the loss stops being finite, ModelError, which calls the model `name`, if it cannot be
-    trained, and what `progress` raises.
+    Rows are read one by one, as they are needed. Raises TrainingError if the loss stops being finite, ModelError, which
+    calls the model `name`, if it cannot be trained, ConfigError if it has no gradient checkpointing, and what
+    `progress` raises.
     """
+    if settings.precision == "bf16":
+        warn_of_bf16("dpo.precision")
+    if settings.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise ConfigError(f"dpo.gradient_checkpointing: {name} cannot do without its activations; set it to false")
     made = trainer(
         model=place(model),
         args=arguments(work, settings, seed),
-        train_dataset=list(rows),
+        train_dataset=rows,
         data_collator=collate,
         callbacks=[ReportProgress(progress), *callbacks],
     )
     made.remove_callback(PrinterCallback)
     made.named = name
-    made.train(resume_from_checkpoint=resume_point(work))
+    with products(rounded=settings.precision == "tf32"):
+        made.train(resume_from_checkpoint=resume_point(work))
     return made.state
 
 
@@ -184,6 +200,10 @@ def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
+            optim=OPTIMIZERS.get(settings.optimizer, settings.optimizer),
+            bf16=settings.precision == "bf16",
+            activation_checkpointing=settings.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             logging_steps=settings.log_every,
             logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
             save_strategy="steps" if interval < settings.steps else "no",
@@ -194,6 +214,7 @@ def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
+            accelerator_config={"non_blocking": torch.cuda.is_available()},  # else the host waits for each tensor
             **settings.others,
         )
     made._n_gpu = min(made.n_gpu, 1)  # where several GPUs are seen, `Trainer` would split each batch by nn.DataParallel

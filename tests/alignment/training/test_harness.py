@@ -10,10 +10,12 @@ import torch
 from transformers import TrainingArguments
 
 from alignment.config import BaseConfig, RewardConfig
-from alignment.errors import Interrupted
-from alignment.training import harness
+from alignment.errors import ConfigError, Interrupted
+from alignment.models import Loaded
+from alignment.training import adapter, harness
 from alignment.training.reward import train_reward
 from alignment.training.sft import train_base
+from tests.alignment.training.small import Pair, make_config, train
 
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 16, "batch_size": 8, "learning_rate": 1e-2}
 STEPS = 60  # rows come every 50 steps, and one at the end
@@ -115,3 +117,74 @@ def test_one_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path, monk
     monkeypatch.setattr(harness, "TrainingArguments", Eight)
     found = harness.arguments(tmp_path, harness.Settings(1, 3, 1.0, 0, 1, 1), seed=0)
     assert (found.n_gpu, found.train_batch_size) == (1, 3)
+
+
+def test_adamw_is_the_fused_one(tmp_path: Path) -> None:
+    found = harness.arguments(tmp_path, harness.Settings(1, 3, 1.0, 0, 1, 1), seed=0)
+    assert found.optim == "adamw_torch_fused"
+
+
+def test_rows_are_read_as_they_are_needed(model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    """One step of four of ten pairs, a batch ahead, and the first ones, on which the layout is tried."""
+
+    class Rows(list[Pair]):
+        read = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.read += 1
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("the rows are read through")
+
+    rows = Rows(pairs)
+    train(model, rows, make_config(steps=1), tmp_path)
+    assert rows.read == 4 + 4 + 1
+
+
+class TestGradientCheckpointing:
+    """Activations that are computed again are the same ones."""
+
+    @pytest.mark.parametrize("with_adapter", [False, True])
+    def test_the_trained_weights_are_the_same(
+        self, pairs: list[Pair], tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any, tmp_path: Path, with_adapter: bool
+    ) -> None:
+        trained = []
+        for number, checkpointing in enumerate((False, True)):
+            model = tiny_gpt2(0, width=16)
+            config = make_config(gradient_checkpointing=checkpointing, steps=4, adapter_rank=4, learning_rate=1e-2)
+            if with_adapter:
+                torch.manual_seed(0)
+                model = adapter.attach(Loaded(model, tiny_tokenizer), config, 0).model
+            outcome = train(model, pairs, config, tmp_path / str(number))
+            trained.append((outcome.history, dict(model.named_parameters())))
+        (rows, weights), (other_rows, other_weights) = trained
+        for row, other in zip(rows, other_rows, strict=True):
+            assert row == pytest.approx(other, rel=1e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, other_weights[name], rtol=1e-5, atol=1e-7)
+
+    def test_activations_are_computed_again(self, model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+        calls: list[int] = []
+        model.transformer.h[0].ln_1.register_forward_hook(lambda *_: calls.append(1))
+        train(model, pairs, make_config(steps=1), tmp_path / "kept")
+        kept = len(calls)
+        train(model, pairs, make_config(steps=1, gradient_checkpointing=True), tmp_path / "again")
+        assert len(calls) == 2 * kept + 1
+
+    def test_a_model_without_it_is_told(self, model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+        model.supports_gradient_checkpointing = False
+        with pytest.raises(ConfigError, match=r"^dpo\.gradient_checkpointing: the model .* set it to false$"):
+            train(model, pairs, make_config(gradient_checkpointing=True), tmp_path)
+
+
+def test_products_are_rounded_while_such_a_policy_is_trained(model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    """In the backward pass too; a GPU alone would round them."""
+    seen: list[bool] = []
+    matmul = torch.backends.cuda.matmul
+    model.lm_head.register_full_backward_hook(lambda *_: seen.append(matmul.allow_tf32))
+    model.transformer.h[0].register_full_backward_hook(lambda *_: seen.append(matmul.allow_tf32))
+    train(model, pairs, make_config(precision="tf32", steps=1), tmp_path)
+    assert seen
+    assert all(seen)
+    assert not matmul.allow_tf32
