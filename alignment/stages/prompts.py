@@ -1,7 +1,10 @@
 """Stage `prompts`: prompts to train on and prompts that are held out, none on both sides."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import overload
 
 from alignment.kinds import PROMPTS as SOURCES
 from alignment.rows import PROMPTS, TEXTS, Text
@@ -28,7 +31,7 @@ def prompts(job: Job) -> Counts:
     loaded = base_model(job)
     found: Prompts = SOURCES.get(config.prompts.source)(
         Rows(
-            lambda: TEXTS.read(job.inputs["texts"]),
+            lambda: Texts(job.inputs["texts"]),
             partial(_held_out, job) if config.prompts.eval_path else None,
         ),
         loaded,
@@ -50,6 +53,39 @@ def prompts(job: Job) -> Counts:
         ),
     )
     return found.counts
+
+
+class Texts(Sequence[Text]):
+    """The texts of a folder, each read when it is looked at, best in slices: few are needed of many."""
+
+    def __init__(self, folder: Path) -> None:
+        """None is read yet."""
+        self._folder = folder
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return TEXTS.count(self._folder)
+
+    def __iter__(self) -> Iterator[Text]:
+        """All of them, in order."""
+        return self._rows(0, len(self))
+
+    @overload
+    def __getitem__(self, index: int) -> Text: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Text]: ...
+
+    def __getitem__(self, index: int | slice) -> Text | list[Text]:
+        """A text, or several. Raises IndexError where there is none."""
+        wanted = range(len(self))[index]
+        if isinstance(wanted, int):
+            return next(self._rows(wanted, wanted + 1))
+        return list(self._rows(wanted.start, wanted.stop)) if wanted.step == 1 else [self[number] for number in wanted]
+
+    def _rows(self, start: int, stop: int) -> Iterator[Text]:
+        for batch in TEXTS.batches(self._folder, start=start, stop=stop):
+            yield from batch.to_pylist()
 
 
 def _held_out(job: Job) -> list[Text]:

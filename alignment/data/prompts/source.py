@@ -1,6 +1,6 @@
 """What a source of prompts is: a function from rows to the prompts of both sides, registered under its name."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,8 +40,8 @@ class Prompts:
 class Rows:
     """The rows that prompts are made of; `held_out` are those of `prompts.eval_path`, None where there is none."""
 
-    all: Callable[[], list[Text]]
-    held_out: Callable[[], list[Text]] | None = None
+    all: Callable[[], Sequence[Text]]
+    held_out: Callable[[], Sequence[Text]] | None = None
 
 
 PromptSource = Callable[[Rows, "Loaded", AlignConfig, Collection[str]], Prompts]

@@ -16,7 +16,8 @@ from alignment.data.pairs.whole import whole_prompts
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import REWARDS
 from alignment.rewards.protocol import Scores, Scoring
-from alignment.rows import ACCEPTED, PROMPTS, SAMPLES, SCORES
+from alignment.rows import ACCEPTED, PROMPTS, SAMPLES, SCORES, TEXTS
+from alignment.stages.prompts import Texts
 from alignment.stages.sides import Sides, count_held_out, held_out
 from alignment.stages.store import digest_folder
 from tests.alignment.chain import PROMPTS as COUNT
@@ -156,3 +157,13 @@ def test_the_side_of_a_prompt_is_found_in_any_row_group(small: Chain) -> None:
     assert [sides.of(name) for name in ("", "0", "zz", prompts[0]["prompt_id"] + "0")] == [""] * 4
     assert held_out(small.folders["prompts"]) == prompts[COUNT:]
     assert count_held_out(small.folders["prompts"]) == len(prompts) - COUNT
+
+
+def test_texts_that_prompts_are_made_of_are_read_where_they_are_looked_at(small: Chain, tmp_path: Path) -> None:
+    some: list[Any] = [{"text": f"text {number}", "label": -1, "columns": ""} for number in range(12)]
+    TEXTS.write(tmp_path, some)
+    found = Texts(tmp_path)
+    assert (len(found), list(found), found[-1]) == (12, some, some[-1])
+    assert [found[3:9], found[10:99], found[20:], found[8:2:-3]] == [some[3:9], some[10:99], [], some[8:2:-3]]
+    with pytest.raises(IndexError):
+        found[12]
