@@ -9,9 +9,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from alignment.config import BaseConfig
-from alignment.logprobs import score_completions
+from alignment.layout import Layout, lay_padded
+from alignment.logprobs import logprobs, score_completions
 from alignment.models import Loaded
-from alignment.training.harness import Progress, Settings, fit
+from alignment.training.harness import Progress, SafeTrainer, Settings, fit
 
 HELD_OUT_SEQUENCES = 256
 
@@ -76,21 +77,33 @@ def train_base(
         model,
         sequences[held_out:],
         settings,
-        lambda rows: _collate(rows, eos_id),
+        lambda rows: collate(rows, eos_id),
         seed=seed,
         work=work,
         progress=progress,
+        trainer=SFTTrainer,
     )
     loaded = Loaded(model.eval(), tokenizer)
     return loaded, {"validation_perplexity": _perplexity(loaded, sequences[:held_out])} if held_out else {}
 
 
-def _collate(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    width = max(map(len, sequences))
-    return {
-        "input_ids": torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in sequences]),
-        "labels": torch.tensor([[*ids, *[-100] * (width - len(ids))] for ids in sequences]),
-    }
+def collate(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
+    """The tensors of a padded layout, in which each token but a sequence's first is predicted."""
+    return lay_padded([ids[:1] for ids in sequences], [ids[1:] for ids in sequences], pad_id).tensors()
+
+
+def next_token_loss(model: Any, layout: Layout) -> torch.Tensor:
+    """The mean NLL of the predicted tokens, in nats."""
+    found, _ = logprobs(model, layout)
+    return -found.sum() / max(1, len(layout.targets))
+
+
+class SFTTrainer(SafeTrainer):
+    """`transformers.Trainer` on the next token's log-prob; the output layer sees no padding."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
+        """The mean over one batch."""
+        return next_token_loss(model, Layout.of(inputs))
 
 
 def _perplexity(loaded: Loaded, sequences: Sequence[Sequence[int]]) -> float:

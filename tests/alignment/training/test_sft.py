@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.config import BaseConfig
-from alignment.training.sft import blocks, train_base
+from alignment.layout import Layout
+from alignment.training.sft import blocks, collate, next_token_loss, train_base
 
 BOS, EOS = 100, 101
 
@@ -47,6 +48,22 @@ def test_sequences_fit_and_follow_the_text(texts, context):
     whole = [[*([BOS] if index % 2 else []), *ids, EOS] for index, ids in enumerate(texts)]
     kept = [ids[: max(min(len(ids), context), len(ids) // context * context)] for ids in whole]
     assert [token for sequence in found for token in sequence] == [token for ids in kept for token in ids]
+
+
+def test_the_loss_is_that_of_the_model_itself(tiny_gpt2):
+    """Which computes it from all logits, of padding too, and from labels that are -100 there; one token predicts none.
+
+    Its gradients are the same as well.
+    """
+    model = tiny_gpt2(0)
+    sequences = [[5, 6, 7, 8], [9], [10, 11, 0]]
+    labels = torch.tensor([[5, 6, 7, 8], [9, -100, -100, -100], [10, 11, 0, -100]])
+    own = model(input_ids=labels.clamp(min=0), labels=labels).loss
+    ours = next_token_loss(model, Layout.of(collate(sequences, 0)))
+    torch.testing.assert_close(ours, own, rtol=1e-6, atol=0)
+    leaves = list(model.parameters())
+    for one, two in zip(torch.autograd.grad(ours, leaves), torch.autograd.grad(own, leaves), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
 CONFIG = BaseConfig(layers=1, width=16, heads=2, context=16, steps=12, batch_size=8, learning_rate=1e-2)
