@@ -11,7 +11,7 @@ from alignment.config import SamplingConfig
 from alignment.kinds import ENGINES, registers
 
 if TYPE_CHECKING:  # they bring torch
-    from alignment.logprobs import Tokens
+    from alignment.layout import Tokens
     from alignment.models import Loaded
 
 

@@ -18,13 +18,29 @@ class Stops:
         self.decode = decode
         self.tail = max(len(stop.encode()) for stop in stops) + 8  # tokens: each has a byte or more, but special ones
 
-    def kept(self, completions: Sequence[Sequence[int]]) -> list[int | None]:
-        """For each completion that has just grown by a token: how many tokens to keep, None where it goes on."""
-        tails = self.decode([ids[-self.tail :] for ids in completions])
+    def kept(self, completions: Sequence[Sequence[int]], grown: int = 1) -> list[int | None]:
+        """For each completion that has grown by at most so many tokens: how many to keep, None where it goes on.
+
+        The answer is that of asking after every token: what came after the first stop text does not count.
+        """
+        tails = self.decode([ids[-(self.tail + grown - 1) :] for ids in completions])
         return [
-            self._kept(ids) if any(stop in text for stop in self.stops) else None
+            self._first(ids, grown) if self._stop_in(text) else None
             for ids, text in zip(completions, tails, strict=True)
         ]
+
+    def _stop_in(self, text: str) -> bool:
+        return any(stop in text for stop in self.stops)
+
+    def _first(self, ids: Sequence[int], grown: int) -> int | None:
+        """The answer for the first of the last lengths at which there is a stop text."""
+        for length in range(max(0, len(ids) - grown) + 1, len(ids) + 1):
+            head = ids[:length]
+            (text,) = self.decode([head[-self.tail :]])
+            kept = self._kept(head) if self._stop_in(text) else None
+            if kept is not None:
+                return kept
+        return None
 
     def _kept(self, ids: Sequence[int]) -> int | None:
         (text,) = self.decode([ids])

@@ -17,6 +17,7 @@ from alignment.logprobs import score_completions
 from alignment.models import Loaded, load_base, save
 from alignment.sampling import local
 from alignment.sampling.engine import request
+from alignment.sampling.plain import UNSPLIT
 from alignment.training.adapter import attach
 from alignment.training.dpo import train_policy
 from tasks.registry import serving
@@ -201,7 +202,7 @@ def sampled(loaded: Loaded) -> tuple[str, float, float]:
         found = deviations(loaded)
     except SelfCheckError:
         return (OFF, *deviations(loaded, cache=False))
-    return (WHOLE if loaded.model in local.UNSPLIT else CACHED, *found)
+    return (WHOLE if loaded.model in UNSPLIT else CACHED, *found)
 
 
 # Training

@@ -17,6 +17,7 @@ from alignment.errors import SelfCheckError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.rewards.classifier import score_texts
+from alignment.sampling.cache import AxisCache
 from alignment.sampling.engine import Request, request
 from alignment.sampling.local import generate
 from alignment.selfcheck import SelfCheck, plain_logprob
@@ -108,8 +109,10 @@ def test_positions_that_the_sampler_numbers_otherwise_than_the_model_are_found()
 
 
 def test_a_cache_that_is_mixed_up_is_found(monkeypatch):
-    spread = DynamicCache.reorder_cache
+    """On one time axis, after which plain batches are tried, and there."""
+    spread, put = DynamicCache.reorder_cache, AxisCache.put
     monkeypatch.setattr(DynamicCache, "reorder_cache", lambda cache, rows: spread(cache, rows.roll(1)))
+    monkeypatch.setattr(AxisCache, "put", lambda cache, filled, rows: put(cache, filled, rows.roll(1)))
     with pytest.raises(SelfCheckError, match=STAGES["sampling"][2]):
         sample(build("llama"))
 

@@ -6,8 +6,8 @@ import torch
 
 from alignment.config import SamplingConfig
 from alignment.models import Loaded
+from alignment.sampling.choice import choose
 from alignment.sampling.engine import Completion, Request, engine
-from alignment.sampling.local import choose
 
 
 @engine("stepwise")

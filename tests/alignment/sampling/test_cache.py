@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignment.errors import ModelError
-from alignment.sampling import local
+from alignment.sampling import plain
 from tests.alignment.architectures import build
 from tests.alignment.sampling.test_local import CONTEXT, assert_same, draw, draw_alone, make_config, make_requests
 
@@ -52,7 +52,7 @@ def refuse(*_: Any) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == local.__name__]
+    return [record.getMessage() for record in caplog.records if record.name == plain.__name__]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from scipy.stats import chisquare
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.logprobs import score_completions
+from alignment.sampling.choice import choose
 from alignment.sampling.engine import Completion, Request, request
-from alignment.sampling.local import choose, generate
+from alignment.sampling.local import generate
 
 EOS = 0  # which is also the padding
 CONTEXT = 24
@@ -141,7 +142,10 @@ class TestGenerate:
             Conventions(ends=(EOS,), pad_id=EOS),
             progress=lambda *report: reports.append(report),
         )
-        assert reports == [(3, 8), (6, 8), (8, 8)]
+        done = [count for count, _ in reports]
+        assert done == sorted(set(done))
+        assert len(done) > 2
+        assert reports[-1] == (8, 8)
 
     def test_nothing_to_draw(self, model: Any) -> None:
         assert draw(model, [], make_config()) == []
