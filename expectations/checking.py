@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.data import words
@@ -20,6 +19,7 @@ from alignment.errors import DataError
 from alignment.kinds import PROMPTS as SOURCES
 from alignment.rows import PAIRS, Pair, Text
 from alignment.stages.sources import wanted_rows
+from expectations.arrays import frame
 from expectations.runner import validate
 from expectations.verdict import Check, Validation
 
@@ -207,8 +207,7 @@ def _validated(pairs: list[Pair], config: AlignConfig, held_out: set[str]) -> Va
     """What validation makes of pairs, with the types that they have between stages; None of none."""
     if not pairs:
         return None
-    columns: dict[str, list[Any]] = {name: [dict(pair)[name] for pair in pairs] for name in PAIRS.schema.names}
-    return validate(pa.table(columns, schema=PAIRS.schema).to_pandas(), config.validation, held_out)
+    return validate(frame(PAIRS.of(pairs)), config.validation, held_out)
 
 
 def _apart(judged: Sequence[Validation], sound: Sequence[Pair], places: dict[str, str]) -> Iterator[Apart]:

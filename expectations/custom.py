@@ -16,13 +16,18 @@ from expectations.predicates import Mask
 
 
 class RowMetric(MulticolumnMapMetricProvider):
-    """A mask over rows as a metric: a subclass gives its name, the names of its arguments, and the mask, `holds`."""
+    """A mask over rows as a metric: a subclass gives its name, the names of its arguments, and the mask, `holds`.
+
+    The mask is of each row alone: pairs are judged in shards. It gets the columns in a frame in which texts and lists
+    of ids are Arrow's (`pandas.ArrowDtype`), and a row for which it gives no answer fails.
+    """
 
     holds: ClassVar[Callable[..., Mask]]
 
     @multicolumn_condition_partial(engine=PandasExecutionEngine)
     def _mask(cls, rows: pd.DataFrame, **values: Any) -> Mask:
-        return cls.holds(rows, **{key: values[key] for key in cls.condition_value_keys})
+        mask = cls.holds(rows, **{key: values[key] for key in cls.condition_value_keys})
+        return mask.fillna(False).astype(bool)
 
 
 class RowExpectation(MulticolumnMapExpectation):

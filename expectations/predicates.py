@@ -1,22 +1,23 @@
 """What holds of one pair, as masks over a frame's rows; nothing here knows Great Expectations.
 
 Every mask is boolean, has the frame's index, and is False where a value is missing or of another type. Only a pair
-without any score passes what is asked of scores. The frame's columns count by position, named in each docstring.
+without any score passes what is asked of scores. The frame's columns count by position, named in each docstring. Texts
+and lists of ids may be Arrow's (`pandas.ArrowDtype`), of which no Python objects are made, or any that pandas holds.
 """
 
-import re
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from expectations import arrays
+from expectations.arrays import Bools
 from expectations.columns import SCORES
 
 Mask: TypeAlias = "pd.Series[bool]"
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_BROKEN_UNICODE = re.compile("[\ufffd\ud800-\udfff]")
+_SPACE = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What `str.isspace` calls white space, for a regular expression."""
 
 
 def complete(rows: pd.DataFrame) -> Mask:
@@ -39,53 +40,71 @@ def gap_at_least(rows: pd.DataFrame, min_gap: float) -> Mask:
     unscored = _missing(rows.iloc[:, :2])
     if given:
         gap = np.where(unscored, given[0], gap)
-    return pd.Series((gap >= min_gap) | _missing(rows), index=rows.index)
+    return _mask(rows, (gap >= min_gap) | _missing(rows))
 
 
 def finite(rows: pd.DataFrame) -> Mask:
     """Every number of the row is finite, or all of them are missing."""
-    return pd.Series(np.isfinite(_numbers(rows)).all(axis=0) | _missing(rows), index=rows.index)
+    return _mask(rows, np.isfinite(_numbers(rows)).all(axis=0) | _missing(rows))
 
 
 def ratio_at_most(rows: pd.DataFrame, max_ratio: float) -> Mask:
     """Two columns of lengths: the longer over the shorter is `max_ratio` or less; a length of 0 fails."""
     first, second = _numbers(rows)
     shorter, longer = np.minimum(first, second), np.maximum(first, second)
-    return pd.Series((shorter > 0) & (longer <= max_ratio * shorter), index=rows.index)
+    return _mask(rows, (shorter > 0) & (longer <= max_ratio * shorter))
 
 
 def starts_with_first(rows: pd.DataFrame) -> Mask:
     """Columns prompt, then texts: every text begins with the prompt."""
-    return _texts(rows, lambda prompt, *texts: all(text.startswith(prompt) for text in texts))
+    prompt, *texts = _texts(rows)
+    begin = arrays.known(prompt)
+    for text in texts:
+        begin &= arrays.after(text, prompt)[0]
+    return _mask(rows, begin)
 
 
 def not_blank_after_first(rows: pd.DataFrame) -> Mask:
     """Columns prompt, then texts: what each text holds after the prompt is more than white space."""
-    return _texts(rows, lambda prompt, *texts: all(text.removeprefix(prompt).strip() for text in texts))
+    prompt, *texts = _texts(rows)
+    filled = arrays.known(prompt, *texts)
+    for text in texts:
+        filled &= arrays.matching(arrays.after(text, prompt)[1], f"[^{_SPACE}]")
+    return _mask(rows, filled)
 
 
 def without_control(rows: pd.DataFrame) -> Mask:
     r"""No text holds a control character (Unicode category Cc) other than \n, \t and \r."""
-    return _texts(rows, lambda *texts: not any(map(_CONTROL.search, texts)))
+    texts = _texts(rows)
+    clean = arrays.known(*texts)
+    for text in texts:
+        clean &= ~arrays.holding_control(text, allowed="\n\t\r")
+        clean &= ~arrays.holding(text, 0xC2, (0x80, 0x9F))  # U+0080 to U+009F in UTF-8
+    return _mask(rows, clean)
 
 
 def whole_unicode(rows: pd.DataFrame) -> Mask:
     """No text holds U+FFFD or a lone surrogate, the traces of a character cut in two."""
-    return _texts(rows, lambda *texts: not any(map(_BROKEN_UNICODE.search, texts)))
+    texts = _texts(rows)
+    whole = arrays.known(*texts)
+    for text in texts:
+        whole &= ~arrays.holding(text, 0xEF, (0xBF, 0xBF), (0xBD, 0xBD))  # U+FFFD in UTF-8
+    return _mask(rows, whole)
 
 
 def differ(rows: pd.DataFrame) -> Mask:
     """Columns chosen text, rejected text, chosen ids, rejected ids: neither the texts nor the ids are equal."""
-
-    def test(chosen: Any, rejected: Any, chosen_ids: Any, rejected_ids: Any) -> bool:
-        if any(map(_is_null, (chosen, rejected, chosen_ids, rejected_ids))):
-            return False
-        return bool(chosen != rejected and tuple(chosen_ids) != tuple(rejected_ids))
-
-    return _each(rows, test)
+    chosen, rejected = _texts(rows.iloc[:, :2])
+    chosen_ids, rejected_ids = (arrays.ids(rows[name]) for name in rows.columns[2:])
+    same = arrays.equal(chosen, rejected) | arrays.equal(arrays.as_bytes(chosen_ids), arrays.as_bytes(rejected_ids))
+    return _mask(rows, arrays.known(chosen, rejected, chosen_ids, rejected_ids) & ~same)
 
 
-def _missing(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _mask(rows: pd.DataFrame, values: Bools) -> Mask:
+    return pd.Series(values, index=rows.index)
+
+
+def _missing(rows: pd.DataFrame) -> Bools:
     """Of which rows no value is there."""
     return rows.isna().all(axis=1).to_numpy(bool)
 
@@ -96,15 +115,5 @@ def _numbers(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.stack(columns)
 
 
-def _texts(rows: pd.DataFrame, test: Callable[..., bool]) -> Mask:
-    return _each(rows, lambda *values: all(isinstance(value, str) for value in values) and test(*values))
-
-
-def _each(rows: pd.DataFrame, test: Callable[..., bool]) -> Mask:
-    return pd.Series(
-        [test(*values) for values in zip(*(rows[name] for name in rows), strict=True)], index=rows.index, dtype=bool
-    )
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+def _texts(rows: pd.DataFrame) -> list[Any]:
+    return [arrays.texts(rows[name]) for name in rows]

@@ -1,60 +1,104 @@
-"""The figures of a set of pairs that the set checks bound; numpy and pandas alone."""
+"""The figures of a set of pairs that the set checks bound, gathered shard by shard; numpy, pandas and Arrow alone."""
 
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from expectations import arrays
+from expectations.arrays import Ints
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def summarise(accepted: pd.DataFrame, quarantined: int, eval_prompt_ids: Collection[str]) -> dict[str, float]:
-    """Figures of the accepted pairs, by name; all finite, and 0 where a figure is undefined.
+    """Figures of the accepted pairs of a whole set, by name: see `Summary.figures`."""
+    summary = Summary(eval_prompt_ids)
+    summary.add(accepted)
+    return summary.figures(quarantined)
 
-    `quarantined` is the number of pairs set aside. Fractions lie in 0..1 and are of the accepted pairs, but for
-    `quarantined_fraction`, which is of all; counts are whole numbers; `length_correlation` lies in -1..1.
+
+class Summary:
+    """What is kept of the accepted pairs of each shard: about 60 bytes a pair, however long its texts are.
+
+    Prompts, pairs and texts are told apart by hashes of 64 bits (`arrays.hashes`): of a million pairs, two different
+    ones have one hash once in ten million sets, and then a fraction is off by one in a million.
     """
-    pairs = len(accepted)
-    return {
-        "accepted_pairs": float(pairs),
-        "quarantined_pairs": float(quarantined),
-        "quarantined_fraction": quarantined / max(pairs + quarantined, 1),
-        "duplicate_fraction": duplicate_fraction(accepted),
-        "chosen_longer_fraction": chosen_longer_fraction(accepted),
-        "length_correlation": length_correlation(accepted),
-        "shared_prompts": float(len(set(accepted["prompt_id"]) & set(eval_prompt_ids))),
-        "distinct_prompts": float(len(set(map(tuple, accepted["prompt_ids"])))),
-    }
+
+    def __init__(self, eval_prompt_ids: Collection[str]) -> None:
+        """`eval_prompt_ids` are the prompts held out for the evaluation."""
+        self._held_out = pa.array(sorted(eval_prompt_ids), pa.string())
+        self._shared: set[str] = set()
+        self._pairs = 0
+        self._longer_twice = 0
+        self._prompts: list[Ints] = []
+        self._contents: list[Ints] = []
+        self._texts: dict[str, list[tuple[Ints, Floats, Floats]]] = {"chosen": [], "rejected": []}
+
+    def add(self, accepted: pd.DataFrame) -> None:
+        """Take the accepted pairs of a shard, in the set's order."""
+        if accepted.empty:
+            return
+        self._pairs += len(accepted)
+        prompt_ids = pa.array(accepted["prompt_id"].array).cast(pa.string())
+        self._shared.update(pc.unique(prompt_ids.filter(pc.is_in(prompt_ids, self._held_out))).to_pylist())
+        chosen, rejected = (accepted[f"{side}_tokens"].to_numpy(np.float64) for side in self._texts)
+        self._longer_twice += int(2 * (chosen > rejected).sum() + (chosen == rejected).sum())
+        prompts, *completions = (
+            arrays.hashes(arrays.as_bytes(arrays.ids(accepted[name])))
+            for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        )
+        self._prompts.append(prompts)
+        self._contents.append(arrays.mixed(prompts, *completions))
+        for side, lengths in zip(self._texts, (chosen, rejected), strict=True):
+            scores = accepted[f"{side}_score"].to_numpy(np.float64, na_value=np.nan)
+            scored = ~np.isnan(scores)
+            if scored.any():
+                texts = arrays.mixed(
+                    arrays.hashes(arrays.texts(accepted[side][scored])), lengths[scored].view(np.int64)
+                )
+                self._texts[side].append((texts, scores[scored], lengths[scored]))
+
+    def figures(self, quarantined: int) -> dict[str, float]:
+        """Figures of the accepted pairs, by name; all finite, and 0 where a figure is undefined.
+
+        `quarantined` is the number of pairs set aside. Fractions lie in 0..1 and are of the accepted pairs, but for
+        `quarantined_fraction`, which is of all; counts are whole numbers; `length_correlation` lies in -1..1.
+
+        `duplicate_fraction`: of the pairs that repeat the token ids of prompt, chosen and rejected of an earlier one.
+        `chosen_longer_fraction`: P(the chosen completion has more tokens than the rejected one), ties counted half.
+        `length_correlation`: Pearson's r of score and completion tokens over the distinct texts of the pairs, 0 where
+        either is constant. Texts without a score are left out, and a text that several pairs share counts once for each
+        length in tokens that it was sampled with.
+        """
+        return {
+            "accepted_pairs": float(self._pairs),
+            "quarantined_pairs": float(quarantined),
+            "quarantined_fraction": quarantined / max(self._pairs + quarantined, 1),
+            "duplicate_fraction": (self._pairs - _distinct(self._contents)) / max(self._pairs, 1),
+            "chosen_longer_fraction": self._longer_twice / 2 / max(self._pairs, 1),
+            "length_correlation": self._length_correlation(),
+            "shared_prompts": float(len(self._shared)),
+            "distinct_prompts": float(_distinct(self._prompts)),
+        }
+
+    def _length_correlation(self) -> float:
+        parts = [*self._texts["chosen"], *self._texts["rejected"]]
+        if not parts:
+            return 0.0
+        keys, scores, lengths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        first = np.sort(np.unique(keys, return_index=True)[1])  # of a text with several scores, the first is taken
+        return _pearson(scores[first], lengths[first])
 
 
-def duplicate_fraction(pairs: pd.DataFrame) -> float:
-    """Fraction of the pairs that repeat the token ids of prompt, chosen and rejected of an earlier one."""
-    columns = (map(tuple, pairs[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
-    distinct = len(set(zip(*columns, strict=True)))
-    return (len(pairs) - distinct) / max(len(pairs), 1)
+def _distinct(parts: list[Ints]) -> int:
+    return len(np.unique(np.concatenate(parts))) if parts else 0
 
 
-def chosen_longer_fraction(pairs: pd.DataFrame) -> float:
-    """P(the chosen completion has more tokens than the rejected one), ties counted half."""
-    chosen, rejected = (pairs[name].to_numpy(np.float64) for name in ("chosen_tokens", "rejected_tokens"))
-    return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean()) if len(pairs) else 0.0
-
-
-def length_correlation(pairs: pd.DataFrame) -> float:
-    """Pearson's r of score and completion tokens over the distinct texts of the pairs; 0 where either is constant.
-
-    Texts without a score are left out. A text that several pairs share counts once for each length in tokens that it
-    was sampled with.
-    """
-    columns = ["text", "score", "tokens"]
-    sides = [
-        pairs[[side, f"{side}_score", f"{side}_tokens"]].set_axis(columns, axis="columns")
-        for side in ("chosen", "rejected")
-    ]
-    texts = pd.concat(sides).dropna(subset=["score"]).drop_duplicates(["text", "tokens"])
-    return _pearson(texts["score"].to_numpy(np.float64), texts["tokens"].to_numpy(np.float64))
-
-
-def _pearson(x: np.ndarray[Any, np.dtype[np.float64]], y: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _pearson(x: Floats, y: Floats) -> float:
     if not len(x) or (x == x[0]).all() or (y == y[0]).all():
         return 0.0
     return float(np.nan_to_num(np.corrcoef(x, y)[0, 1]))

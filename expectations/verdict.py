@@ -1,6 +1,7 @@
 """What validation found: each check's result, the pairs split in two, and the verdict on the set."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,17 +32,15 @@ class Check(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Validation:
-    """The pairs split into accepted and quarantined, in their order, and what was found on the way.
+class Verdict:
+    """What was found of the pairs: each check's result, and the figures of the accepted ones (`expectations.summary`).
 
-    `quarantined` has a further column `broken`: the names of the row checks that the pair failed, in the suite's order.
-    `figures` are those of `expectations.summary.summarise`.
+    `reasons` are the checks that quarantined pairs broke, and how many broke each.
     """
 
-    accepted: pd.DataFrame
-    quarantined: pd.DataFrame
     checks: tuple[Check, ...]
     figures: dict[str, float]
+    reasons: Mapping[str, int]
 
     @property
     def problem(self) -> str:
@@ -49,10 +48,10 @@ class Validation:
 
         Critical set checks alone count, and that every pair was quarantined.
         """
-        if self.accepted.empty:
+        if not self.figures["accepted_pairs"]:
             return (
-                f"pairs: every one of the {len(self.quarantined)} pairs was quarantined ({self._most_often()}); "
-                "look at the quarantined rows, or move the bounds under `validation`"
+                f"pairs: every one of the {self.figures['quarantined_pairs']:.0f} pairs was quarantined "
+                f"({self._most_often()}); look at the quarantined rows, or move the bounds under `validation`"
             )
         failed = [c for c in self.checks if c.scope == "set" and c.severity == "critical" and not c.passed]
         return f"pairs: {'; '.join(map(self._explain, failed))}" if failed else ""
@@ -66,9 +65,20 @@ class Validation:
         text = f"{check.name.replace('_', ' ')} {check.observed:.6g}"
         text += f", must be {check.bound}" if check.bound else " fails its check"
         of_rows = check.name in ("accepted_pairs", "quarantined_fraction")
-        return f"{text} ({self._most_often()})" if of_rows and len(self.quarantined) else text
+        return f"{text} ({self._most_often()})" if of_rows and self.reasons else text
 
     def _most_often(self) -> str:
-        counts = Counter(name for names in self.quarantined["broken"] for name in names)
-        often = [f"{name}, {rows} row{'s' if rows > 1 else ''}" for name, rows in counts.most_common(3)]
+        most = Counter(self.reasons).most_common(3)
+        often = [f"{name}, {rows} row{'s' if rows > 1 else ''}" for name, rows in most]
         return f"most often: {', '.join(often)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Validation(Verdict):
+    """A verdict with the pairs of a frame split into accepted and quarantined, in their order.
+
+    `quarantined` has a further column `broken`: the names of the row checks that the pair failed, in the suite's order.
+    """
+
+    accepted: pd.DataFrame
+    quarantined: pd.DataFrame

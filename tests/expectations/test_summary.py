@@ -4,18 +4,22 @@ import math
 
 import pytest
 
-from expectations.summary import chosen_longer_fraction, duplicate_fraction, length_correlation, summarise
+from expectations.summary import summarise
+
+
+def figure(name, pairs):
+    return summarise(pairs, quarantined=0, eval_prompt_ids=())[name]
 
 
 def test_a_pair_that_repeats_an_earlier_one_is_a_duplicate(frame):
     same = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}
-    assert duplicate_fraction(frame(4, {0: same, 1: same, 3: same})) == 0.5
-    assert duplicate_fraction(frame(4, {0: same, 1: same | {"rejected_ids": [4]}})) == 0.0
+    assert figure("duplicate_fraction", frame(4, {0: same, 1: same, 3: same})) == 0.5
+    assert figure("duplicate_fraction", frame(4, {0: same, 1: same | {"rejected_ids": [4]}})) == 0.0
 
 
 def test_ties_of_length_count_half(frame):
     pairs = frame(4, {0: {"chosen_tokens": 9}, 1: {"chosen_tokens": 9}, 2: {"rejected_tokens": 9}})
-    assert chosen_longer_fraction(pairs) == (1 + 1 + 0 + 0.5) / 4
+    assert figure("chosen_longer_fraction", pairs) == (1 + 1 + 0 + 0.5) / 4
 
 
 def test_correlation_is_over_distinct_texts(frame):
@@ -30,7 +34,7 @@ def test_correlation_is_over_distinct_texts(frame):
             1: first | {"rejected": "c", "rejected_score": 2.0, "rejected_tokens": 6},
         },
     )
-    assert length_correlation(pairs) == pytest.approx(0.5)
+    assert figure("length_correlation", pairs) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
