@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,14 +38,16 @@ def small(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chai
     return found
 
 
-def test_a_shard_reads_the_row_groups_of_its_own_prompts(small: Chain, chain: Chain, monkeypatch) -> None:
-    class Watched(rows.pq.ParquetFile):
-        def read_row_group(self, number, *args, **options):
+def test_a_shard_reads_the_row_groups_of_its_own_prompts(
+    small: Chain, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(pq.ParquetFile):
+        def read_row_group(self, number: int, *args: Any, **options: Any) -> Any:
             decoded.append(number)
             return super().read_row_group(number, *args, **options)
 
     decoded: list[int] = []
-    monkeypatch.setattr(rows.pq, "ParquetFile", Watched)
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
     small.sample("shard", 5, 10)
     assert decoded == [1]
     assert read_rows(tmp := small.root / "shard" / SAMPLES.file) == read_rows(chain.root / "shard 5" / SAMPLES.file), (
@@ -75,7 +78,9 @@ def test_a_stage_in_batches_gives_what_it_gives_at_once(small: Chain, chain: Cha
     assert small.told[stage] == (2 * COUNT, 2 * COUNT)
 
 
-def test_the_sds_of_a_sum_are_those_of_all_samples(small: Chain, chain: Chain, tmp_path: Path, monkeypatch) -> None:
+def test_the_sds_of_a_sum_are_those_of_all_samples(
+    small: Chain, chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each part goes through all batches, so the scores are those of one batch to the last bit."""
     monkeypatch.chdir(tmp_path)
     Path("rules.py").write_text(
@@ -100,7 +105,9 @@ def test_the_sds_of_a_sum_are_those_of_all_samples(small: Chain, chain: Chain, t
     assert (files[0] / "scales.json").read_text() == (files[1] / "scales.json").read_text()
 
 
-def test_a_reward_of_another_package_gets_batches_and_its_rows_are_named_among_all(small: Chain, monkeypatch) -> None:
+def test_a_reward_of_another_package_gets_batches_and_its_rows_are_named_among_all(
+    small: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its protocol is `score` alone; one object scores them all, and counts add up."""
 
     class Reward:
@@ -133,7 +140,7 @@ def test_as_many_pairs_as_are_wanted_are_drawn_from_all(small: Chain, tmp_path: 
     assert found[100] == found[0]
 
 
-def test_a_source_of_another_package_may_give_a_list(small: Chain, monkeypatch) -> None:
+def test_a_source_of_another_package_may_give_a_list(small: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     some: list[Any] = read_rows(small.run("pairs", "first") / "pairs.parquet")[:3]
     bare = [{name: value for name, value in row.items() if name != "fault"} for row in some]
     monkeypatch.setattr(SOURCES, "get", lambda name: lambda job: (bare, {"seen": 3}))
