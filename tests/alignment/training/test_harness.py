@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
 from alignment.config import BaseConfig, RewardConfig
@@ -188,3 +189,22 @@ def test_products_are_rounded_while_such_a_policy_is_trained(model: Any, pairs: 
     assert seen
     assert all(seen)
     assert not matmul.allow_tf32
+
+
+def test_between_logged_steps_no_value_of_a_tensor_is_asked_for(model: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    """For each of them the host would wait until a GPU has computed all that comes before."""
+
+    class Values(TorchDispatchMode):
+        step, asked = 0, set[int]()
+
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if operation.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero):
+                self.asked.add(self.step)
+            return operation(*args, **(kwargs or {}))
+
+    def follow(done: int, _: int) -> None:
+        values.step = done
+
+    with Values() as values:
+        train(model, pairs, make_config(steps=6, log_every=3, checkpoint_every=100), tmp_path, progress=follow)
+    assert values.asked == {0, 3, 6}  # once at the start
