@@ -1,8 +1,8 @@
 """Log-probabilities of given completions under a causal model, from token ids and never from text."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignment import flat
+from alignment.activations import one_kernel
 from alignment.batching import batch_tokens as tokens_at_once
 from alignment.batching import in_batches
 from alignment.conventions import embeddings, require_known, text_config
@@ -32,10 +33,20 @@ _why_padded: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 def logprobs(model: Any, layout: Layout, *, entropy: bool = False) -> tuple[Tensor, Tensor | None]:
     """log p(completion | prompt) of R sequences [R], and where asked for the entropy at each token [C], fp32, in nats.
 
-    The entropy has no gradient. Under a flat layout the model's attention has to be `flat.attention`.
+    The entropy has no gradient. Under a flat layout the model has to be `computing` flat.
     """
     tokens, entropies = logprobs_at(model, layout.predicts, layout.targets, entropy=entropy, **flat.inputs(layout))
     return tokens.new_zeros(len(layout.lengths)).index_add(0, layout.rows, tokens), entropies
+
+
+@contextmanager
+def computing(model: Any, *, is_flat: bool) -> Iterator[None]:
+    """What a model's own code does slowly, done fast, under a layout of this kind; it is its own again at the end."""
+    with ExitStack() as stack:
+        stack.enter_context(one_kernel(model))
+        if is_flat:
+            stack.enter_context(flat.attention(model))
+        yield
 
 
 def why_padded(model: Any, prompts: Sequence[Tokens], completions: Sequence[Tokens], name: str = "the model") -> str:
@@ -57,7 +68,7 @@ def _fault_of_flat(model: Any, prompts: Sequence[Tokens], completions: Sequence[
     is_plain(model)  # which is found with the model's own attention
     layout = lay_flat(prompts, completions).to(next(model.parameters()).device)
     try:
-        with flat.attention(model):
+        with computing(model, is_flat=True):
             found = logprobs(model, layout)[0].tolist()
     except torch.OutOfMemoryError:
         raise
@@ -102,7 +113,7 @@ def score_completions(
     def score(rows: list[int]) -> None:
         before, after = [prompts[row] for row in rows], [completions[row] for row in rows]
         layout = lay_flat(before, after) if is_flat else lay_padded(before, after, pad_id)
-        with using(name, "scoring"), flat.attention(model) if is_flat else nullcontext():
+        with using(name, "scoring"), computing(model, is_flat=is_flat):
             found[rows] = logprobs(model, layout.to(device))[0].double().cpu().numpy()
         check.logprobs(
             found[rows].tolist(),

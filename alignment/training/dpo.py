@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from alignment import flat
 from alignment.config import AlignConfig, DPOConfig
 from alignment.errors import ConfigError
 from alignment.kinds import LOSSES
 from alignment.layout import Layout, Tokens, lay_flat, lay_padded
-from alignment.logprobs import logprobs, why_padded
+from alignment.logprobs import computing, logprobs, why_padded
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck, plain_logprob
 from alignment.training.harness import Progress, SafeTrainer, Settings, fit
@@ -112,7 +110,7 @@ def train(
     )
     with using(name, "training"):
         is_flat = not why_padded(model, *_sequences(pairs[:TRIED]), name)
-    with flat.attention(model) if is_flat else nullcontext():
+    with computing(model, is_flat=is_flat):
         state = fit(
             model,
             pairs,
