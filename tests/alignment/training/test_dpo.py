@@ -3,10 +3,11 @@
 import copy
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -300,3 +301,64 @@ def test_a_model_that_cannot_be_trained_is_named(model: Any, pairs: list[Pair], 
     assert str(raised.value).startswith(
         "base.model x: cannot be used for training (NotImplementedError: derivative for this is not implemented); check"
     )
+
+
+class Rows(Sequence[Pair]):
+    """Pairs that are made when they are asked for, with ids that are no lists."""
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return {
+            name: np.array(value, dtype=np.int32) if name.endswith("_ids") else value
+            for name, value in self.pairs[index].items()
+        }
+
+
+class TestLayouts:
+    """Whether pairs lie flat or padded, are held or made, or are computed twice, changes no more than rounding."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {"steps": 4, "log_every": 1, "checkpoint_every": 100}
+
+    @pytest.fixture(params=["gpt2", "llama"])
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def history(self, kind: str, work: Path, pairs: Any = None, **changes: Any) -> list[Row]:
+        model = build(kind)
+        return train(model, pairs or make_pairs(model, 10), make_config(**self.SETTINGS | changes), work).history
+
+    @pytest.fixture
+    def flat(self, kind: str, tmp_path: Path) -> list[Row]:
+        return self.history(kind, tmp_path / "flat")
+
+    def assert_same(self, found: list[Row], expected: list[Row]) -> None:
+        for row, other in zip(found, expected, strict=True):
+            assert row == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+    def test_padded(self, kind: str, flat: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dpo, "why_padded", lambda *_: "so that it is")
+        self.assert_same(self.history(kind, tmp_path / "padded"), flat)
+
+    def test_made_when_asked_for(self, kind: str, flat: list[Row], tmp_path: Path) -> None:
+        self.assert_same(self.history(kind, tmp_path / "made", Rows(make_pairs(build(kind), 10))), flat)
+
+    def test_with_layers_computed_twice(self, kind: str, flat: list[Row], tmp_path: Path) -> None:
+        self.assert_same(self.history(kind, tmp_path / "twice", gradient_checkpointing=True), flat)
+
+    def test_a_model_that_cannot_lie_flat_is_trained_padded_and_says_why(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO, "alignment.logprobs"):
+            model = build("lfm2")
+            pairs = make_pairs(model, 4)
+            first = train(model, pairs, make_config(steps=2, log_every=1), tmp_path, name="base.model x").history[0]
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+        lines = [record.getMessage() for record in caplog.records if record.name == "alignment.logprobs"]
+        assert lines == ["the model: texts lie in padded rows: flat, they would have other log-probs"]
