@@ -14,6 +14,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -236,9 +237,10 @@ def _declared(home: str, decorator: str) -> Iterator[tuple[str, Origin]]:
 
 def _decorated(file: Path, decorator: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The names in `@decorator("name", option=constant)` in a source file, each with the constants beside it."""
-    if not file.exists():
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    if not re.search(rf"@\s*{decorator}\s*\(", text):  # most files have none, and parsing is what takes time
         return
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:

@@ -9,11 +9,12 @@ from alignment.config import AlignConfig
 from alignment.judging.card import gates_table, in_markdown, result_table, samples_table
 from alignment.judging.model_card import model_card
 from alignment.judging.report import Judgement
-from alignment.rows import ACCEPTED, ADAPTER, EVALUATED, HISTORY, MODEL, PROMPTS
+from alignment.rows import ACCEPTED, ADAPTER, MODEL, PROMPTS
 from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import digest
 from tasks.evaluation import read_report, read_samples
+from tasks.figures import drawn
 from tasks.registry import models, records, runs
 from tasks.registry.registration import Registration, refuse, register
 from tasks.running import RETRIES
@@ -22,32 +23,22 @@ from tasks.running import RETRIES
 @task(name="record run", **RETRIES)
 def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str) -> None:
     """Datasets, metrics, plots, sample texts and lineage on the MLflow run."""
-    from alignment.judging import plots
-
     report = read_report(refs["report"])
     samples = read_samples(refs["report"].path)
-    gaps = [row["gap"] for row in ACCEPTED.read(refs["validation"].path, ["gap"]) if row["gap"] is not None]
-    rewards = {
-        side: [row["reward"] for row in EVALUATED.read(refs[side].path, ["reward"]) if row["reward"] is not None]
-        for side in ("before", "after")
-    }
     records.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
     records.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
     records.log_evaluation(run_id, report, judgement)
     records.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
-    figures = {
-        "training": plots.training_curves(records.read_json(refs["policy"].path / HISTORY)),
-        "gates": plots.gates_chart(judgement),
-    }
-    if rewards["before"] and rewards["after"]:
-        figures["rewards"] = plots.reward_histogram(rewards["before"], rewards["after"], report.winners_mean)
-    if gaps:
-        figures["gaps"] = plots.gap_histogram(gaps, config.validation.min_gap)
-    records.log_figures(run_id, figures)
+    for figure in drawn(config, refs, report, judgement):
+        records.log_file(run_id, figure, records.PLOTS)
     records.log_samples_table(run_id, samples)
     records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
-    prompts = PROMPTS.read(refs["prompts"].path, ["prompt_id", "split"])
-    used = [row["prompt_id"] for row in prompts if row["split"] == "train"]
+    used = [
+        row["prompt_id"]
+        for piece in PROMPTS.batches(refs["prompts"].path, ["prompt_id", "split"])
+        for row in piece.to_pylist()
+        if row["split"] == "train"
+    ]
     records.log_used_prompts(run_id, config.registry.model_name, used)
     records.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
     card = model_card(config, report, judgement, samples, _lineage(refs), refs["policy"].counts)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def closure(module: str) -> set[str]:
         waiting.extend([parent] if parent else [])  # a package's own code runs before its modules'
         file = source(name)
         text = file.read_text(encoding="utf-8")
-        if not holds_code(text):
+        if not parsed(text)[0]:
             continue
         found.add(name)
         waiting.extend(imports(text, name if file.name == "__init__.py" else parent))
@@ -73,24 +74,33 @@ def closure(module: str) -> set[str]:
 
 
 @cache
-def holds_code(text: str) -> bool:
-    """Whether there is more in a source text than a docstring, as in most packages' `__init__.py`."""
-    return any(not isinstance(node, ast.Expr) for node in ast.parse(text).body)
+def parsed(text: str) -> tuple[bool, tuple[ast.Import | ast.ImportFrom, ...]]:
+    """Whether there is more in a source text than a docstring, and its imports, wherever they stand."""
+    tree = ast.parse(text)
+    holds_code = any(not isinstance(node, ast.Expr) for node in tree.body)
+    return holds_code, tuple(node for node in _statements(tree.body) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
-@cache
 def imports(text: str, package: str = "") -> frozenset[str]:
     """Every module that a source text of a package imports anywhere, `from x import y` as both `x` and `x.y`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in parsed(text)[1]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             above = package.rsplit(".", node.level - 1)[0] if node.level else ""
             module = ".".join(part for part in (above, node.module) if part)
             found.add(module)
             found.update(f"{module}.{alias.name}" for alias in node.names)
     return frozenset(found)
+
+
+def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Each statement of a body and of those within it; expressions, which are most of a tree, are not looked into."""
+    for node in body:
+        yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, field, ()))
 
 
 def source(module: str) -> Path:

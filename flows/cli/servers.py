@@ -8,6 +8,7 @@ from rich.console import Console
 
 from alignment.errors import ConfigError
 from tasks.home import home
+from tasks.importing import collector_paused
 
 
 @contextmanager
@@ -22,11 +23,13 @@ def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
 
     join(home())
     with prefect_server(home()) as wait_for_server:
-        from flows.align import connect
-        from flows.cli.terminal import stage_lines
+        with collector_paused():
+            from flows.align import connect
+            from flows.cli.terminal import stage_lines
 
         with nullcontext() if console is None else stage_lines(console):
-            connect()
+            with collector_paused():
+                connect()
             wait_for_server()
             yield
 

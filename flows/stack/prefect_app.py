@@ -1,21 +1,27 @@
 """The Prefect server as an application for uvicorn, with a fix for SQLite locks that would block it for a minute."""
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
-from prefect.server.api.server import create_app as create_prefect_app
-from sqlalchemy import event
-from sqlalchemy.engine import Dialect, Engine
+from tasks.importing import collector_paused
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from sqlalchemy.engine import Dialect
 
 
-def create_app() -> FastAPI:
+def create_app() -> "FastAPI":
     """Prefect's application, made once per process; its SQLite connections are opened by `close_failed_cursors`."""
-    event.listen(Engine, "do_connect", close_failed_cursors)
-    return create_prefect_app()
+    with collector_paused():
+        from prefect.server.api.server import create_app as create_prefect_app
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        event.listen(Engine, "do_connect", close_failed_cursors)
+        return create_prefect_app()
 
 
-def close_failed_cursors(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+def close_failed_cursors(dialect: "Dialect", _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
     """A listener of SQLAlchemy that opens connections whose cursors close when a statement fails.
 
     Python 3.11 does not reset a failed statement (such as "database is locked"), and SQLAlchemy's adapter for aiosqlite

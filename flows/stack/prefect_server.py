@@ -67,7 +67,7 @@ def prefect_server(home: Path) -> Iterator[Callable[[], None]]:
         return
     folder = Path(os.environ.get("PREFECT_HOME") or home / "prefect")
     log = home / "prefect" / "server.log"
-    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     with ExitStack() as starting:
         try:
             folder.mkdir(parents=True, exist_ok=True)

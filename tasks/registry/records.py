@@ -26,6 +26,7 @@ METRICS_PER_CALL = 1_000
 TAGS_PER_CALL = 100
 REPORT = "report.json"
 USED_PROMPTS = "prompts/used.txt"
+PLOTS = "plots"
 
 
 def log_history(run_id: str, rows: Iterable[Mapping[str, float]]) -> None:
@@ -148,7 +149,7 @@ def log_figures(run_id: str, figures: Mapping[str, "Figure"]) -> None:
     """Log figures as `plots/<name>.png`."""
     with guard():
         for name, figure in figures.items():
-            client().log_figure(run_id, figure, f"plots/{name}.png")
+            client().log_figure(run_id, figure, f"{PLOTS}/{name}.png")
 
 
 def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
@@ -203,7 +204,7 @@ def read_plots(run_id: str) -> dict[str, bytes]:
     from mlflow.artifacts import download_artifacts
 
     with guard():
-        files = [item.path for item in client().list_artifacts(run_id, "plots") if item.path.endswith(".png")]
+        files = [item.path for item in client().list_artifacts(run_id, PLOTS) if item.path.endswith(".png")]
     found = {}
     with guard(), fluent(), tempfile.TemporaryDirectory() as folder:
         for name in files:
