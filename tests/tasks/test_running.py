@@ -13,6 +13,7 @@ import pytest
 
 from alignment.config import AlignConfig
 from alignment.errors import DataError, Interrupted, ValidationError
+from alignment.rows import SAMPLES as TABLE
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
 from tasks import checks, running, stages
@@ -40,7 +41,8 @@ def events() -> Iterator[list[Event]]:
 
 def rows(count: int) -> Any:
     def fill(folder: Path) -> dict[str, int]:
-        parquet.write_table(pa.table({"finished": [True] * count}), folder / "samples.parquet")
+        blank: dict[str, Any] = dict.fromkeys(TABLE.schema.names)
+        TABLE.write(folder, [blank | {"finished": True}] * count)
         return {"train": count}
 
     return fill
