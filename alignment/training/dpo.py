@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 RANDOM = ("dropout", "layerdrop", "drop_path", "drop_prob", "jitter")
 """Parts of the names under which modules keep how much they draw at random."""
 
-TRIED = 2
-"""Pairs on which a flat layout is tried."""
-
 MEANS = (
     *("rewards/chosen", "rewards/rejected", "rewards/margin", "rewards/accuracy"),
     *("logps/chosen", "logps/rejected", "chosen_drop"),
@@ -108,8 +105,7 @@ def train(
             "max_grad_norm": config.max_grad_norm,
         },
     )
-    with using(name, "training"):
-        is_flat = not why_padded(model, *_sequences(pairs[:TRIED]), name)
+    is_flat = _lies_flat(model, pairs[: config.batch_size], name)
     with computing(model, is_flat=is_flat):
         state = fit(
             model,
@@ -132,6 +128,12 @@ def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int, *, flat: bool = Fal
     layout = lay_flat(*_sequences(pairs)) if flat else lay_padded(*_sequences(pairs), pad_id)
     reference = [pair["reference_chosen"] for pair in pairs] + [pair["reference_rejected"] for pair in pairs]
     return layout.tensors() | {"reference": torch.tensor(reference, dtype=torch.float32)}
+
+
+def _lies_flat(model: Any, pairs: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether pairs like those of the first batch go through the model flat."""
+    with using(name, "training"):
+        return not why_padded(model, *_sequences(pairs), name)
 
 
 def _sequences(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[Tokens], list[Tokens]]:
@@ -275,10 +277,11 @@ def _require_own_reference(loaded: Loaded, pairs: Sequence[Mapping[str, Any]]) -
     def alone(row: int) -> float:
         return plain_logprob(loaded.model, pairs[row]["prompt_ids"], pairs[row]["chosen_ids"])
 
-    with using(loaded.name, "training"), torch.inference_mode():
-        device = loaded.model.device
-        batch = {name: tensor.to(device) for name, tensor in collate(pairs, loaded.pad_id).items()}
-        without_dropout(loaded.model)
+    without_dropout(loaded.model)
+    is_flat = _lies_flat(loaded.model, pairs, loaded.name)
+    collated = collate(pairs, loaded.pad_id, flat=is_flat)
+    with using(loaded.name, "training"), torch.inference_mode(), computing(loaded.model, is_flat=is_flat):
+        batch = {name: tensor.to(loaded.model.device) for name, tensor in collated.items()}
         loaded.model.train()  # as it will be: whatever still draws at random shows
         found = pair_logps(loaded.model, batch)[0].chosen.tolist()
         loaded.model.eval()
