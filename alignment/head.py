@@ -86,6 +86,8 @@ def is_plain(model: Any) -> bool:
     if model not in _is_linear:
         try:
             _is_linear[model] = _predicts_linearly(model, head)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # noqa: BLE001 - a layer of another kind; what is wrong with the model, its own logits show
             _is_linear[model] = False
     return _is_linear[model]
@@ -102,7 +104,7 @@ def _predicts_linearly(model: Any, head: Any) -> bool:
         return (stretched,)
 
     ids = torch.arange(min(_PROBE_TOKENS, len(head.weight)), device=head.weight.device)[None]
-    hidden_states(model, input_ids=ids)
+    hidden_states(model, input_ids=ids)  # not every layer takes no rows
     with head.register_forward_pre_hook(stretch):
         logits = model(input_ids=ids, use_cache=False).logits
     allowed = max(1e-3, 4 * torch.finfo(expected[0].dtype).eps)
@@ -121,7 +123,8 @@ def token_logprobs(
     The logits [T, V] are worked through in chunks of the vocabulary and are never held twice; where there are more
     than `KEPT`, not even once: the backward pass computes each chunk again, from the log of the sum of exponentials.
     """
-    found, entropies = _TokenLogprobs.apply(hidden, weight, bias, targets, entropy)  # type: ignore[no-untyped-call]
+    learns = torch.is_grad_enabled()  # which is always off within the function
+    found, entropies = _TokenLogprobs.apply(hidden, weight, bias, targets, entropy, learns)  # type: ignore[no-untyped-call]
     return found, entropies if entropy else None
 
 
@@ -130,12 +133,12 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, entropy: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, entropy: bool, learns: bool
     ) -> tuple[Tensor, Tensor]:
         kind = hidden.device.type
         ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         exact = torch.promote_types(ctx.dtype, torch.float32)
-        keep = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT.get(kind, KEPT["cuda"])
+        keep = learns and any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT.get(kind, KEPT["cuda"])
         total = torch.full((len(hidden),), -torch.inf, dtype=exact, device=hidden.device)
         found, mean = torch.full_like(total, torch.nan), torch.zeros_like(total)
         ctx.kept = []
@@ -189,7 +192,7 @@ class _TokenLogprobs(torch.autograd.Function):
                     torch.mm(parts.t(), given, out=of_weight[part])
                 elif of_weight is not None:
                     of_weight[part] = parts.t() @ given
-        return None if of_hidden is None else of_hidden.to(hidden.dtype), of_weight, of_bias, None, None
+        return None if of_hidden is None else of_hidden.to(hidden.dtype), of_weight, of_bias, None, None, None
 
 
 def _chunks(tokens: int, vocabulary: int, kind: str) -> Iterator[slice]:

@@ -95,7 +95,8 @@ def using(name: str, stage: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's; a device's, not the machine's
             raise ModelError(
-                f"{name}: not enough memory on the device for {stage}; lower its batch size, or take a smaller model"
+                f"{name}: not enough memory on the device for {stage}; lower sampling.batch_tokens, "
+                "reward.batch_tokens or dpo.batch_size, whichever it is, or take a smaller model"
             ) from error
         raise ModelError(
             f"{name}: cannot be used for {stage} ({type(error).__name__}: {' '.join(str(error).split())[:240]}); check "
