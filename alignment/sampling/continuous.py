@@ -22,7 +22,7 @@ from alignment.sampling.prompts import distinct, pad_left
 from alignment.sampling.stops import Stops
 
 LOOK_EVERY = 16
-"""Steps between two looks at which rows are done, on a device that works while the host goes on."""
+"""Not measured on a GPU."""
 STOPS_EVERY = 8
 """Steps between two looks for stop texts."""
 PART_DONE = 16
@@ -31,6 +31,11 @@ PART_FREE = 4
 """One row in so many has to be free before new ones come in."""
 
 Deliver = Callable[[list[tuple[int, Completion]], bool], None]
+
+
+def looks_every(device: torch.device) -> int:
+    """Steps between two looks at which rows are done: a look costs a CPU nothing, and waits for any other device."""
+    return 1 if device.type == "cpu" else LOOK_EVERY
 
 
 class Running:
@@ -78,7 +83,7 @@ class Running:
         """Draw the requests, taken in in the `order` of their places; `deliver` gets those that are done, and whether
         any was padded. A prefill has at most `prefill_tokens` tokens."""
         waiting = deque(order)
-        every = 1 if self.device.type == "cpu" else LOOK_EVERY
+        every = looks_every(self.device)
         while waiting or self.axis.rows:
             rows, left = self.axis.rows, self._steps_left()
             dead = rows - int(self.alive[:rows].sum())

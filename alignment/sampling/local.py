@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import torch
 
+from alignment.activations import one_kernel
 from alignment.batching import batch_tokens
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
@@ -69,6 +70,20 @@ def generate(
     there either, and ModelError where the model cannot be run; `name` is how these name it.
     """
     conventions.require_known([request.prompt for request in requests], name)
+    with one_kernel(model):
+        found = _generate(model, requests, config, conventions, stops, name, progress)
+    return [found[place] for place in range(len(requests))]
+
+
+def _generate(
+    model: Any,
+    requests: Sequence[Request],
+    config: SamplingConfig,
+    conventions: Conventions,
+    stops: Stops | None,
+    name: str,
+    progress: Callable[[int, int], None] | None,
+) -> dict[int, Completion]:
     work = _Work(model, requests, config, conventions, stops, name, progress)
     filled = _filled(model, requests, config, name)
     if filled is not None:
@@ -81,7 +96,7 @@ def generate(
             work = _Work(model, requests, config, conventions, stops, name, progress)
     if len(work.found) < len(requests):
         _in_batches(work)
-    return [work.found[place] for place in range(len(requests))]
+    return work.found
 
 
 class _Work:
@@ -184,29 +199,26 @@ def _on_one_axis(work: _Work, filled: Any) -> None:
         longest = max(map(work.length, together[each]), default=0)
         rows = max(1, tokens // max(1, longest))
         while waiting := [place for place in together[each] if place not in work.found]:
+            rows = min(rows, len(waiting))
             try:
                 running = Running(
-                    work.model,
-                    filled,
-                    min(rows, len(waiting)),
-                    longest,
-                    work.config,
-                    work.conventions,
-                    work.stops,
-                    work.name,
+                    work.model, filled, rows, longest, work.config, work.conventions, work.stops, work.name
                 )
                 running.run(work.requests, waiting, min(PREFILL_TOKENS, tokens), work.deliver)
             except (ModelError, torch.OutOfMemoryError) as error:
-                if not _out_of_memory(error) or rows == 1:
+                if not _out_of_memory(error):
                     raise
+                if rows == 1:
+                    with using(work.name, "sampling"):
+                        raise
             else:
                 continue
-            rows //= 2
+            asked, rows = rows, rows // 2
             torch.cuda.empty_cache()  # outside of `except`, which holds the failed batch's tensors
             logger.warning(
                 "%s: %d tokens at once do not fit; sampling.batch_tokens is %d from here on",
                 work.name,
-                2 * rows * longest,
+                asked * longest,
                 rows * longest,
             )
 

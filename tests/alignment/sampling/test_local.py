@@ -1,14 +1,11 @@
 """Sampling: one at a time and in batches alike, by hand and by frequency, and never beyond its bounds."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from alignment.config import SamplingConfig
@@ -20,8 +17,6 @@ from alignment.sampling.local import generate
 
 EOS = 0  # which is also the padding
 CONTEXT = 24
-
-relaxed = settings(deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -181,82 +176,3 @@ class TestRequest:
         uniforms = [u for index in range(100) for u in self.asked(index=index).uniforms]
         counts, _ = np.histogram(uniforms, bins=10, range=(0, 1))
         assert chisquare(counts).pvalue > 0.01
-
-
-class TestChoose:
-    """Four tokens with p = 0.4, 0.1, 0.3, 0.2, whose distribution function steps at 0.4, 0.5, 0.8 and 1."""
-
-    P = (0.4, 0.1, 0.3, 0.2)
-
-    def chosen(self, uniforms: Sequence[float], p: Sequence[float] = P, **changes: Any) -> list[int]:
-        logits = torch.tensor(p, dtype=torch.float64).log().repeat(len(uniforms), 1)
-        return choose(logits, torch.tensor(uniforms, dtype=torch.float64), make_config(**changes)).tolist()
-
-    def shares(self, **changes: Any) -> list[float]:
-        """The part of [0, 1) that leads to each token."""
-        steps = 10_000
-        uniforms = ((np.arange(steps) + 0.5) / steps).tolist()
-        return [n / steps for n in np.bincount(self.chosen(uniforms, **changes), minlength=4).tolist()]
-
-    def test_by_hand(self) -> None:
-        assert self.chosen([0.0, 0.39, 0.41, 0.49, 0.51, 0.79, 0.81, 0.999]) == [0, 0, 1, 1, 2, 2, 3, 3]
-
-    def test_temperature(self) -> None:
-        """At T = 1/2 the p square: 16, 1, 9 and 4 of 30."""
-        assert self.shares(temperature=0.5) == pytest.approx([16 / 30, 1 / 30, 9 / 30, 4 / 30], abs=2e-4)
-
-    @pytest.mark.parametrize(
-        ("k", "expected"),
-        [(1, [1, 0, 0, 0]), (2, [4 / 7, 0, 3 / 7, 0]), (3, [4 / 9, 0, 3 / 9, 2 / 9]), (4, P), (9, P), (0, P)],
-    )
-    def test_top_k(self, k: int, expected: list[float]) -> None:
-        assert self.shares(top_k=k) == pytest.approx(expected, abs=2e-4)
-
-    @pytest.mark.parametrize(
-        ("p", "expected"),
-        [
-            (0.01, [1, 0, 0, 0]),
-            (0.39, [1, 0, 0, 0]),
-            (0.5, [4 / 7, 0, 3 / 7, 0]),
-            (0.75, [4 / 9, 0, 3 / 9, 2 / 9]),
-            (0.95, P),
-            (1.0, P),
-        ],
-    )
-    def test_top_p_keeps_the_smallest_set_with_that_probability(self, p: float, expected: list[float]) -> None:
-        """In falling order the sums are 0.4, 0.7, 0.9 and 1."""
-        assert self.shares(top_p=p) == pytest.approx(expected, abs=2e-4)
-
-    def test_filters_follow_each_other(self) -> None:
-        """T = 1/2: 16, 9, 4, 1 of 30. Top 3: 16, 9, 4 of 29. The sums 0.55, 0.86 reach 0.8 with two: 16, 9 of 25."""
-        assert self.shares(temperature=0.5, top_k=3, top_p=0.8) == pytest.approx([16 / 25, 0, 9 / 25, 0], abs=2e-4)
-
-    @pytest.mark.parametrize("changes", [{}, {"top_k": 2}, {"top_p": 0.75}])
-    def test_the_ends_of_the_unit_interval_never_reach_an_excluded_token(self, changes: dict[str, Any]) -> None:
-        """Here the first and last tokens are impossible."""
-        ends = [0.0, math.nextafter(0, 1), math.nextafter(1, 0)]
-        assert self.chosen(ends, p=(0, 0.5, 0.2, 0.3, 0), **changes) == [1, 1, 3]
-
-    @relaxed
-    @given(
-        st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=9),
-        st.floats(0, 1, exclude_max=True),
-        st.floats(0.1, 3),
-    )
-    def test_agrees_with_adding_up_the_probabilities(
-        self, logits: list[float], uniform: float, temperature: float
-    ) -> None:
-        """The first token at which their sum exceeds the uniform; within rounding, where it meets it."""
-        row = torch.tensor([logits])
-        token = int(choose(row, torch.tensor([uniform], dtype=torch.float64), make_config(temperature=temperature)))
-        sums = np.cumsum((row.double() / temperature).softmax(-1)[0].numpy())
-        assert sums[token] > uniform - 1e-5
-        assert token == 0 or sums[token - 1] <= uniform + 1e-5
-
-    def test_frequencies_follow_the_softmax(self) -> None:
-        """20,000 draws over 20 tokens: Pearson's chi-square, seeded."""
-        draws = np.random.default_rng(0)
-        logits = torch.tensor(draws.normal(size=20), dtype=torch.float32)
-        found = choose(logits.repeat(20_000, 1), torch.tensor(draws.random(20_000)), make_config())
-        expected = logits.double().softmax(-1).numpy() * 20_000
-        assert chisquare(np.bincount(found.numpy(), minlength=20), expected).pvalue > 0.01

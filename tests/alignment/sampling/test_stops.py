@@ -46,6 +46,17 @@ def test_a_stop_that_spans_many_tokens_is_found_behind_a_long_text() -> None:
     assert stops.kept([ids_of(*words[:-1]), ids_of(*words)]) == [None, 200]
 
 
+@pytest.mark.parametrize("grown", [2, 5, 9])
+def test_looked_at_seldom_it_is_what_asking_after_every_token_gives(grown: int) -> None:
+    """Where a second stop begins earlier and is complete later, the first that was complete counts."""
+    stops = Stops(["b.", "ab.\n"], decode)
+    words = ["User", "a", "b", ".", "\n", "a", "b", ".", "é"]
+    for length in range(1, len(words) + 1):
+        asked = [stops.kept([ids_of(*words[:count])])[0] for count in range(1, length + 1)]
+        first = next((kept for kept in asked[-grown:] if kept is not None), None)
+        assert stops.kept([ids_of(*words[:length])], grown) == [first]
+
+
 def test_a_sample_is_that_without_stops_up_to_its_stop(tiny_gpt2: Callable[..., Any]) -> None:
     """Its log-prob is that of the kept tokens alone, by a plain forward pass."""
     model = tiny_gpt2(0, context=24)
