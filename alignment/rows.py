@@ -15,6 +15,9 @@ R = TypeVar("R")
 GROUP_ROWS = 4096
 """Rows of a row group, the least that is decoded at once: what a table in batches holds in memory."""
 
+OBJECT_ROWS = 1024
+"""Rows that are Python objects at a time, which take several times the memory."""
+
 MODEL = "model"  # a folder, in the `save_pretrained` layout
 ADAPTER = "adapter"  # a folder as peft writes it, where an adapter was trained
 MEASURED = "metrics.json"  # what was measured when a model was trained here

@@ -52,7 +52,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Batches:
-    """So many samples, some thousands at a time; each `go` goes through them anew, in their order."""
+    """So many samples, a thousand or so at a time; each `go` goes through them anew, in their order."""
 
     samples: int
     go: Callable[[], Iterator[Sequence[Mapping[str, Any]]]]
@@ -75,7 +75,7 @@ class Reward(Protocol):
         none where it is no chat; `columns`, further columns of its row by name; `ids`, the completion's token ids, and
         `finished`. Stages call `alignment.rewards.checking.score`, which refuses scores that are not finite.
 
-        Of many samples there are some thousands at a time, each batch given to the same object. A kind that has to do
+        Of many samples there are a thousand or so at a time, each batch given to the same object. A kind that has to do
         something once for all of them derives from `InBatches`.
         """
         ...

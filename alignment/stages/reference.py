@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.config import AlignConfig
-from alignment.rows import ACCEPTED, REFERENCED
+from alignment.rows import ACCEPTED, OBJECT_ROWS, REFERENCED
 from alignment.stages.job import Counts, Job, share
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import of_completions
@@ -38,7 +38,7 @@ def reference(job: Job) -> Counts:
     folder = job.inputs["validation"]
     pairs, done, scored = ACCEPTED.count(folder), 0, 0
     with REFERENCED.writer(job.out) as out:
-        for batch in ACCEPTED.batches(folder):
+        for batch in ACCEPTED.batches(folder, rows=OBJECT_ROWS):
             inexact = pc.invert(batch["exact_logprob"].combine_chunks())
             for number, side in enumerate(SIDES):
                 found = batch[f"{side}_logprob"].combine_chunks()

@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 import pyarrow as pa
 
-from alignment.rows import SAMPLES, SCALES, SCORES
+from alignment.rows import OBJECT_ROWS, SAMPLES, SCALES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import part_columns, require_scored, rewards_in_batches
 from alignment.stages.sources import pairs_are_scored, reward_kinds, reward_source
@@ -37,7 +37,7 @@ def scores(job: Job) -> Counts:
         first = list(islice(found, 1))
         kinds = dict.fromkeys(part_columns(first[0]) if first else (), pa.float64())
         with SCORES.writer(job.out, kinds) as out:
-            for batch, scores in zip(SAMPLES.batches(folder), chain(first, found), strict=True):
+            for batch, scores in zip(SAMPLES.batches(folder, rows=OBJECT_ROWS), chain(first, found), strict=True):
                 for name, values in {"reward": scores.values, **part_columns(scores)}.items():
                     batch = batch.append_column(name, pa.array(values, pa.float64()))
                 out.append(batch)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.kinds import REWARDS
-from alignment.rows import PART, PROMPTS, SAMPLES, SCALES, Sample
+from alignment.rows import OBJECT_ROWS, PART, PROMPTS, SAMPLES, SCALES, Sample
 from alignment.stages.job import Job
 
 NO_REWARD = "none"
@@ -37,13 +37,13 @@ def rewards_of(job: Job, rows: Sequence[Sample]) -> "Scores":
 
 
 def rewards_in_batches(job: Job, samples: Path) -> "Generator[Scores]":
-    """The same of the samples of a folder, of which each batch is a row group; `require_scored` is left to the end."""
+    """The same of the samples of a folder, in batches of `OBJECT_ROWS` at most; `require_scored` is left to the end."""
     from alignment.rewards.checking import score_batches
     from alignment.rewards.protocol import Batches
 
     def rows() -> Iterator[list[dict[str, Any]]]:
         prompts = PromptsInOrder(job)
-        return (prompts.joined(batch) for batch in SAMPLES.batches(samples, READ))
+        return (prompts.joined(batch) for batch in SAMPLES.batches(samples, READ, rows=OBJECT_ROWS))
 
     kind = REWARDS.get(job.config.reward.kind)(job.config)
     return score_batches(kind, Batches(SAMPLES.count(samples), rows), scoring(job))

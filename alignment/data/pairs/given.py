@@ -16,7 +16,7 @@ from alignment.data.preferences import FaultyRowError, Preference, Side, prefere
 from alignment.data.prompts.ids import hash_ids
 from alignment.data.prompts.pairs import PairPrompts
 from alignment.errors import DataError, PairsError
-from alignment.rows import PAIRS, TEXTS, Pair
+from alignment.rows import OBJECT_ROWS, PAIRS, TEXTS, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sides import Sides
@@ -39,7 +39,7 @@ def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
     made = Tokenised(base_model(job), job.config)
     found: Counter[str] = Counter(rows=rows, faulty=0, held_out=0, without_prompt=0)
     numbers = count()
-    for batch in TEXTS.batches(job.inputs["texts"], ["columns"]):
+    for batch in TEXTS.batches(job.inputs["texts"], ["columns"], rows=OBJECT_ROWS):
         built: list[Pair] = []
         for columns, number in zip(batch["columns"].to_pylist(), numbers, strict=False):
             row = made.pair(columns, number)
