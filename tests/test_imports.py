@@ -5,6 +5,7 @@ import importlib
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ IMPORT_MLFLOW = {
     f"tasks.registry.{name}" for name in ("connection", "downloads", "models", "records", "runs", "versions")
 }
 MODULE = re.compile(rf"({'|'.join(ROOMS[:4])})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
+SERVERS = {"prefect", "mlflow", "sqlalchemy", "fastapi"}
+SLOW = {"torch", "transformers", "datasets", "evaluate", "great_expectations", "pandas", "matplotlib", "scipy"}
 MEGABYTE = 1_000_000
 LINES = 350
 LONGER: dict[str, str] = {"alignment.data.reading": "one reader a format, which share their refusals"}
@@ -93,6 +96,23 @@ def test_nothing_that_could_run_code_is_read_or_written(module):
                 if isinstance(key, ast.Constant) and key.value == "trust_remote_code":
                     assert isinstance(value, ast.Constant), node.lineno
                     assert value.value is False, node.lineno
+
+
+@pytest.mark.parametrize(
+    ("imported", "without"),
+    [
+        ("flows.cli.commands", {"numpy", "pyarrow"} | SERVERS | SLOW),
+        ("flows.planning, tasks.registry.downloads, tasks.registry.listing", SERVERS | SLOW),
+        ("flows.align, flows.cli.terminal", {"mlflow", "sqlalchemy", "fastapi"} | SLOW),
+        ("flows.stack.prefect_server, flows.stack.prefect_app", SERVERS | SLOW),
+    ],
+    ids=["help", "plan and models", "run", "server"],
+)
+def test_a_command_starts_without_what_it_can_do_without(imported, without):
+    """Each of these takes from a third of a second to several; a run that finds everything in the store needs none."""
+    script = f"import sys, {imported}; print(sorted({without!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_no_file_of_the_repository_is_large():

@@ -9,7 +9,6 @@ from shlex import quote
 from typing import Literal
 
 import yaml
-from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import AlignConfig, flatten
 from alignment.errors import Interrupted, NothingNewError, TrackingError
@@ -26,7 +25,6 @@ MAX_PARAM = 6_000  # characters of a parameter's value, MLflow's limit
 MAX_TAG = 8_000  # characters of a tag's value
 PARAMS_PER_CALL = 100
 PUBLIC = "PLUMBLINE_MLFLOW_URL"  # the address that people open MLflow at, if it is not the one that runs use
-STOPPED = (CancelledRun, TerminationSignal, KeyboardInterrupt, Interrupted)
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def run(config: AlignConfig, run_name: str, tags: Mapping[str, str] | None = Non
         finish(run_id, "FINISHED")
         raise
     except BaseException as error:
-        _finish_quietly(run_id, "KILLED" if isinstance(error, STOPPED) else "FAILED")
+        _finish_quietly(run_id, "KILLED" if _is_stop(error) else "FAILED")
         raise
     finish(run_id, "FINISHED")
 
@@ -114,6 +112,13 @@ def _end_orphans(where: str) -> None:
             with suppress(TrackingError):  # another user's run, which this one may not change
                 tag(found.info.run_id, {"plumbline.ended": f"process {pid} on {host} died; ended by a later run"})
                 finish(found.info.run_id, "FAILED")
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Whether somebody stopped the run, at the terminal or in Prefect."""
+    from prefect.exceptions import CancelledRun, TerminationSignal  # half a second, which reading a run can do without
+
+    return isinstance(error, CancelledRun | TerminationSignal | KeyboardInterrupt | Interrupted)
 
 
 def _finish_quietly(run_id: str, status: Status) -> None:
