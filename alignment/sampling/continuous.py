@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,14 +164,12 @@ class Running:
         self.count[rows] = 0
         self.alive[rows] = True
         longest = max(len(request.uniforms) for _, request, _ in new)
-        uniforms = torch.zeros((longest, len(new)), dtype=torch.float64)
+        uniforms = np.zeros((longest, len(new)))
         for column, (_, request, _) in enumerate(new):
-            uniforms[: len(request.uniforms), column] = torch.tensor(request.uniforms, dtype=torch.float64)
-        self.uniforms[self._slots(time, longest), rows] = uniforms.to(self.device)
+            uniforms[: len(request.uniforms), column] = request.uniforms
+        slots = (time + torch.arange(longest, device=self.device)) % self.longest
+        self.uniforms[slots, rows] = torch.from_numpy(uniforms).to(self.device)
         self._choose(out.logits[:, -1].float().index_select(0, of_row), rows, time)
-
-    def _slots(self, time: int, count: int) -> Tensor:
-        return (time + torch.arange(count, device=self.device)) % self.longest
 
     def _step(self) -> None:
         """One token more for every row."""
