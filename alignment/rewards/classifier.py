@@ -37,7 +37,6 @@ class Classifier:
         values = class_logits(
             loaded, read.ids, batch_tokens=self.config.batch_tokens, types=read.types, progress=work.progress
         )
-        require_finite(values[:, column].tolist(), [sample["text"] for sample in samples])
         return Scores(values[:, column].tolist(), read.truncated)
 
     def _load(self, folder: Path) -> Loaded:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from alignment.config import AlignConfig
+from alignment.errors import ScoreError
 from alignment.kinds import REWARD_MODELS, REWARDS, registers
 from alignment.stages.job import Counts, Job
 
@@ -89,9 +90,14 @@ class InBatches:
         raise NotImplementedError
 
     def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
-        """The same of one batch."""
-        [found] = self.score_batches(Batches(len(samples), lambda: iter([samples])), work)
-        return found
+        """The same of one batch. Raises ScoreError where there are scores of none, or of more."""
+        found = list(self.score_batches(Batches(len(samples), lambda: iter([samples])), work))
+        if len(found) != 1:
+            raise ScoreError(
+                f"reward: {type(self).__name__} gave scores for {len(found)} batches and took 1; it has to give them "
+                "for each batch that it takes, in their order"
+            )
+        return found[0]
 
 
 RewardModel = Callable[[Job], Counts]

@@ -52,8 +52,8 @@ class Sum(InBatches):
         total = np.zeros(ends[-1] if len(ends) else 0)
         for part in parts:
             total += part.weight / scales.get(part.name, 1.0) * values[part.name]
-        for first, last in pairwise([0, *ends.tolist()]):
-            rows, is_last = slice(first, last), last == len(total)
+        for number, (first, last) in enumerate(pairwise([0, *ends.tolist()]), 1):
+            rows, is_last = slice(first, last), number == len(ends)
             yield Scores(
                 _plain(total[rows]),
                 truncated=max(truncated.values()) if is_last else 0,

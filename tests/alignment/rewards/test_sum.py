@@ -9,9 +9,9 @@ import pytest
 from alignment.config import AlignConfig, build_config
 from alignment.errors import ScoreError
 from alignment.kinds import REWARD_MODELS, REWARDS
-from alignment.rewards.checking import score
+from alignment.rewards.checking import score, score_batches
 from alignment.rewards.parts import alone, described, is_trained, takes_model
-from alignment.rewards.protocol import Scores, Scoring
+from alignment.rewards.protocol import Batches, Scores, Scoring
 from alignment.stages.job import Job
 
 SAMPLES: list[dict[str, Any]] = [
@@ -92,6 +92,23 @@ def test_progress_counts_every_part(run: Any) -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert told == [(3, 6), (6, 6)]
+
+
+def test_counts_are_given_once_though_the_last_batch_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part reads one text of each batch in part and makes two calls for it; of the sum each is told once."""
+
+    class Part:
+        def __init__(self, _: AlignConfig) -> None: ...
+
+        def score(self, samples: Any, work: Scoring) -> Scores:
+            return Scores([1.0 for _ in samples], truncated=1, counts={"calls": 2})
+
+    kind = REWARDS.get("sum")(config({"name": "own", "function": "rules.py:long"}))
+    monkeypatch.setattr(REWARDS, "get", lambda name: Part)
+    batches = Batches(3, lambda: iter([SAMPLES[:2], SAMPLES[2:], []]))
+    found = list(score_batches(kind, batches, Scoring(Path(), Path())))
+    assert [scores.values for scores in found] == [[1.0, 1.0], [1.0], []]
+    assert [(scores.truncated, scores.counts) for scores in found] == [(0, {}), (0, {}), (3, {"own_calls": 6})]
 
 
 # Parts as rewards by themselves
