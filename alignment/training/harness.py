@@ -15,6 +15,7 @@ from alignment.environment import configuration_alone
 from alignment.errors import ConfigError, Interrupted, TrainingError
 from alignment.models import using
 from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
+from alignment.training.tied import added_in_place
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
 
@@ -180,7 +181,7 @@ def fit(
     )
     made.remove_callback(PrinterCallback)
     made.named = name
-    with products(rounded=settings.precision == "tf32"):
+    with products(rounded=settings.precision == "tf32"), added_in_place(model):
         made.train(resume_from_checkpoint=resume_point(work))
     return made.state
 

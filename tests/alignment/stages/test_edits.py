@@ -169,6 +169,7 @@ EDITS: dict[str, str] = {
     "alignment.training.reward": "reward gold",
     "alignment.training.reward_pairs": "reward gold",
     "alignment.training.sft": "base",
+    "alignment.training.tied": "base reward policy gold",
     "alignment.yaml_file": "",
     "expectations": "validation",
     "expectations.arrays": "validation",
