@@ -28,8 +28,12 @@ WAY_OUT = (
     "it may look ahead, or number its positions in a way of its own"
 )
 
-CPU_TOKENS = 16_384
-"""On a CPU more gain nothing: a hundred rows share one reading of the weights, and their cache leaves the processor."""
+CPU_ROWS = 128
+"""On a CPU more gain nothing: so many share one reading of the weights, and their cache leaves the processor."""
+CPU_BYTES = 2**30
+"""What the cache takes of a machine's memory, at most."""
+PLAIN_TOKENS = 16_384
+"""Of a plain batch, whose cache is not known before."""
 PREFILL_TOKENS = 4_096
 """Of prompts at once; a prompt's activations take more than its keys and values."""
 CHECKED_TOGETHER = 8
@@ -226,7 +230,7 @@ def _on_one_axis(work: _Work, filled: Any) -> None:
 def _tokens(model: Any, config: SamplingConfig, filled: Any, longest: int) -> int:
     """How many tokens rows may have together: as given, or as fit with their keys and values and a row's logits."""
     if next(model.parameters()).device.type == "cpu":
-        return config.batch_tokens or CPU_TOKENS
+        return config.batch_tokens or min(CPU_ROWS * longest, CPU_BYTES // bytes_per_token(filled))
     logits = 3 * 4 * int(getattr(model.config.get_text_config(), "vocab_size", 0)) // max(1, longest)
     return batch_tokens(model, config.batch_tokens, bytes_per_token(filled) * 3 // 2 + logits)
 
@@ -236,7 +240,7 @@ def _in_batches(work: _Work) -> None:
     work.checked_together = 1  # each batch by itself
     order = work.order
     left = [work.requests[place] for place in order]
-    size = max(1, (work.config.batch_tokens or CPU_TOKENS) // work.config.total_tokens)
+    size = max(1, (work.config.batch_tokens or PLAIN_TOKENS) // work.config.total_tokens)
     for chunk in plain.alike_batches(left, size, alike=not plain.bears_padding(work.model)):
         batch = [left[i] for i in chunk]
         drawn = plain.draw_batch(work.model, batch, work.config, work.conventions, work.stops, work.name)
