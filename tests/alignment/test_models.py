@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils.import_utils import is_env_variable_true
 
 from alignment import models
+from alignment.device import is_exact
 from alignment.errors import InputError, ModelError
 from alignment.models import Loaded, check_folder, require_context
 from alignment.rewards.classifier import positive_class, score_texts
@@ -238,6 +239,22 @@ def test_a_reward_model_comes_back_with_the_same_logits_and_classes(reward, rewa
 
 def test_half_precision_is_that_of_the_weights(base_folder):
     assert models.load_base(base_folder, precision="bf16").model.dtype == torch.bfloat16
+
+
+def test_tf32_has_weights_of_fp32_and_on_a_cpu_is_fp32(base_folder):
+    model = models.load_base(base_folder, precision="tf32").model
+    assert model.dtype == torch.float32
+    assert is_exact(model)
+
+
+@pytest.mark.gpu
+def test_tf32_rounds_on_a_gpu(base_folder):
+    ids = torch.arange(8, device="cuda")[None]
+    exact, rounded = (models.load_base(base_folder, precision=precision).model for precision in ("fp32", "tf32"))
+    assert (is_exact(exact), is_exact(rounded)) == (True, False)
+    with torch.inference_mode():
+        found, expected = rounded(input_ids=ids).logits, exact(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
     assert models.load_base(base_folder).model.dtype == torch.float32
 
 
