@@ -200,7 +200,13 @@ def registers(kinds: Kinds[Any], name: str) -> Callable[[Registered], Registered
 
 @cache
 def _entry_points(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
-    return tuple(sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name))
+    return tuple(sorted(_installed().select(group=group), key=lambda point: point.name))
+
+
+@cache
+def _installed() -> Any:
+    """The entry points of all installed packages: reading their metadata takes as long for one group as for all."""
+    return importlib.metadata.entry_points()
 
 
 def module_file(module: str, root: Path | None = None) -> Path:

@@ -1,7 +1,7 @@
 """The model that a run keeps in MLflow: logged with its signature and card, and found again by its policy's hash."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,7 @@ def find_logged_model(experiment_name: str, policy: str) -> str | None:
         found = client().get_experiment_by_name(experiment_name)
         if found is None:
             return None
-        for run in client().search_runs([found.experiment_id], f"tags.`plumbline.policy` = '{policy}'"):
+        for run in _newest_first([found.experiment_id], f"tags.`plumbline.policy` = '{policy}'"):
             uri = run.data.tags.get("plumbline.model_uri", "")
             if uri and is_ready(uri):
                 return str(uri)
@@ -110,6 +110,17 @@ def is_ready(uri: str) -> bool:
             if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
                 return False
             raise
+
+
+def _newest_first(experiments: list[str], query: str) -> Iterator[Any]:
+    """Runs one by one, since MLflow reads each with all that it recorded, and a policy may have been judged often."""
+    token = None
+    while True:
+        page = client().search_runs(experiments, query, max_results=1, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _readme(card: str) -> Any:

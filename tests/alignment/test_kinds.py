@@ -26,6 +26,7 @@ class Packages:
         info.mkdir()
         (info / "METADATA").write_text(METADATA.format(name=name, version=version), encoding="utf-8")
         (info / "entry_points.txt").write_text("\n".join(points) + "\n", encoding="utf-8")
+        kinds._installed.cache_clear()
         kinds._entry_points.cache_clear()
         kinds._place_of.cache_clear()
 
@@ -38,6 +39,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Packag
     for name in set(sys.modules) - before:
         del sys.modules[name]
     monkeypatch.undo()
+    kinds._installed.cache_clear()
     kinds._entry_points.cache_clear()
     kinds._place_of.cache_clear()
 

@@ -104,6 +104,10 @@ def test_an_earlier_run_s_model_is_found_by_its_policy(logged: tuple[str, str]) 
     assert models.find_logged_model("no such experiment", "d1") is None
     runs.tag(run, {"plumbline.policy": "gone", "plumbline.model_uri": "models:/m-" + "0" * 32})
     assert models.find_logged_model(name, "gone") is None
+    runs.tag(run, {"plumbline.policy": "d1", "plumbline.model_uri": uri})
+    later = runs.start_run(CONFIG, "later")
+    runs.tag(later, {"plumbline.policy": "d1", "plumbline.model_uri": "models:/m-" + "0" * 32})
+    assert models.find_logged_model(name, "d1") == uri, "the newest has none any more, the one before it has"
 
 
 def test_a_folder_without_weights_is_refused(run_id: str, tmp_path: Path) -> None:
