@@ -4,7 +4,7 @@ Pure, on the CPU and from lengths alone; nothing here knows a model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 Tokens = Sequence[int]
 Integers = NDArray[np.int64]
+
+WORTH, WORTH_TOKENS = 0.1, 64
+"""What a second forward pass has to save of a batch's tokens with their padding: a share, and a number."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Layout:
     rows: Tensor
     """[C]: the sequence of each."""
     lengths: Tensor
-    """[R]: how many each sequence has."""
+    """[R]: how many each sequence has; none, where it lies in another layout of the same batch."""
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Layout":
@@ -74,6 +77,32 @@ def lay_padded(prompts: Sequence[Tokens], completions: Sequence[Tokens], pad_id:
     places = rows * ids.shape[1] + before[rows] + within
     none = np.empty(0, dtype=np.int64)
     return _layout(ids, none, none, none, none, none, places - 1, ids.ravel()[places], rows, after)
+
+
+def lay_in_buckets(prompts: Sequence[Tokens], completions: Sequence[Tokens], pad_id: int) -> list[Layout]:
+    """R sequences as padded rows of one layout, or of two of like lengths where that is worth it; both tell of all R.
+
+    Raises ValueError where a prompt holds no token.
+    """
+    before, after = _lengths(prompts, completions)
+    found: list[Layout] = []
+    for bucket in _buckets(before + after):
+        layout = lay_padded([prompts[row] for row in bucket], [completions[row] for row in bucket], pad_id)
+        rows = torch.from_numpy(bucket)
+        lengths = torch.zeros(len(before), dtype=torch.long).index_copy(0, rows, layout.lengths)
+        found.append(replace(layout, rows=rows[layout.rows], lengths=lengths))
+    return found
+
+
+def _buckets(lengths: Integers) -> list[Integers]:
+    """All rows in their order, or the shorter ones and the longer ones."""
+    order = np.argsort(lengths, kind="stable")
+    shorter = np.arange(1, len(order))
+    saved = shorter * (lengths.max() - lengths[order][:-1])  # tokens, with so many rows in the first bucket
+    if not len(saved) or saved.max() < max(WORTH * len(order) * lengths.max(), WORTH_TOKENS):
+        return [np.arange(len(order))]
+    cut = int(saved.argmax()) + 1
+    return [np.sort(order[:cut]), np.sort(order[cut:])]
 
 
 def lay_flat(prompts: Sequence[Tokens], completions: Sequence[Tokens]) -> Layout:

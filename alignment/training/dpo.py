@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from torch import Tensor
 from transformers import TrainerCallback
 
 from alignment.config import AlignConfig, DPOConfig
 from alignment.errors import ConfigError
 from alignment.kinds import LOSSES
-from alignment.layout import Layout, Tokens, lay_flat, lay_padded
+from alignment.layout import Layout, Tokens, lay_flat, lay_in_buckets
 from alignment.logprobs import computing, logprobs, why_padded
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck, plain_logprob
@@ -123,11 +124,14 @@ def train(
     return TrainingOutcome(history, state.global_step, state.global_step < config.steps)
 
 
-def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int, *, flat: bool = False) -> dict[str, Tensor]:
-    """B pairs as 2B sequences, chosen before rejected: the tensors of their layout, and `reference` [2B]."""
-    layout = lay_flat(*_sequences(pairs)) if flat else lay_padded(*_sequences(pairs), pad_id)
+def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int, *, flat: bool = False) -> dict[str, Any]:
+    """B pairs as 2B sequences, chosen before rejected: `reference` [2B], and the tensors of each of their `layouts`."""
+    layouts = [lay_flat(*_sequences(pairs))] if flat else lay_in_buckets(*_sequences(pairs), pad_id)
     reference = [pair["reference_chosen"] for pair in pairs] + [pair["reference_rejected"] for pair in pairs]
-    return layout.tensors() | {"reference": torch.tensor(reference, dtype=torch.float32)}
+    return {
+        "layouts": [layout.tensors() for layout in layouts],
+        "reference": torch.tensor(reference, dtype=torch.float32),
+    }
 
 
 def _lies_flat(model: Any, pairs: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -141,12 +145,12 @@ def _sequences(pairs: Sequence[Mapping[str, Any]]) -> tuple[list[Tokens], list[T
     return [*prompts, *prompts], [*(pair["chosen_ids"] for pair in pairs), *(pair["rejected_ids"] for pair in pairs)]
 
 
-def pair_logps(model: Any, batch: dict[str, Tensor], *, entropy: bool = False) -> tuple[PairLogps, Tensor | None]:
+def pair_logps(model: Any, batch: dict[str, Any], *, entropy: bool = False) -> tuple[PairLogps, Tensor | None]:
     """The policy's log-probs of a collated batch beside the reference's, and where asked for each token's entropy."""
-    layout = Layout.of(batch)
-    found, entropies = logprobs(model, layout, entropy=entropy)
-    sides = (*found.chunk(2), *batch["reference"].chunk(2), *layout.lengths.chunk(2))
-    return PairLogps(*sides), entropies
+    layouts = [Layout.of(tensors) for tensors in batch["layouts"]]
+    sums, entropies = zip(*(logprobs(model, layout, entropy=entropy) for layout in layouts), strict=True)
+    parts = (torch.stack(sums).sum(0), batch["reference"], torch.stack([layout.lengths for layout in layouts]).sum(0))
+    return PairLogps(*(side for part in parts for side in part.chunk(2))), torch.cat(entropies) if entropy else None
 
 
 def objective(pairs: PairLogps, config: DPOConfig) -> Tensor:
@@ -171,7 +175,7 @@ class DPOTrainer(SafeTrainer):
         self._window: list[Tensor] = []
         self._entropies: list[Tensor] = []
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Tensor]], int]:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], int]:
         """The batches of one step, and the number of their pairs."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
         return batches, sum(len(batch["reference"]) // 2 for batch in batches)
@@ -179,7 +183,7 @@ class DPOTrainer(SafeTrainer):
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: int | None = None,
     ) -> Any:
@@ -281,7 +285,7 @@ def _require_own_reference(loaded: Loaded, pairs: Sequence[Mapping[str, Any]]) -
     is_flat = _lies_flat(loaded.model, pairs, loaded.name)
     collated = collate(pairs, loaded.pad_id, flat=is_flat)
     with using(loaded.name, "training"), torch.inference_mode(), computing(loaded.model, is_flat=is_flat):
-        batch = {name: tensor.to(loaded.model.device) for name, tensor in collated.items()}
+        batch = send_to_device(collated, loaded.model.device)
         loaded.model.train()  # as it will be: whatever still draws at random shows
         found = pair_logps(loaded.model, batch)[0].chosen.tolist()
         loaded.model.eval()

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from alignment.layout import Layout, lay_flat, lay_padded
+from alignment.layout import Layout, lay_flat, lay_in_buckets, lay_padded
 
 PROMPTS, COMPLETIONS = [[5, 6], [7], [5, 6]], [[8, 9], [10], [11, 12, 13]]
 
@@ -63,6 +63,26 @@ def test_flat_indices_lead_back_to_the_sequences(seed: int) -> None:
     padded = lay_padded(prompts, completions, pad_id=0)
     assert torch.equal(padded.targets, found.targets)
     assert torch.equal(padded.ids.ravel()[padded.predicts], tokens[found.predicts])
+
+
+def test_rows_of_unlike_lengths_lie_in_two_buckets_that_tell_of_all() -> None:
+    """5 rows of 101 tokens hold 404 of padding; 3 of 2 and 2 of 101 tokens hold none."""
+    prompts, completions = [[5]] * 5, [[6], [7] * 100, [8], [9] * 100, [10]]
+    short, long = lay_in_buckets(prompts, completions, pad_id=0)
+    assert (short.ids.shape, long.ids.shape) == ((3, 2), (2, 101))
+    assert short.rows.tolist() == [0, 2, 4]
+    assert short.targets.tolist() == [6, 8, 10]
+    assert set(long.rows.tolist()) == {1, 3}
+    assert short.lengths.tolist() == [1, 0, 1, 0, 1]
+    assert long.lengths.tolist() == [0, 100, 0, 100, 0]
+
+
+@pytest.mark.parametrize("lengths", [[50, 51, 52, 50], [2, 3, 30], [9], [7] * 40])
+def test_rows_of_like_lengths_or_few_tokens_share_one_layout(lengths: list[int]) -> None:
+    prompts, completions = [[5]] * len(lengths), [[6] * length for length in lengths]
+    (found,) = lay_in_buckets(prompts, completions, pad_id=0)
+    expected = lay_padded(prompts, completions, pad_id=0)
+    assert all(map(torch.equal, found.tensors().values(), expected.tensors().values()))
 
 
 def test_tensors_come_back_by_name_among_others() -> None:

@@ -44,8 +44,9 @@ class TestStart:
         }
         for flat, ids in ((False, [[5, 6, 7], [5, 8, PAD]]), (True, [[5, 6, 7, 8]])):
             batch = dpo.collate([pair], pad_id=PAD, flat=flat)
-            assert batch["ids"].tolist() == ids
-            assert batch["targets"].tolist() == [6, 7, 8]
+            (layout,) = batch["layouts"]
+            assert layout["ids"].tolist() == ids
+            assert layout["targets"].tolist() == [6, 7, 8]
             assert batch["reference"].tolist() == [-3, -4]
 
     @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignment import layout
 from alignment.config import DPOConfig
 from alignment.logprobs import computing, score_completions
 from alignment.training import dpo
@@ -106,6 +107,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 LAYOUTS: dict[str, tuple[bool, list[Sequence[int]]]] = {
     "padded": (False, [range(8)]),
+    "padded, in buckets": (False, [range(8)]),
     "flat": (True, [range(8)]),
     "flat, backwards": (True, [range(7, -1, -1)]),
     "flat, one by one": (True, [[row] for row in range(8)]),
@@ -120,10 +122,13 @@ def ours(
 ) -> tuple[float, Gradients]:
     """The mean loss of all pairs, and its gradient, which their batches add up to."""
     is_flat, batches = LAYOUTS[request.param]
+    in_buckets = "buckets" in request.param
     model, loss = make_policy(), 0.0
-    with computing(model, is_flat=is_flat):
+    with pytest.MonkeyPatch.context() as patch, computing(model, is_flat=is_flat):
+        patch.setattr(layout, "WORTH_TOKENS", 1 if in_buckets else 1_000_000)
         for rows in batches:
             batch = dpo.collate([pairs[row] for row in rows], pad_id=0, flat=is_flat)
+            assert len(batch["layouts"]) == 1 + in_buckets
             part = dpo.objective(dpo.pair_logps(model, batch)[0], case.ours).sum() / len(pairs)
             part.backward()
             loss += part.item()
