@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 Array: TypeAlias = Any  # a pyarrow.Array; pyarrow has no types
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
-Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.signedinteger[Any]]]"
 Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,12 +27,13 @@ def frame(table: Any) -> pd.DataFrame:
 
 
 def texts(column: "pd.Series[Any]") -> Array:
-    """The column as large_string; null where a value is no text. U+FFFD stands for lone surrogates, which UTF-8 lacks.
+    """The column as (large_)string; null where a value is no text. U+FFFD stands for lone surrogates, not in UTF-8.
 
     Both are the trace of a character that was cut in two.
     """
     if isinstance(column.dtype, pd.ArrowDtype | pd.StringDtype):
-        return whole(pa.array(column.array), pa.large_string())
+        found = whole(pa.array(column.array))
+        return found if pa.types.is_string(found.type) else found.cast(pa.large_string())
     values = [value if isinstance(value, str) else None for value in column]
     try:
         return pa.array(values, pa.large_string())
@@ -42,35 +43,39 @@ def texts(column: "pd.Series[Any]") -> Array:
 
 
 def ids(column: "pd.Series[Any]") -> Array:
-    """The column of lists of token ids as large_list<int64>, nulls kept. Raises TypeError for a value that is no list.
+    """The column of lists of token ids as (large_)list, nulls kept. Raises TypeError for a value that is no list.
 
     A null among the ids becomes -1, which is no id.
     """
     if isinstance(column.dtype, pd.ArrowDtype):
-        rows = whole(pa.array(column.array), pa.large_list(pa.int64()))
+        rows = whole(pa.array(column.array))
     else:
-        values = [None if _is_null(value) else list(value) for value in column]
-        rows = pa.array(values, pa.large_list(pa.int64()))
+        rows = pa.array([None if _is_null(value) else list(value) for value in column], pa.large_list(pa.int64()))
     if rows.values.null_count:
-        rows = pa.LargeListArray.from_arrays(rows.offsets, pc.fill_null(rows.values, -1), mask=rows.is_null())
+        rows = type(rows).from_arrays(rows.offsets, pc.fill_null(rows.values, -1), mask=rows.is_null())
     return rows
 
 
-def as_bytes(rows: Array) -> Array:
-    """Each row's ids (large_list<int64>) as the bytes that they take, large_binary, null for a null row; no copy."""
-    values = rows.values
+def whole(array: Array) -> Array:
+    """An array, or one in pieces, as one piece."""
+    if not isinstance(array, pa.ChunkedArray):
+        return array
+    return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+
+
+def as_bytes(rows: Array, bits: int = 0) -> Array:
+    """Each row's ids as the bytes that they take, large_binary, null for a null row; ids of `bits` bits if given."""
+    values = rows.values.cast(f"int{bits}") if bits else rows.values
     width = values.type.bit_width // 8
-    starts = (_offsets(rows) + values.offset) * width
+    starts = (_offsets(rows).astype(np.int64) + values.offset) * width
     binary = _binary(pa.large_binary(), starts, values.buffers()[1])
     return pc.if_else(rows.is_valid(), binary, None) if rows.null_count else binary
 
 
-def whole(array: Array, kind: Any) -> Array:
-    """An array, or one in pieces, as one piece of a type."""
-    if isinstance(array, pa.ChunkedArray):
-        array = array.cast(kind)
-        return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
-    return array.cast(kind)
+def chars(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """How many characters each text has, int64; float64 with NaN where one is no text."""
+    lengths: pd.Series[Any] = pc.utf8_length(texts(column)).cast(pa.int64()).to_pandas().set_axis(column.index)
+    return lengths
 
 
 def known(*columns: Array) -> Bools:
@@ -87,17 +92,19 @@ def equal(first: Array, second: Array) -> Bools:
     return _bools(pc.fill_null(pc.equal(first, second), False))
 
 
-def after(column: Array, first: Array) -> tuple[Bools, Array]:
-    """Where a text begins with that of `first`, and what follows it there; the whole text where it does not.
-
-    Both are large_string. Bytes are compared, which for UTF-8 is comparing characters.
-    """
+def begins(column: Array, first: Array) -> Bools:
+    """Where a text begins with that of `first`; bytes are compared, which for UTF-8 is comparing characters."""
     starts, wanted = _offsets(column), np.diff(_offsets(first))
     room = wanted <= np.diff(starts)
-    heads, _ = _cut(column, starts, np.where(room, wanted, 0))
-    begins = room & equal(heads, first.cast(pa.large_binary())) & known(column)
-    _, rests = _cut(column, starts, np.where(begins, wanted, 0))
-    return begins, rests.view(pa.large_string())
+    heads = _halves(column, np.where(room, wanted, 0)).take(np.arange(0, 2 * len(column), 2))
+    return room & equal(heads, first.cast(heads.type)) & known(column)
+
+
+def rests(column: Array, first: Array) -> Array:
+    """What follows the text of `first` in each text; the whole text where it does not begin with it."""
+    lengths = np.where(begins(column, first), np.diff(_offsets(first)), 0)
+    halves = _halves(column, lengths).take(np.arange(1, 2 * len(column), 2))
+    return halves.view(pa.string() if pa.types.is_binary(halves.type) else pa.large_string())
 
 
 def matching(column: Array, pattern: str) -> Bools:
@@ -123,12 +130,13 @@ def holding_control(column: Array, allowed: str) -> Bools:
 
 
 def hashes(column: Array) -> Ints:
-    """A hash of 64 bits of each value of a large_binary or large_string array: equal values have equal ones.
+    """A hash of 64 bits of each value of an array of texts or bytes: equal values have equal ones.
 
     It is Python's own (SipHash). Of n distinct values some two have one hash with a probability of n^2 / 2^65: 1e-7 for
     two million.
     """
-    values = column.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
+    large = str(column.type).startswith("large_")
+    values = column.cast(pa.large_binary() if large else pa.binary()).to_numpy(zero_copy_only=False)
     return np.fromiter(map(hash, values), np.int64, len(values))
 
 
@@ -143,14 +151,13 @@ def mixed(*parts: Ints) -> Ints:
     return mixed.view(np.int64)
 
 
-def _cut(column: Array, starts: Ints, lengths: Ints) -> tuple[Array, Array]:
-    """Each text in two, as large_binary: so many bytes, and the rest."""
-    rows = len(lengths)
-    offsets = np.empty(2 * rows + 1, np.int64)
+def _halves(column: Array, lengths: Ints) -> Array:
+    """The texts as bytes, each in two values: so many bytes of it, and the rest."""
+    starts = _offsets(column)
+    offsets = np.empty(2 * len(column) + 1, starts.dtype)
     offsets[::2] = starts
     offsets[1::2] = starts[:-1] + lengths
-    halves = _binary(pa.large_binary(), offsets, column.buffers()[2])
-    return halves.take(np.arange(0, 2 * rows, 2)), halves.take(np.arange(1, 2 * rows, 2))
+    return _binary(pa.binary() if pa.types.is_string(column.type) else pa.large_binary(), offsets, column.buffers()[2])
 
 
 def _binary(kind: Any, offsets: Ints, data: Any) -> Array:
@@ -158,10 +165,11 @@ def _binary(kind: Any, offsets: Ints, data: Any) -> Array:
 
 
 def _offsets(array: Array) -> Ints:
-    """Where the rows of a large_string or large_list array begin and end, in bytes or values of its buffer."""
+    """Where the rows of an array of texts or lists begin and end, in bytes or values of its buffer."""
+    kind: Any = np.int64 if str(array.type).startswith("large_") else np.int32
     if not len(array):
-        return np.zeros(1, np.int64)
-    return np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+        return np.zeros(1, kind)
+    return np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array) + 1]
 
 
 def _data(column: Array) -> Bytes:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
@@ -187,7 +186,7 @@ def _faults(rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.object_]]:
 def _with_chars(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with the lengths of their texts in characters, NaN where there is no text."""
     sides = [side for side in ("chosen", "rejected") if side in rows]
-    return rows.assign(**{f"{side}_chars": pc.utf8_length(arrays.texts(rows[side])).to_pandas() for side in sides})
+    return rows.assign(**{f"{side}_chars": arrays.chars(rows[side]) for side in sides})
 
 
 def _names(checks: list[str], failing: Bools) -> Iterator[list[str]]:

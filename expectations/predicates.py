@@ -60,7 +60,7 @@ def starts_with_first(rows: pd.DataFrame) -> Mask:
     prompt, *texts = _texts(rows)
     begin = arrays.known(prompt)
     for text in texts:
-        begin &= arrays.after(text, prompt)[0]
+        begin &= arrays.begins(text, prompt)
     return _mask(rows, begin)
 
 
@@ -69,7 +69,7 @@ def not_blank_after_first(rows: pd.DataFrame) -> Mask:
     prompt, *texts = _texts(rows)
     filled = arrays.known(prompt, *texts)
     for text in texts:
-        filled &= arrays.matching(arrays.after(text, prompt)[1], f"[^{_SPACE}]")
+        filled &= arrays.matching(arrays.rests(text, prompt), f"[^{_SPACE}]")
     return _mask(rows, filled)
 
 
@@ -95,9 +95,10 @@ def whole_unicode(rows: pd.DataFrame) -> Mask:
 def differ(rows: pd.DataFrame) -> Mask:
     """Columns chosen text, rejected text, chosen ids, rejected ids: neither the texts nor the ids are equal."""
     chosen, rejected = _texts(rows.iloc[:, :2])
-    chosen_ids, rejected_ids = (arrays.ids(rows[name]) for name in rows.columns[2:])
-    same = arrays.equal(chosen, rejected) | arrays.equal(arrays.as_bytes(chosen_ids), arrays.as_bytes(rejected_ids))
-    return _mask(rows, arrays.known(chosen, rejected, chosen_ids, rejected_ids) & ~same)
+    ids = [arrays.ids(rows[name]) for name in rows.columns[2:]]
+    bits = max(column.values.type.bit_width for column in ids)
+    same = arrays.equal(chosen, rejected) | arrays.equal(*(arrays.as_bytes(column, bits) for column in ids))
+    return _mask(rows, arrays.known(chosen, rejected, *ids) & ~same)
 
 
 def _mask(rows: pd.DataFrame, values: Bools) -> Mask:

@@ -17,6 +17,8 @@ from alignment.stages.store import write_json
 if TYPE_CHECKING:
     import pandas as pd
 
+    from expectations.judging import Judge
+
 SHARD = 16 * GROUP_ROWS
 """How many pairs are in memory at once: enough that Great Expectations' 0.1 s a shard are little."""
 
@@ -31,7 +33,6 @@ SHARD = 16 * GROUP_ROWS
 )
 def validation(job: Job) -> Counts:
     """Accepted and quarantined pairs, and the result of each check; a failed set check is recorded, not raised here."""
-    from expectations.arrays import frame
     from expectations.judging import Judge
     from expectations.runner import none_given
 
@@ -41,19 +42,8 @@ def validation(job: Job) -> Counts:
         raise none_given()
     _require_unique(pairs)
     judge = Judge(job.config.validation, _held_out(job.inputs["prompts"]), partial(_read, PAIRS, pairs))
-    done = 0
-    with ACCEPTED.writer(job.out) as accepted, QUARANTINED.writer(job.out) as quarantined:
-        for shard in _shards(pairs):
-            split = judge.split(frame(shard))
-            sound = pa.array(split.accepted)
-            kept = shard if not split.broken else shard.filter(sound)
-            judge.accept(frame(kept))
-            accepted.append(kept)
-            if split.broken:
-                names = pa.array(split.broken, QUARANTINED.schema.field("broken").type)
-                quarantined.append(shard.filter(pc.invert(sound)).append_column("broken", names))
-            done += len(shard)
-            job.progress(done, total)
+    _split(job, judge)
+    pa.default_memory_pool().release_unused()
     found = judge.verdict(partial(_read, ACCEPTED, job.out))
     write_json(
         job.out / CHECKS,
@@ -65,6 +55,25 @@ def validation(job: Job) -> Counts:
     )
     left = int(found.figures["accepted_pairs"])
     return {"pairs": total, "accepted": left, "quarantined": total - left}
+
+
+def _split(job: Job, judge: "Judge") -> None:
+    """Write each pair to one of the two files, in the pairs' order."""
+    from expectations.arrays import frame
+
+    pairs, done = job.inputs["pairs"], 0
+    with ACCEPTED.writer(job.out) as accepted, QUARANTINED.writer(job.out) as quarantined:
+        for shard in _shards(pairs):
+            split = judge.split(frame(shard))
+            sound = pa.array(split.accepted)
+            kept = shard if not split.broken else shard.filter(sound)
+            judge.accept(frame(kept))
+            accepted.append(kept)
+            if split.broken:
+                names = pa.array(split.broken, QUARANTINED.schema.field("broken").type)
+                quarantined.append(shard.filter(pc.invert(sound)).append_column("broken", names))
+            done += len(shard)
+            job.progress(done, PAIRS.count(pairs))
 
 
 def _shards(folder: Path) -> Iterator[pa.Table]:
@@ -103,7 +112,7 @@ def _require_unique(folder: Path) -> None:
     from expectations.runner import repeated
 
     ids = (batch["pair_id"].drop_null() for batch in PAIRS.batches(folder, ["pair_id"]))
-    found = np.concatenate([hashes(whole(some, pa.large_string())) for some in ids])
+    found = np.concatenate([hashes(whole(some)) for some in ids])
     if len(np.unique(found)) < len(found):
         column = _read(PAIRS, folder, ["pair_id"])["pair_id"].dropna()
         for pair_id in column[column.duplicated()]:

@@ -1,5 +1,6 @@
 """The figures of a set of pairs that the set checks bound, gathered shard by shard; numpy, pandas and Arrow alone."""
 
+from array import array
 from collections.abc import Collection
 from typing import Any
 
@@ -9,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from expectations import arrays
-from expectations.arrays import Ints
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -34,9 +34,10 @@ class Summary:
         self._shared: set[str] = set()
         self._pairs = 0
         self._longer_twice = 0
-        self._prompts: list[Ints] = []
-        self._contents: list[Ints] = []
-        self._texts: dict[str, list[tuple[Ints, Floats, Floats]]] = {"chosen": [], "rejected": []}
+        self._prompts, self._contents = array("q"), array("q")
+        self._texts: dict[str, tuple[array[Any], ...]] = {
+            side: (array("q"), array("d"), array("i")) for side in ("chosen", "rejected")
+        }
 
     def add(self, accepted: pd.DataFrame) -> None:
         """Take the accepted pairs of a shard, in the set's order."""
@@ -51,16 +52,18 @@ class Summary:
             arrays.hashes(arrays.as_bytes(arrays.ids(accepted[name])))
             for name in ("prompt_ids", "chosen_ids", "rejected_ids")
         )
-        self._prompts.append(prompts)
-        self._contents.append(arrays.mixed(prompts, *completions))
+        self._prompts.frombytes(prompts.tobytes())
+        self._contents.frombytes(arrays.mixed(prompts, *completions).tobytes())
         for side, lengths in zip(self._texts, (chosen, rejected), strict=True):
             scores = accepted[f"{side}_score"].to_numpy(np.float64, na_value=np.nan)
             scored = ~np.isnan(scores)
             if scored.any():
-                texts = arrays.mixed(
-                    arrays.hashes(arrays.texts(accepted[side][scored])), lengths[scored].view(np.int64)
-                )
-                self._texts[side].append((texts, scores[scored], lengths[scored]))
+                tokens = lengths[scored].astype(np.int64)
+                keys = arrays.mixed(arrays.hashes(arrays.texts(accepted[side][scored])), tokens)
+                for kept, values in zip(
+                    self._texts[side], (keys, scores[scored], tokens.astype(np.int32)), strict=True
+                ):
+                    kept.frombytes(values.tobytes())
 
     def figures(self, quarantined: int) -> dict[str, float]:
         """Figures of the accepted pairs, by name; all finite, and 0 where a figure is undefined.
@@ -86,16 +89,16 @@ class Summary:
         }
 
     def _length_correlation(self) -> float:
-        parts = [*self._texts["chosen"], *self._texts["rejected"]]
-        if not parts:
-            return 0.0
-        keys, scores, lengths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        sides = zip(self._texts["chosen"], self._texts["rejected"], strict=True)
+        keys, scores, lengths = (
+            np.concatenate([np.asarray(chosen), np.asarray(rejected)]) for chosen, rejected in sides
+        )
         first = np.sort(np.unique(keys, return_index=True)[1])  # of a text with several scores, the first is taken
-        return _pearson(scores[first], lengths[first])
+        return _pearson(scores[first], lengths[first].astype(np.float64))
 
 
-def _distinct(parts: list[Ints]) -> int:
-    return len(np.unique(np.concatenate(parts))) if parts else 0
+def _distinct(hashes: "array[int]") -> int:
+    return len(np.unique(np.asarray(hashes)))
 
 
 def _pearson(x: Floats, y: Floats) -> float:
