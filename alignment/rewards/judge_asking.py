@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alignment.config import JudgeConfig
 from alignment.errors import BudgetError, ConfigError, PlumblineError
@@ -42,7 +42,10 @@ class Asked:
 
 
 class Asker:
-    """Asks a judge batch after batch, within one budget: what was asked in an earlier one is not counted again."""
+    """Asks a judge batch after batch, within one budget: what was asked in an earlier one is not counted again.
+
+    At its end, as a context manager, it says what was refused.
+    """
 
     def __init__(self, config: JudgeConfig, kept: Path) -> None:
         """A question is not asked where `kept` has its answer."""
@@ -50,11 +53,25 @@ class Asker:
         self.calls = self.found = self.tokens = 0
         self.answered: set[bytes] = set()
         self.refused: set[bytes] = set()
+        self.first_refusal = ""
+
+    def __enter__(self) -> Self:
+        """Nothing is asked yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Warn of what was refused, once for all batches."""
+        if self.refused:
+            logger.warning(
+                "judge: %d texts were refused and have no score, the first with %s",
+                len(self.refused),
+                self.first_refusal,
+            )
 
     def ask(
         self, questions: Sequence[str], progress: Callable[[int, int], None] | None = None, later: int = 0
     ) -> Asked:
-        """Ask each distinct question once; so many are still to come `later`.
+        """Ask each distinct question once; at most so many others are still to come `later`.
 
         `progress` takes (done, total), and may raise to stop the work: requests under way then have a few seconds left.
         Raises BudgetError where `max_calls` or `max_tokens_total` runs out, EndpointError and ConfigError as the client
@@ -110,17 +127,18 @@ class _Asking:
 
     @property
     def left(self) -> int:
-        """How many questions are not answered, those of later rounds among them."""
+        """How many questions are not answered; those of later rounds among them are the most that there can be."""
         return self.total - self.done + self.later
 
+    @property
+    def up_to(self) -> str:
+        """What stands before numbers that `later` is in."""
+        return "up to " if self.later else ""
+
     def remember(self) -> None:
-        """Keep which questions were answered and which were refused, and say of the latter."""
+        """Keep which questions were answered and which were refused."""
         if self.refusals:
-            logger.warning(
-                "judge: %d texts were refused and have no score, the first with %s",
-                len(self.refusals),
-                self.refusals[0],
-            )
+            self.spent.first_refusal = self.spent.first_refusal or self.refusals[0]
         for question, answer in self.answers.items():
             (self.spent.refused if answer is None else self.spent.answered).add(_name(question))
 
@@ -130,9 +148,8 @@ class _Asking:
         if not count:
             return error
         total = count + len(self.spent.refused | {_name(text) for text, answer in self.answers.items() if not answer})
-        fuller = type(error)(
-            f"{error}; {count:,} of {total + self.left:,} answers are kept, and are not asked for again"
-        )
+        kept = f"{'at least ' if self.later else ''}{count:,} of {self.up_to}{total + self.left:,} answers"
+        fuller = type(error)(f"{error}; {kept} are kept, and are not asked for again")
         fuller.transient = error.transient
         return fuller
 
@@ -188,13 +205,13 @@ class _Asking:
         calls, tokens = self.config.max_calls, self.config.max_tokens_total
         if calls and self.spent.found + self.spent.calls >= calls:
             raise BudgetError(
-                f"judge: reward.judge.max_calls = {calls:,} are used, and {self.left:,} texts are not "
-                "judged; raise it, or ask for fewer samples"
+                f"judge: reward.judge.max_calls = {calls:,} are used, and {self.up_to}{self.left:,} texts are "
+                "not judged; raise it, or ask for fewer samples"
             )
         if tokens and self.spent.tokens >= tokens:
             raise BudgetError(
-                f"judge: reward.judge.max_tokens_total = {tokens:,} are used, and {self.left:,} texts are "
-                "not judged; raise it, or ask for fewer samples"
+                f"judge: reward.judge.max_tokens_total = {tokens:,} are used, and {self.up_to}{self.left:,} "
+                "texts are not judged; raise it, or ask for fewer samples"
             )
         self.spent.calls += 1
         return True

@@ -36,32 +36,35 @@ def of_judged_samples(job: Job) -> tuple[Iterator[pa.Table], Counts]:
 
 def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
     config, folder = job.config.reward.judge, job.inputs["samples"]
-    rubric, asker, joined = read_pair_rubric(config), Asker(config, job.kept), PromptsInOrder(job)
+    rubric, joined = read_pair_rubric(config), PromptsInOrder(job)
     samples, done, built = SAMPLES.count(folder), 0, 0
     found = Counter(candidates=0, samples_left_over=0, ties=0, disagreed=0, unjudged=0)
-    for table, prompts in whole_prompts(SAMPLES.batches(folder, [*READ, "completion"])):
-        rows = joined.joined(table.select(["prompt_id", "prompt", "completion"]))
-        candidates = [pair for prompt in prompts for pair in zip(prompt[::2], prompt[1::2], strict=False)]
-        differing = [(one, other) for one, other in candidates if rows[one]["completion"] != rows[other]["completion"]]
-        questions = [
-            _question(rubric, config, rows[first], rows[second])
-            for one, other in differing
-            for first, second in ((one, other), (other, one))
-        ]
-        progress = share(job.progress, done, len(table), samples)
-        done += len(table)
-        asked = asker.ask(questions, progress, later=samples - done)
-        outcomes = [outcome(*asked.answers[at : at + 2]) for at in range(0, len(questions), 2)]
-        preferred = [
-            pair if found == "first" else pair[::-1]
-            for pair, found in zip(differing, outcomes, strict=True)
-            if found in ("first", "second")
-        ]
-        built += len(preferred)
-        yield from pairs_of(table, [chosen for chosen, _ in preferred], [other for _, other in preferred], "judged")
-        found.update(each for each in outcomes if each not in ("first", "second"))
-        found.update(ties=len(candidates) - len(differing), candidates=len(candidates))
-        found.update(samples_left_over=len(table) - 2 * len(candidates), **asked.counts)
+    with Asker(config, job.kept) as asker:
+        for table, prompts in whole_prompts(SAMPLES.batches(folder, [*READ, "completion"])):
+            rows = joined.joined(table.select(["prompt_id", "prompt", "completion"]))
+            candidates = [pair for prompt in prompts for pair in zip(prompt[::2], prompt[1::2], strict=False)]
+            differing = [
+                (one, other) for one, other in candidates if rows[one]["completion"] != rows[other]["completion"]
+            ]
+            questions = [
+                _question(rubric, config, rows[first], rows[second])
+                for one, other in differing
+                for first, second in ((one, other), (other, one))
+            ]
+            progress = share(job.progress, done, len(table), samples)
+            done += len(table)
+            asked = asker.ask(questions, progress, later=samples - done)
+            outcomes = [outcome(*asked.answers[at : at + 2]) for at in range(0, len(questions), 2)]
+            preferred = [
+                pair if found == "first" else pair[::-1]
+                for pair, found in zip(differing, outcomes, strict=True)
+                if found in ("first", "second")
+            ]
+            built += len(preferred)
+            yield from pairs_of(table, [chosen for chosen, _ in preferred], [other for _, other in preferred], "judged")
+            found.update(each for each in outcomes if each not in ("first", "second"))
+            found.update(ties=len(candidates) - len(differing), candidates=len(candidates))
+            found.update(samples_left_over=len(table) - 2 * len(candidates), **asked.counts)
     if not built:
         told = ", ".join(f"{found[name]} {name}" for name in ("ties", "disagreed", "unjudged"))
         raise PairsError(

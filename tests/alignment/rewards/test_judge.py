@@ -202,6 +202,34 @@ def test_many_samples_are_asked_about_in_batches_as_if_there_were_one(endpoint: 
         list(score_batches(Judge(configured(endpoint, max_calls=25)), parts, Scoring(Path(), tmp_path / "parts")))
 
 
+def test_what_is_said_of_many_samples_is_said_once_and_of_all(
+    endpoint: Endpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 40 texts in four batches one each has no score, and of the last three one each is refused."""
+    rows = samples(TEXTS[:40])
+    parts = Batches(40, lambda: (rows[at : at + 10] for at in (0, 10, 20, 30)))
+    endpoint.answer = lambda question: f"None: {question.split()[-1]}" if "3\n" in question else "Score: 4"
+    endpoint.fault = lambda call, question: REFUSED if "7\n" in question and "r 7\n" not in question else None
+    found = list(score_batches(Judge(configured(endpoint)), parts, Scoring(Path(), tmp_path)))
+    assert [scores.counts["unparsable"] for scores in found] == [1, 1, 1, 1]
+    assert [value for scores in found for value in scores.values].count(None) == 7
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 2
+    assert told[0].startswith("judge: 4 of 37 answers hold no score from 1 to 10 and count as none; the first is 'None")
+    assert told[1].startswith("judge: 3 texts were refused and have no score, the first with 400 ")
+
+
+def test_while_batches_are_to_come_numbers_are_bounds(endpoint: Endpoint, tmp_path: Path) -> None:
+    """A text of a later batch may be one that was asked about, or may have been answered in an earlier run."""
+    rows = samples([*TEXTS[:20], *TEXTS[:20]])
+    parts = Batches(40, lambda: iter([rows[:20], rows[20:]]))
+    with pytest.raises(
+        BudgetError,
+        match=r"and up to \d+ texts are not judged; .*; at least 5 of up to 40 answers are kept, and are not asked for",
+    ):
+        list(score_batches(Judge(configured(endpoint, max_calls=5)), parts, Scoring(Path(), tmp_path)))
+
+
 # what goes wrong
 
 
