@@ -1,5 +1,6 @@
 """Finds or starts the Prefect and MLflow servers that a command uses."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,10 +29,13 @@ def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
             from flows.cli.terminal import stage_lines
 
         with nullcontext() if console is None else stage_lines(console):
-            with collector_paused():
-                connect()
+            connect()
             wait_for_server()
-            yield
+            gc.freeze()  # what was imported stays until the end: no collection has to look through it
+            try:
+                yield
+            finally:
+                gc.unfreeze()
 
 
 def require_prefect() -> None:

@@ -1,5 +1,6 @@
 """The Prefect server as an application for uvicorn, with a fix for SQLite locks that would block it for a minute."""
 
+import gc
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ def create_app() -> "FastAPI":
         from sqlalchemy.engine import Engine
 
         event.listen(Engine, "do_connect", close_failed_cursors)
-        return create_prefect_app()
+        made = create_prefect_app()
+    gc.freeze()  # all of this stays for good: no later collection looks through it
+    return made
 
 
 def close_failed_cursors(dialect: "Dialect", _record: Any, _arguments: Any, options: dict[str, Any]) -> None:

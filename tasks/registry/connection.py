@@ -18,6 +18,7 @@ from alignment.errors import TrackingError
 from alignment.locks import alone
 from tasks.addresses import reason, shown, sqlite_file
 from tasks.home import home, tracking_uri
+from tasks.importing import collector_paused
 from tasks.proxies import is_behind_proxy
 from tasks.transient import is_transient
 
@@ -210,11 +211,12 @@ def _client(uri: str) -> Any:
     with database_lock(uri):
         if (database := sqlite_file(uri)) is not None:
             _try_database(database)
-        from mlflow import MlflowClient
+        with collector_paused():
+            from mlflow import MlflowClient
 
-        for name in NOISY:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        made = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            for name in NOISY:
+                logging.getLogger(name).setLevel(logging.WARNING)
+            made = MlflowClient(tracking_uri=uri, registry_uri=uri)  # which imports its store
         if not Place(uri, None).remote:
             with without_advice():
                 made.search_experiments(max_results=1)
