@@ -40,7 +40,7 @@ class Classifier:
         return Scores(values[:, column].tolist(), read.truncated)
 
     def _load(self, folder: Path) -> Loaded:
-        """The model, which is read once: samples come some thousands at a time."""
+        """The model, which is read once: samples come a thousand or so at a time."""
         if folder not in self._loaded:
             self._loaded = {folder: load_reward(folder, name=f"reward.model {self.config.model}")}
         return self._loaded[folder]

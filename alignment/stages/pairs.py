@@ -1,6 +1,7 @@
 """Stage `pairs`: what is chosen over what as a completion of a prompt."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +40,7 @@ def pairs(job: Job) -> Counts:
     counts: Counts
     built, counts = SOURCES.get(config.source)(job)
     with PAIRS.writer(job.work if config.max_pairs else job.out) as writer:
-        if isinstance(built, list):
+        if isinstance(built, Sequence):
             writer.write({"fault": "", **pair} for pair in built)
         else:
             for table in built:

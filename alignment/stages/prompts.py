@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import overload
 
+import pyarrow as pa
+
 from alignment.kinds import PROMPTS as SOURCES
-from alignment.rows import PROMPTS, TEXTS, Text
+from alignment.rows import GROUP_ROWS, OBJECT_ROWS, PROMPTS, TEXTS, Text
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sources import prompts_source, wanted_rows
@@ -56,19 +58,21 @@ def prompts(job: Job) -> Counts:
 
 
 class Texts(Sequence[Text]):
-    """The texts of a folder, each read when it is looked at, best in slices: few are needed of many."""
+    """The texts of a folder, each read when it is looked at: few are needed of many. The last row group is kept."""
 
     def __init__(self, folder: Path) -> None:
         """None is read yet."""
         self._folder = folder
+        self._length = TEXTS.count(folder)
+        self._first, self._group = 0, TEXTS.of([])
 
     def __len__(self) -> int:
         """How many there are."""
-        return TEXTS.count(self._folder)
+        return self._length
 
     def __iter__(self) -> Iterator[Text]:
         """All of them, in order."""
-        return self._rows(0, len(self))
+        return (text for start in range(0, len(self), OBJECT_ROWS) for text in self[start : start + OBJECT_ROWS])
 
     @overload
     def __getitem__(self, index: int) -> Text: ...
@@ -80,12 +84,19 @@ class Texts(Sequence[Text]):
         """A text, or several. Raises IndexError where there is none."""
         wanted = range(len(self))[index]
         if isinstance(wanted, int):
-            return next(self._rows(wanted, wanted + 1))
-        return list(self._rows(wanted.start, wanted.stop)) if wanted.step == 1 else [self[number] for number in wanted]
+            return self._rows(wanted, wanted + 1)[0]
+        return self._rows(wanted.start, wanted.stop) if wanted.step == 1 else [self[number] for number in wanted]
 
-    def _rows(self, start: int, stop: int) -> Iterator[Text]:
-        for batch in TEXTS.batches(self._folder, start=start, stop=stop):
-            yield from batch.to_pylist()
+    def _rows(self, start: int, stop: int) -> list[Text]:
+        found: list[Text] = []
+        while start < stop:
+            if not self._first <= start < self._first + len(self._group):
+                self._first = start - start % GROUP_ROWS
+                batches = TEXTS.batches(self._folder, start=self._first, stop=self._first + GROUP_ROWS)
+                self._group = pa.concat_tables(batches)
+            found += self._group.slice(start - self._first, stop - start).to_pylist()
+            start = self._first + len(self._group)
+        return found
 
 
 def _held_out(job: Job) -> list[Text]:

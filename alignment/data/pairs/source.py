@@ -11,8 +11,8 @@ from alignment.stages.job import Counts, Job
 
 Indices = tuple[int, int]
 StrategyFunction = Callable[[Sequence[float], random.Random], Iterator[Indices]]
-Built = list[Pair] | Iterator[pa.Table]
-"""Pairs as a list, or, where they may be many, as tables of some thousands that have the columns of `PAIRS`."""
+Built = Sequence[Pair] | Iterator[pa.Table]
+"""Pairs as a list or another sequence; where they may be many, as tables of some thousands, with `PAIRS`' columns."""
 
 PairSource = Callable[[Job], tuple[Built, Counts]]
 

@@ -57,15 +57,14 @@ class _Taken:
         self.rows = 0
 
     def go_through(self, rows: Sequence[Text], make: Make, side: Split | None) -> None:
-        """Take what there is room for, all for one side or each for that of its id; only what may be needed is made."""
+        """Take what there is room for, all for one side or each for that of its id; only what may be needed is read."""
         self.rows += len(rows)
         sides = self.sides if side is None else [side]
         for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
             if all(len(self.sides[each]) >= self.room[each] for each in sides):
-                self.counts["not_needed"] += len(batch)
-                continue
-            for found in make(batch):
+                self.counts["not_needed"] += len(rows) - start
+                return
+            for found in make(rows[start : start + BATCH]):
                 self.counts[found if isinstance(found, str) else self._take(found, side)] += 1
 
     def _take(self, found: Candidate, side: Split | None) -> str:

@@ -1,7 +1,8 @@
 """Stages that work in batches: row groups of five rows give what one gives, though they cut prompts in two."""
 
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment import rows
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, PromptsConfig
 from alignment.data.pairs.whole import whole_prompts
+from alignment.data.prompts.select import Candidate, select
+from alignment.data.prompts.source import Rows
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import REWARDS
 from alignment.rewards.protocol import Scores, Scoring
-from alignment.rows import ACCEPTED, PROMPTS, SAMPLES, SCORES, TEXTS
+from alignment.rows import ACCEPTED, GROUP_ROWS, PROMPTS, SAMPLES, SCORES, TEXTS
 from alignment.stages.prompts import Texts
 from alignment.stages.sides import Sides, count_held_out, held_out
 from alignment.stages.store import digest_folder
@@ -38,16 +41,21 @@ def small(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chai
     return found
 
 
-def test_a_shard_reads_the_row_groups_of_its_own_prompts(
-    small: Chain, chain: Chain, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the row groups that are decoded from here on."""
+
     class Watched(pq.ParquetFile):
         def read_row_group(self, number: int, *args: Any, **options: Any) -> Any:
-            decoded.append(number)
+            found.append(number)
             return super().read_row_group(number, *args, **options)
 
-    decoded: list[int] = []
+    found: list[int] = []
     monkeypatch.setattr(pq, "ParquetFile", Watched)
+    return found
+
+
+def test_a_shard_reads_the_row_groups_of_its_own_prompts(small: Chain, chain: Chain, decoded: list[int]) -> None:
     small.sample("shard", 5, 10)
     assert decoded == [1]
     assert read_rows(tmp := small.root / "shard" / SAMPLES.file) == read_rows(chain.root / "shard 5" / SAMPLES.file), (
@@ -140,10 +148,13 @@ def test_as_many_pairs_as_are_wanted_are_drawn_from_all(small: Chain, tmp_path: 
     assert found[100] == found[0]
 
 
-def test_a_source_of_another_package_may_give_a_list(small: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [list, tuple, deque])
+def test_a_source_of_another_package_may_give_any_sequence(
+    small: Chain, monkeypatch: pytest.MonkeyPatch, kind: Callable[[Any], Sequence[Any]]
+) -> None:
     some: list[Any] = read_rows(small.run("pairs", "first") / "pairs.parquet")[:3]
     bare = [{name: value for name, value in row.items() if name != "fault"} for row in some]
-    monkeypatch.setattr(SOURCES, "get", lambda name: lambda job: (bare, {"seen": 3}))
+    monkeypatch.setattr(SOURCES, "get", lambda name: lambda job: (kind(bare), {"seen": 3}))
     assert read_rows(small.run("pairs") / "pairs.parquet") == some
     assert small.counts["pairs"] == {"seen": 3, "built": 3, "not_needed": 0}
 
@@ -174,3 +185,22 @@ def test_texts_that_prompts_are_made_of_are_read_where_they_are_looked_at(small:
     assert [found[3:9], found[10:99], found[20:], found[8:2:-3]] == [some[3:9], some[10:99], [], some[8:2:-3]]
     with pytest.raises(IndexError):
         found[12]
+
+
+def test_texts_decode_a_row_group_once_however_they_are_gone_through(tmp_path: Path, decoded: list[int]) -> None:
+    """One by one, in slices that cut groups in two, and by an iterator; and none for prompts that are not needed."""
+    some: list[Any] = [{"text": f"text {number}", "label": -1, "columns": ""} for number in range(2 * GROUP_ROWS + 5)]
+    TEXTS.write(tmp_path, some)
+    found = Texts(tmp_path)
+    assert [found[number] for number in range(len(found))] == some
+    assert decoded == [0, 1, 2]
+    assert found[-GROUP_ROWS:] + list(found) == some[-GROUP_ROWS:] + some
+    assert decoded == [0, 1, 2, 1, 2, 0, 1, 2]
+    made = select(
+        Rows(lambda: Texts(tmp_path)),
+        lambda batch: [Candidate((number,)) for number, _ in enumerate(batch)],
+        PromptsConfig(count=3, eval_count=2, min_eval=2),
+        set(),
+    )
+    assert (len(made.train), sum(made.counts.values())) == (3, len(some))
+    assert decoded[8:] == [0]
