@@ -19,7 +19,7 @@ REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, s
 
 EDITS: dict[str, str] = {
     "alignment": "",
-    "alignment.activations": "base reference policy before after drift ranking",
+    "alignment.activations": "base samples reference policy before after drift ranking",
     "alignment.adapters": "base reward policy gold",
     "alignment.aliases": "",
     "alignment.batching": "base reward samples scores reference policy before after drift ranking gold",
