@@ -1,6 +1,7 @@
 """Columns of a frame as Arrow arrays, and what their buffers tell without a Python object per row."""
 
 import re
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ Array: TypeAlias = Any  # a pyarrow.Array; pyarrow has no types
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.signedinteger[Any]]]"
 Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
+
+_BLOCK = 2**17
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -115,7 +118,7 @@ def matching(column: Array, pattern: str) -> Bools:
 def holding(column: Array, first: int, *following: tuple[int, int]) -> Bools:
     """Which texts hold the byte `first`, which begins a character, followed by bytes in these ranges, ends included."""
     data = _data(column)
-    at = np.flatnonzero(data == first)
+    at = _where(data, lambda block: block == first)
     at = at[at < len(data) - len(following)]
     for place, (least, most) in enumerate(following, 1):
         at = at[(data[at + place] >= least) & (data[at + place] <= most)]
@@ -125,7 +128,7 @@ def holding(column: Array, first: int, *following: tuple[int, int]) -> Bools:
 def holding_control(column: Array, allowed: str) -> Bools:
     """Which texts hold a control character of ASCII that is not one of the allowed ones."""
     data = _data(column)
-    at = np.flatnonzero((data < 0x20) | (data == 0x7F))
+    at = _where(data, lambda block: (block < 0x20) | (block == 0x7F))
     return _rows(column, at[~np.isin(data[at], [ord(character) for character in allowed])])
 
 
@@ -177,6 +180,12 @@ def _data(column: Array) -> Bytes:
     offsets = _offsets(column)
     data = column.buffers()[2]
     return np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+
+
+def _where(data: Bytes, test: Callable[[Bytes], Bools]) -> Ints:
+    """The positions of the bytes that pass a test; it gets as many at a time as a processor's cache holds."""
+    found = [np.flatnonzero(test(data[start : start + _BLOCK])) + start for start in range(0, len(data), _BLOCK)]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def _rows(column: Array, positions: Ints) -> Bools:
