@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from alignment.conventions import Conventions, text_config
+from alignment.device import is_exact
 from alignment.errors import ModelError
 
 WAY_OUT = "give a decoder-only language model"
@@ -56,7 +57,7 @@ def require_causal(model: Any, conventions: Conventions, name: str) -> None:
     ids = torch.stack([picked, other]).to(next(model.parameters()).device)
     logprobs = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
     off = float((logprobs[0] - logprobs[1]).abs().nan_to_num(0.0).max())
-    if off > (ALLOWED if next(model.parameters()).dtype == torch.float32 else ALLOWED_ROUNDED):
+    if off > (ALLOWED if is_exact(model) else ALLOWED_ROUNDED):
         config = text_config(model.config)
         cause = "; its config sets is_decoder to false" if getattr(config, "is_decoder", True) is False else ""
         raise ModelError(
