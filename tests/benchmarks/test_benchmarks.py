@@ -233,9 +233,12 @@ def test_a_run_is_told_cold_by_stage_and_cached(monkeypatch: pytest.MonkeyPatch)
     assert [row.target for row in rows if row.target] == ["≤ 90 CPU-s", "≤ 12 CPU-s", "≤ 12 s", "≤ 3 CPU-s"]
 
 
-def test_a_run_that_computes_again_is_no_cached_one() -> None:
-    with pytest.raises(RuntimeError, match="the second run computed base again"):
-        flow.all_cached(flow.Taken(1.0, 1.0, {"seconds": {"texts": 1.0, "base": 2.0}, "cached": ["texts"]}))
+def test_a_run_that_computes_again_says_so() -> None:
+    taken = flow.Taken(1.0, 1.0, {"seconds": {"texts": 1.0, "base": 2.0}, "cached": ["texts"]})
+    assert {row.note for row in flow.rows("again", [taken])} == {
+        "not cached, since the code was edited meanwhile: base"
+    }
+    assert {row.note for row in flow.rows("cold", [taken])} == {""}
 
 
 def test_without_a_card_each_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
