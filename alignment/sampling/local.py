@@ -19,6 +19,7 @@ from alignment.sampling.cache import bytes_per_token, is_plain
 from alignment.sampling.continuous import Running
 from alignment.sampling.engine import Completion, Request, engine
 from alignment.sampling.stops import Stops
+from alignment.sampling.weights import column_order
 from alignment.selfcheck import SelfCheck, plain_logprob
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def generate(
     there either, and ModelError where the model cannot be run; `name` is how these name it.
     """
     conventions.require_known([request.prompt for request in requests], name)
-    with one_kernel(model):
+    with one_kernel(model), column_order(model, sum(len(request.uniforms) for request in requests)):
         found = _generate(model, requests, config, conventions, stops, name, progress)
     return [found[place] for place in range(len(requests))]
 
