@@ -128,6 +128,7 @@ EDITS: dict[str, str] = {
     "alignment.sampling.plain": "samples before after drift",
     "alignment.sampling.prompts": "samples before after drift",
     "alignment.sampling.stops": "samples before after drift",
+    "alignment.sampling.weights": "samples before after drift",
     "alignment.selfcheck": "base reward samples scores reference policy before after drift ranking gold",
     "alignment.stages": "",
     "alignment.stages.after": "after",
