@@ -52,6 +52,16 @@ def products(*, rounded: bool) -> Iterator[None]:
         _allow(kinds, before)
 
 
+def compute_in(model: Any, precision: str, field: str) -> Any:
+    """A placed model as it computes in a precision; `field` is where the configuration asks for it."""
+    if precision == "bf16":
+        warn_of_bf16(field)
+        return model.bfloat16()
+    if precision == "tf32" and model.device.type == "cuda":
+        round_products(model)
+    return model
+
+
 def round_products(model: Any) -> None:
     """Have a GPU round the products of this model's forward passes to TF32, and of no other's."""
     entered: list[Any] = []

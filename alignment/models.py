@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.conventions import REPLACEMENT, Conventions, conventions
-from alignment.device import place, round_products, warn_of_bf16
+from alignment.device import compute_in, place
 from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
@@ -213,8 +213,6 @@ def _load(
     folder = local_folder(source, kind)
     if folder:
         check_folder(folder, kind)
-    if precision == "bf16":
-        warn_of_bf16("sampling.precision" if kind == "base" else "precision")
     safe = {"trust_remote_code": False} | ({} if folder else {"revision": revision})
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "true"  # else a repository of pickles is sent to a converter outside
     try:
@@ -247,9 +245,7 @@ def _load(
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
-    model = place(model).eval()
-    if precision == "tf32" and model.device.type == "cuda":
-        round_products(model)
+    model = compute_in(place(model).eval(), precision, "sampling.precision" if kind == "base" else "precision")
     return ready(model, tokenizer, kind, f"{FIELDS[kind]} {source}", name)
 
 

@@ -113,13 +113,14 @@ def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
     """
     with registry():
         from alignment import adapters
+        from alignment.device import compute_in
         from alignment.models import load_base
         from tasks.registry.naming import local_copy
 
         source = local_copy(model, home() / "models")
         if adapters.is_adapter(Path(source)):
             merged = adapters.load_merged(Path(source))
-            return replace(merged, model=merged.model.bfloat16()) if precision == "bf16" else merged
+            return replace(merged, model=compute_in(merged.model, precision, "precision"))
         try:
             return load_base(source, precision=precision, kind="model", name=model)
         except ModelError as error:
