@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alignment.batching import in_batches
 from alignment.batching import batch_tokens as tokens_at_once
+from alignment.batching import in_batches
 from alignment.conventions import text_config
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck
