@@ -123,8 +123,29 @@ def score_completions(
         )
 
     tokens = tokens_at_once(model, batch_tokens, _bytes_per_token(model))
-    in_batches(lengths, tokens, score, name=name, field="sampling.batch_tokens", progress=progress)
+    in_batches(
+        together(prompts, lengths) if is_flat else lengths,
+        tokens,
+        score,
+        name=name,
+        field="sampling.batch_tokens",
+        progress=progress,
+    )
     return found
+
+
+def together(prompts: Sequence[Tokens], lengths: Sequence[int]) -> list[int]:
+    """The lengths by which sequences are batched flat: where one is about as long as the longest with its prompt, that.
+
+    Batched by length, the two sides of a pair mostly part, and each computes the prompt. What is shorter by more than
+    the prompt saves less by it than it costs in attention, which has padding.
+    """
+    longest: dict[tuple[int, ...], int] = {}
+    keys = [tuple(prompt) for prompt in prompts]
+    for key, length in zip(keys, lengths, strict=True):
+        longest[key] = max(length, longest.get(key, 0))
+    pairs = zip(keys, lengths, strict=True)
+    return [longest[key] if longest[key] - length <= len(key) else length for key, length in pairs]
 
 
 def _why_not_flat(

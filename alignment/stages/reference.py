@@ -40,12 +40,13 @@ def reference(job: Job) -> Counts:
     with REFERENCED.writer(job.out) as out:
         for batch in ACCEPTED.batches(folder, rows=OBJECT_ROWS):
             inexact = pc.invert(batch["exact_logprob"].combine_chunks())
-            for number, side in enumerate(SIDES):
+            left = batch.select(["prompt_ids", *(f"{side}_ids" for side in SIDES)]).filter(inexact)
+            progress = share(job.progress, 2 * done, 2 * len(batch), 2 * pairs)
+            computed = scores(replace(job, progress=progress), left) if len(left) else {}
+            for side in SIDES:
                 found = batch[f"{side}_logprob"].combine_chunks()
-                left = batch.select(["prompt_ids", f"{side}_ids"]).filter(inexact)
-                if len(left):
-                    reports = share(job.progress, 2 * done + number * len(batch), len(batch), 2 * pairs)
-                    found = pc.replace_with_mask(found, inexact, scores(replace(job, progress=reports), left))
+                if side in computed:
+                    found = pc.replace_with_mask(found, inexact, computed[side])
                 batch = batch.append_column(f"reference_{side}", found)
             out.append(batch.append_column("reference", pa.repeat(job.digests["base"], len(batch))))
             done += len(batch)
@@ -54,7 +55,16 @@ def reference(job: Job) -> Counts:
     return {"from_sampling": pairs - scored, "scored": scored}
 
 
-def scores(job: Job, completions: pa.Table) -> pa.Array:
-    """The reference's log-probs of completions: a table of prompts and completions in token ids."""
-    prompts, ids = (column.to_pylist() for column in completions.columns)
-    return pa.array(of_completions(job, base_model(job), prompts, ids), pa.float64())
+def scores(job: Job, pairs: pa.Table) -> dict[str, pa.Array]:
+    """The reference's log-probs of the sides of pairs, a table of prompts and completions in token ids, by side.
+
+    Both sides of a pair are given side by side, so that they may share the pass over their prompt.
+    """
+    prompts, *sides = (column.to_pylist() for column in pairs.columns)
+    found = of_completions(
+        job,
+        base_model(job),
+        [prompt for prompt in prompts for _ in sides],
+        [completion for pair in zip(*sides, strict=True) for completion in pair],
+    )
+    return {side: pa.array(found[number :: len(SIDES)], pa.float64()) for number, side in enumerate(SIDES)}

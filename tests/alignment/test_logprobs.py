@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignment.logprobs import score_completions
+from alignment import logprobs
+from alignment.layout import Layout, lay_flat
+from alignment.logprobs import score_completions, together
 
 EOS = 0  # which is also the padding
 
@@ -41,6 +43,11 @@ def plain(model: Any, prompt: list[int], completion: list[int]) -> float:
     return float(sum(logprobs[len(prompt) - 1 + t, token].item() for t, token in enumerate(completion)))
 
 
+def test_what_has_the_prompt_of_a_longer_one_is_batched_with_it_where_no_prompts_length_parts_them() -> None:
+    prompts = [[1, 2, 3], [1, 2, 3], [1, 2, 3], [9], [9]]
+    assert together(prompts, [7, 10, 6, 3, 5]) == [10, 10, 6, 3, 5]
+
+
 class TestScoreCompletions:
     @pytest.mark.parametrize("batch_tokens", [1, 8, 24, 40, 0])
     def test_agrees_with_the_plain_computation_in_the_given_order(
@@ -59,6 +66,24 @@ class TestScoreCompletions:
         forwards = score_completions(model, prompts, completions, pad_id=EOS, batch_tokens=20)
         backwards = score_completions(model, prompts[::-1], completions[::-1], pad_id=EOS, batch_tokens=20)
         assert backwards[::-1] == pytest.approx(forwards, abs=2e-5)
+
+    def test_both_sides_of_a_pair_share_the_pass_over_their_prompt(
+        self, model: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By length alone, 10 11 12 13, each of two batches would have one side of each pair."""
+        laid: list[Ids] = []
+
+        def watched(before: Ids, after: Ids) -> Layout:
+            laid.append(before)
+            return lay_flat(before, after)
+
+        monkeypatch.setattr(logprobs, "lay_flat", watched)
+        one, other = [list(range(first, first + 8)) for first in (1, 11)]
+        prompts, completions = [one, one, other, other], [[7] * length for length in (2, 4, 3, 5)]
+        found = score_completions(model, prompts, completions, pad_id=EOS, batch_tokens=26)
+        assert laid[-2:] == [[one, one], [other, other]]
+        expected = [plain(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        assert found == pytest.approx(expected, abs=1e-4)
 
     def test_eos_counts_where_the_sample_ended(self, model: Any) -> None:
         """log p(7 8 EOS) − log p(7 8) = log p(EOS | 7 8), and padding after either adds nothing."""
