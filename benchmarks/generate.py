@@ -38,7 +38,7 @@ class Case:
 CASES = [
     Case("small", models.small, 256, 16, (32, 64, 128, 256), {PIPELINE: "20", GENERATE: "2.4"}),
     Case("GPT-2 small", models.gpt2_small, 64, 4, (32, 64), {PIPELINE: "9", GENERATE: "1.6"}, rounds=2),
-    Case("SmolLM2-135M", models.smollm2_135m, 32, 0, (16, 32), {GENERATE: "1.7"}, rounds=2),
+    Case("SmolLM2-135M", models.smollm2_135m, 64, 0, (32, 64), {GENERATE: "1.7"}, rounds=2),
 ]
 
 
