@@ -67,13 +67,10 @@ def in_batches(
         try:
             work(rows)
         except (torch.OutOfMemoryError, ModelError) as error:  # `using` puts the second in the first's place
-            if not any(isinstance(found, torch.OutOfMemoryError) for found in (error, error.__cause__)):
+            if not is_out_of_memory(error):
                 raise
             if len(rows) == 1:
-                raise ModelError(
-                    f"{name}: the GPU's memory does not hold one sequence of {width} tokens; take shorter ones, a "
-                    "smaller model, or a GPU that nothing else runs on"
-                ) from error
+                raise does_not_fit(name, width) from error
             tokens = max(width, width * len(rows) // 2)
             waiting.append(rows)
         else:
@@ -85,3 +82,16 @@ def in_batches(
         logger.warning(
             "%s: %d tokens at once do not fit; %s is %d from here on", name, width * len(rows), field, tokens
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device's memory was too small, as torch says it or as `alignment.models.using` does after it."""
+    return any(type(each).__name__ == "OutOfMemoryError" for each in (error, error.__cause__))
+
+
+def does_not_fit(name: str, tokens: int) -> ModelError:
+    """What is said where not even one sequence fits."""
+    return ModelError(
+        f"{name}: the GPU's memory does not hold one sequence of {tokens} tokens; take shorter ones, a smaller model, "
+        "or a GPU that nothing else runs on"
+    )

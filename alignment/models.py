@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.batching import is_out_of_memory
 from alignment.conventions import REPLACEMENT, Conventions, conventions
 from alignment.device import compute_in, place
 from alignment.errors import ModelError, PlumblineError
@@ -93,7 +94,7 @@ def using(name: str, stage: str) -> Iterator[None]:
     except (PlumblineError, OSError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; a device's, not the machine's
+        if is_out_of_memory(error):
             raise ModelError(
                 f"{name}: not enough memory on the device for {stage}; lower sampling.batch_tokens, "
                 "reward.batch_tokens or dpo.batch_size, whichever it is, or take a smaller model"

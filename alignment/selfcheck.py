@@ -28,6 +28,10 @@ class SelfCheck:
         """`stage` and `name` are how an error names the work and the model."""
         self.stage, self.name, self.way_out = stage, name, way_out
         self.per_token, self.floor = ALLOWED["fp32" if is_exact(model) else "bf16"]
+        self.renew()
+
+    def renew(self) -> None:
+        """Have the next batches checked as the first were: of rows that were computed in another way."""
         self._due = {False, True}
 
     def logprobs(

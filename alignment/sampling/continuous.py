@@ -15,6 +15,7 @@ from torch import Tensor
 from alignment.batching import batches
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
+from alignment.device import is_exact
 from alignment.models import using
 from alignment.sampling.cache import AxisCache
 from alignment.sampling.choice import draw
@@ -27,11 +28,11 @@ LOOK_EVERY = 16
 STOPS_EVERY = 8
 """Steps between two looks for stop texts."""
 PART_DONE = 16
-"""One row in so many has to be done before the others close the ranks."""
+"""One row in so many has to be done before others are moved into their places."""
 PART_FREE = 4
 """One row in so many has to be free before new ones come in."""
 
-Deliver = Callable[[list[tuple[int, Completion]], bool], None]
+Deliver = Callable[[list[tuple[int, Completion]], bool, bool], None]
 
 
 def looks_every(device: torch.device) -> int:
@@ -65,7 +66,7 @@ class Running:
         self.cache = AxisCache(filled, rows, longest + longest // 4 + 16)
         self.axis = self.cache.axis
         self.ends = torch.tensor(conventions.ends, device=self.device)
-        self.exact = next(model.parameters()).dtype == torch.float32
+        self.exact = is_exact(model)
         self.time = 0
         self.looked_for_stops = 0
         self.requests: list[int] = []
@@ -78,11 +79,13 @@ class Running:
         self.uniforms = torch.zeros(ring, dtype=torch.float64, device=self.device)
         self.tokens = torch.zeros(ring, dtype=torch.long, device=self.device)
         self.logprobs = torch.zeros(ring, dtype=torch.float64, device=self.device)
-        self.padded = False
+        self.padded = self.refilled = False
 
     def run(self, requests: Sequence[Request], order: Sequence[int], prefill_tokens: int, deliver: Deliver) -> None:
-        """Draw the requests, taken in in the `order` of their places; `deliver` gets those that are done, and whether
-        any was padded. A prefill has at most `prefill_tokens` tokens."""
+        """Draw the requests, taken in in the `order` of their places, at most `prefill_tokens` of prompts at once.
+
+        `deliver` gets those that are done, whether any was padded, and whether any had come in beside others.
+        """
         waiting = deque(order)
         every = looks_every(self.device)
         while waiting or self.axis.rows:
@@ -91,7 +94,7 @@ class Running:
             for_stops = self.stops is not None and self.time - self.looked_for_stops >= STOPS_EVERY
             if for_stops or (dead and (dead * PART_DONE >= rows or left == 0)):
                 padded = self.padded
-                deliver(self._retire(every_row=for_stops), padded)
+                deliver(self._retire(every_row=for_stops), padded, self.refilled)
                 continue
             comes = self._coming(requests, waiting)
             if comes:
@@ -129,6 +132,7 @@ class Running:
         if not self.axis.rows:
             self.time = self.looked_for_stops = 0
             self.axis.now = self.axis.start = width
+        self.refilled |= self.axis.rows > 0
         used = max(width, self.axis.now - self.axis.start)
         if self.axis.now < width:
             self._move(used)
@@ -206,7 +210,7 @@ class Running:
         self.alive[rows] = alive & ~torch.isin(token, self.ends) & (time + 1 < self.deadline[rows])
 
     def _retire(self, *, every_row: bool) -> list[tuple[int, Completion]]:
-        """Take out the rows that are done and close the ranks; `every_row` is looked at for stop texts, or those."""
+        """Take out the rows that are done; `every_row` is looked at for stop texts, or those alone."""
         rows = self.axis.rows
         alive = self.alive[:rows].tolist()
         counts = self.count[:rows].tolist()

@@ -3,15 +3,17 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
 from alignment.activations import one_kernel
-from alignment.batching import batch_tokens
+from alignment.batching import batch_tokens, does_not_fit, in_batches, is_out_of_memory
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
+from alignment.device import is_exact
 from alignment.errors import ModelError, SelfCheckError
 from alignment.models import Loaded, using
 from alignment.sampling import plain
@@ -39,6 +41,9 @@ PREFILL_TOKENS = 4_096
 """Of prompts at once; a prompt's activations take more than its keys and values."""
 CHECKED_TOGETHER = 8
 """Completions that are there before the first of them are checked."""
+
+FITTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""How many tokens at once fit, for models of which more did not."""
 
 BATCHED: WeakSet[Any] = WeakSet()
 """Models that one time axis does not suit: each is told of once, and is sampled in plain batches from then on."""
@@ -95,7 +100,7 @@ def _generate(
         try:
             _on_one_axis(work, filled)
         except (ModelError, SelfCheckError) as error:
-            if _out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             _tell(model, name, error)
             work = _Work(model, requests, config, conventions, stops, name, progress)
@@ -121,7 +126,7 @@ class _Work:
         self.stops, self.name, self.progress = stops, name, progress
         self.check = SelfCheck("sampling", name, model, WAY_OUT)
         self.checked_together = CHECKED_TOGETHER
-        exact = next(model.parameters()).dtype == torch.float32
+        exact = is_exact(model)
         self.found = {i: Completion([], False, 0.0, exact) for i, asked in enumerate(requests) if not asked.uniforms}
         self._unchecked: list[int] = []
         self._padded = False
@@ -143,8 +148,11 @@ class _Work:
         """Requests of one magnitude are at most twice as long as each other."""
         return self.length(place).bit_length()
 
-    def deliver(self, drawn: list[tuple[int, Completion]], padded: bool) -> None:
-        """Take what is done. Raises SelfCheckError where some of it is not what a plain forward pass gives."""
+    def deliver(self, drawn: list[tuple[int, Completion]], padded: bool, refilled: bool) -> None:
+        """Take what is done. Raises SelfCheckError where some of it is not what a plain forward pass gives.
+
+        Beside the first of them, the last are checked where some came in beside others.
+        """
         self.found.update(drawn)
         if not all(math.isfinite(completion.logprob) for _, completion in drawn):
             raise SelfCheckError(
@@ -152,7 +160,10 @@ class _Work:
             )
         self._unchecked += [place for place, _ in drawn]
         self._padded |= padded
-        if len(self._unchecked) >= self.checked_together or len(self.found) == len(self.requests):
+        is_last = len(self.found) == len(self.requests)
+        if is_last and refilled:
+            self.check.renew()
+        if len(self._unchecked) >= self.checked_together or is_last:
             self._checked()
         if drawn and self.progress is not None:
             self.progress(len(self.found), len(self.requests))
@@ -192,48 +203,55 @@ def _told(model: Any, name: str) -> None:
 def _on_one_axis(work: _Work, filled: Any) -> None:
     """All requests, those of one magnitude together; half as many rows at once where the memory holds no more."""
     order = work.order
-    magnitudes = sorted({work.magnitude(place) for place in order})
-    longest = max(map(work.length, order), default=0)
-    tokens = _tokens(work.model, work.config, filled, longest)
-    if len(order) * longest <= tokens:  # nothing is gained by more than one
-        magnitudes = [max(magnitudes, default=0)]
-        together = {magnitudes[0]: order}
-    else:
-        together = {each: [place for place in order if work.magnitude(place) == each] for each in magnitudes}
-    for each in magnitudes:
-        longest = max(map(work.length, together[each]), default=0)
-        rows = max(1, tokens // max(1, longest))
-        while waiting := [place for place in together[each] if place not in work.found]:
-            rows = min(rows, len(waiting))
-            try:
-                running = Running(
-                    work.model, filled, rows, longest, work.config, work.conventions, work.stops, work.name
-                )
-                running.run(work.requests, waiting, min(PREFILL_TOKENS, tokens), work.deliver)
-            except (ModelError, torch.OutOfMemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if rows == 1:
-                    with using(work.name, "sampling"):
-                        raise
-            else:
+    tokens = _tokens(work.model, work.config, filled, max(map(work.length, order), default=0))
+    for places in _together(work, order, tokens):
+        longest = max(map(work.length, places))
+        while waiting := [place for place in places if place not in work.found]:
+            rows = max(1, min(tokens // longest, len(waiting)))
+            if _drawn(work, filled, waiting, rows, longest, min(PREFILL_TOKENS, tokens)):
                 continue
-            asked, rows = rows, rows // 2
-            torch.cuda.empty_cache()  # outside of `except`, which holds the failed batch's tensors
+            torch.cuda.empty_cache()
+            tokens = FITTING[work.model] = rows // 2 * longest
             logger.warning(
                 "%s: %d tokens at once do not fit; sampling.batch_tokens is %d from here on",
                 work.name,
-                asked * longest,
                 rows * longest,
+                tokens,
             )
+
+
+def _together(work: _Work, order: Sequence[int], tokens: int) -> list[list[int]]:
+    """Those of one magnitude, shortest first, or all where so many tokens hold them: groups gain nothing then."""
+    if len(order) * max(map(work.length, order), default=0) <= tokens:
+        return [list(order)] if order else []
+    return [list(group) for _, group in groupby(order, key=work.magnitude)]
+
+
+def _drawn(work: _Work, filled: Any, places: Sequence[int], rows: int, longest: int, prefill: int) -> bool:
+    """Draw requests, so many rows at once, and say whether the memory held them; what was done before is kept.
+
+    It is a function of its own so that a cache that did not fit is gone when a smaller one is made.
+    """
+    try:
+        running = Running(work.model, filled, rows, longest, work.config, work.conventions, work.stops, work.name)
+        running.run(work.requests, places, prefill, work.deliver)
+    except (ModelError, torch.OutOfMemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if rows == 1:
+            raise does_not_fit(work.name, longest) from error
+        return False
+    return True
 
 
 def _tokens(model: Any, config: SamplingConfig, filled: Any, longest: int) -> int:
     """How many tokens rows may have together: as given, or as fit with their keys and values and a row's logits."""
     if next(model.parameters()).device.type == "cpu":
-        return config.batch_tokens or min(CPU_ROWS * longest, CPU_BYTES // bytes_per_token(filled))
-    logits = 3 * 4 * int(getattr(model.config.get_text_config(), "vocab_size", 0)) // max(1, longest)
-    return batch_tokens(model, config.batch_tokens, bytes_per_token(filled) * 3 // 2 + logits)
+        found = config.batch_tokens or min(CPU_ROWS * longest, CPU_BYTES // bytes_per_token(filled))
+    else:
+        logits = 3 * 4 * int(getattr(model.config.get_text_config(), "vocab_size", 0)) // max(1, longest)
+        found = batch_tokens(model, config.batch_tokens, bytes_per_token(filled) * 3 // 2 + logits)
+    return min(found, FITTING.get(model, found))
 
 
 def _in_batches(work: _Work) -> None:
@@ -241,18 +259,21 @@ def _in_batches(work: _Work) -> None:
     work.checked_together = 1  # each batch by itself
     order = work.order
     left = [work.requests[place] for place in order]
-    size = max(1, (work.config.batch_tokens or PLAIN_TOKENS) // work.config.total_tokens)
-    for chunk in plain.alike_batches(left, size, alike=not plain.bears_padding(work.model)):
-        batch = [left[i] for i in chunk]
-        drawn = plain.draw_batch(work.model, batch, work.config, work.conventions, work.stops, work.name)
-        work.deliver(
-            list(zip([order[i] for i in chunk], drawn, strict=True)),
-            len({len(asked.prompt) for asked in batch}) > 1,
+
+    def draw(batch: Sequence[int]) -> None:
+        asked = [left[i] for i in batch]
+        drawn = plain.draw_batch(work.model, asked, work.config, work.conventions, work.stops, work.name)
+        padded = len({len(each.prompt) for each in asked}) > 1
+        work.deliver(list(zip([order[i] for i in batch], drawn, strict=True)), padded, False)
+
+    for group in plain.together(left, alike=not plain.bears_padding(work.model)):
+        in_batches(
+            [work.config.total_tokens] * len(group),
+            work.config.batch_tokens or PLAIN_TOKENS,
+            lambda rows, group=group: draw([group[row] for row in rows]),  # type: ignore[misc]
+            name=work.name,
+            field="sampling.batch_tokens",
         )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return any(type(each).__name__ == "OutOfMemoryError" for each in (error, error.__cause__))
 
 
 def _tell(model: Any, name: str, error: Exception) -> None:

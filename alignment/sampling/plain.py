@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
+from alignment.device import is_exact
 from alignment.errors import ModelError
 from alignment.models import using
 from alignment.sampling.choice import draw
@@ -67,7 +68,7 @@ def draw_batch(
         if position + 1 == steps or not bool(alive.any()):
             break
         logits = step.advance(tokens[:, position], alive)
-    exact = next(model.parameters()).dtype == torch.float32
+    exact = is_exact(model)
     return [
         Completion(row[:length], done, logprob, exact)
         for row, length, done, logprob in zip(
@@ -184,13 +185,11 @@ def bears_padding(model: Any) -> bool:
     return keeps_cache(model) and "position_ids" in inspect.signature(model.forward).parameters
 
 
-def alike_batches(requests: Sequence[Request], size: int, *, alike: bool) -> Iterator[list[int]]:
-    """The requests' indices, shortest prompts first, at most `size` at a time; `alike`: of one length only."""
+def together(requests: Sequence[Request], *, alike: bool) -> Iterator[list[int]]:
+    """The requests' indices, shortest prompts first, that may share batches: all, or those `alike` in length only."""
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), len(requests[i].uniforms)))
     for _, group in groupby(order, key=lambda i: len(requests[i].prompt) if alike else 0):
-        found = list(group)
-        for start in range(0, len(found), size):
-            yield found[start : start + size]
+        yield list(group)
 
 
 def _rectangle(rows: Sequence[Sequence[float]]) -> Tensor:

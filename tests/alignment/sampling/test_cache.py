@@ -111,6 +111,6 @@ def test_where_memory_runs_out_whole_sequences_would_take_more(
         """torch's, by its name."""
 
     model = Own(tiny_gpt2(0, context=CONTEXT), Cache(reorder_cache=lambda _: None), OutOfMemoryError())
-    with pytest.raises(ModelError, match="not enough memory on the device for sampling"):
+    with pytest.raises(ModelError, match="the GPU's memory does not hold one sequence"):
         draw(model, make_requests(PROMPTS, make_config()), make_config())
     assert said(caplog) == []

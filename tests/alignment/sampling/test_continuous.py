@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alignment.conventions import Conventions
+from alignment.device import round_products
 from alignment.errors import ModelError
 from alignment.sampling import local
 from alignment.sampling.cache import AxisCache, is_plain
@@ -36,7 +37,7 @@ def make_drawable(count: int = len(PROMPTS), **changes: Any) -> tuple[list[Reque
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often rows were taken in, closed their ranks, and moved along the axis."""
+    """How often rows were taken in, moved into the places of others, and along the axis."""
     counts = dict.fromkeys(("put", "keep", "move"), 0)
     for name in counts:
         real = getattr(AxisCache, name)
@@ -87,7 +88,7 @@ def test_the_columns_move_where_the_axis_is_full_and_where_a_longer_prompt_comes
     found: dict[int, Completion] = {}
     with torch.inference_mode():
         running = Running(model, filled, 3, CONTEXT, config, endless, None, "the model")
-        running.run(requests, range(len(requests)), 64, lambda drawn, _: found.update(drawn))
+        running.run(requests, range(len(requests)), 64, lambda drawn, *_: found.update(drawn))
     assert watched["move"] > 2
     drawn = draw_batch(model, requests, config, endless, None, "the model")
     assert_same([found[place] for place in range(len(requests))], drawn)
@@ -141,8 +142,52 @@ def test_where_memory_runs_out_half_as_many_rows_run_and_what_is_done_stays(
         "the model: 120 tokens at once do not fit; sampling.batch_tokens is 48 from here on"
     ]
     monkeypatch.setattr(Running, "_step", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-    with pytest.raises(ModelError, match=r"^the model: not enough memory on the device for sampling; lower"):
+    with pytest.raises(ModelError, match=r"^the model: the GPU's memory does not hold one sequence of 24 tokens"):
         local.generate(model, requests, config, Conventions(ends=(0,), pad_id=0))
+
+
+def test_what_fits_is_remembered_of_a_model(
+    tiny_gpt2: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_gpt2(0, context=CONTEXT)
+    requests, config = make_drawable(12)
+    step = Running._step
+
+    def tight(running: Running) -> None:
+        if running.rows > 2:
+            raise torch.OutOfMemoryError
+        step(running)
+
+    monkeypatch.setattr(Running, "_step", tight)
+    for _ in range(2):
+        local.generate(model, requests, config, Conventions(ends=(0,), pad_id=0))
+    assert len([record for record in caplog.records if record.name == local.__name__]) == 1
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_rounded_products_give_no_exact_log_probs(tiny_gpt2: Callable[..., Any], cache: bool) -> None:
+    model = tiny_gpt2(0, context=CONTEXT)
+    requests, config = make_drawable(2)
+    config = config.model_copy(update={"cache": cache})
+    assert all(drawn.exact for drawn in local.generate(model, requests, config, ENDS))
+    round_products(model)
+    assert not any(drawn.exact for drawn in local.generate(model, requests, config, ENDS))
+
+
+def test_rows_that_come_in_later_are_checked_too(
+    tiny_gpt2: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_gpt2(0, context=CONTEXT)
+    requests, config = make_drawable(40)
+    expected = [draw_alone(model, asked, config) for asked in requests]
+    put = AxisCache.put
+
+    def late(cache: AxisCache, filled: Any, rows: torch.Tensor) -> None:
+        put(cache, filled, rows.roll(1) if cache.axis.rows else rows)  # right at first, wrong beside others
+
+    monkeypatch.setattr(AxisCache, "put", late)
+    assert_same(local.generate(model, requests, config, Conventions(ends=(0,), pad_id=0)), expected)
+    assert any("cannot be sampled on one time axis" in record.getMessage() for record in caplog.records)
 
 
 def test_a_request_without_room_is_empty(tiny_gpt2: Callable[..., Any]) -> None:
