@@ -50,12 +50,11 @@ def plumbline(home: Path, flags: Flags, **settings: str) -> Taken:
     out = home.parent / "result.json"
     given = [part for name, value in flags.items() for part in (f"--{name}", value)]
     own = {"PLUMBLINE_HOME": str(home), "HOME": str(home.parent)}
-    passed = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     cpu, wall = cpu_seconds(), time.perf_counter()
     done = subprocess.run(
         [BIN / "plumbline", "run", "--json", out, *given],
         cwd=ROOT,
-        env=passed | own | settings,
+        env=of_others() | own | settings,
         capture_output=True,
         text=True,
     )
@@ -63,6 +62,11 @@ def plumbline(home: Path, flags: Flags, **settings: str) -> Taken:
     if done.returncode not in COMPUTED:
         raise RuntimeError(f"plumbline run: {(done.stderr or done.stdout).strip()[-2000:]}")
     return Taken(*taken, json.loads(out.read_text("utf-8")))
+
+
+def of_others() -> dict[str, str]:
+    """The environment without what would lead to servers or databases of the caller's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def server(folder: Path) -> Iterator[str]:
     settings = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true"}
     command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
     with subprocess.Popen(
-        command, env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=of_others() | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as started:
         try:
             address = f"http://127.0.0.1:{port}/api"

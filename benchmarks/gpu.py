@@ -63,9 +63,10 @@ def training(what: str, shape: Callable[[], Any], asked: argparse.Namespace) -> 
     case = train.Case(what, lambda: placed(shape), PAIRS, asked.steps, precision="bf16")
     rows = list(train.compare(case, asked.rounds, clock=clock))
     yield from rows
-    pairs = models.pairs(1_000, PAIRS * asked.steps, vary=True)
+    model = shape()
+    pairs = models.pairs(model.config.vocab_size, PAIRS * asked.steps, vary=True)
     tokens = sum(sum(map(len, pair.values())) for pair in pairs) / len(pairs)
-    yield fraction(what, MATRIX, (rows[0].ours or 0.0) * tokens * 6 * weights(shape()), matrix_rate())
+    yield fraction(what, MATRIX, (rows[0].ours or 0.0) * tokens * 6 * weights(model), matrix_rate())
 
 
 def placed(shape: Callable[[], Any]) -> Any:

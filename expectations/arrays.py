@@ -60,9 +60,11 @@ def ids(column: "pd.Series[Any]") -> Array:
 
 
 def whole(array: Array) -> Array:
-    """An array, or one in pieces, as one piece."""
+    """An array, or one in pieces, as one piece; of texts, there may be more than 2 GiB."""
     if not isinstance(array, pa.ChunkedArray):
         return array
+    if array.num_chunks > 1 and pa.types.is_string(array.type):
+        array = array.cast(pa.large_string())
     return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 

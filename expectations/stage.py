@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from expectations.judging import Judge
 
 SHARD = 16 * GROUP_ROWS
+SHARD_BYTES = 2**28
 """How many pairs are in memory at once: enough that Great Expectations' 0.1 s a shard are little."""
 
 
@@ -77,11 +78,11 @@ def _split(job: Job, judge: "Judge") -> None:
 
 
 def _shards(folder: Path) -> Iterator[pa.Table]:
-    """The pairs in order, about `SHARD` at a time, each column in one piece."""
+    """The pairs in order, about `SHARD` or `SHARD_BYTES` at a time, each column in one piece."""
     waiting: list[pa.Table] = []
     for batch in PAIRS.batches(folder, rows=min(SHARD, GROUP_ROWS)):
         waiting.append(batch)
-        if sum(map(len, waiting)) >= SHARD:
+        if sum(map(len, waiting)) >= SHARD or sum(each.nbytes for each in waiting) >= SHARD_BYTES:
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []
     if waiting:

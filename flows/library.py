@@ -54,7 +54,7 @@ def align(config: AlignConfig, *, quiet: bool = False) -> "AlignResult":
     quieten_libraries()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Prefect, MLflow and transformers about their own code
-        with servers_for_a_flow(None if quiet else _console()):
+        with servers_for_a_flow(None if quiet else _console(), own_process=False):
             from flows.align import align as flow
 
             result: AlignResult = flow(config)

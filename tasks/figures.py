@@ -10,7 +10,7 @@ from alignment.rows import ACCEPTED, EVALUATED, HISTORY, Table
 from alignment.stages.code import code_version, library_versions
 from alignment.stages.plan import KEY_LENGTH
 from alignment.stages.stage import Refs
-from alignment.stages.store import digest
+from alignment.stages.store import digest, digest_file
 from tasks.home import store
 from tasks.registry.records import read_json
 
@@ -32,8 +32,8 @@ def drawn(config: AlignConfig, refs: Refs, report: EvalReport, judgement: Judgem
         "stages": {name: refs[name].digest for name in SHOWN},
         "judgement": judgement.model_dump(mode="json"),
         "min_gap": config.validation.min_gap,
-        "code": code_version("alignment.judging.plots"),
-        "libraries": library_versions(("matplotlib",)),
+        "code": [code_version("alignment.judging.plots"), digest_file(Path(__file__))],
+        "libraries": library_versions(("matplotlib", "numpy")),
     }
     key = digest(made_of)[:KEY_LENGTH]
 

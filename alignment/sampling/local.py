@@ -15,6 +15,7 @@ from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.device import is_exact
 from alignment.errors import ModelError, SelfCheckError
+from alignment.layout import Tokens
 from alignment.models import Loaded, using
 from alignment.sampling import plain
 from alignment.sampling.cache import bytes_per_token, is_plain
@@ -44,6 +45,9 @@ CHECKED_TOGETHER = 8
 
 FITTING: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """How many tokens at once fit, for models of which more did not."""
+
+Alone = Callable[[Tokens, Tokens], float]
+"""The log-prob of a prompt's completion by the model as it is, one sequence at a time."""
 
 BATCHED: WeakSet[Any] = WeakSet()
 """Models that one time axis does not suit: each is told of once, and is sampled in plain batches from then on."""
@@ -80,8 +84,14 @@ def generate(
     there either, and ModelError where the model cannot be run; `name` is how these name it.
     """
     conventions.require_known([request.prompt for request in requests], name)
-    with one_kernel(model), column_order(model, sum(len(request.uniforms) for request in requests)):
-        found = _generate(model, requests, config, conventions, stops, name, progress)
+    tokens = sum(len(request.uniforms) for request in requests)
+    with one_kernel(model) as own_activations, column_order(model, tokens) as own_weights:
+
+        def alone(prompt: Tokens, completion: Tokens) -> float:
+            with own_activations(), own_weights():
+                return plain_logprob(model, prompt, completion)
+
+        found = _generate(model, requests, config, conventions, stops, name, progress, alone)
     return [found[place] for place in range(len(requests))]
 
 
@@ -93,8 +103,9 @@ def _generate(
     stops: Stops | None,
     name: str,
     progress: Callable[[int, int], None] | None,
+    alone: Alone,
 ) -> dict[int, Completion]:
-    work = _Work(model, requests, config, conventions, stops, name, progress)
+    work = _Work(model, requests, config, conventions, stops, name, progress, alone)
     filled = _filled(model, requests, config, name)
     if filled is not None:
         try:
@@ -103,7 +114,7 @@ def _generate(
             if is_out_of_memory(error):
                 raise
             _tell(model, name, error)
-            work = _Work(model, requests, config, conventions, stops, name, progress)
+            work = _Work(model, requests, config, conventions, stops, name, progress, alone)
     if len(work.found) < len(requests):
         _in_batches(work)
     return work.found
@@ -121,7 +132,9 @@ class _Work:
         stops: Stops | None,
         name: str,
         progress: Callable[[int, int], None] | None,
+        alone: Alone,
     ) -> None:
+        self.alone = alone
         self.model, self.requests, self.config, self.conventions = model, requests, config, conventions
         self.stops, self.name, self.progress = stops, name, progress
         self.check = SelfCheck("sampling", name, model, WAY_OUT)
@@ -173,7 +186,7 @@ class _Work:
         self.check.logprobs(
             [completion.logprob for completion in rows],
             [len(completion.ids) for completion in rows],
-            lambda row: plain_logprob(self.model, self.requests[self._unchecked[row]].prompt, rows[row].ids),
+            lambda row: self.alone(self.requests[self._unchecked[row]].prompt, rows[row].ids),
             padded=self._padded,
         )
         self._unchecked, self._padded = [], False

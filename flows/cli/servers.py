@@ -13,11 +13,12 @@ from tasks.importing import collector_paused
 
 
 @contextmanager
-def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
+def servers_for_a_flow(console: Console | None = None, *, own_process: bool = True) -> Iterator[None]:
     """A Prefect server and an MLflow, both checked; with a console, it shows the stages of the flow meanwhile.
 
     They are those of the environment, else those of the stack that is up in this home, else a temporary Prefect server
-    and this home's MLflow database. Slow imports run while the server starts.
+    and this home's MLflow database. Slow imports run while the server starts. In a command's `own_process` the garbage
+    collector then looks no more through what was imported; in somebody else's, what is garbage stays theirs.
     """
     from flows.stack.clients import join
     from flows.stack.prefect_server import prefect_server
@@ -31,11 +32,13 @@ def servers_for_a_flow(console: Console | None = None) -> Iterator[None]:
         with nullcontext() if console is None else stage_lines(console):
             connect()
             wait_for_server()
-            gc.freeze()  # what was imported stays until the end: no collection has to look through it
+            if own_process:
+                gc.freeze()
             try:
                 yield
             finally:
-                gc.unfreeze()
+                if own_process:
+                    gc.unfreeze()
 
 
 def require_prefect() -> None:

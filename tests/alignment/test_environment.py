@@ -158,5 +158,5 @@ def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == environment.__name__]
 
 
-def _arguments(work: Path, **others: Any) -> Any:
-    return arguments(work, Settings(2, 2, 1e-3, 0, 1, 9, others), seed=0)
+def _arguments(work: Path, *, bf16: bool) -> Any:
+    return arguments(work, Settings(2, 2, 1e-3, 0, 1, 9, precision="bf16" if bf16 else "fp32"), seed=0)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import logging
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,13 @@ from benchmarks.measure import Row, Side, Spent, in_process, machine, race, run
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL's own setting
 
 FIELDS = {"what", "against", "ours", "theirs", "ratio", "target"}
+
+
+@pytest.fixture(autouse=True)
+def heard_again() -> Iterator[None]:
+    """A benchmark lets only its table be printed."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def tiny() -> Any:

@@ -10,8 +10,8 @@ SMALL: dict[str, Any] = {
     "sampling": {"shard_prompts": 24, "total_tokens": 40},
     "validation": {
         "min_gap": 0.0,
-        "min_pairs": 4,
-        "min_distinct_prompts": 4,
+        "min_pairs": 2,
+        "min_distinct_prompts": 2,
         "max_quarantined": 0.95,
         "max_length_correlation": 1.0,
         "chosen_longer_min": 0.0,

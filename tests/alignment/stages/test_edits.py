@@ -22,7 +22,7 @@ EDITS: dict[str, str] = {
     "alignment.activations": "base samples reference policy before after drift ranking",
     "alignment.adapters": "base reward policy gold",
     "alignment.aliases": "",
-    "alignment.batching": "base reward samples scores reference policy before after drift ranking gold",
+    "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
     "alignment.config": "",
     "alignment.config.group": "",
     "alignment.config.inputs": "",

@@ -20,7 +20,7 @@ def gradients(model: Any, *, passes: int = 1) -> dict[str, Any]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt", "ctrl"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("passes", [1, 2])
 def test_gradients_are_those_of_autograd(kind: str, tied: bool, passes: int) -> None:

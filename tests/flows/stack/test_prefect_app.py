@@ -57,3 +57,4 @@ def test_the_application_is_made_and_its_connections_close_failed_cursors() -> N
         assert event.contains(Engine, "do_connect", close_failed_cursors)
     finally:
         event.remove(Engine, "do_connect", close_failed_cursors)
+        gc.unfreeze()
