@@ -29,7 +29,7 @@ def column_order(model: Any, tokens: int) -> Iterator[Meanwhile]:
     own = [layer.weight for layer in layers]
     copies = [nn.Parameter(weight.detach().t().contiguous().t(), requires_grad=False) for weight in own]
 
-    def put(weights: Sequence[nn.Parameter]) -> None:
+    def put(weights: Sequence[Any]) -> None:
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight = weight
 

@@ -17,7 +17,7 @@ def added_in_place(model: Any) -> Iterator[None]:
     where sums of this kind differ from run to run.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    embedding = model.get_input_embeddings() if head is not None else None
+    embedding: Any = model.get_input_embeddings() if head is not None else None
     is_tied = type(embedding) is torch.nn.Embedding and embedding.weight is getattr(head, "weight", None)
     if not is_tied or embedding.weight.device.type != "cpu":
         yield

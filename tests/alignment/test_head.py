@@ -13,7 +13,7 @@ from alignment.head import hidden_states, is_plain, logits_at, logprobs_at, toke
 from tests.alignment.architectures import build
 
 TOKENS, WIDTH, VOCABULARY = 6, 5, 11
-CAPPED = {
+CAPPED: dict[str, dict[str, Any]] = {
     "gemma2": {"final_logit_softcapping": 30.0},
     "cohere": {"logit_scale": 0.5},
     "granite": {"logits_scaling": 2.0},
@@ -63,12 +63,12 @@ class TestTokenLogprobs:
 
     def test_gradients_by_finite_differences(self, drawn: Any) -> None:
         *leaves, targets = drawn
-        assert torch.autograd.gradcheck(lambda *given: token_logprobs(*given, targets)[0], leaves, nondet_tol=1e-12)
+        assert torch.autograd.gradcheck(lambda h, w, b: token_logprobs(h, w, b, targets)[0], leaves, nondet_tol=1e-12)
 
     def test_a_second_backward_pass_gives_the_same(self, drawn: Any) -> None:
         """The first one uses up what was kept."""
-        *leaves, targets = drawn
-        total = token_logprobs(*leaves, targets)[0].sum()
+        leaves = drawn[:-1]
+        total = token_logprobs(*drawn)[0].sum()
         for one, two in zip(
             torch.autograd.grad(total, leaves, retain_graph=True), torch.autograd.grad(total, leaves), strict=True
         ):
@@ -97,8 +97,8 @@ class TestTokenLogprobs:
 
     def test_fp32_is_off_by_rounding_alone(self, drawn: Any) -> None:
         *leaves, targets = drawn
-        single = [leaf.detach().float().requires_grad_() for leaf in leaves]
-        found, expected = token_logprobs(*single, targets)[0], plain(*leaves, targets)[0]
+        single = hidden, weight, bias = [leaf.detach().float().requires_grad_() for leaf in leaves]
+        found, expected = token_logprobs(hidden, weight, bias, targets)[0], plain(*drawn)[0]
         torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
         pairs = zip(torch.autograd.grad(found.sum(), single), torch.autograd.grad(expected.sum(), leaves), strict=True)
         for one, two in pairs:
@@ -152,7 +152,8 @@ class TestModels:
     POSITIONS, TARGETS = torch.tensor([1, 2, 4]), torch.tensor([7, 8, 10])
 
     def expected(self, model: Any) -> Tensor:
-        return model(input_ids=self.IDS, use_cache=False).logits.flatten(0, 1)[self.POSITIONS]
+        found: Tensor = model(input_ids=self.IDS, use_cache=False).logits.flatten(0, 1)[self.POSITIONS]
+        return found
 
     @pytest.mark.parametrize("kind", ["gpt2", "llama", "gptj", "phi", "opt", "gpt_neox", "gemma3_text", "bert", "mpt"])
     def test_most_have_a_plain_layer(self, kind: str) -> None:
@@ -215,7 +216,7 @@ class TestModels:
     def test_one_row_without_padding(self, tiny_gpt2: Callable[..., Any]) -> None:
         """Sequences one after the other: positions count through them."""
         flat = self.IDS.flatten()[None]
-        given = {"input_ids": flat, "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])}
+        given: dict[str, Any] = {"input_ids": flat, "position_ids": torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])}
         model = tiny_gpt2(0)
         found, _ = logprobs_at(model, self.POSITIONS, self.TARGETS, **given)
         logprobs = model(**given, use_cache=False).logits[0, self.POSITIONS].log_softmax(-1)

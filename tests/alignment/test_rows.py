@@ -1,15 +1,16 @@
 """Tables that are read and written piece by piece: in order, whole, and a row group at a time."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment import rows
 from alignment.rows import GROUP_ROWS, Table
 
-NUMBERS: Table = Table(
+NUMBERS: Table[Any] = Table(
     "n.parquet", pa.schema([("n", pa.int64()), ("ids", pa.list_(pa.int32())), ("text", pa.string())])
 )
 MANY = 2 * GROUP_ROWS + 10
@@ -67,8 +68,8 @@ def test_a_range_decodes_its_own_row_groups_alone(folder, monkeypatch):
             decoded.append(number)
             return super().read_row_group(number, *args, **options)
 
-    monkeypatch.setattr(rows.pq, "ParquetFile", Watched)
-    decoded = []
+    decoded: list[int] = []
+    monkeypatch.setattr("alignment.rows.pq.ParquetFile", Watched)
     assert sum(map(len, NUMBERS.batches(folder, start=GROUP_ROWS, stop=2 * GROUP_ROWS))) == GROUP_ROWS
     assert decoded == [1]
     decoded.clear()
