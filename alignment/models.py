@@ -96,8 +96,8 @@ def using(name: str, stage: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise ModelError(
-                f"{name}: not enough memory on the device for {stage}; lower sampling.batch_tokens, "
-                "reward.batch_tokens or dpo.batch_size, whichever it is, or take a smaller model"
+                f"{name}: not enough memory on the device for {stage}; set sampling.batch_tokens or "
+                "reward.batch_tokens, or lower dpo.batch_size where it was training, or take a smaller model"
             ) from error
         raise ModelError(
             f"{name}: cannot be used for {stage} ({type(error).__name__}: {' '.join(str(error).split())[:240]}); check "

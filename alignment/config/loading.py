@@ -12,8 +12,15 @@ from alignment.config.whole import AlignConfig
 from alignment.errors import ConfigError
 from alignment.yaml_file import read_yaml
 
-RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source", "sampling.batch_size": "sampling.batch_tokens"}
+RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source"}
 """The dotted names of fields that earlier releases had, each with what it is called now."""
+
+
+GONE: Mapping[str, str] = {
+    "sampling.batch_size": "batches are given in tokens now; delete the line, and how many fit is found, or set "
+    "`sampling.batch_tokens` to that number times the tokens of prompt and completion"
+}
+"""The dotted names of fields that earlier releases had and none stands for, each with what to do."""
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:
@@ -99,6 +106,8 @@ def _did_you_mean(location: tuple[Any, ...]) -> str:
 
     if now := RENAMED.get(".".join(map(str, location))):
         return f": it is called `{now}` now"
+    if instead := GONE.get(".".join(map(str, location))):
+        return f": {instead}"
     group: Any = AlignConfig
     for part in location[:-1]:
         group = getattr(group, "model_fields", {}).get(str(part))

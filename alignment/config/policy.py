@@ -130,7 +130,7 @@ class DPOConfig(Group):
     steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
     batch_size: int = Field(8, ge=1, le=65_536, description="Pairs per step and device, before accumulation")
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations again in the backward pass: less memory, a third more time"
+        False, description="Compute activations again in the backward pass: less memory, a quarter to a third more time"
     )
     accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")

@@ -603,6 +603,11 @@ def test_a_field_of_an_earlier_release_is_named_with_what_it_is_called_now():
         build_config({"prompts": {"mode": "empty"}})
 
 
+def test_a_field_that_is_gone_is_named_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"unknown field `sampling\.batch_size`: .* delete the line"):
+        build_config({"sampling": {"batch_size": 64}})
+
+
 def test_groups_hold_plain_fields_alone_and_the_root_holds_groups():
     assert {schema["type"] for _, schema in SCHEMAS} == {"integer", "number", "string", "boolean", "array", "object"}
     assert all(issubclass(model, Group) for model in EVERY_GROUP.values())
