@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.stack
 
 # Long enough for its progress to be shown, and with checkpoints that take no time.
-TRAINING = {"steps": 200, "learning_rate": 1e-4, "stop_chosen_drop": 0, "checkpoint_every": 100, "log_every": 20}
+TRAINING = {"steps": 800, "learning_rate": 1e-4, "stop_chosen_drop": 0, "checkpoint_every": 100, "log_every": 20}
 
 
 @pytest.fixture
