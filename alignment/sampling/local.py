@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -91,31 +92,22 @@ def generate(
             with own_activations(), own_weights():
                 return plain_logprob(model, prompt, completion)
 
-        found = _generate(model, requests, config, conventions, stops, name, progress, alone)
+        found = _generate(partial(_Work, model, requests, config, conventions, stops, name, progress, alone))
     return [found[place] for place in range(len(requests))]
 
 
-def _generate(
-    model: Any,
-    requests: Sequence[Request],
-    config: SamplingConfig,
-    conventions: Conventions,
-    stops: Stops | None,
-    name: str,
-    progress: Callable[[int, int], None] | None,
-    alone: Alone,
-) -> dict[int, Completion]:
-    work = _Work(model, requests, config, conventions, stops, name, progress, alone)
-    filled = _filled(model, requests, config, name)
+def _generate(begin: "Callable[[], _Work]") -> dict[int, Completion]:
+    work = begin()
+    filled = _filled(work.model, work.requests, work.config, work.name)
     if filled is not None:
         try:
             _on_one_axis(work, filled)
         except (ModelError, SelfCheckError) as error:
             if is_out_of_memory(error):
                 raise
-            _tell(model, name, error)
-            work = _Work(model, requests, config, conventions, stops, name, progress, alone)
-    if len(work.found) < len(requests):
+            _tell(work.model, work.name, error)
+            work = begin()
+    if len(work.found) < len(work.requests):
         _in_batches(work)
     return work.found
 
