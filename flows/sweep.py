@@ -6,6 +6,7 @@ from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
+from alignment.config.label import label
 from alignment.errors import TrainingError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
@@ -41,7 +42,7 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
     points: list[Point] = []
     judged: dict[str, tuple[AlignConfig, Judged]] = {}
     for number, given in enumerate(configs, 1):
-        tell(Event(f"point {number} of {len(configs)}: {_label(given)}", "heading"))
+        tell(Event(f"point {number} of {len(configs)}: {label(given)}", "heading"))
         point, outcome = try_point(given, run_id)
         points.append(point)
         if outcome is not None:
@@ -67,13 +68,9 @@ def try_point(config: AlignConfig, parent: str) -> tuple[Point, Judged | None]:
     """One point as a child run; a training that diverges ends the point, anything else the sweep."""
     dpo = config.dpo
     try:
-        with runs.run(config, run_name=_label(config), tags={"mlflow.parentRunId": parent}) as run_id:
+        with runs.run(config, run_name=label(config), tags={"mlflow.parentRunId": parent}) as run_id:
             outcome = judge_policy(config, run_id)
     except TrainingError as error:
         return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None
     report, judgement = read_report(outcome.refs["report"]), outcome.judgement
     return Point(dpo.loss, dpo.beta, dpo.learning_rate, run_id, report, judgement, judgement.sentence), outcome
-
-
-def _label(config: AlignConfig) -> str:
-    return f"{config.dpo.loss}, beta {config.dpo.beta:g}, lr {config.dpo.learning_rate:g}"

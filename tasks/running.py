@@ -47,6 +47,15 @@ class Event:
     done: int = 0
     total: int = 0
     ref: StageRef | None = None
+    number: int = 0
+    """Which of the run's `of` stages it is, from 1; 0 where it belongs to no run of several stages."""
+    of: int = 0
+    left: float | None = None
+    """Seconds that the whole run still takes, by earlier runs of the same stages; None where nothing is known."""
+    row: Mapping[str, float] | None = None
+    """The last row of a training's metrics, where there is one."""
+    who: str = ""
+    """Of "waiting": who holds the slot, and since when, in words."""
 
 
 LISTENERS: list[Callable[[Event], None]] = []

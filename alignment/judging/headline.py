@@ -1,0 +1,62 @@
+"""The few figures that a verdict is told by, in the same words and order wherever there is room for no more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alignment.judging.formats import percent, plain, signed, times
+from alignment.judging.report import EvalReport, Preferences
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure of the aligned model against the base."""
+
+    name: str
+    """As machines spell it: MLflow's metric is `result/<name>`."""
+    title: str
+    value: float
+    interval: Interval | None
+    written: Callable[[float], str]
+
+    @property
+    def short(self) -> str:
+        """The value alone, as in +1.01 or 95.7%."""
+        return self.written(self.value)
+
+    @property
+    def text(self) -> str:
+        """The value, with its interval where it has one, as in +1.01 (+0.93 to +1.09)."""
+        if self.interval is None:
+            return self.short
+        return f"{self.short} ({' to '.join(map(self.written, self.interval))})"
+
+
+FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("reward_gain", "reward gain", signed),
+    ("win_rate", "prompts won", percent),
+    ("perplexity_ratio", "perplexity, ratio to the base's", times),
+    ("kl_per_token", "KL from the base, nats per token", lambda value: plain(value, 3)),
+    ("length_change", "length, change in tokens", lambda value: signed(value, 1)),
+)
+"""Figures of `EvalReport.delta`, each with its title and how it is written."""
+
+
+def headlines(report: EvalReport) -> tuple[Headline, ...]:
+    """At most five figures, those that apply: without a reward, how held-out pairs are ranked comes first."""
+    found = [
+        Headline(name, title, value, report.delta.interval(name), written)
+        for name, title, written in FIGURES
+        if (value := report.delta.get(name)) is not None
+    ]
+    if report.preferences is not None and not report.has_reward:
+        found = [*_of_pairs(report.preferences), *found]
+    return tuple(found)
+
+
+def _of_pairs(found: Preferences) -> tuple[Headline, Headline]:
+    return (
+        Headline("preference_accuracy", "accuracy on held-out pairs", found.accuracy, found.accuracy_ci, percent),
+        Headline("preference_margin", "margin of held-out pairs, nats", found.margin, found.margin_ci, signed),
+    )
