@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from shlex import quote
 from typing import Literal
 
 import yaml
@@ -13,7 +12,8 @@ import yaml
 from alignment.config import AlignConfig, flatten
 from alignment.errors import Interrupted, NothingNewError, TrackingError
 from alignment.stages.store import is_alive
-from tasks.registry.connection import check, client, configure, experiment, guard, place
+from tasks.registry.connection import check, client, configure, experiment, guard
+from tasks.registry.pages import run_page
 
 __all__ = ["check", "configure"]  # re-exported, so that flows need no second module
 
@@ -24,7 +24,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 MAX_PARAM = 6_000  # characters of a parameter's value, MLflow's limit
 MAX_TAG = 8_000  # characters of a tag's value
 PARAMS_PER_CALL = 100
-PUBLIC = "PLUMBLINE_MLFLOW_URL"  # the address that people open MLflow at, if it is not the one that runs use
 
 
 @contextmanager
@@ -93,13 +92,8 @@ def tag(run_id: str, tags: Mapping[str, str]) -> None:
 
 def run_url(run_id: str) -> str:
     """Where a person can see the run: a link, or the command that serves the local database."""
-    here = place()
     with guard():
-        where = client().get_run(run_id).info.experiment_id
-    path = f"#/experiments/{where}/runs/{run_id}"
-    if here.remote:
-        return f"{(os.environ.get(PUBLIC) or here.shown).rstrip('/')}/{path}"
-    return f"mlflow ui --backend-store-uri {quote(here.shown)}, then http://127.0.0.1:5000/{path}"
+        return run_page(client().get_run(run_id).info.experiment_id, run_id)
 
 
 def _end_orphans(where: str) -> None:

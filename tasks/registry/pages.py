@@ -1,0 +1,57 @@
+"""The pages of MLflow that people open: links to them, or the command that serves them from a local database.
+
+MLflow opens on its side for GenAI unless a link says otherwise; no tag of an experiment changes that.
+"""
+
+import os
+from shlex import quote as in_shell
+from urllib.parse import quote
+
+from tasks.registry.connection import place
+
+PUBLIC = "PLUMBLINE_MLFLOW_URL"  # the address that people open MLflow at, if it is not the one that runs use
+SIDE = "workflowType=machine_learning"
+LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` serves
+
+
+def run_page(experiment: str, run: str, at: str = "") -> str:
+    """A run's page; `experiment` is an id. `at` is MLflow's address, by default the one in use, as in all of these."""
+    return _page(f"experiments/{experiment}/runs/{run}", at)
+
+
+def experiment_page(experiment: str, at: str = "") -> str:
+    """The runs of an experiment, given by its id, as a table."""
+    return _page(f"experiments/{experiment}/runs", at)
+
+
+def experiments_page(at: str = "") -> str:
+    """The list of experiments."""
+    return _page("experiments", at)
+
+
+def models_page(at: str = "") -> str:
+    """The list of registered models."""
+    return _page("models", at)
+
+
+def model_page(name: str, at: str = "") -> str:
+    """A registered model with its versions."""
+    return _page(f"models/{quote(name, safe='')}", at)
+
+
+def version_page(name: str, version: str, at: str = "") -> str:
+    """One version of a registered model."""
+    return _page(f"models/{quote(name, safe='')}/versions/{version}", at)
+
+
+def is_link(page: str) -> bool:
+    """Whether a page is a link, and not the command that serves it."""
+    return page.startswith(("http://", "https://"))
+
+
+def _page(path: str, at: str) -> str:
+    here = place()
+    link = f"#/{path}?{SIDE}"
+    if at or here.remote:
+        return f"{(at or os.environ.get(PUBLIC) or here.shown).rstrip('/')}/{link}"
+    return f"mlflow ui --backend-store-uri {in_shell(here.shown)}, then {LOCAL}/{link}"
