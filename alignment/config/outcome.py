@@ -158,6 +158,9 @@ class PromotionConfig(Group):
     timeout_hours: float = Field(
         72.0, gt=0, le=24 * 90, description="Hours that a promotion waits for an approval; then it is rejected"
     )
+    remind_hours: float = Field(
+        24.0, ge=0, le=24 * 90, description="Hours between two reminders of a promotion that waits; 0 sends none"
+    )
     when_ungated: Literal["revert", "warn"] = Field(
         "revert",
         description="What the receiver does where the champion was moved by hand to a version that never passed the "
