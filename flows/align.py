@@ -16,6 +16,7 @@ from flows.form import config_flow
 from tasks.checks import require_labels, require_new, require_valid
 from tasks.curve import complete_curve
 from tasks.evaluation import apply_gates, read_report, require_gates
+from tasks.following import expected_progress, following
 from tasks.home import home, prepare_environment, tracking_uri
 from tasks.pipeline import PIPELINE
 from tasks.publishing import log_model, record_run, show_result
@@ -127,10 +128,11 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
     PIPELINE.require_usable(config)
     require_gates()
     refs: dict[str, StageRef] = {}
-    for stage in PIPELINE.wanted(config):
-        refs[stage.name] = compute(stage, config, refs, run_id)
-        if then := AFTER.get(stage.name):
-            then(config, refs, run_id)
+    with following(expected_progress(config)):
+        for stage in PIPELINE.wanted(config):
+            refs[stage.name] = compute(stage, config, refs, run_id)
+            if then := AFTER.get(stage.name):
+                then(config, refs, run_id)
     judgement = apply_gates(config, refs["report"])
     record_run(given, refs, judgement, run_id)
     return Judged(refs, judgement)

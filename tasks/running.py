@@ -4,9 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from httpx import HTTPError, HTTPStatusError, codes
 from prefect import get_run_logger
@@ -22,7 +21,9 @@ from alignment.stages.job import Job
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
+from tasks.following import progress_of_run
 from tasks.home import store
+from tasks.progress import Event
 from tasks.stopping import held_signals, require_wanted
 from tasks.transient import is_transient
 
@@ -32,30 +33,9 @@ ASK_EVERY = 5.0  # seconds between two questions for a slot that is taken
 ARTIFACT_EVERY = 3.0  # seconds between updates of a progress artifact
 TELL_EVERY = 0.2  # seconds between updates of the terminal
 
+__all__ = ["Event"]
+
 WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEASE_SECONDS / 60:g} minutes"
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something happened to a stage: it started, moved on, was found in the store, or was computed.
-
-    "waiting" is for a GPU slot; a "heading" says what the stages after it belong to.
-    """
-
-    stage: str
-    kind: Literal["started", "progress", "cached", "computed", "waiting", "heading"]
-    done: int = 0
-    total: int = 0
-    ref: StageRef | None = None
-    number: int = 0
-    """Which of the run's `of` stages it is, from 1; 0 where it belongs to no run of several stages."""
-    of: int = 0
-    left: float | None = None
-    """Seconds that the whole run still takes, by earlier runs of the same stages; None where nothing is known."""
-    row: Mapping[str, float] | None = None
-    """The last row of a training's metrics, where there is one."""
-    who: str = ""
-    """Of "waiting": who holds the slot, and since when, in words."""
 
 
 LISTENERS: list[Callable[[Event], None]] = []
@@ -115,17 +95,31 @@ def run_stage(
                 work=store().work(folder, key),
                 kept=store().kept,
                 progress=progress,
-                on_row=on_row,
+                on_row=_noted(label, on_row),
                 read=made_of["config"],
                 part=part or (0, 0),
                 parts=tuple(ref.path for ref in parts),
             )
             return (stage.parts.body if stage.parts and part else stage.body)(job)
 
-        ref = store().write(folder, key, write, inputs=made_of)
+        spent = sum(part.seconds for part in parts)
+        ref = store().write(folder, key, write, inputs=made_of, spent=spent)
         store().clear_work(folder, key)
     tell(Event(label, "computed", ref=ref))
     return ref
+
+
+def _noted(label: str, on_row: Callable[[dict[str, float]], None] | None) -> Callable[[dict[str, float]], None] | None:
+    """`on_row` that the run's progress learns the rows of as well."""
+    progress = progress_of_run()
+    if progress is None or on_row is None:
+        return on_row
+
+    def both(row: dict[str, float]) -> None:
+        progress.row(label, row)
+        on_row(row)
+
+    return both
 
 
 def parts_folder(stage: Stage) -> str:
@@ -134,7 +128,9 @@ def parts_folder(stage: Stage) -> str:
 
 
 def tell(event: Event) -> None:
-    """Pass an event to the listeners, or to the run's log where nobody listens."""
+    """Pass an event to the listeners, with its place in the run, or to the run's log where nobody listens."""
+    progress = progress_of_run()
+    event = event if progress is None else progress.note(event)
     for listener in LISTENERS:
         listener(event)
     if not LISTENERS and event.kind != "progress":

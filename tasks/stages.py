@@ -11,6 +11,7 @@ from alignment.stages.plan import key_of
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef
 from tasks.curve import LiveCurve
+from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.pipeline import PIPELINE
 from tasks.running import GPU_SLOT, RETRIES, parts_folder, run_stage
@@ -29,6 +30,8 @@ def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> 
         return found
     key = key_of(stage, config, refs)
     ranges = [] if store().find(stage.name, key) else stage.parts.split(config, refs)
+    if ranges and (progress := progress_of_run()) is not None:
+        progress.split(stage.name, ranges)
     parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(config), unmapped(refs)).result()
     merged: StageRef = whole(config, refs, run_id, parts)
     with suppress(OSError):  # they would take the same space again, and are in nobody's way

@@ -84,6 +84,18 @@ class Store:
         """Whether there is any finished result of a stage, whatever its key."""
         return any((self.root / stage).glob(f"*/{MANIFEST}"))
 
+    def earlier(self, stage: str, limit: int = 50) -> list[dict[str, Any]]:
+        """The manifests of a stage's newest results, the newest first; what cannot be read is left out."""
+        dated: list[tuple[float, Path]] = []
+        for file in (self.root / stage).glob(f"*/{MANIFEST}"):
+            with suppress(OSError):
+                dated.append((file.stat().st_mtime, file))
+        found = []
+        for _, file in sorted(dated, reverse=True)[:limit]:
+            with suppress(OSError, ValueError):
+                found.append(json.loads(file.read_text(encoding="utf-8")))
+        return [manifest for manifest in found if isinstance(manifest, dict)]
+
     def write(
         self,
         stage: str,
@@ -91,10 +103,12 @@ class Store:
         fill: Callable[[Path], Mapping[str, int]],
         *,
         inputs: Mapping[str, Any] | None = None,
+        spent: float = 0.0,
     ) -> StageRef:
         """Have `fill` write a stage into a fresh folder, and rename it into place once it is whole.
 
-        `fill` returns the stage's counts; `inputs` (config, parents, code version) goes into the manifest.
+        `fill` returns the stage's counts; `inputs` (config, parents, code version) goes into the manifest, and so do
+        the seconds that it took, with those that were `spent` before on parts of it.
         A process that dies in between leaves nothing under the key. Raises StoreError when the disk refuses.
         """
         started = time.monotonic()
@@ -105,7 +119,7 @@ class Store:
             with disk_errors(target, self.root):
                 draft.mkdir(parents=True)
                 counts = dict(fill(draft))
-                seconds = time.monotonic() - started
+                seconds = spent + time.monotonic() - started
                 manifest = {
                     "stage": stage,
                     "key": key,

@@ -349,3 +349,14 @@ def test_json_is_replaced_whole_or_kept(tmp_path):
         write_json(path, {1: 1, "a": 2})  # keys that cannot be sorted
     assert json.loads(path.read_text()) == {"a": [1, 2], "b": 1}
     assert [file.name for file in tmp_path.glob("*.json*")] == ["a.json"]
+
+
+def test_earlier_results_are_the_newest_first_and_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for age, key in enumerate(("new", "old")):
+        found = store.write("texts", key, lambda _: {"kept": 1}, spent=10.0 * age)
+        os.utime(found.path / "manifest.json", (1_000 - age, 1_000 - age))
+    (tmp_path / "texts" / "broken").mkdir()
+    (tmp_path / "texts" / "broken" / "manifest.json").write_text("{", encoding="utf-8")
+    assert [(each["key"], round(each["seconds"], -1)) for each in store.earlier("texts")] == [("new", 0), ("old", 10)]
+    assert store.earlier("samples") == []

@@ -1,0 +1,63 @@
+"""The progress of the run at work: made of its plan and of earlier runs, and known to every thread of the run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from alignment.config import AlignConfig
+from alignment.stages.stage import Stage
+from tasks import estimates
+from tasks.home import store
+from tasks.pipeline import PIPELINE
+from tasks.progress import Progress, StageProgress
+
+_PROGRESS: ContextVar[Progress | None] = ContextVar("_PROGRESS", default=None)
+
+
+def progress_of_run() -> Progress | None:
+    """The progress of the run that this is called in; None outside of any."""
+    return _PROGRESS.get()
+
+
+@contextmanager
+def following(progress: Progress) -> Iterator[Progress]:
+    """Let every event of a stage inside be noted by `progress`."""
+    token = _PROGRESS.set(progress)
+    try:
+        yield progress
+    finally:
+        progress.stop()
+        _PROGRESS.reset(token)
+
+
+def expected_progress(config: AlignConfig, goal: str = "", *, after: float | None = 0.0) -> Progress:
+    """The stages that a configuration asks for, none begun, each with the seconds that it takes by earlier runs.
+
+    What the store has takes none. `after` are the seconds of what the run does besides.
+    """
+    planned = PIPELINE.plan(config, store(), goal)
+    bases = store().earlier("base")
+    base = PIPELINE["base"].reads(config)
+    return Progress(
+        [
+            StageProgress(
+                item.stage.name,
+                item.stage.title,
+                trains=item.stage.trains(config),
+                expected=0.0 if item.found else _expected(item.stage, config, base, bases),
+            )
+            for item in planned
+        ],
+        after=after,
+    )
+
+
+def _expected(stage: Stage, config: AlignConfig, base: Any, bases: list[dict[str, Any]]) -> float | None:
+    return estimates.seconds(
+        stage.reads(config),
+        estimates.earlier_runs(store().earlier(stage.name), bases),
+        base=base if "base" in stage.needs(config) else None,
+        count=estimates.COUNTED.get(stage.name, ""),
+        asked=estimates.items(config, stage.name),
+    )
