@@ -1,9 +1,11 @@
 """The flows `promote`, which makes a version the champion once a person approves, and `rollback`, which undoes that."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from threading import Timer
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from threading import Event, Thread, Timer
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,12 +17,14 @@ from prefect.flow_runs import resume_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import Field
+from pydantic import Field, create_model
 
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError
 from flows.align import connect
 from flows.settings import MODEL_NAME, PROMOTION, load_promotion
+from tasks import approvals, notices
+from tasks.events import APPROVAL_REMINDED, APPROVAL_WAITING, emit
 from tasks.registry.candidates import Candidate, card
 from tasks.registry.promotion import (
     Outcome,
@@ -28,27 +32,28 @@ from tasks.registry.promotion import (
     make_champion,
     record_rejection,
     restore_previous,
-    show_decision,
 )
-from tasks.running import run_logger
 
 LOOK_EVERY = 2  # seconds between two checks for an answer
 SPARE = 600  # seconds that Prefect's timeout is longer than this flow's, which rejects the version by itself
 AUTOMATIC = "automatic"
+ITSELF = "Plumbline"  # whose name a rejection has that nobody gave
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=2_000)]
+WHY = "Why; the version keeps it"
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S", description="Your name; the version keeps it")]
 
 
 class Approval(RunInput):
-    """A person's decision on a candidate."""
+    """A decision on a candidate, and who made it: what Prefect's dialog asks a person for."""
 
+    approver: Name
     decision: Literal["reject", "approve"] = Field("reject", description="Make this version the champion?")
-    approver: str = Field("", max_length=200, description="Your name; an approval needs one")
-    reason: str = Field("", max_length=2_000, description="Why; it is kept on the version")
+    reason: Text = Field("", description=WHY)
 
 
-@flow(name="promote", flow_run_name="promote-{model_name}")
+@flow(name=approvals.FLOW, flow_run_name=f"{approvals.PREFIX}{{model_name}}")
 def promote(
     model_name: ModelName = MODEL_NAME,
     version: Annotated[int, Field(ge=1)] | None = None,
@@ -68,16 +73,19 @@ def promote(
     policy = load_promotion(PROMOTION)  # not a field of the form: who starts a run could allow it to themselves
     connect()
     candidate = check_candidate(model_name, version)
+    approvals.name_run(flow_run.id, candidate)
+    artifact = None
     if candidate.settled:
-        answer = Approval(decision="approve", approver=approver, reason=reason)
+        answer = Approval(decision="approve", approver=approver.strip() or AUTOMATIC, reason=reason)
     elif yes:
         answer = approve_automatically(policy, approver, reason)
     else:
-        answer = wait_for_approval(candidate, policy, approver, reason)
-    return carry_out(candidate, answer)
+        artifact = approvals.show(card(candidate), f"{candidate.title} waits for an approval")
+        answer = wait_for_approval(candidate, policy, approver, reason, artifact)
+    return carry_out(candidate, answer, artifact)
 
 
-@flow(name="promote", flow_run_name="promote-{model_name}")
+@flow(name=approvals.FLOW, flow_run_name=f"{approvals.PREFIX}{{model_name}} version {{version}}")
 def promote_answered(model_name: str, version: int, champion: str | None, answer: Approval) -> Outcome | State[Any]:
     """Carry out an answer that was given in a terminal; the gates are checked again.
 
@@ -92,7 +100,7 @@ def promote_answered(model_name: str, version: int, champion: str | None, answer
     return carry_out(candidate.model_copy(update={"champion": champion}), answer)
 
 
-@flow(name="rollback", flow_run_name="rollback-{model_name}")
+@flow(name="rollback", flow_run_name="roll back {model_name}")
 def rollback(
     model_name: ModelName = MODEL_NAME,
     reason: Text = "",
@@ -107,7 +115,7 @@ def rollback(
     """
     connect()
     outcome = restore_previous(model_name, reason, approver)
-    show_decision(outcome)
+    approvals.show(decided(outcome), outcome.sentence)
     return outcome
 
 
@@ -118,28 +126,51 @@ def approve_automatically(promotion: PromotionConfig, approver: str, reason: str
             "--yes (`yes` in the form) approves without a person, and promotion.automatic = false: set it to true in "
             "flows/configs/promotion.yaml, or promote without it and approve by hand"
         )
-    return Approval(decision="approve", approver=approver or AUTOMATIC, reason=reason)
+    return Approval(decision="approve", approver=approver.strip() or AUTOMATIC, reason=reason)
 
 
-def wait_for_approval(candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str) -> Approval:
-    """Pause the run with the card until a person answers; after the timeout the answer is a rejection.
+def wait_for_approval(
+    candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str, artifact: UUID | None
+) -> Approval:
+    """Pause the run until a person answers, who is notified and reminded; after the timeout the answer is a rejection.
 
-    An approval without a name is asked for again.
+    `artifact` shows the card on the run's page.
     """
     seconds = promotion.timeout_hours * 3_600
-    too_late = Approval(decision="reject", reason=f"nobody answered in {promotion.timeout_hours:g} h")
-    description = card(candidate)
+    since = datetime.now(UTC)
+    until = since + timedelta(seconds=seconds)
+    page = approvals.run_page(flow_run.id)
+    others = approvals.others_waiting(flow_run.id)
+    form = dialog(
+        approvals.dialog(candidate, until, others, approvals.artifact_page(artifact) if artifact else ""),
+        approver.strip(),
+        reason,
+    )
+    too_late = Approval(decision="reject", approver=ITSELF, reason=f"nobody answered in {promotion.timeout_hours:g} h")
+
+    def remind() -> None:
+        waiting = [other.title for other in approvals.others_waiting(flow_run.id)]
+        told = notices.reminder(candidate, since, until, waiting, page)
+        emit(APPROVAL_REMINDED, candidate.name, told | {"version": candidate.version})
+
+    told = notices.waiting(candidate, until, [other.title for other in others], page)
+    emit(APPROVAL_WAITING, candidate.name, told | {"version": candidate.version})
     try:
-        with answer_after(seconds, too_late):
-            while True:
-                form = Approval.with_initial_data(description=description, approver=approver, reason=reason)
-                answer = pause_flow_run(form, timeout=int(seconds) + SPARE, poll_interval=LOOK_EVERY)
-                if answer.decision == "reject" or answer.approver.strip():
-                    return answer
-                run_logger().warning("the approval names no approver; the run waits for one that does")
-                description, reason = f"**An approval needs your name.**\n\n{card(candidate)}", answer.reason
+        with answer_after(seconds, too_late), repeated(promotion.remind_hours * 3_600, seconds, remind):
+            return pause_flow_run(form, timeout=int(seconds) + SPARE, poll_interval=LOOK_EVERY)
     except FlowPauseTimeout:
         return too_late
+
+
+def dialog(description: str, approver: str, reason: str) -> type[Approval]:
+    """The form with what is known already filled in, each field under its own bounds.
+
+    `RunInput.with_initial_data` would leave the bounds out.
+    """
+    given: dict[str, Any] = {"approver": (Name, approver or ...), "reason": (Text, Field(reason, description=WHY))}
+    form = create_model("Approval", __base__=Approval, **given)
+    form._description = description
+    return form
 
 
 @contextmanager
@@ -163,13 +194,41 @@ def answer_after(seconds: float, answer: Approval) -> Iterator[None]:
         timer.cancel()
 
 
-def carry_out(candidate: Candidate, answer: Approval) -> Outcome | State[Any]:
-    """Promote or reject the candidate, and show the decision; a rejection ends the run as Rejected."""
+@contextmanager
+def repeated(every: float, within: float, act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` each time that `every` seconds have passed, but not at the end of `within` seconds; 0 never does."""
+    context, over = copy_context(), Event()
+
+    def keep_on() -> None:
+        for _ in range(ceil(within / every) - 1):
+            if over.wait(every):
+                return
+            context.run(act)
+
+    if every:
+        Thread(target=keep_on, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def carry_out(candidate: Candidate, answer: Approval, artifact: UUID | None = None) -> Outcome | State[Any]:
+    """Promote or reject the candidate, and show the decision, in the place of the card that `artifact` shows.
+
+    A rejection ends the run as Rejected.
+    """
     approver, reason = answer.approver.strip(), answer.reason.strip()
     if answer.decision == "approve":
         outcome = make_champion(candidate, reason, approver)
-        show_decision(outcome, candidate)
-        return outcome
-    outcome = record_rejection(candidate, reason, approver)
-    show_decision(outcome, candidate)
-    return Completed(name="Rejected", message=outcome.sentence, data=outcome)
+    else:
+        outcome = record_rejection(candidate, reason, approver)
+    approvals.show(f"{decided(outcome)}\n\n{card(candidate)}", outcome.sentence, artifact)
+    if outcome.decision == "rejected":
+        return Completed(name="Rejected", message=outcome.sentence, data=outcome)
+    return outcome
+
+
+def decided(outcome: Outcome) -> str:
+    """The decision as Markdown."""
+    return f"# {outcome.decision.capitalize()}\n\n{outcome.sentence}"

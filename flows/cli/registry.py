@@ -3,7 +3,7 @@
 import getpass
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -90,12 +90,13 @@ def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Co
     from tasks.registry.candidates import card
 
     if candidate.settled:
-        return Approval(decision="approve", approver=approver, reason=reason)
+        return Approval(decision="approve", approver=approver.strip() or getpass.getuser(), reason=reason)
     console.print(Markdown(card(candidate)))
     console.print()
     approved = Confirm.ask(f"approve {escape(candidate.title)}?", default=False, console=console)
-    name = approver or Prompt.ask("your name", default=getpass.getuser(), console=console)
-    return Approval(decision="approve" if approved else "reject", approver=name, reason=reason)
+    name = approver.strip() or Prompt.ask("your name", default=getpass.getuser(), console=console).strip()
+    decision: Literal["approve", "reject"] = "approve" if approved else "reject"
+    return Approval(decision=decision, approver=name or getpass.getuser(), reason=reason)
 
 
 def _report(outcome: "Outcome", console: Console) -> int:

@@ -8,8 +8,9 @@ from alignment.aliases import ANCHOR, CHALLENGER
 from alignment.errors import ModelError, PromotionError, RecordError, TrackingError
 from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
+from alignment.judging.headline import headlines
 from alignment.judging.report import EvalReport, Judgement, SampleRow
-from tasks.registry import records, runs, versions
+from tasks.registry import pages, records, runs, versions
 from tasks.registry.aliases import Aliases, read_aliases
 from tasks.registry.versions import RegisteredVersion
 
@@ -131,16 +132,14 @@ def require_promotable(candidate: Candidate) -> None:
 
 
 def card(candidate: Candidate) -> str:
-    """What a person bases the decision on, as Markdown: the result, the gates, and sample texts."""
-    champion = f"It would replace version {candidate.champion}." if candidate.champion else "There is no champion yet."
-    if candidate.champion and _version_of(candidate.base, candidate.name) is None:
-        champion += f" It was judged against its own base, not against version {candidate.champion}."
-    sections = [f"# {candidate.title} as champion?", champion]
+    """What a person bases the decision on, as Markdown: the few figures, gates, all results, sample texts, links."""
+    sections = [f"# {candidate.title} as champion?", would_replace(candidate)]
     if candidate.judgement is not None and candidate.report is not None:
         sections += [
             candidate.judgement.sentence,
-            f"## Result\n\n{result_list(candidate.report)}",
+            figures_list(candidate.report),
             f"## Gates\n\n{gates_list(candidate.judgement)}",
+            f"## Result\n\n{result_list(candidate.report)}",
         ]
     scored = [row for row in candidate.samples if row.aligned_reward is not None and row.base_reward is not None]
     if candidate.samples and not scored:
@@ -148,9 +147,31 @@ def card(candidate: Candidate) -> str:
     for heading, key in KINDS.items() if scored else ():
         sections.append(f"## Samples: {heading}\n\n{samples_list(sorted(scored, key=key, reverse=True), SAMPLES)}")
     if candidate.where:
-        link = candidate.where.startswith("http")
-        sections.append(f"[The run in MLflow]({candidate.where})" if link else f"The run: `{candidate.where}`")
+        sections.append(links(candidate))
     return "\n\n".join(sections)
+
+
+def figures_list(report: EvalReport) -> str:
+    """The few figures of a report, a line of Markdown for each."""
+    return "\n".join(f"- {each.title}: **{each.text}**" for each in headlines(report))
+
+
+def would_replace(candidate: Candidate) -> str:
+    """Which version it would replace, and whether the two were compared."""
+    if not candidate.champion:
+        return "There is no champion yet."
+    told = f"It would replace version {candidate.champion}."
+    if _version_of(candidate.base, candidate.name) is None:
+        told += f" It was judged against its own base, not against version {candidate.champion}."
+    return told
+
+
+def links(candidate: Candidate) -> str:
+    """The run and the version in MLflow: links, or the command that serves them."""
+    if not pages.is_link(candidate.where):
+        return f"The run: `{candidate.where}`"
+    version = pages.version_page(candidate.name, candidate.version)
+    return f"[The run in MLflow]({candidate.where}) · [The version in MLflow]({version})"
 
 
 KINDS: Mapping[str, Callable[[SampleRow], float]] = {

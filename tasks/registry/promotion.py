@@ -7,20 +7,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from httpx import HTTPError
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import PREVIOUS
 from alignment.config import PromotionConfig
 from alignment.errors import PlumblineError, PromotionError
-from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED, emit
+from alignment.judging.report import EvalReport
+from tasks import notices
+from tasks.events import CHAMPION_CHANGED, PROMOTION_REJECTED, PROMOTION_REVERTED, emit
 from tasks.registry import versions
 from tasks.registry.aliases import DECISION, RECORDED, Aliases, locked, move_aliases, read_aliases
-from tasks.registry.candidates import Candidate, card, choose, examine, require_promotable
+from tasks.registry.candidates import Candidate, choose, examine, require_promotable
+from tasks.registry.pages import version_page
 from tasks.registry.versions import RegisteredVersion
-from tasks.running import RETRIES, run_logger
+from tasks.running import RETRIES
 
 logger = logging.getLogger("plumbline")
 
@@ -98,8 +99,7 @@ def make_champion(candidate: Candidate, reason: str, approver: str) -> Outcome:
             return Outcome(decision="unchanged", model_name=name, version=version)
         _decide_and_move(name, before, after, version, "approved", reason, approver)
         _tag_outcome(name, version, "promoted")
-    _emit_champion_changed(name, version, after.previous, "promotion")
-    return Outcome(
+    outcome = Outcome(
         decision="promoted",
         model_name=name,
         version=version,
@@ -107,6 +107,9 @@ def make_champion(candidate: Candidate, reason: str, approver: str) -> Outcome:
         approver=approver,
         reason=reason,
     )
+    title = f"{candidate.title} was promoted"
+    _announce_champion(name, version, after.previous, "promotion", title, outcome.sentence, candidate.report)
+    return outcome
 
 
 @task(name="reject", **RETRIES)
@@ -117,9 +120,12 @@ def record_rejection(candidate: Candidate, reason: str, approver: str) -> Outcom
             return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
         _tag_decision(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
         _add_to_history(candidate.name, candidate.version)
-    return Outcome(
+    outcome = Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
+    told = notices.rejected(candidate.title, outcome.sentence, version_page(candidate.name, candidate.version))
+    emit(PROMOTION_REJECTED, candidate.name, {"version": candidate.version, "reason": reason} | told)
+    return outcome
 
 
 @task(name="roll back", **RETRIES)
@@ -138,8 +144,7 @@ def restore_previous(name: str, reason: str, approver: str) -> Outcome:
             with _logging_failures(name, after.previous):
                 _tag_decision(name, after.previous, "rolled back", reason, approver, None)
             _add_to_history(name, after.previous)
-    _emit_champion_changed(name, after.champion, after.previous, "rollback")
-    return Outcome(
+    outcome = Outcome(
         decision="rolled back",
         model_name=name,
         version=after.champion,
@@ -147,18 +152,9 @@ def restore_previous(name: str, reason: str, approver: str) -> Outcome:
         approver=approver,
         reason=reason,
     )
-
-
-@task(name="show promotion")
-def show_decision(outcome: Outcome, candidate: Candidate | None = None) -> None:
-    """Show the decision and the candidate's card as a Markdown artifact; if Prefect is unreachable, log a warning."""
-    parts = [f"# {outcome.decision.capitalize()}", outcome.sentence]
-    if candidate is not None:
-        parts.append(card(candidate))
-    try:
-        create_markdown_artifact(key="promotion", markdown="\n\n".join(parts), description=outcome.sentence)
-    except (HTTPError, OSError) as error:
-        run_logger().warning("the decision could not be shown in Prefect: %s", error)
+    title = f"{name} was rolled back to version {after.champion}"
+    _announce_champion(name, after.champion, after.previous, "rollback", title, outcome.sentence)
+    return outcome
 
 
 def judge_unrecorded(aliases: Aliases, refusal: str, ours: bool, policy: PromotionConfig) -> Verdict:
@@ -183,7 +179,10 @@ def reconcile(name: str, policy: PromotionConfig) -> Verdict:
             return "nothing"
         ours = before.recorded is not None or versions.is_ours(name)
         version = versions.get_version(name, champion)
-        refusal = examine(version, before.recorded).refusal if ours else ""
+        candidate = Candidate(name=name, version=champion, champion=before.recorded, refusal="")
+        if ours:
+            candidate = examine(version, before.recorded)
+        refusal = candidate.refusal
         verdict = judge_unrecorded(before, refusal, ours, policy)
         if verdict == "not ours":
             return verdict
@@ -196,12 +195,7 @@ def reconcile(name: str, policy: PromotionConfig) -> Verdict:
         else:
             _decide_and_move(name, before, after, champion, verdict, refusal, BY_HAND)
     logger.info("models:/%s: champion version %s %s%s", name, champion, verdict, f" ({refusal})" if refusal else "")
-    if verdict == "reverted":
-        emit(PROMOTION_REVERTED, name, {"version": champion, "champion": after.champion or "", "reason": refusal})
-    else:
-        _emit_champion_changed(
-            name, champion, after.previous, f"{BY_HAND}, ungated" if verdict == "warned" else BY_HAND
-        )
+    _announce_by_hand(name, champion, verdict, after, candidate)
     return verdict
 
 
@@ -264,8 +258,28 @@ def _logging_failures(name: str, version: str) -> Iterator[None]:
         logger.warning("models:/%s/%s: its promotion tags were not set: %s", name, version, error)
 
 
-def _emit_champion_changed(name: str, version: str, previous: str | None, how: str) -> None:
-    emit(CHAMPION_CHANGED, name, {"version": version, "previous": previous or "", "how": how})
+def _announce_champion(
+    name: str, version: str, previous: str | None, how: str, title: str, sentence: str, report: EvalReport | None = None
+) -> None:
+    told = notices.changed(title, sentence, report, version_page(name, version))
+    emit(CHAMPION_CHANGED, name, {"version": version, "previous": previous or "", "how": how} | told)
+
+
+def _announce_by_hand(name: str, champion: str, verdict: Verdict, after: Aliases, candidate: Candidate) -> None:
+    """Tell what became of a champion that was set by hand."""
+    title, refusal = candidate.title, candidate.refusal
+    if verdict == "reverted":
+        told = notices.reverted(title, after.champion, refusal, version_page(name, champion))
+        about = {"version": champion, "champion": after.champion or "", "reason": refusal}
+        emit(PROMOTION_REVERTED, name, about | told)
+        return
+    if verdict == "warned":
+        title = f"{title} is the champion without having passed its gates"
+        how, sentence = f"{BY_HAND}, ungated", f"It was made champion by hand in MLflow, and stays so: {refusal}"
+    else:
+        title = f"{title} was promoted"
+        how, sentence = BY_HAND, "It passed its gates, and was made champion by hand in MLflow."
+    _announce_champion(name, champion, after.previous, how, title, sentence, candidate.report)
 
 
 def _named(version: str | None) -> str:

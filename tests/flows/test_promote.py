@@ -15,6 +15,7 @@ from alignment.errors import InputError, PromotionError
 from flows import promote
 from flows.align import connect
 from flows.cli.registry import promote_command, rollback_command
+from tasks.events import APPROVAL_REMINDED, APPROVAL_WAITING
 from tasks.registry import connection, promotion, versions
 from tasks.registry.aliases import Aliases, read_aliases
 from tests.registered import make_version, report
@@ -45,7 +46,8 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str]
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr(promotion, "emit", lambda _event, _name, payload: events.append(payload))
+    for place in (promote, promotion):
+        monkeypatch.setattr(place, "emit", lambda _event, _name, payload: events.append(payload))
     return events
 
 
@@ -61,20 +63,27 @@ def name(sent: list[dict[str, Any]], configure: Callable[[str], None]) -> str:
     return name
 
 
-def paused_run(name: str) -> Any:
-    """The paused run of a model's promotion, once there is one whose form is written."""
+def wait_until(happened: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def paused_run(name: str, but: Any = None) -> Any:
+    """The paused run of a model's promotion, once there is one whose form is written; not the run `but`."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-    wanted = FlowRunFilter(name=FlowRunFilterName(any_=[f"promote-{name}"]))
+    wanted = FlowRunFilter(name=FlowRunFilterName(like_=f"promote {name} version "))
     ends = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while time.monotonic() < ends:
             for run in client.read_flow_runs(flow_run_filter=wanted):
-                if run.state is not None and run.state.is_paused():
+                if run.id != but and run.state is not None and run.state.is_paused():
                     return run
             time.sleep(0.1)
-    pytest.fail(f"promote-{name} did not pause")
+    pytest.fail(f"the promotion of {name} did not pause")
 
 
 def read_form(run: Any) -> dict[str, Any]:
@@ -91,59 +100,162 @@ def read_form(run: Any) -> dict[str, Any]:
     pytest.fail("the pause has no form")
 
 
-def answered(name: str, *answers: dict[str, str]) -> tuple[Any, list[dict[str, Any]]]:
-    """The final state of a promotion that gets these answers, one a pause, and the forms that asked for them."""
+def answered(name: str, *answers: dict[str, str]) -> tuple[Any, dict[str, Any], list[str]]:
+    """The final state of a promotion that gets these answers, its form, and what Prefect said to those it refused."""
     from prefect.flow_runs import resume_flow_run
 
     forms: list[dict[str, Any]] = []
+    refused: list[str] = []
 
     def give() -> None:
+        run = paused_run(name)
+        forms.append(read_form(run))
         for answer in answers:
-            run = paused_run(name)
-            forms.append(read_form(run))
-            resume_flow_run(run.id, run_input=answer)
+            try:
+                resume_flow_run(run.id, run_input=answer)
+            except RuntimeError as refusal:
+                refused.append(str(refusal))
 
     thread = threading.Thread(target=copy_context().run, args=(give,))
     thread.start()
     state = promote.promote(name, return_state=True)
     thread.join()
-    return state, forms
+    return state, forms[0], refused
+
+
+def artifacts(run_id: Any) -> list[Any]:
+    """What a flow run's page shows under Artifacts."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+    return [each for each in found if each.task_run_id is None]
 
 
 def test_an_approved_version_becomes_champion(name: str, sent: list[dict[str, Any]]) -> None:
-    state, [form] = answered(name, {"decision": "approve", "approver": "Ann", "reason": "reads well"})
+    state, form, _ = answered(name, {"decision": "approve", "approver": "Ann", "reason": "reads well"})
     assert state.is_completed()
     outcome = state.result()
     assert outcome.sentence == f"{name} version 2 is the champion, after version 1; approved by Ann: reads well"
     assert read_aliases(name) == Aliases("2", "1", None, "2")
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
-    assert [payload["version"] for payload in sent] == ["2"]
-    assert f"# {name} version 2 as champion?" in form["description"]
-    assert "It would replace version 1" in form["description"]
-    assert "- win rate 0.93, bound ≥ 0.55: passed" in form["description"]
-    assert "## Samples: worst" in form["description"]
+    assert [payload["version"] for payload in sent] == ["2", "2"]
     fields = form["schema"]["properties"]
+    assert list(fields) == ["approver", "decision", "reason"]
     assert fields["decision"]["default"] == "reject"
     assert fields["decision"]["enum"] == ["reject", "approve"]
 
 
-def test_an_answer_left_as_it_is_rejects(name: str, sent: list[dict[str, Any]]) -> None:
+def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> None:
+    """The dialog shows ten lines without scrolling."""
+    from prefect.flow_runs import resume_flow_run
+
+    shown: list[Any] = []
+
+    def give() -> None:
+        run = paused_run(name)
+        shown.append((read_form(run)["description"], artifacts(run.id), run))
+        resume_flow_run(run.id, run_input={"decision": "approve", "approver": "Ann"})
+
+    thread = threading.Thread(target=copy_context().run, args=(give,))
+    thread.start()
+    promote.promote(name)
+    thread.join()
+    (asked, [before], run) = shown[0]
+    assert run.name == f"promote {name} version 2"
+    lines = [line for line in asked.splitlines() if line]
+    assert len(lines) == 7
+    assert lines[0].startswith("**May be registered: reward +1.50")
+    assert lines[1:6] == [
+        "- reward gain: **+1.50 (+1.40 to +1.60)**",
+        "- prompts won: **93.0% (90.0% to 96.0%)**",
+        "- perplexity, ratio to the base's: **×1.08**",
+        "- KL from the base, nats per token: **0.050**",
+        "- length, change in tokens: **+3.0**",
+    ]
+    assert lines[6].startswith("It would replace version 1.")
+    assert f"/artifacts/artifact/{before.id}" in lines[6]
+    assert f"# {name} version 2 as champion?" in before.data
+    assert "- win rate 0.93, bound ≥ 0.55: passed" in before.data
+    assert "## Samples: worst" in before.data
+    [after] = artifacts(run.id)
+    assert after.id == before.id
+    assert after.data.startswith("# Promoted")
+    assert "## Samples: worst" in after.data
+
+
+def test_a_name_alone_rejects(name: str) -> None:
     before = read_aliases(name)
-    state, _ = answered(name, {})
+    state, _, _ = answered(name, {"approver": "Ann"})
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert state.result().decision == "rejected"
     assert read_aliases(name) == before
     assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
-    assert sent == []
 
 
-def test_an_approval_without_a_name_is_asked_for_again(name: str) -> None:
-    nameless = {"decision": "approve", "approver": " ", "reason": "fine"}
-    state, [first, second] = answered(name, nameless, nameless | {"approver": "Ann"})
+def test_an_answer_without_a_name_is_not_taken(name: str) -> None:
+    """Neither with the name left as it is, nor empty, nor of blanks; the question stays."""
+    nameless = {"decision": "approve", "reason": "fine"}
+    empty, blank = nameless | {"approver": ""}, nameless | {"approver": "  "}
+    state, _, refused = answered(name, nameless, empty, blank, nameless | {"approver": "Ann"})
     assert state.result().approver == "Ann"
-    assert "needs your name" not in first["description"]
-    assert "needs your name" in second["description"]
-    assert second["schema"]["properties"]["reason"]["default"] == "fine"
+    assert len(refused) == 3
+    assert "'approver' is a required property" in refused[0]
+
+
+def test_what_the_form_knows_is_filled_in_under_the_same_bounds() -> None:
+    form = promote.dialog("why", "Ann", "reads well").model_json_schema()
+    assert "required" not in form
+    assert (
+        form["properties"]["approver"] | {"default": "Ann", "minLength": 1, "pattern": r"\S"}
+        == (form["properties"]["approver"])
+    )
+    assert form["properties"]["reason"] | {"default": "reads well", "maxLength": 2_000} == form["properties"]["reason"]
+    assert promote.dialog("why", "", "").model_json_schema()["required"] == ["approver"]
+
+
+def test_others_that_wait_are_named_and_a_reminder_is_sent(
+    name: str, configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.flow_runs import resume_flow_run
+
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(promote, "emit", lambda event, _name, payload: told.append((event, payload)))
+    configure(f"remind_hours: {1 / 3_600}")
+    make_version(name, alias="third")
+    reminded = threading.Event()
+    forms: list[str] = []
+
+    def give() -> None:
+        first = paused_run(name)
+        second = threading.Thread(target=copy_context().run, args=(promote.promote, name, 3))
+        second.start()
+        run = paused_run(name, but=first.id)
+        forms.append(read_form(run)["description"])
+        wait_until(lambda: APPROVAL_REMINDED in [event for event, _ in told])
+        for each in (run, first):
+            resume_flow_run(each.id, run_input={"approver": "Ann"})
+        second.join()
+        reminded.set()
+
+    thread = threading.Thread(target=copy_context().run, args=(give,))
+    thread.start()
+    promote.promote(name, 2)
+    thread.join()
+    assert reminded.is_set()
+    assert f"Also waiting: [{name} version 2](" in forms[0]
+    waiting = [payload for event, payload in told if event == APPROVAL_WAITING]
+    assert [payload["title"] for payload in waiting] == [
+        f"{name} version 2 waits for your approval",
+        f"{name} version 3 waits for your approval",
+    ]
+    figures, until = waiting[1]["text"].splitlines()
+    assert figures.startswith("reward gain +1.50; prompts won 93.0%; ")
+    assert until.endswith(f"it is rejected. Also waiting: {name} version 2.")
+    assert "/runs/flow-run/" in waiting[1]["link"]
+    reminder = next(payload for event, payload in told if event == APPROVAL_REMINDED)
+    assert "still waits for your approval, since" in reminder["title"]
 
 
 def test_nobody_s_answer_is_a_rejection(
@@ -154,6 +266,8 @@ def test_nobody_s_answer_is_a_rejection(
     assert (state.type.value, state.name) == ("COMPLETED", "Rejected")
     assert "nobody answered in 0.000555556 h" in str(state.message)
     assert versions.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
+    assert versions.get_version(name, "2").tags["promotion.approver"] == "Plumbline"
+    assert [payload["title"] for payload in sent if "title" in payload][-1] == f"{name} version 2 was rejected"
     assert read_aliases(name).champion == "1"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError, TrackingError
-from tasks.events import CHAMPION_CHANGED, PROMOTION_REVERTED
+from tasks.events import CHAMPION_CHANGED, PROMOTION_REJECTED, PROMOTION_REVERTED
 from tasks.registry import aliases, connection, promotion, records, versions
 from tasks.registry.aliases import Aliases, read_aliases
 from tasks.registry.candidates import Candidate
@@ -48,6 +48,17 @@ def promote(name: str, version: int | None = None) -> promotion.Outcome:
     return make_champion.fn(find_candidate(name, version), "reads well", "Ann")
 
 
+def told(payload: dict[str, Any]) -> tuple[str, str]:
+    """The title of a notification, and the first line of its text."""
+    assert payload["link"].endswith("workflowType=machine_learning")
+    return payload["title"], payload["text"].splitlines()[0]
+
+
+def about(payload: dict[str, Any]) -> dict[str, str]:
+    """What an event says beside the notification."""
+    return {key: value for key, value in payload.items() if key not in ("title", "text", "link")}
+
+
 def tags_of(name: str, version: str) -> dict[str, str]:
     return dict(versions.get_version(name, version).tags)
 
@@ -64,10 +75,15 @@ def test_a_promotion_moves_all_aliases_tags_the_decision_and_sends_an_event(name
     assert tags["promotion.previous"] == "1"
     assert tags["promotion.time"].endswith("+00:00")
     assert tags["plumbline.verdict"] == "pass"
-    assert sent == [
+    assert [(event, about(payload)) for event, payload in sent] == [
         (CHAMPION_CHANGED, {"version": "1", "previous": "", "how": "promotion"}),
         (CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "promotion"}),
     ]
+    assert told(sent[1][1]) == (
+        f"{name} version 2 was promoted",
+        f"{name} version 2 is the champion, after version 1; approved by Ann: reads well",
+    )
+    assert "reward gain +1.50; prompts won 93.0%" in sent[1][1]["text"]
 
 
 def test_the_champion_is_not_promoted_again(name: str, sent: list[Any]) -> None:
@@ -92,7 +108,9 @@ def test_a_rejection_is_written_down_and_moves_nothing(name: str, sent: list[Any
         "dull",
         "Ann",
     }
-    assert sent == []
+    [(event, payload)] = sent
+    assert (event, about(payload)) == (PROMOTION_REJECTED, {"version": "1", "reason": "dull"})
+    assert told(payload) == (f"{name} version 1 was rejected", f"{name} version 1 was rejected by Ann: dull")
 
 
 def test_a_champion_that_changed_meanwhile_stops_the_promotion_and_is_named(name: str, sent: list[Any]) -> None:
@@ -269,7 +287,15 @@ def test_a_passed_version_moved_by_hand_is_taken_over(name: str, sent: list[Any]
     tags = tags_of(name, "2")
     assert (tags["promotion.decision"], tags["promotion.approver"]) == ("promoted", "by hand in MLflow")
     assert tags["promotion.previous"] == "1"
-    assert sent == [(CHAMPION_CHANGED, {"version": "2", "previous": "1", "how": "by hand in MLflow"})]
+    [(event, payload)] = sent
+    assert (event, about(payload)) == (
+        CHAMPION_CHANGED,
+        {"version": "2", "previous": "1", "how": "by hand in MLflow"},
+    )
+    assert told(payload) == (
+        f"{name} version 2 was promoted",
+        "It passed its gates, and was made champion by hand in MLflow.",
+    )
     assert reconcile(name, REVERT) == "nothing"
     assert len(sent) == 1
 
@@ -291,6 +317,11 @@ def test_a_failed_version_moved_by_hand_is_moved_back(name: str, sent: list[Any]
     assert event == PROMOTION_REVERTED
     assert payload["version"] == bad.version
     assert "kl_per_token" in payload["reason"]
+    title, why = told(payload)
+    assert title == f"{name} version {bad.version} was made champion by hand, and is not any more"
+    assert why == f"It may not be the champion: {payload['reason']}"
+    now = "Version 1 is the champion again." if first else "There is no champion now."
+    assert payload["text"].splitlines()[1] == now
     assert reconcile(name, REVERT) == "nothing"
 
 
@@ -316,6 +347,10 @@ def test_a_failed_version_stays_where_the_policy_only_warns(name: str, sent: lis
     [(event, payload)] = sent
     assert event == CHAMPION_CHANGED
     assert payload["how"] == "by hand in MLflow, ungated"
+    title, why = told(payload)
+    assert title == f"{name} version 2 is the champion without having passed its gates"
+    assert why.startswith("It was made champion by hand in MLflow, and stays so: ")
+    assert "kl_per_token" in why
 
 
 def test_other_people_s_models_are_left_alone(name: str, sent: list[Any]) -> None:

@@ -1,0 +1,113 @@
+"""An approval as people meet it in Prefect: the card on the run's page, the short dialog, and who else waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_UI_URL
+
+from tasks.notices import moment
+from tasks.registry.candidates import Candidate, figures_list, would_replace
+from tasks.running import run_logger
+
+FLOW = "promote"
+PREFIX = "promote "  # before the version's title in the name of its run
+KEY = "promotion"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A promotion that waits for a person: the title of its version, since when, and its run's page."""
+
+    title: str
+    since: datetime
+    page: str
+
+
+def run_page(run: str | UUID) -> str:
+    """A flow run's page in Prefect."""
+    return f"{PREFECT_UI_URL.value()}/runs/flow-run/{run}"
+
+
+def artifact_page(artifact: UUID) -> str:
+    """An artifact's page in Prefect."""
+    return f"{PREFECT_UI_URL.value()}/artifacts/artifact/{artifact}"
+
+
+def dialog(candidate: Candidate, until: datetime, others: Sequence[Waiting], card: str) -> str:
+    """What the dialog says above its fields, in as many lines as it shows at once; `card` is the page of the card."""
+    parts = []
+    if candidate.judgement is not None and candidate.report is not None:
+        parts += [f"**{candidate.judgement.sentence}**", figures_list(candidate.report)]
+    everything = f" [Everything there is to know]({card})." if card else ""
+    parts.append(f"{would_replace(candidate)} Answer by {moment(until)}; after that it is rejected.{everything}")
+    if others:
+        parts.append(told(others))
+    return "\n\n".join(parts)
+
+
+def told(others: Sequence[Waiting]) -> str:
+    """The other promotions that wait, with links, in one sentence."""
+    each = (f"[{other.title}]({other.page}), since {moment(other.since)}" for other in others)
+    return f"Also waiting: {'; '.join(each)}."
+
+
+def name_run(run: str, candidate: Candidate) -> None:
+    """Name the flow run after its version, which the run's parameters may not say."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(run), name=f"{PREFIX}{candidate.title}")
+    except (HTTPError, ObjectNotFound, OSError) as error:
+        run_logger().warning("the run could not be named after %s: %s", candidate.title, error)
+
+
+def others_waiting(run: str) -> list[Waiting]:
+    """The promotions that wait beside the one of this flow run, the longest first; empty if Prefect is unreachable."""
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+                ),
+            )
+    except (HTTPError, OSError) as error:
+        run_logger().warning("whether other promotions wait could not be read from Prefect: %s", error)
+        return []
+    waiting = [
+        Waiting(each.name.removeprefix(PREFIX), each.state.timestamp, run_page(each.id))
+        for each in found
+        if each.state is not None and each.id != UUID(run)
+    ]
+    return sorted(waiting, key=lambda each: each.since)
+
+
+def show(markdown: str, description: str, artifact: UUID | None = None) -> UUID | None:
+    """Show Markdown as an artifact of the flow run, in the place of `artifact`, if there is one; returns its id.
+
+    Called in a flow, not in a task of it: Prefect shows the artifacts of tasks on the tasks' pages alone. If Prefect is
+    unreachable, it logs a warning and returns None.
+    """
+    try:
+        if artifact is None:
+            made = create_markdown_artifact(key=KEY, markdown=markdown, description=description)
+            return made if isinstance(made, UUID) else None
+        with get_client(sync_client=True) as client:
+            client.update_artifact(artifact, ArtifactUpdate(data=markdown, description=description))
+    except (HTTPError, ObjectNotFound, OSError) as error:
+        run_logger().warning("%s: not shown in Prefect: %s", description, error)
+    return artifact
