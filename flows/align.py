@@ -4,10 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig
+from alignment.config.label import label
 from alignment.judging.card import gates_table, result_table
 from alignment.judging.report import EvalReport, Judgement
 from alignment.stages.stage import Refs
@@ -87,10 +90,21 @@ class AlignResult(BaseModel):
         return "\n\n".join((f"**{sentence}**", result_table(self.report), gates_table(self.judgement), self.registered))
 
 
-@config_flow("align")
-def align(config: AlignConfig) -> AlignResult:
+def run_name(config: AlignConfig) -> str:
+    """What a run is: the model that it makes, and what sets it apart from others."""
+    return f"{config.registry.model_name}: {label(config)}"
+
+
+@config_flow("align", run_name)
+def align(config: AlignConfig) -> AlignResult | State[Any]:
     """Align a causal language model to a reward model, judge the result, and register it if it deserves it."""
-    return tracked(config, run_stages)
+    return ended(tracked(config, run_stages))
+
+
+def ended(result: AlignResult) -> State[Any]:
+    """The state that a run ends in once it is judged: Completed, or Refused by a gate, with the verdict in words."""
+    told = " ".join((result.judgement.sentence, *([result.registered] if result.registered else [])))
+    return Completed(name="Completed" if result.verdict == "pass" else "Refused", message=told, data=result)
 
 
 def connect() -> None:

@@ -4,58 +4,43 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Annotated, Any, Generic, TypeVar
-
-from prefect import Flow
-from prefect.context import FlowRunContext
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.config import AlignConfig, Group, build_config
 from alignment.errors import ConfigError
 from alignment.kinds import PAIRS, REWARDS
 from alignment.rewards.function_file import function_file
 from alignment.rewards.judge_client import is_local
-from tasks.home import prepare_environment
+from flows.flow import ALIGNMENT, NamedFlow, called_here, make
+from tasks.run_names import name_run
 
 R = TypeVar("R")
 
 JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
 
-_CALLED_HERE: ContextVar[bool] = ContextVar("called_here", default=False)
-"""Whether this process called the flow, from the command line or Python, and not a worker for a form or a request."""
 
-
-class ConfigFlow(Flow[..., R], Generic[R]):
+class ConfigFlow(NamedFlow[R], Generic[R]):
     """A flow that is called with one AlignConfig, `align(config)`, or with its groups by name, as a form sends them."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it as any flow, in an environment that is prepared."""
-        prepare_environment()
+        """Run it as any flow."""
         args, kwargs = by_groups(inspect.signature(self.fn), args, kwargs)
-        called = _CALLED_HERE.set(_CALLED_HERE.get() or FlowRunContext.get() is None)
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            _CALLED_HERE.reset(called)
-
-    def with_options(self, **options: Any) -> Any:
-        """A copy with other options, which is called in the same ways."""
-        made = super().with_options(**options)
-        made.__class__ = type(self)
-        return made
+        return super().__call__(*args, **kwargs)
 
 
-def config_flow(name: str) -> Callable[[Callable[..., R]], ConfigFlow[R]]:
-    """Make a flow of `body(config, …)`; its runs are named after the model, and its tasks run one at a time."""
+def config_flow(
+    name: str, run_name: Callable[[AlignConfig], str] | None = None
+) -> Callable[[Callable[..., R]], ConfigFlow[R]]:
+    """Make a flow of `body(config, …)`; a run that nobody named is named by `run_name`, else after flow and model."""
 
     def decorate(body: Callable[..., R]) -> ConfigFlow[R]:
-        return ConfigFlow(
-            form(body),
-            name=name,
-            flow_run_name=f"{name}-{{registry.model_name}}",
-            task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-        )
+        @functools.wraps(body)
+        def named(config: AlignConfig, *others: Any, **kwargs: Any) -> R:
+            name_run(run_name(config) if run_name else f"{name} {config.registry.model_name}")
+            return body(config, *others, **kwargs)
+
+        made: ConfigFlow[R] = make(ConfigFlow, form(named), name, ALIGNMENT)
+        return made
 
     return decorate
 
@@ -95,7 +80,7 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
         given.apply_defaults()
         fields = {name: given.arguments.pop(name) for name in AlignConfig.model_fields}
         made = build_config(fields, source="parameters")
-        if not _CALLED_HERE.get():
+        if not called_here():
             require_no_code(made)
             require_allowed_endpoints(made)
         return body(made, **given.arguments)

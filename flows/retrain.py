@@ -7,12 +7,12 @@ from prefect.states import Completed
 
 from alignment.config import AlignConfig
 from alignment.errors import NothingNewError
-from flows.align import AlignResult, connect, run_stages, tracked
+from flows.align import AlignResult, connect, ended, run_name, run_stages, tracked
 from flows.form import config_flow
 from tasks.rounds import next_round
 
 
-@config_flow("retrain")
+@config_flow("retrain", lambda config: f"retrain {run_name(config)}")
 def retrain(config: AlignConfig) -> AlignResult | State[Any]:
     """Train a challenger from the champion's own samples, and judge it against the champion and the first base.
 
@@ -21,6 +21,6 @@ def retrain(config: AlignConfig) -> AlignResult | State[Any]:
     """
     connect()
     try:
-        return tracked(next_round(config), run_stages)
+        return ended(tracked(next_round(config), run_stages))
     except NothingNewError as nothing:
         return Completed(name="Skipped", message=str(nothing))

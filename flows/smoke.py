@@ -1,23 +1,25 @@
 """The flow `smoke`, which tests a registered model: it generates texts, and their reward must be the recorded one."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from pydantic import Field
 
 from alignment.aliases import CHAMPION
+from alignment.errors import PromotionError
 from alignment.judging.smoke import SmokeResult
 from flows.align import connect
+from flows.flow import REGISTRY, named_flow
 from flows.settings import MODEL_NAME
-from tasks.smoke import load_version, record_smoke, require_sound, reward_of, write_and_score
+from tasks.smoke import load_version, record_smoke, require_sound, reward_of, sentence, write_and_score
 
 
-@flow(name="smoke", flow_run_name="smoke-{model_name}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@named_flow("smoke", REGISTRY, run_name="smoke test of {model_name}, {alias}")
 def smoke(
     model_name: Annotated[str, Field(min_length=1, max_length=200)] = MODEL_NAME,
     alias: Annotated[str, Field(min_length=1, max_length=100)] = CHAMPION,
-) -> SmokeResult:
+) -> SmokeResult | State[Any]:
     """Test a registered model: its texts must get the mean reward that its evaluation recorded.
 
     Args:
@@ -28,5 +30,8 @@ def smoke(
     subject = load_version(model_name, alias)
     result = write_and_score(subject, reward_of(subject))
     record_smoke(subject, result)
-    require_sound(subject, result)
-    return result
+    try:
+        require_sound(subject, result)
+    except PromotionError as unsound:  # a finding about the model, wherever it was asked for
+        return Failed(message=str(unsound), data=unsound)
+    return Completed(message=sentence(subject, result), data=result)

@@ -1,8 +1,11 @@
 """A grid over loss, beta and learning rate: every point is judged, and the best that passes becomes the challenger."""
 
 from functools import partial
+from typing import Any
 
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
@@ -23,16 +26,19 @@ class SweepResult(BaseModel):
     where: str
     points: list[dict[str, str]]
     best: AlignResult | None
+    told: str = ""
+    """How many points passed, and what became of the best, in words."""
 
 
-@config_flow("sweep")
-def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult:  # noqa: B008 - Prefect draws its form from it
+@config_flow("sweep", lambda config: f"sweep {config.registry.model_name}")
+def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult | State[Any]:  # noqa: B008 - Prefect draws its form from it
     """Train and judge one policy per point of the grid, on the same pairs; the surest gain of those that pass wins.
 
     A point whose training diverges is a row of the table, and the sweep goes on.
     """
     configs = grid_configs(config, grid)
-    return tracked(config, partial(run_grid, configs=configs))
+    result = tracked(config, partial(run_grid, configs=configs))
+    return Completed(name="Completed" if result.best else "Refused", message=result.told, data=result)
 
 
 def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> SweepResult:
@@ -61,7 +67,7 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         role = config.registry.alias if is_challenger else "surest"
         told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
     runs.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
-    return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result)
+    return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result, told=told)
 
 
 def try_point(config: AlignConfig, parent: str) -> tuple[Point, Judged | None]:

@@ -121,10 +121,15 @@ def record_smoke(subject: Subject, result: SmokeResult) -> None:
     versions.tag_version(subject.name, subject.version, tags)
     some = result.texts[:: max(1, len(result.texts) // 8)]
     texts = "\n\n".join(f"> {in_markdown(text) if text.strip() else '(nothing)'}" for text in some)
-    sentence = f"{subject.name} version {subject.version}: {result.sentence}"
+    told = sentence(subject, result)
     create_markdown_artifact(
-        key="smoke", markdown=f"# Smoke test {result.verdict}\n\n{sentence}\n\n{texts}", description=sentence
+        key="smoke", markdown=f"# Smoke test {result.verdict}\n\n{told}\n\n{texts}", description=told
     )
+
+
+def sentence(subject: Subject, result: SmokeResult) -> str:
+    """What the test found, and of which version."""
+    return f"{subject.name} version {subject.version}: {result.sentence}"
 
 
 def require_sound(subject: Subject, result: SmokeResult) -> None:

@@ -1,0 +1,104 @@
+"""How a run is named, tagged, and ends: with its reason in its state, and no red run for what was asked in vain."""
+
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
+from prefect.flow_engine import run_flow
+from prefect.states import Completed
+
+from alignment.errors import ConfigError, Interrupted, PlumblineError, PromotionError, ValidationError
+from flows.flow import REGISTRY, named_flow
+
+pytestmark = pytest.mark.usefixtures("at_home")
+
+SEEN: list[str] = []
+
+
+def raising(error: BaseException) -> Any:
+    @named_flow("raises", REGISTRY, run_name="try {subject}")
+    def body(subject: str = "it") -> str:
+        """Raise."""
+        context = FlowRunContext.get()
+        assert context is not None
+        assert context.flow_run is not None
+        SEEN.append(str(context.flow_run.id))
+        raise error
+
+    return body
+
+
+def last() -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(SEEN[-1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [ConfigError("dpo.beta is 99\nand more"), PromotionError("no previous version")])
+def test_what_a_person_at_a_terminal_cannot_have_is_no_failed_run(error: PlumblineError) -> None:
+    body = raising(error)
+    with pytest.raises(type(error)) as raised:
+        body()
+    assert raised.value is error
+    with pytest.raises(type(error)):
+        body(return_state=True)
+    state = last().state
+    assert state is not None
+    assert (state.type, state.name) == ("COMPLETED", "NothingDone")
+    assert state.message == str(error).partition("\n")[0]
+
+
+def test_from_a_form_the_same_is_failed_with_the_reason_alone() -> None:
+    state: Any = run_flow(raising(ConfigError("dpo.beta is 99")), return_type="state")  # as a worker runs it
+    assert (state.name, state.message) == ("Failed", "dpo.beta is 99")
+
+
+def test_what_fails_on_the_way_is_failed_wherever_it_was_started() -> None:
+    with pytest.raises(ValidationError, match="too few pairs"):
+        raising(ValidationError("too few pairs"))()
+    state = last().state
+    assert state is not None
+    assert (state.name, state.message) == ("Failed", "too few pairs")
+
+
+def test_an_interruption_is_not_taken_for_an_error() -> None:
+    with pytest.raises(Interrupted):
+        raising(Interrupted("asked to stop"))()
+    state = last().state
+    assert state is not None
+    assert "asked to stop" in (state.message or "")
+
+
+def test_a_mistake_of_the_program_keeps_prefect_s_message() -> None:
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError("by zero"))()
+    state = last().state
+    assert state is not None
+    assert (state.name, state.message) == ("Failed", "Flow run encountered an exception: ZeroDivisionError: by zero")
+
+
+@named_flow("works", REGISTRY, run_name="work on {subject}")
+def works(subject: str = "it") -> str | State[Any]:
+    """Work."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    SEEN.append(str(context.flow_run.id))
+    return Completed(name="Refused", message="a gate", data=subject)
+
+
+def test_a_run_from_a_terminal_has_the_tags_of_the_deployment_and_is_named_after_what_it_does() -> None:
+    assert works("mine") == "mine"
+    run = last()
+    assert {"plumbline", "registry"} <= set(run.tags)
+    assert run.name.startswith("work on mine, ")
+    assert run.state is not None
+    assert (run.state.type, run.state.name, run.state.message) == ("COMPLETED", "Refused", "a gate")
+
+
+def test_a_name_that_a_person_gave_is_kept() -> None:
+    with get_client(sync_client=True) as client:
+        made = client.create_flow_run(works, parameters={"subject": "mine"}, name="beta-sweep of Friday")
+    run_flow(works, flow_run=made, parameters={"subject": "mine"})
+    assert last().name == "beta-sweep of Friday"
