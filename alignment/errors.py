@@ -23,6 +23,9 @@ PlumblineError                 exit code 1
 └── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 REFUSED = 3
 """The exit code of a command whose outcome is a refusal, by the gates or by a person."""
 
@@ -41,8 +44,23 @@ class InputError(PlumblineError):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one field of the configuration, or between several."""
+
+    fields: tuple[str, ...]
+    """Their dotted names, `dpo.beta`; first the one that is to be looked at."""
+    message: str
+    """One sentence: the field, its value and the way out."""
+
+
 class ConfigError(InputError):
-    """A configuration field is unknown, out of bounds, or contradicts another."""
+    """A configuration field is unknown, out of bounds, or contradicts another; each such fault is in `faults`."""
+
+    def __init__(self, message: str, faults: Iterable[Fault] = ()) -> None:
+        """`message` is the line that is shown; `faults` is empty where there is nothing but it."""
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class DataError(InputError):

@@ -11,7 +11,7 @@ from alignment.config.inputs import (
     SourceConfig,
 )
 from alignment.config.judge import JudgeConfig
-from alignment.config.loading import RENAMED, build_config, build_grid, flatten, load_config, merge
+from alignment.config.loading import RENAMED, as_error, build_config, build_grid, examine, flatten, load_config, merge
 from alignment.config.outcome import EvaluationConfig, GatesConfig, GridConfig, PromotionConfig, RegistryConfig
 from alignment.config.policy import DPOConfig, PairsConfig, Precision, SamplingConfig, ValidationConfig
 from alignment.config.whole import AlignConfig
@@ -38,8 +38,10 @@ __all__ = [
     "SamplingConfig",
     "SourceConfig",
     "ValidationConfig",
+    "as_error",
     "build_config",
     "build_grid",
+    "examine",
     "flatten",
     "load_config",
     "merge",

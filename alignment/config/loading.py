@@ -1,6 +1,7 @@
 """A configuration from a YAML file, from flags or from a form; what cannot be used is refused in one line."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError as PydanticError
 from alignment.config.group import Group
 from alignment.config.outcome import GridConfig
 from alignment.config.whole import AlignConfig
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, Fault
 from alignment.yaml_file import read_yaml
 
 RENAMED: Mapping[str, str] = {"prompts.mode": "prompts.source"}
@@ -37,26 +38,62 @@ def build_config(
 ) -> AlignConfig:
     """Validate nested values, `overrides` laid over them.
 
-    Raises ConfigError with one line that names each bad field, its value and its bound, and `source` before those that
-    do not come from the overrides.
+    Raises ConfigError that names every fault, each with its fields, value and bound, on one line; `source` stands
+    before those in which no field of the overrides has a part.
     """
-    try:
-        return AlignConfig.model_validate(merge(values, overrides or {}))
-    except PydanticError as error:
-        found = [_explain(item) for item in error.errors()]
-    known = _faults(values) if overrides else found
-    faults = [fault for fault in found if fault not in known]
-    if theirs := [fault for fault in found if fault in known]:
-        faults.append(f"{source}: {'; '.join(theirs)}")
-    raise ConfigError("; ".join(faults))
+    config, faults = examine(merge(values, overrides or {}))
+    if faults:
+        raise as_error(faults, source, overrides or {})
+    return config
 
 
-def _faults(values: Mapping[str, Any]) -> list[str]:
-    try:
-        AlignConfig.model_validate(dict(values))
-    except PydanticError as error:
-        return [_explain(item) for item in error.errors()]
-    return []
+def examine(values: Mapping[str, Any]) -> tuple[AlignConfig, list[Fault]]:
+    """The configuration of nested values without those that are at fault, and every fault.
+
+    Pydantic stops at the first contradiction between fields, and looks at none while a field is out of its bounds. So
+    what is at fault is left out, and the rest looked at again; what such a field's default then contradicts is no fault
+    of anybody's.
+    """
+    left, faults, touched = dict(values), list[Fault](), set[str]()
+    while True:
+        try:
+            return AlignConfig.model_validate(left), faults
+        except PydanticError as error:
+            found = [_fault(item) for item in error.errors()]
+        faults += [fault for fault in found if touched.isdisjoint(fault.fields)]
+        for fault in found:
+            touched.update(fault.fields)
+            left = _shorter(left, fault.fields)
+
+
+def _shorter(values: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Nested values without some fields; where none of these is there, without their groups, or without anything."""
+    for named in (fields, [field.partition(".")[0] for field in fields]):
+        left = values
+        for field in named:
+            left = _without(left, field.split("."))
+        if left != values:
+            return left
+    return {}
+
+
+def as_error(faults: Sequence[Fault], source: str, overrides: Mapping[str, Any]) -> ConfigError:
+    """One line that tells of every fault: first those in which an override has a part, then those of `source`."""
+    given = {name for name, _ in _leaves(overrides)}
+
+    def is_given(fault: Fault) -> bool:
+        return any(name == field or name.startswith(f"{field}.") for field in fault.fields for name in given)
+
+    told = [fault.message for fault in faults if is_given(fault)]
+    if theirs := [fault.message for fault in faults if not is_given(fault)]:
+        told.append(f"{source}: {'; '.join(theirs)}")
+    return ConfigError("; ".join(told), faults)
+
+
+def as_fault(message: str) -> Fault:
+    """A sentence as the fault of the fields that it names, in its order."""
+    names = (name for name in re.findall(r"[a-z_]+(?:\.[a-z_0-9]+)+", message) if _is_field(name))
+    return Fault(tuple(dict.fromkeys(names)), message)
 
 
 def build_grid(**values: Any) -> GridConfig:
@@ -65,7 +102,7 @@ def build_grid(**values: Any) -> GridConfig:
         return GridConfig.model_validate({name: value for name, value in values.items() if value is not None})
     except PydanticError as error:
         faults = [item for item in error.errors() if item["type"] != "too_short"]  # it follows from a bad element
-        raise ConfigError(f"sweep: {'; '.join(_explain(item) for item in faults or error.errors())}") from error
+        raise ConfigError(f"sweep: {'; '.join(_fault(item).message for item in faults or error.errors())}") from error
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,14 +128,52 @@ def flatten(config: AlignConfig) -> dict[str, Any]:
     return dict(fields(config, config.model_dump(), ""))
 
 
-def _explain(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+def _fault(item: Any) -> Fault:
+    """One of pydantic's errors in our words."""
+    where = ".".join(map(str, item["loc"]))
+    message = _explain(item, where)
+    named = as_fault(message).fields if item["type"] == "value_error" else ()
+    return Fault(named or (where,), message)
+
+
+def _explain(item: Any, where: str) -> str:
     if item["type"] == "extra_forbidden":
         return f"unknown field `{where}`{_did_you_mean(item['loc'])}"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return message
     return f"{where} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _without(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Nested values without the one at `path`, or without what holds it and is no group."""
+    below = {str(name): name for name in values}
+    if path[0] not in below:
+        return dict(values)
+    name = below[path[0]]
+    inner = values[name]
+    rest = {key: value for key, value in values.items() if key != name}
+    if len(path) > 1 and isinstance(inner, Mapping):
+        return rest | {name: _without(inner, path[1:])}
+    return rest
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_field(name: str) -> bool:
+    """Whether a dotted name is one of a field, or of a group within a group."""
+    group: Any = AlignConfig
+    *groups, last = name.split(".")
+    for part in groups:
+        info = getattr(group, "model_fields", {}).get(part)
+        group = info and info.annotation
+    return bool(groups) and last in getattr(group, "model_fields", {})
 
 
 def _did_you_mean(location: tuple[Any, ...]) -> str:

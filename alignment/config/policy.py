@@ -60,7 +60,7 @@ class SamplingConfig(Group):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if (self.new_tokens_min == 0) != (self.new_tokens_max == 0):
-            raise ValueError("sampling.new_tokens_min and new_tokens_max go together: set both, or neither")
+            raise ValueError("sampling.new_tokens_min and sampling.new_tokens_max go together: set both, or neither")
         return at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
 
 

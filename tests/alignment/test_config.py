@@ -178,7 +178,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "half a range": (
         {"sampling": {"new_tokens_max": 4}},
-        "config: sampling.new_tokens_min and new_tokens_max go together: set both, or neither",
+        "config: sampling.new_tokens_min and sampling.new_tokens_max go together: set both, or neither",
     ),
     "a range upside down": (
         {"sampling": {"new_tokens_min": 5, "new_tokens_max": 4}},

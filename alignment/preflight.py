@@ -1,0 +1,168 @@
+"""What would stop a run before it has computed anything: bounds out of reach, files, columns and models unfit for it.
+
+Only names, sizes and beginnings are read, never a weight, so that a form can ask while somebody waits.
+"""
+
+import json
+import math
+import os
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from alignment import adapters, models
+from alignment.config import AlignConfig
+from alignment.config.loading import as_fault
+from alignment.conventions import CONTEXT_NAMES
+from alignment.data import reading
+from alignment.data.chat import read_template
+from alignment.data.prompts.ids import read_ids
+from alignment.data.texts import GRAMMAR, sources_of
+from alignment.errors import ConfigError, Fault, InputError
+from alignment.reach import unreachable
+from alignment.rewards.function_file import function_file, require_installed
+from alignment.rewards.parts import takes_model
+from alignment.stages.sources import wanted_rows
+
+WHOLE = 2**24
+"""Bytes of a file of JSON that is read for its columns: only all of its rows together tell which it has."""
+
+FLOAT = 4
+"""Bytes of a weight in fp32, in which a policy is trained whatever the precision of its forward pass."""
+
+HEADER = 100_000_000
+"""Bytes that the header of a safetensors file may have."""
+
+
+def require_startable(config: AlignConfig) -> None:
+    """Raise ConfigError with every fault that `faults_of` finds."""
+    if found := list(faults_of(config)):
+        raise ConfigError("; ".join(fault.message for fault in found), found)
+
+
+def faults_of(config: AlignConfig) -> Iterator[Fault]:
+    """Everything that is known to stop a run of this configuration; registered models and the hub are not asked."""
+    yield from unreachable(config)
+    seen = set[str]()
+    for look in _looks(config):
+        try:
+            look()
+        except (InputError, OSError, ValueError, struct.error) as error:
+            fault = as_fault(str(error))
+            if fault.message not in seen:
+                seen.add(fault.message)
+                yield fault
+
+
+def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
+    """What there is to look at, each by a function that raises InputError."""
+    for source in sources_of(config.data):
+        if source.path != GRAMMAR and reading.is_local(source.path):
+            yield partial(_columns, source.path, config)
+    prompts = config.prompts
+    if prompts.eval_path and prompts.eval_path != GRAMMAR and reading.is_local(prompts.eval_path):
+        yield partial(reading.files_of, prompts.eval_path)
+    if prompts.exclude:
+        yield partial(read_ids, prompts.exclude)
+    if prompts.chat_template:
+        yield partial(read_template, prompts.chat_template)
+    yield partial(_base, config)
+    for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
+        if each.kind == "function":
+            yield partial(_function, each.function)
+        elif takes_model(each) and each.model != "train":
+            yield partial(_folder, each.model, "reward")
+    if config.reward.start:
+        yield partial(_folder, config.reward.start, "start")
+    if config.evaluation.anchor:
+        yield partial(_folder, config.evaluation.anchor, "anchor")
+
+
+def _columns(path: str, config: AlignConfig) -> None:
+    """Raise DataError where there is no file, or the smallest of them lacks a column that is read."""
+    file = min(reading.files_of(path), key=lambda each: each.stat().st_size)
+    kind = file.suffix.lower()
+    of_json = kind in (".json", ".jsonl")
+    if of_json and file.stat().st_size > WHOLE:
+        return
+    with file.open("rb") as stream:
+        rows = reading.READERS[kind](stream, replace(wanted_rows(config), path=str(file)))
+        deque(rows if of_json else islice(rows, 1), maxlen=0)
+
+
+def _function(name: str) -> None:
+    """Raise ConfigError where a reward's function is neither installed nor in a file."""
+    if function_file(name) is None:
+        require_installed(name)
+
+
+def _base(config: AlignConfig) -> None:
+    """Raise where the base model's folder is not fit, sees fewer tokens than are wanted, or exceeds the memory."""
+    if config.base.model == "train" or (folder := _folder(config.base.model, "base")) is None:
+        return
+    longest = _context(folder)
+    if longest is not None and config.sampling.total_tokens > longest:
+        raise ConfigError(
+            f"sampling.total_tokens = {config.sampling.total_tokens} exceeds the {longest} tokens that base.model = "
+            f"{config.base.model} sees: lower sampling.total_tokens to {longest} at most"
+        )
+    each, there = _bytes_a_weight(config), _memory()
+    weights = _weights(folder)
+    if there is not None and weights * each > there:
+        way_out = (
+            "set dpo.adapter to lora, or take a smaller model"
+            if config.dpo.adapter == "none"
+            else ("take a smaller model")
+        )
+        raise ConfigError(
+            f"base.model = {config.base.model}: its {weights:,} weights take {weights * each / 1e9:.1f} GB while they "
+            f"are trained (dpo.adapter = {config.dpo.adapter}), and this machine has {there / 1e9:.1f} GB: {way_out}"
+        )
+
+
+def _bytes_a_weight(config: AlignConfig) -> int:
+    """What a weight takes in training: itself, and where it is trained its gradient and the optimiser's moments."""
+    if config.dpo.adapter != "none":
+        return FLOAT
+    return FLOAT * (4 if config.dpo.optimizer == "adamw" else 3)
+
+
+def _weights(folder: Path) -> int:
+    """How many weights a model's files name in their headers."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, HEADER)))
+        total += sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+    return total
+
+
+def _memory() -> int | None:
+    """Bytes of this machine's memory; None where a GPU computes, whose memory is asked when the model is there."""
+    if Path("/dev/nvidia0").exists() or sys.platform != "linux":
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _folder(model: str, kind: models.Kind) -> Path | None:
+    """A model's folder, None where it is registered or on the hub. Raises ModelError where a part of it is missing."""
+    if model.startswith("models:/") or (folder := models.local_folder(model, kind)) is None:
+        return None
+    if kind == "base" and adapters.is_adapter(folder):
+        return adapters.base_of(folder).folder
+    models.check_folder(folder, kind)
+    return folder
+
+
+def _context(folder: Path) -> int | None:
+    """The longest sequence that a model's config.json names."""
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = (found.get(name) for name in CONTEXT_NAMES)
+    return min((value for value in named if isinstance(value, int) and value > 1), default=None)

@@ -1,0 +1,101 @@
+"""What would stop a run before it has computed anything, found from names, sizes and beginnings alone."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment import preflight
+from alignment.config import build_config
+from alignment.errors import ConfigError
+from alignment.preflight import faults_of, require_startable
+
+
+def told(values: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    return [(fault.fields, fault.message) for fault in faults_of(build_config(values))]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that looks like a model of 1,000,000 weights and a context of 32, as its headers say."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1000, 1000], "data_offsets": [0, 0]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (folder / "config.json").write_text(json.dumps({"n_positions": 32}), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_the_defaults_can_start() -> None:
+    assert told({}) == []
+    require_startable(build_config({}))
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    """A bound out of reach, a file, a model's folder and a function that are not there."""
+    values = {
+        "data": {"path": str(tmp_path / "none.csv")},
+        "base": {"model": str(tmp_path / "nowhere")},
+        "reward": {"kind": "function", "function": "nobody_s"},
+        "prompts": {"count": 8, "exclude": str(tmp_path / "used.txt")},
+        "validation": {"min_distinct_prompts": 2},
+    }
+    assert [fields[0] for fields, _ in told(values)] == [
+        "prompts.count",
+        "data.path",
+        "prompts.exclude",
+        "base.model",
+        "reward.function",
+    ]
+    with pytest.raises(ConfigError) as raised:
+        require_startable(build_config(values))
+    assert len(raised.value.faults) == 5
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_that_is_not_there(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"text": ["a"], "stars": ["1"]}), file)
+    else:
+        file.write_text("text,stars\na,1\n" if kind == "csv" else '{"text": "a", "stars": "1"}\n', encoding="utf-8")
+    ((_, message),) = told({"data": {"path": str(file)}})
+    assert "has no column `label` (it has `text`, `stars`)" in message
+    assert told({"data": {"path": str(file), "label_column": "stars"}}) == []
+
+
+@pytest.mark.parametrize(("tokens", "refused"), [(32, False), (33, True)])
+def test_the_context_of_the_base_model_as_its_config_tells_it(model: Path, tokens: int, refused: bool) -> None:
+    found = told({"base": {"model": str(model)}, "sampling": {"total_tokens": tokens}})
+    assert [fields for fields, _ in found] == ([("sampling.total_tokens", "base.model")] if refused else [])
+
+
+@pytest.mark.parametrize(
+    ("adapter", "memory", "refused"),
+    [("none", 15_999_999, True), ("none", 16_000_000, False), ("lora", 4_000_000, False), ("lora", 3_999_999, True)],
+)
+def test_a_base_model_that_the_memory_cannot_hold(
+    model: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, memory: int, refused: bool
+) -> None:
+    """A million weights: 4 bytes each, and with a gradient and two moments 16."""
+    monkeypatch.setattr(preflight, "_memory", lambda: memory)
+    found = told({"base": {"model": str(model)}, "sampling": {"total_tokens": 32}, "dpo": {"adapter": adapter}})
+    assert [fields for fields, _ in found] == ([("base.model", "dpo.adapter")] if refused else [])
+    assert all(("set dpo.adapter to lora" in message) == (adapter == "none") for _, message in found)
+
+
+def test_a_file_of_weights_that_is_none(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"{}")
+    assert len(told({"base": {"model": str(model)}, "sampling": {"total_tokens": 32}})) == 1
+
+
+def test_registered_models_and_the_hub_are_not_asked() -> None:
+    values = {"base": {"model": "models:/mine@champion"}, "reward": {"model": "some/model"}, "data": {"path": "a/name"}}
+    assert told(values) == []
