@@ -54,15 +54,15 @@ def _draw(config: AlignConfig, refs: Refs, report: EvalReport, judgement: Judgem
         "training": plots.training_curves(read_json(refs["policy"].path / HISTORY)),
         "gates": plots.gates_chart(judgement),
     }
-    before, after = (_values(EVALUATED, refs[side].path, "reward") for side in ("before", "after"))
+    before, after = (values(EVALUATED, refs[side].path, "reward") for side in ("before", "after"))
     if before and after:
         figures["rewards"] = plots.reward_histogram(before, after, report.winners_mean)
-    gaps = _values(ACCEPTED, refs["validation"].path, "gap")
+    gaps = values(ACCEPTED, refs["validation"].path, "gap")
     if gaps:
         figures["gaps"] = plots.gap_histogram(gaps, config.validation.min_gap)
     return figures
 
 
-def _values(table: Table[Any], folder: Path, column: str) -> list[float]:
+def values(table: Table[Any], folder: Path, column: str) -> list[float]:
     """A column's values, without those that are missing."""
     return [value for piece in table.batches(folder, [column]) for value in piece[column].drop_null().to_pylist()]

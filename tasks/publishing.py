@@ -13,6 +13,7 @@ from alignment.rows import ACCEPTED, ADAPTER, MODEL, PROMPTS
 from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import digest
+from tasks import reports
 from tasks.evaluation import read_report, read_samples
 from tasks.figures import drawn
 from tasks.registry import models, records, runs
@@ -43,6 +44,7 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     records.log_json(run_id, "lineage.json", {name: ref.model_dump(mode="json") for name, ref in refs.items()})
     card = model_card(config, report, judgement, samples, _lineage(refs), refs["policy"].counts)
     records.log_text(run_id, "model_card.md", card)
+    reports.log_page(run_id, refs)
 
 
 @task(name="log model", **RETRIES)

@@ -183,15 +183,15 @@ def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, Eval
     Raises TrackingError if the run does not exist, or ended before it was judged; RecordError if a part cannot be read,
     NewerRecordError if a newer release wrote it.
     """
-    report = read_report(_read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
-    samples = read_samples(_read_artifact(run_id, "samples.json"))
-    return read_config(_read_artifact(run_id, "config.yaml"), groups), report, samples
+    report = read_report(read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
+    samples = read_samples(read_artifact(run_id, "samples.json"))
+    return read_config(read_artifact(run_id, "config.yaml"), groups), report, samples
 
 
 def read_lineage(run_id: str) -> dict[str, StageRef]:
     """The finished stages of a judged run, by name; empty if it recorded none."""
     try:
-        found = json.loads(_read_artifact(run_id, "lineage.json"))
+        found = json.loads(read_artifact(run_id, "lineage.json"))
     except TrackingError as error:
         if not is_missing(error):
             raise
@@ -226,7 +226,7 @@ def used_prompts(name: str) -> set[str]:
             key = run.data.tags.get("plumbline.prompts", "")
             counts = run.info.status == "FINISHED" or "plumbline.registered" in run.data.tags
             if counts and key and key not in found:
-                found[key] = set(_read_artifact(run.info.run_id, USED_PROMPTS).split())
+                found[key] = set(read_artifact(run.info.run_id, USED_PROMPTS).split())
     return set().union(*found.values())
 
 
@@ -254,7 +254,8 @@ def _search_runs(experiments: Sequence[str], query: str) -> Iterator[Any]:
             return
 
 
-def _read_artifact(run_id: str, name: str) -> str:
+def read_artifact(run_id: str, name: str) -> str:
+    """The text of an artifact. Raises TrackingError where there is none; `is_missing` tells that from a failure."""
     from mlflow.artifacts import download_artifacts
 
     with guard(), fluent(), tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,64 @@
+"""The page of a run: logged with its record, and made again from what MLflow holds, for one run or for two."""
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from alignment.judging.charts import counted
+from alignment.rows import ACCEPTED, EVALUATED, QUARANTINED
+from alignment.stages.code import library_versions
+from alignment.stages.stage import Refs
+from tasks.figures import values
+from tasks.registry import recorded, records
+
+PAGE = "report.html"
+"""The run's artifact, which MLflow's pages show."""
+LIBRARIES = (
+    *("plumbline", "torch", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow"),
+    *("great-expectations", "evaluate", "mlflow", "prefect"),
+)
+
+
+def log_page(run_id: str, refs: Refs) -> None:
+    """Log the page of a run, once everything else is recorded, and what only the page shows."""
+    records.log_json(run_id, recorded.SHOWN, beside_the_record(refs))
+    records.log_text(run_id, PAGE, page(run_id))
+
+
+def page(run_id: str) -> str:
+    """The page of a run, from its record. Raises as `tasks.registry.recorded.read_run` does."""
+    from alignment.judging.page import report_page
+
+    return report_page(recorded.read_run(run_id))
+
+
+def compared(one: str, two: str) -> str:
+    """The page of two runs beside each other. Raises InputError where they are one and the same."""
+    from alignment.judging.page import compare_page
+
+    return compare_page(recorded.read_run(one), recorded.read_run(two))
+
+
+def beside_the_record(refs: Refs) -> dict[str, Any]:
+    """Distributions in equal bins, why pairs were quarantined in counts that sum, and the versions of the libraries."""
+    accepted, quarantined = refs["validation"].path, refs["validation"].path
+    broken: Counter[str] = Counter(
+        ", ".join(name.replace("_", " ") for name in names)
+        for piece in QUARANTINED.batches(quarantined, ["broken"])
+        for names in piece["broken"].to_pylist()
+    )
+    found = {
+        "rewards": _of({side: values(EVALUATED, refs[name].path, "reward") for side, name in SIDES}),
+        "gaps": counted({"pairs": values(ACCEPTED, accepted, "gap")}),
+        "lengths": counted({side: values(ACCEPTED, accepted, f"{side}_tokens") for side in ("chosen", "rejected")}),
+    }
+    versions = {"Python": platform.python_version()} | library_versions(LIBRARIES)
+    return found | {"broken": dict(broken.most_common()), "libraries": versions}
+
+
+SIDES = (("base", "before"), ("aligned", "after"))
+
+
+def _of(rewards: dict[str, Sequence[float]]) -> dict[str, Any]:
+    return counted(rewards) if all(rewards.values()) else {}
