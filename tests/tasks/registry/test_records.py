@@ -223,13 +223,13 @@ def test_the_same_prompts_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -> N
         trained_on("shared", "p1", "p2")
     trained_on("shared", "p3")
     fetched: list[str] = []
-    read = records._read_artifact
+    read = records.read_artifact
 
     def count(run_id: str, name: str) -> str:
         fetched.append(run_id)
         return read(run_id, name)
 
-    monkeypatch.setattr(records, "_read_artifact", count)
+    monkeypatch.setattr(records, "read_artifact", count)
     assert records.used_prompts("shared") == {"p1", "p2", "p3"}
     assert len(fetched) == 2
 
