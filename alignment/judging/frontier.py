@@ -26,6 +26,11 @@ class Point:
         return self.judgement is not None and self.judgement.verdict == "pass"
 
     @property
+    def refused_by(self) -> tuple[str, ...]:
+        """The gates that refused it."""
+        return tuple(gate.name for gate in self.judgement.gates if not gate.passed) if self.judgement else ()
+
+    @property
     def short(self) -> str:
         """Beta and learning rate, as they are written beside a point."""
         return f"β {self.beta:g}, lr {self.learning_rate:g}"
@@ -64,8 +69,8 @@ def _surest(point: Point) -> float:
 
 
 def point_rows(points: Sequence[Point]) -> list[dict[str, str]]:
-    """The points as rows of a table, in the order of the grid."""
-    return [_row(point) for point in points]
+    """The points as rows of a table, in the order of the grid; their numbers, from 1, are those of the plot."""
+    return [{"point": str(number)} | _row(point) for number, point in enumerate(points, 1)]
 
 
 def _row(point: Point) -> dict[str, str]:
@@ -77,6 +82,7 @@ def _row(point: Point) -> dict[str, str]:
             "KL per token": "–",
             "perplexity ratio": "–",
             "verdict": "failed",
+            "refused by": "",
             "why": point.sentence,
         }
     delta = point.report.delta
@@ -89,5 +95,6 @@ def _row(point: Point) -> dict[str, str]:
         "KL per token": f"{delta.kl_per_token:.3f}",
         "perplexity ratio": f"{delta.perplexity_ratio:.2f}",
         "verdict": "passed" if point.passed else "refused",
+        "refused by": ", ".join(point.refused_by),
         "why": "" if point.passed else point.sentence,
     }

@@ -229,9 +229,13 @@ def _approval(report: EvalReport) -> str:
 
 
 def _refusal(failures: list[GateResult]) -> str:
-    clauses = [f"{GATES.get(failure.name).label} {_breach(failure)} ({failure.why})" for failure in failures]
-    *others, last = clauses
+    *others, last = map(clause, failures)
     return f"Not registered: {', '.join(others)}{', and ' if others else ''}{last}."
+
+
+def clause(failure: GateResult) -> str:
+    """What a gate refused: its value and bound in words, and what that means, without a full stop."""
+    return f"{GATES.get(failure.name).label} {_breach(failure)} ({failure.why})"
 
 
 def _breach(result: GateResult) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from alignment.judging.frontier import Point
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 INK, FAINT = "#2B303B", "#D9DDE3"
 BASE, ALIGNED, WARN = "#8C96A5", "#1B6CA8", "#C4731B"
 LINES, MARKERS = (ALIGNED, WARN, BASE, INK), ("o", "s", "^", "D")  # of the losses in a sweep: colours, then shapes
+Interval = tuple[float, float]
+LEGEND_ROWS = 20  # points of a sweep in one column of the legend
 
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Loss", "mean over pairs", {"loss": "loss"}),
@@ -164,51 +167,100 @@ def gates_chart(judgement: Judgement) -> "Figure":
 def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figure":
     """The frontier of a sweep: reward gain with its interval over KL per token, with the bound of the KL gate.
 
-    Points that the gates refused are hollow; those without a finite place are left out.
-    Raises ValueError where no point was judged.
+    Points are numbered in the order of the sweep, from 1, and named in the legend. Those that the gates refused are
+    hollow; those without a finite place are left out. Raises ValueError where no point was judged.
     """
     if not any(point.report for point in points):
         raise ValueError("reward_against_kl needs a point that was judged")
-    judged = [
-        point
-        for point in points
+    judged = {
+        number: (point, point.report.delta)
+        for number, point in enumerate(points, 1)
         if point.report
         and point.report.has_reward
         and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
-    ]
-    figure, axes = _blank(8.0, 5.0)
-    losses = sorted({point.loss for point in judged})
-    for number, loss in enumerate(losses):
-        colour, marker = LINES[number % len(LINES)], MARKERS[number // len(LINES) % len(MARKERS)]
-        for passed in (True, False):
-            delta = [p.report.delta for p in judged if p.report and p.loss == loss and p.passed == passed]
-            if delta:
-                x, y = [d.kl_per_token for d in delta], [d.reward_gain for d in delta]
-                below = [max(0.0, d.reward_gain - d.reward_gain_ci[0]) for d in delta]
-                above = [max(0.0, d.reward_gain_ci[1] - d.reward_gain) for d in delta]
-                axes.errorbar(
-                    x,
-                    y,
-                    yerr=[below, above],
-                    fmt=marker,
-                    markersize=7,
-                    color=colour,
-                    markerfacecolor=colour if passed else "white",
-                    elinewidth=1.0,
-                    label=f"{loss}, {'passed' if passed else 'refused'}",
-                )
-    for point in judged:
-        if point.report is not None:
-            place = (point.report.delta.kl_per_token, point.report.delta.reward_gain)
-            axes.annotate(point.short, place, xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK)
-    axes.axvline(
+    }
+    columns = max(1, math.ceil(len(judged) / LEGEND_ROWS))
+    figure, axes = _blank(8.0 + 2.4 * columns, 5.0)
+    losses = sorted({point.loss for point, _ in judged.values()})
+    for number, (point, delta) in judged.items():
+        order = losses.index(point.loss)
+        colour = LINES[order % len(LINES)]
+        low, high = delta.reward_gain_ci
+        axes.errorbar(
+            [delta.kl_per_token],
+            [delta.reward_gain],
+            yerr=[[max(0.0, delta.reward_gain - low)], [max(0.0, high - delta.reward_gain)]],
+            fmt=MARKERS[order // len(LINES) % len(MARKERS)],
+            markersize=7,
+            color=colour,
+            markerfacecolor=colour if point.passed else "white",
+            elinewidth=1.0,
+            label=f"{number}  {point.loss}, {point.short}",
+        )
+    gate = axes.axvline(
         max_kl_per_token, color=WARN, linewidth=1.2, linestyle=(0, (5, 3)), label=f"KL gate {max_kl_per_token:g}"
     )
-    if max((point.report.delta.kl_per_token for point in judged if point.report), default=0) > 5 * max_kl_per_token:
+    axes.margins(0.06, 0.08)
+    if max((delta.kl_per_token for _, delta in judged.values()), default=0) > 5 * max_kl_per_token:
         axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
-    _name(axes, "Reward against distance", "KL(policy ‖ reference), nats per token", "reward gain")
-    _legend_below(figure, axes, columns=3)
+    hollow = "; hollow: refused" if any(not point.passed for point, _ in judged.values()) else ""
+    _name(axes, f"Reward against distance{hollow}", "KL(policy ‖ reference), nats per token", "reward gain")
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside right upper",
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+    )
+    places = {n: (delta.kl_per_token, delta.reward_gain, delta.reward_gain_ci) for n, (_, delta) in judged.items()}
+    _number(figure, axes, gate, places)
     return figure
+
+
+def _number(figure: "Figure", axes: Any, gate: Any, places: Mapping[int, tuple[float, float, Interval]]) -> None:
+    """Write each number near its point (x, y, interval of y), inside the axes, clear of points, lines and numbers."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # only now the axes have their place
+    room, pixel = axes.get_window_extent(), figure.dpi / 72  # of a typographic point
+    bound = gate.get_window_extent().x0
+    taken = [Bbox.from_extents(bound - pixel, room.y0, bound + pixel, room.y1)]
+    for x, y, ends in places.values():
+        (across, middle), (bottom, top) = (
+            axes.transData.transform((x, y)),
+            (axes.transData.transform((x, end))[1] for end in ends),
+        )
+        taken.append(Bbox.from_extents(across - pixel, bottom, across + pixel, top))
+        taken.append(Bbox.from_extents(across, middle, across, middle).padded(5 * pixel))
+    for number, (x, y, _) in places.items():
+        text = axes.annotate(
+            str(number),
+            (x, y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            arrowprops={"arrowstyle": "-", "color": BASE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+        )
+        text.set_in_layout(False)
+        text.arrow_patch.set_visible(False)
+        box = text.get_window_extent()
+        for radius, turn in product(range(10, 400, 4), range(16)):
+            angle = math.pi * (2 + turn) / 8
+            place = radius * math.cos(angle), radius * math.sin(angle)
+            there = box.translated(place[0] * pixel, place[1] * pixel)
+            inside = room.x0 < there.x0 and there.x1 < room.x1 and room.y0 < there.y0 and there.y1 < room.y1
+            if inside and not any(there.overlaps(other) for other in taken):
+                text.set_position(place)
+                text.arrow_patch.set_visible(radius > 14)  # a line leads to a point that is not beside it
+                taken.append(there.padded(pixel))
+                break
+        else:  # there is no room; the legend names the point all the same
+            text.remove()
 
 
 def _positions(gate: GateResult) -> tuple[float, float, float]:

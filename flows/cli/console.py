@@ -1,18 +1,59 @@
-"""The console that commands print to, and the libraries' messages kept out of it."""
+"""The console that commands print to: its width, colours that any background shows, words that stay whole."""
 
 import logging
 import os
+import re
+import shutil
 import warnings
+from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
-WIDTH = 110  # columns of the result if the output is not a terminal
+WIDTH = 110  # columns where the output is no terminal and COLUMNS is not set
+GOOD, BAD, NOTE = "green", "red", "magenta"  # yellow and cyan fade on white, blue on black
 
 
-def make_console() -> Console:
-    """A console of the terminal's width, or wide enough for the tables if the output is not a terminal."""
-    console = Console(emoji=False)
-    return console if console.is_terminal else Console(width=WIDTH, emoji=False)
+def make_console(*, stderr: bool = False) -> Console:
+    """A console of the terminal's width; without a terminal of COLUMNS, or wide enough for the tables."""
+    console = Console(emoji=False, highlight=False, stderr=stderr)
+    if is_live(console):
+        return console
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    return Console(width=width, emoji=False, highlight=False, stderr=stderr)
+
+
+def is_live(console: Console) -> bool:
+    """Whether a line can be written over: a terminal that is not `TERM=dumb`."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def say(console: Console, text: str, *, head: str = "", fold: bool = False) -> None:
+    """Print text, both with markup, after `head`; further lines begin below the first one's beginning.
+
+    Lines end between words. A word that is wider than the console, such as a path that is there to be copied, runs
+    over, or with `fold` is broken.
+    """
+    start = Text.from_markup(head, emoji=False)
+    room = max(console.width - start.cell_len, 20)
+    whole = Text.from_markup(text, emoji=False)
+    lines = whole.wrap(console, room, overflow="fold") if fold else between_words(whole, room)
+    for number, line in enumerate(lines):
+        line.rstrip()
+        console.print(Text.assemble(start if number == 0 else " " * start.cell_len, line), soft_wrap=True)
+
+
+def between_words(text: Text, width: int) -> Iterator[Text]:
+    """The text in lines of at most `width` columns, if no word is longer."""
+    for line in text.split("\n", allow_blank=True):
+        ends, used = [], 0
+        for word in re.finditer(r"\S+\s*", line.plain):
+            if used and used + cell_len(word.group().rstrip()) > width:
+                ends.append(word.start())
+                used = 0
+            used += cell_len(word.group())
+        yield from line.divide(ends)
 
 
 def quieten(debug: bool = False) -> None:

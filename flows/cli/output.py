@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 PLAIN = {  # what replaces the characters that Plumbline itself writes
     **{"≥": ">=", "≤": "<=", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "×": "x", "·": "*", "‖": "||"},
-    **{"β": "beta", "±": "+-", "“": '"', "”": '"', "’": "'", "‘": "'", "█": "#", "•": "*"},
+    **{"β": "beta", "±": "+-", "“": '"', "”": '"', "’": "'", "‘": "'", "█": "#", "░": ".", "•": "*"},
 }
 REPLACE = "plumbline.replace"
 STDERR = 2

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid
 from alignment.errors import REFUSED
-from flows.cli.console import make_console, quieten
+from flows.cli.console import BAD, make_console, quieten, say
 from flows.cli.flags import Flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
@@ -25,10 +25,18 @@ RetrainConfigPath = Annotated[
     Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
 ]
 JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
+Full = Annotated[bool, Parameter(help="Also print every figure, every gate and some sample texts", negative=())]
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
 
 
-def run(*, flags: Flags = None, config: ConfigPath = QUICKSTART, json: JsonPath = None, debug: Debug = False) -> int:
+def run(
+    *,
+    flags: Flags = None,
+    config: ConfigPath = QUICKSTART,
+    json: JsonPath = None,
+    full: Full = False,
+    debug: Debug = False,
+) -> int:
     """Run the whole pipeline: exit 0 registered, 3 a gate refused, 2 bad config or input, 1 anything unexpected."""
     wanted = load_config(config, overrides(flags))
     require_writable(json)
@@ -37,7 +45,7 @@ def run(*, flags: Flags = None, config: ConfigPath = QUICKSTART, json: JsonPath 
         from flows.align import align
 
         result = align(**_groups(wanted))
-    return report(result, json, console)
+    return report(result, json, console, full)
 
 
 def retrain(
@@ -45,6 +53,7 @@ def retrain(
     flags: Flags = None,
     config: RetrainConfigPath = QUICKSTART_RETRAIN,
     json: JsonPath = None,
+    full: Full = False,
     debug: Debug = False,
 ) -> int:
     """One more round from the champion, on prompts that no round has used: exits as `run` does, 0 also if skipped."""
@@ -57,10 +66,10 @@ def retrain(
 
         state: Any = retrain_flow(**_groups(wanted), return_state=True)
         if state.name == "Skipped":
-            console.print(f"\n[bold]Skipped[/bold]: {escape(state.message or '')}", highlight=False, soft_wrap=True)
+            say(console, escape(state.message or ""), head="\n[bold]Skipped[/bold]: ")
             return 0
         result: AlignResult = state.result()
-    return report(result, json, console)
+    return report(result, json, console, full)
 
 
 def sweep(
@@ -70,6 +79,7 @@ def sweep(
     betas: Annotated[list[float] | None, Parameter(help="Values of beta to try [0.3 0.5]")] = None,
     learning_rates: Annotated[list[float] | None, Parameter(help="Learning rates to try [1e-4 3e-4]")] = None,
     config: ConfigPath = QUICKSTART,
+    full: Full = False,
     debug: Debug = False,
 ) -> int:
     """Try a grid over loss, beta and learning rate; the surest gain of those that pass becomes the challenger."""
@@ -83,11 +93,12 @@ def sweep(
     from flows.cli import terminal
 
     console.print()
-    console.print(terminal.points_table(found.points))
+    terminal.show_points(found.points, console)
     if found.best is None:
-        console.print(f"\n[bold red]No point passed.[/]\nLook at it  {escape(found.where)}", highlight=False)
+        say(console, f"[bold {BAD}]No point passed.[/]")
+        say(console, escape(found.where), head="Look at it  ")
         return REFUSED
-    return report(found.best, None, console)
+    return report(found.best, None, console, full)
 
 
 def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug = False) -> int:
@@ -107,7 +118,8 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
     quieten(debug)
     console = make_console()
-    console.print(f"[bold]plumbline[/bold] {escape(heading(config, wanted))}, seed {wanted.seed}\n", highlight=False)
+    say(console, f"[bold]plumbline[/bold] {escape(heading(config, wanted))}, seed {wanted.seed}")
+    console.print()
     return console
 
 

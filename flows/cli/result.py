@@ -1,6 +1,5 @@
-"""The result of a run as the terminal shows it and as `--json` writes it, and the command that comes next."""
+"""The result of a run as the terminal shows it and as `--json` writes it, and the commands that come next."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EISDIR
@@ -16,14 +15,20 @@ from rich.markup import escape
 
 from alignment.errors import REFUSED, InputError, PlumblineError, StoreError
 from alignment.stages.store import write_json
-from tasks.home import tracking_uri
+from flows.cli.console import BAD, GOOD, say
 
 if TYPE_CHECKING:
+    from alignment.judging.report import Judgement
     from flows.align import AlignResult
 
+TOLD = 4  # gates whose refusal is told in full
+HEAD = 12  # columns of what stands before a text
 
-def report(result: "AlignResult", json: Path | None, console: Console) -> int:
+
+def report(result: "AlignResult", json: Path | None, console: Console, full: bool = False) -> int:
     """Show the result, write it to `json` if given, and return the exit code: 0 passed, 3 refused by a gate."""
+    if full:
+        show_tables(result, console)
     show(result, console)
     if json is not None:
         with _json_errors(json, StoreError):
@@ -35,25 +40,56 @@ def report(result: "AlignResult", json: Path | None, console: Console) -> int:
 
 
 def show(result: "AlignResult", console: Console) -> None:
-    """Print the evaluation, the gates, some texts, the verdict, where to look at the run, and what to do next."""
-    from flows.cli import terminal
-    from tasks.evaluation import read_samples
+    """Print the verdict and why, the few figures, where to look, and what to do next: at most 23 lines of 80 columns.
+
+    Long paths and names may make it more.
+    """
+    from alignment.judging.headline import headlines
 
     console.print()
-    console.print(terminal.result_table(result))
-    console.print(terminal.gates_table(result))
-    if "report" in result.folders:
-        console.print(terminal.samples_table(read_samples(Path(result.folders["report"]))))
-    colour = "green" if result.judgement.verdict == "pass" else "red"
-    console.print(f"\n[bold {colour}]{escape(result.judgement.sentence)}[/]\n", highlight=False, soft_wrap=True)
-    lines = {"Look at it": result.where}
-    if result.version is not None:
-        lines["Ask it"] = f"plumbline generate {quote(result.version)} 'a prompt'"
-    lines["Next"] = next_command(result)
+    for heading, text in verdict_lines(result.judgement):
+        say(console, text, head=f"{heading:<{HEAD}}")
+    console.print()
+    figures = headlines(result.report)
+    titles = max((len(each.title) for each in figures), default=0)
+    say(console, f"Against the base, on {result.report.prompts:,} held-out prompts:")
+    for each in figures:
+        say(console, escape(each.text), head=f"{'':<{HEAD}}{each.title:<{titles}}  ")
+    console.print()
+    lines = next_lines(result)
     if result.registered:
         lines = {"Earlier" if result.model is None else "Registered": result.registered} | lines
     for heading, text in lines.items():
-        console.print(f"{heading:<11} {escape(text)}", highlight=False, soft_wrap=True)
+        say(console, escape(text), head=f"{heading:<{HEAD}}")
+
+
+def verdict_lines(judgement: "Judgement") -> list[tuple[str, str]]:
+    """The verdict, with what each failed gate found, as headings and texts with markup."""
+    from alignment.judging.gates import clause
+
+    failed = [gate for gate in judgement.gates if not gate.passed]
+    total = len(judgement.gates)
+    if not failed:
+        return [("Passed", f"[bold {GOOD}]{escape(judgement.sentence)}[/]"), ("Gates", f"{total} gates passed.")]
+    told = f"Not registered: {len(failed)} of {total} gates refused it, {total - len(failed)} passed."
+    lines = [("Refused", f"[bold {BAD}]{told}[/]")]
+    lines += [("", f"[{BAD}]{escape(clause(gate))}[/]") for gate in failed[:TOLD]]
+    if others := failed[TOLD:]:
+        lines.append(("", f"[{BAD}]Also {', '.join(escape(gate.name) for gate in others)}.[/]"))
+    return lines
+
+
+def show_tables(result: "AlignResult", console: Console) -> None:
+    """Print every figure, every gate, and some texts of both models."""
+    from flows.cli import terminal
+    from tasks.evaluation import read_samples
+
+    for table in (terminal.result_table(result.report), terminal.gates_table(result.judgement)):
+        console.print()
+        console.print(table)
+    console.print()
+    if "report" in result.folders:
+        terminal.show_samples(read_samples(Path(result.folders["report"])), console)
 
 
 def summary(result: "AlignResult") -> dict[str, Any]:
@@ -78,22 +114,24 @@ def summary(result: "AlignResult") -> dict[str, Any]:
     }
 
 
-def next_command(result: "AlignResult") -> str:
-    """The shell command that serves the registered model, or advice on what to change where a gate refused it."""
-    if result.model is None:
-        refused = {gate.name for gate in result.judgement.gates if not gate.passed}
-        if refused <= {"preference_accuracy"}:
-            return "read why above, then try more pairs and --dpo.steps, or a higher --dpo.learning-rate"
-        if refused <= {"reward_gain", "win_rate"}:
-            return "read why above, then try more --prompts.count and --dpo.steps, or a better reward model"
-        return "read why above, then try a lower --dpo.learning-rate or a higher --dpo.beta"
-    model, aliases = result.model, result.model["aliases"]
-    address = f"models:/{model['name']}@{aliases[0]}" if aliases else model["uri"]
-    # MLflow starts uvicorn by its name, so the environment has to be on the path
-    return (
-        f"PATH={quote(str(Path(sys.executable).parent))}:$PATH MLFLOW_TRACKING_URI={quote(tracking_uri())} "
-        f"mlflow models serve -m {quote(address)} --env-manager local --port 5001"
-    )
+def next_lines(result: "AlignResult") -> dict[str, str]:
+    """Where to look at the run, and the commands that use the registered model, or what to change before the next."""
+    subject = result.run_id if result.version is None else result.version
+    lines = {"Look at it": result.where, "Report": f"plumbline report {quote(subject)}"}
+    if result.version is None:
+        return lines | {"Next": advice(result.judgement)}
+    version = quote(result.version)
+    return lines | {"Ask it": f"plumbline generate {version} 'a prompt'", "Serve it": f"plumbline serve {version}"}
+
+
+def advice(judgement: "Judgement") -> str:
+    """What to change after a refusal, by the gates that refused."""
+    refused = {gate.name for gate in judgement.gates if not gate.passed}
+    if refused <= {"preference_accuracy"}:
+        return "try more pairs and --dpo.steps, or a higher --dpo.learning-rate"
+    if refused <= {"reward_gain", "win_rate"}:
+        return "try more --prompts.count and --dpo.steps, or a better reward model"
+    return "try a lower --dpo.learning-rate or a higher --dpo.beta"
 
 
 def require_writable(json: Path | None) -> None:

@@ -27,7 +27,7 @@ def servers_for_a_flow(console: Console | None = None, *, own_process: bool = Tr
     with prefect_server(home()) as wait_for_server:
         with collector_paused():
             from flows.align import connect
-            from flows.cli.terminal import stage_lines
+            from flows.cli.progress import stage_lines
 
         with nullcontext() if console is None else stage_lines(console):
             connect()

@@ -1,6 +1,7 @@
 """The command that a run prints, as it is printed: a real server answers prompts of every length, and chats."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from alignment.config import AlignConfig
-from flows.cli.result import next_command
+from flows.cli.result import next_lines
 from tasks.home import home, tracking_uri
 from tasks.registry import connection, models, runs
 from tests.registered import register
@@ -47,9 +48,9 @@ def serve(
         run = runs.start_run(AlignConfig(), "a run")
         uri = models.log_model(run, tmp_path / "model", AlignConfig(), "a film", messages=messages)
         made = register(run, uri, NAME, "challenger")
-        result: Any = SimpleNamespace(model={"name": NAME, "uri": made.uri, "aliases": list(made.aliases)})
+        result: Any = SimpleNamespace(version=made.uri, run_id=run, where="")
         [port] = quiet_ports(1)
-        command = ["bash", "-c", next_command(result).replace("--port 5001", f"--port {port}")]
+        command = ["bash", "-c", f"{Path(sys.executable).parent}/{next_lines(result)['Serve it']} --port {port}"]
         log, where = tmp_path / "log", f"http://127.0.0.1:{port}"
         child = running.enter_context(process(command, os.environ, log))
         client = running.enter_context(httpx.Client(base_url=where, timeout=60, trust_env=False))
@@ -60,7 +61,7 @@ def serve(
             except httpx.TransportError:
                 return False
 
-        wait_until(is_up, "mlflow models serve", child, log)
+        wait_until(is_up, "plumbline serve", child, log)
         return client
 
     with running:

@@ -9,15 +9,17 @@ import pytest
 from alignment.config import AlignConfig, GridConfig, flatten
 from alignment.errors import ConfigError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
-from alignment.judging.report import Judgement, Preferences
+from alignment.judging.report import GateResult, Judgement, Preferences
 from tests.alignment.chain import keys
 from tests.reports import make_report
+
+FAILED = GateResult(name="kl_per_token", value=0.3, low=None, high=0.2, passed=False, why="far")
 
 
 def point(passed: bool = True, run_id: str = "r", **delta: Any) -> Point:
     report = make_report(delta={"kl_per_token": 0.061} | delta)
     sentence = "May be registered." if passed else "Not registered: KL."
-    judgement = Judgement(verdict="pass" if passed else "fail", sentence=sentence, gates=())
+    judgement = Judgement(verdict="pass" if passed else "fail", sentence=sentence, gates=() if passed else (FAILED,))
     return Point("hinge", 0.5, 3e-4, run_id, report, judgement, sentence)
 
 
@@ -89,6 +91,7 @@ def test_the_first_of_two_equal_points_wins() -> None:
 def test_one_row_per_point_in_order_with_figures_verdict_and_reason() -> None:
     rows = point_rows([point(), point(passed=False, perplexity_ratio=math.inf), BROKEN])
     assert rows[0] == {
+        "point": "1",
         "loss": "hinge",
         "beta": "0.5",
         "learning rate": "0.0003",
@@ -97,6 +100,7 @@ def test_one_row_per_point_in_order_with_figures_verdict_and_reason() -> None:
         "KL per token": "0.061",
         "perplexity ratio": "1.08",
         "verdict": "passed",
+        "refused by": "",
         "why": "",
     }
     assert (rows[1]["perplexity ratio"], rows[1]["verdict"], rows[1]["why"]) == (
@@ -105,6 +109,8 @@ def test_one_row_per_point_in_order_with_figures_verdict_and_reason() -> None:
         "Not registered: KL.",
     )
     assert (rows[2]["reward gain"], rows[2]["verdict"], rows[2]["why"]) == ("–", "failed", BROKEN.sentence)
+    assert [row["point"] for row in rows] == ["1", "2", "3"]
+    assert [row["refused by"] for row in rows] == ["", "kl_per_token", ""]
     assert [list(row) for row in rows] == [list(rows[0])] * 3
 
 

@@ -118,12 +118,10 @@ def test_own_metrics_are_rows_of_every_table() -> None:
 
 
 def terminal(report: EvalReport) -> str:
-    from types import SimpleNamespace
-
     from flows.cli.terminal import result_table
 
     console = Console(file=StringIO(), width=200)
-    console.print(result_table(SimpleNamespace(report=report)))  # type: ignore[arg-type] # it reads the report alone
+    console.print(result_table(report))
     found: str = console.file.getvalue()  # type: ignore[attr-defined]
     return found
 

@@ -161,20 +161,20 @@ BROKEN = Point("ipo", 0.5, 1.0, "", None, None, "training diverged")
 def test_the_frontier_shows_each_judged_point_with_its_interval_and_the_bound_of_the_gate() -> None:
     figure: Any = reward_against_kl([point("hinge", 1.0, 0.1), point("sigmoid", 2.0, 0.3, passed=False), BROKEN], 0.2)
     axes = figure.axes[0]
-    assert legend(figure) == ["KL gate 0.2", "hinge, passed", "sigmoid, refused"]
+    assert legend(figure) == ["KL gate 0.2", "1  hinge, β 0.5, lr 0.0001", "2  sigmoid, β 0.5, lr 0.0001"]
     passed, refused = (container.lines[0] for container in axes.containers)
     assert [list(line.get_xydata()[0]) for line in (passed, refused)] == [[0.1, 1.0], [0.3, 2.0]]
     assert passed.get_markerfacecolor() != "white" == refused.get_markerfacecolor()
     ((bar,),) = (container.lines[2][0].get_segments() for container in axes.containers[:1])
     assert [end[1] for end in bar] == pytest.approx([0.75, 1.5])
-    assert [text.get_text() for text in axes.texts] == ["β 0.5, lr 0.0001"] * 2
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
     assert png(figure).startswith(b"\x89PNG")
 
 
 def test_every_loss_that_a_sweep_may_try_looks_unlike_the_others() -> None:
     losses = [f"loss {number:02}" for number in range(16)]
     figure: Any = reward_against_kl([point(loss, 1.0, 0.1) for loss in losses], 0.2)
-    assert legend(figure)[1:] == [f"{loss}, passed" for loss in losses]
+    assert legend(figure)[1:] == [f"{number}  {loss}, β 0.5, lr 0.0001" for number, loss in enumerate(losses, 1)]
     lines = [container.lines[0] for container in figure.axes[0].containers]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
 
@@ -194,9 +194,57 @@ def test_word_salad_far_away_and_an_estimate_below_zero_are_both_in_the_frontier
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_point_without_a_finite_place_is_left_out_of_the_frontier(value: float) -> None:
     figure = reward_against_kl([point("hinge", 1.0, 0.1), point("ipo", value, value, passed=False)], 0.2)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["β 0.5, lr 0.0001"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
     assert png(figure)
     assert png(reward_against_kl([point("ipo", value, value, passed=False)], 0.2))
+
+
+def inside(box: Any, other: Any) -> bool:
+    return bool(other.x0 <= box.x0 <= box.x1 <= other.x1 and other.y0 <= box.y0 <= box.y1 <= other.y1)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(0.1, 1.0)],
+        [(0.1 + 0.001 * number, 1.0 + 0.01 * (number % 3)) for number in range(16)],
+        [(0.1, 1.0)] * 12,
+        [(0.02, 0.6), (0.2, 1.1), (0.199, 0.9)],
+        [(0.05, 1.0), (0.06, 1.01), (3.0, 2.0)],
+    ],
+    ids=["one", "a-crowd", "all-in-one-place", "on-the-gate", "one-far-away"],
+)
+def test_no_text_of_the_frontier_leaves_the_figure_or_lies_on_another_or_on_a_line(places: list[Any]) -> None:
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    figure: Any = reward_against_kl([point("hinge", gain, kl) for kl, gain in places], 0.2)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    ticks = {*axes.get_xticklabels(), *axes.get_yticklabels()}
+    (left, right), (bottom, top) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
+    shown = [
+        text
+        for text in shown
+        if text not in ticks or (left <= text.get_position()[0] <= right and bottom <= text.get_position()[1] <= top)
+    ]
+    boxes = [Text.get_window_extent(text) for text in shown]  # of an annotation without the line that leads to it
+    assert [text.get_text() for text in axes.texts] == [str(number) for number in range(1, len(places) + 1)]
+    for number, box in enumerate(boxes):
+        assert inside(box, figure.bbox), shown[number]
+        assert not [shown[other] for other in range(number) if box.overlaps(boxes[other])], shown[number]
+    numbers = [Text.get_window_extent(text) for text in axes.texts]
+    gate = axes.lines[-1].get_window_extent()
+    for container in axes.containers:
+        (mark,), (bar,) = container.lines[0].get_xydata(), container.lines[2][0].get_segments()
+        x, y = axes.transData.transform(mark)
+        bar = axes.transData.transform(bar)
+        for box in numbers:
+            assert not box.overlaps(Bbox.from_extents(x - 5, y - 5, x + 5, y + 5))
+            assert not box.overlaps(Bbox([bar[0], bar[1]]))
+    assert not any(box.overlaps(gate) for box in numbers)
+    assert all(inside(box, axes.bbox) for box in numbers)
 
 
 def test_a_frontier_without_a_judged_point_is_refused() -> None:

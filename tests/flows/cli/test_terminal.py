@@ -1,13 +1,16 @@
-"""What a run shows in a terminal: texts of both models side by side, readable at 80 columns."""
+"""The tables of a result: every figure, the gates, texts of both models, a sweep; whole at 80 and at 200 columns."""
 
-import io
 import json
 from typing import Any
 
-from rich.console import Console
-
+from alignment.config import GatesConfig
+from alignment.judging.card import result_rows
+from alignment.judging.frontier import Point, point_rows
+from alignment.judging.gates import judge
 from alignment.judging.report import SampleRow
-from flows.cli.terminal import MAX_TEXT, samples_table
+from flows.cli.terminal import MAX_TEXT, gates_table, result_table, show_points, show_samples
+from tests.flows.cli.screen import WIDTHS, require_words, screen
+from tests.reports import DRIFT, make_report
 
 CHAT = "system\nBe kind.\nuser\nWhy is the sky blue?\nassistant\n"
 
@@ -24,35 +27,75 @@ def chat(**changes: Any) -> SampleRow:
     return row(**(given | {"messages": json.dumps(given["messages"])}))
 
 
-def shown(*rows: SampleRow, width: int = 80) -> str:
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(samples_table(rows))
-    return console.export_text()
-
-
-def cells(*rows: SampleRow) -> list[list[str]]:
-    """The cells of the table's lines between its frame."""
-    lines = [line for line in shown(*rows, width=200).splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+def samples(*rows: SampleRow, width: int = 80) -> str:
+    return screen(lambda console: show_samples(rows, console), width)
 
 
 def test_of_a_text_the_prompt_and_how_each_model_went_on() -> None:
-    assert cells(row()) == [["the film", "was bad", "was fine"]]
+    assert samples(row()).splitlines()[2:] == ["prompt   the film", "base     was bad", "aligned  was fine"]
 
 
 def test_of_a_chat_its_last_turn_and_both_answers() -> None:
-    assert cells(chat()) == [["Why is the sky blue?", "It is.", "Air scatters blue."]]
+    assert samples(chat()).splitlines()[2:] == [
+        "prompt   Why is the sky blue?",
+        "base     It is.",
+        "aligned  Air scatters blue.",
+    ]
 
 
-def test_three_prompts_are_shown_and_long_texts_are_cut() -> None:
-    long = row(aligned="the film " + "was fine " * 100)
-    found = shown(*[long] * 5)
+@WIDTHS
+def test_three_prompts_are_shown_and_long_texts_are_cut(width: int) -> None:
+    words = " ".join(f"word{number}" for number in range(200))
+    found = samples(*[row(aligned=f"the film {words}")] * 5, width=width)
     assert found.count("…") == 3
-    assert max(map(len, found.splitlines())) <= 80
-    assert sum(len(line[2].rstrip("…")) + 1 for line in cells(long)) >= MAX_TEXT - 2
+    require_words(found, words[: MAX_TEXT - 12])
+
+
+def test_a_text_without_blanks_is_folded() -> None:
+    assert "".join(samples(row(aligned="the film" + "好" * 200)).split()).endswith("好" * 200)
 
 
 def test_signs_that_would_steer_the_terminal_are_shown_as_signs() -> None:
-    text = shown(row(base="the film \x1b[2J[red]was[/red]\x00"))
+    text = samples(row(base="the film \x1b[2J[red]was[/red]\x00"))
     assert "\x1b" not in text
     assert "[red]was[/red]␀" in text
+
+
+@WIDTHS
+def test_the_tables_of_figures_and_gates_fit_with_whole_words(width: int) -> None:
+    report = make_report(drift=DRIFT, base_validation_perplexity=2.9, reward_validation_accuracy=0.9)
+    judgement = judge(report, GatesConfig(max_kl_per_token=0.01))
+
+    def show(console: Any) -> None:
+        console.print(result_table(report))
+        console.print(gates_table(judgement))
+
+    text = screen(show, width)
+    require_words(text, *(cell for row in result_rows(report) for cell in row))
+    require_words(text, *(f"{gate.name} {gate.bound}" for gate in judgement.gates), "refused", "passed")
+
+
+def points() -> list[Point]:
+    """Three that were judged, of which two passed, and one that failed."""
+    found = [Point("sigmoid", 0.1, 1e-3, "", None, None, "training diverged: loss nan at step 5; lower the rate")]
+    for bound in (0.2, 0.01, 0.2):
+        report = make_report(delta={"reward_gain": -0.25, "reward_gain_ci": (-11.4, -0.12)} if bound < 0.1 else {})
+        judgement = judge(report, GatesConfig(max_kl_per_token=bound, max_perplexity_ratio=1 + bound))
+        found.append(Point("sigmoid", 0.25, 0.0003, "r", report, judgement, judgement.sentence))
+    return found
+
+
+@WIDTHS
+def test_a_sweep_has_one_line_a_point_and_names_the_gates_that_refused(width: int) -> None:
+    rows = point_rows(points())
+    text = screen(lambda console: show_points(rows, console), width)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[2][:4] == ["1", "sigmoid", "0.1", "0.001"]
+    assert [" ".join(line) for line in lines[3:6]] == [
+        "2 sigmoid 0.25 0.0003 +1.50 (+1.40 to +1.60) 0.930 0.050 1.08 passed",
+        "3 sigmoid 0.25 0.0003 -0.25 (-11.40 to -0.12) 0.930 0.050 1.08 refused",
+        "4 sigmoid 0.25 0.0003 +1.50 (+1.40 to +1.60) 0.930 0.050 1.08 passed",
+    ]
+    flat = " ".join(text.split())
+    assert "Point 1 failed: training diverged: loss nan at step 5; lower the rate" in flat
+    assert "Point 3 refused: reward_gain, perplexity_ratio, kl_per_token" in flat

@@ -1,0 +1,151 @@
+"""How far a run is, in a terminal: a line per finished stage, and below them one for the stage at work.
+
+Where no line can be written over, as in a file, the stage at work has a line every 30 seconds.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from flows.cli.console import NOTE, is_live, say
+from tasks import running
+from tasks.running import WAITING, Event
+
+LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
+EVERY = 30.0  # seconds between two lines of a stage at work where there is no terminal
+BAR = range(8, 31)  # columns of the bar, as the line has room
+INDENT = " " * 10
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A stage at work: its last event, when it began, and where its counting began; in seconds of one clock."""
+
+    event: Event
+    began: float
+    counted: tuple[float, int] | None = None  # when the first progress was told, and how much was done then
+
+    def after(self, event: Event, now: float) -> "AtWork":
+        """The same stage once it has told its progress."""
+        return replace(self, event=event, counted=self.counted or (now, event.done))
+
+    def rate(self, now: float) -> float | None:
+        """Steps, samples or texts per second; None as long as it is not known."""
+        began, done = self.counted or (now, 0)
+        return (self.event.done - done) / (now - began) if now > began and self.event.done > done else None
+
+
+class StageLines(logging.Handler):
+    """Prints each finished stage, shows the one at work, and passes the library's warnings on between them."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to `console`."""
+        super().__init__(logging.WARNING)
+        self.console = console
+        self.stages: dict[str, AtWork] = {}
+        self.said = time.monotonic()
+        self.live = Live(get_renderable=self._line, console=console, transient=True) if is_live(console) else None
+
+    def hear(self, event: Event) -> None:
+        """Show one event of a stage."""
+        now = time.monotonic()
+        if event.kind == "heading":
+            say(self.console, f"\n[bold]{escape(event.stage)}[/bold]")
+        elif event.kind == "waiting":
+            holder = f" ({event.who})" if event.who else ""
+            say(self.console, f"[{NOTE}]{escape(f'{event.stage} {WAITING}{holder}')}[/]", head=INDENT)
+        elif event.kind == "started":
+            self.stages[event.stage] = AtWork(event, now)
+        elif event.kind == "progress" and event.stage in self.stages:
+            self.stages[event.stage] = self.stages.pop(event.stage).after(event, now)  # the last one is shown
+            if self.live is None and now - self.said >= EVERY:
+                self.said = now
+                say(self.console, status(self.stages[event.stage], now, self.console.width - len(INDENT)), head=INDENT)
+        elif event.ref is not None:
+            self.stages.pop(event.stage, None)
+            self.said = now
+            self._finished(event)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning of the library."""
+        say(self.console, f"[{NOTE}]{escape(record.getMessage())}[/]", head=INDENT)
+
+    def _finished(self, event: Event) -> None:
+        assert event.ref is not None
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in event.ref.counts.items() if count)
+        place = f"{event.number:>2}/{event.of}" if event.number else ""
+        mark = "[dim]cached[/dim]" if event.kind == "cached" else f"{event.ref.seconds:5.1f}s"
+        say(self.console, escape(counts), head=f"{place:>5} {mark:>6}  {escape(event.stage):<16} ")
+
+    def _line(self) -> Text:
+        """The stage that told something last."""
+        if not self.stages:
+            return Text()
+        room = self.console.width - 1
+        line = Text.from_markup(status(list(self.stages.values())[-1], time.monotonic(), room, bar=True))
+        line.no_wrap = True
+        return line
+
+
+@contextmanager
+def stage_lines(console: Console) -> Iterator[None]:
+    """Listen to the stages of a run while it lasts."""
+    lines = StageLines(console)
+    running.LISTENERS.append(lines.hear)
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(lines)
+    try:
+        if lines.live is None:
+            yield
+        else:
+            with lines.live:
+                yield
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(lines)
+        running.LISTENERS.remove(lines.hear)
+
+
+def status(at_work: AtWork, now: float, width: int, *, bar: bool = False) -> str:
+    """One line about the stage at work, with markup; of what does not fit, the least telling is left out."""
+    event = at_work.event
+    row, rate = event.row or {}, at_work.rate(now)
+    left = "" if event.left is None else f"{duration(event.left)} left"
+    parts = {  # in the order of the line
+        "place": f"stage {event.number} of {event.of}" if event.number else "",
+        "stage": f"[bold]{escape(event.stage)}[/bold]",
+        "bar": "",
+        "done": f"{'step ' * bool(row)}{event.done:,}/{event.total:,}"
+        if event.total
+        else duration(now - at_work.began),
+        "loss": f"loss {row['loss']:.3g}" if "loss" in row else "",
+        "rate": "" if rate is None else f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s",
+        "left": left and f"{left} of the run",
+    }
+    for name, shorter in (("left", left), ("rate", ""), ("loss", ""), ("place", ""), ("left", "")):
+        if _columns(parts) > width:
+            parts[name] = shorter
+    room = min(width - _columns(parts) - 2, BAR.stop - 1)
+    if bar and event.total and room >= BAR.start:
+        full = min(room, round(room * event.done / event.total))
+        parts["bar"] = f"{'█' * full}[dim]{'░' * (room - full)}[/dim]"
+    return "  ".join(part for part in parts.values() if part)
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as in `40 s`, `3 min` or `1 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _columns(parts: dict[str, str]) -> int:
+    return Text.from_markup("  ".join(part for part in parts.values() if part)).cell_len
