@@ -29,6 +29,7 @@ from alignment.errors import ConfigError
 from flows.stack import prefect_api
 from flows.stack.changes import Change
 from flows.stack.deployments import apply_deployment, read_deployments
+from flows.stack.first_steps import write_first_steps
 from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
@@ -70,6 +71,7 @@ def bootstrap(
         for spec in read_deployments(project):
             yield apply_deployment(client, project, spec, pool)
         yield _automation(client, zombies())
+        yield write_first_steps(client)
     yield _webhook(webhook)
 
 

@@ -1,10 +1,11 @@
 """Reads the deployments of prefect.yaml, and applies them to a Prefect server without undoing what people set there.
 
-A deployment's version holds a hash of what was last applied from the project's files. Only what differs from that is
-applied again; a schedule that a person paused stays paused even then.
+A deployment's version holds what was last applied from the project's files: a hash of its fields and triggers, one of
+its schedules' times, and which schedules were on. Only the part that differs is applied again: a schedule that a person
+paused, or turned on, stays so until the file's own `active` changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,11 @@ def apply_deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
     }
-    schedules = [_schedule(item) for item in spec.get("schedules", [])]
-    triggers = spec.get("triggers", [])
-    version = f"{digest([fields, triggers])[:8]}.{digest(spec.get('schedules', []))[:8]}"
+    triggers, given = spec.get("triggers", []), spec.get("schedules", [])
+    schedules = [_schedule(item) for item in given]
+    times = [item | {"active": True} for item in given]  # as they were digested when `active` had no part of its own
+    switched = ",".join(f"{item.slug}:{'on' if item.active else 'off'}" for item in schedules)
+    version = ".".join((digest([fields, triggers])[:8], digest(times)[:8], switched))
     try:
         found = client.read_deployment_by_name(f"{flow.name}/{spec['name']}")
     except ObjectNotFound:
@@ -85,25 +88,16 @@ def apply_deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str
         )
         _replace_triggers(client, made, spec["name"], triggers)
         client.update_deployment(made, DeploymentUpdate(version=version))  # last: a bootstrap cut off before is redone
-        return Change("made", what, _cron(spec))
+        return Change("made", what, _switched(schedules))
     if found.version == version:
-        paused = [f"schedule {item.slug} is paused" for item in found.schedules if not item.active]
-        return Change("left", what, "; ".join(paused))
-    before = (found.version or "").split(".")
+        return Change("left", what, _switched(found.schedules))
+    before = [*(found.version or "").split("."), "", ""]
     client.update_deployment(found.id, DeploymentUpdate(**fields))
     if before[0] != version.split(".")[0]:
         _replace_triggers(client, found.id, spec["name"], triggers)
-    if before[-1] != version.split(".")[-1]:
-        known = {item.slug: item.id for item in found.schedules}
-        for item in schedules:
-            if item.slug in known:  # without `active`: paused stays paused
-                client.update_deployment_schedule(
-                    found.id, known[item.slug], schedule=item.schedule, parameters=item.parameters
-                )
-            else:
-                client.create_deployment_schedules(found.id, [item])
+    _update_schedules(client, found, schedules, before[2], retimed=before[1] != version.split(".")[1])
     client.update_deployment(found.id, DeploymentUpdate(version=version))
-    return Change("changed", what, _cron(spec))
+    return Change("changed", what, _switched(client.read_deployment(found.id).schedules))
 
 
 def _schedule(spec: Mapping[str, Any]) -> DeploymentScheduleCreate:
@@ -116,8 +110,23 @@ def _schedule(spec: Mapping[str, Any]) -> DeploymentScheduleCreate:
     )
 
 
-def _cron(spec: Mapping[str, Any]) -> str:
-    return ", ".join(f"schedule {item.get('slug')}: {item.get('cron', '')}" for item in spec.get("schedules", []))
+def _update_schedules(
+    client: SyncPrefectClient, found: Any, wanted: list[DeploymentScheduleCreate], before: str, *, retimed: bool
+) -> None:
+    """Apply the times where they are new in the files, and `active` where it is not what the files said before."""
+    known = {item.slug: item.id for item in found.schedules}
+    for item in wanted:
+        changed: dict[str, Any] = {"schedule": item.schedule, "parameters": item.parameters} if retimed else {}
+        if f"{item.slug}:{'off' if item.active else 'on'}" in before.split(","):
+            changed["active"] = item.active
+        if item.slug in known and changed:
+            client.update_deployment_schedule(found.id, known[item.slug], **changed)
+        elif retimed and item.slug not in known:
+            client.create_deployment_schedules(found.id, [item])
+
+
+def _switched(schedules: Iterable[Any]) -> str:
+    return "; ".join(f"schedule {item.slug} is {'active' if item.active else 'paused'}" for item in schedules)
 
 
 def _replace_triggers(client: SyncPrefectClient, deployment: Any, name: str, specs: list[dict[str, Any]]) -> None:

@@ -1,4 +1,7 @@
-"""The Prefect server as an application for uvicorn, with a fix for SQLite locks that would block it for a minute."""
+"""The Prefect server as an application for uvicorn, with two fixes for SQLite's locks.
+
+One would block it for a minute, the other fails a write that could have waited.
+"""
 
 import gc
 import sqlite3
@@ -17,6 +20,8 @@ def create_app() -> "FastAPI":
         from prefect.server.api.server import create_app as create_prefect_app
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
+
+        import flows.stack.mail  # noqa: F401 - a block that notifications may use, loaded by its class
 
         event.listen(Engine, "do_connect", close_failed_cursors)
         made = create_prefect_app()
@@ -38,12 +43,17 @@ def close_failed_cursors(dialect: "Dialect", _record: Any, _arguments: Any, opti
 
 
 class ClosingCursor(sqlite3.Cursor):
-    """A cursor that closes itself when its statement fails, in the thread that executed it."""
+    """A cursor that closes itself when its statement fails, in the thread that executed it.
 
-    def execute(self, *arguments: Any) -> "ClosingCursor":
+    A transaction that it begins takes the database's lock at once. Prefect opens one only to write, and begins most of
+    them by reading; SQLite fails their first write at once ("database is locked") where another wrote since that read,
+    however long it may wait for a lock.
+    """
+
+    def execute(self, statement: str, *arguments: Any) -> "ClosingCursor":
         """Execute as `sqlite3.Cursor` does; close the cursor on an error."""
         try:
-            return super().execute(*arguments)
+            return super().execute("BEGIN IMMEDIATE" if statement == "BEGIN DEFERRED" else statement, *arguments)
         except sqlite3.Error:
             self.close()
             raise

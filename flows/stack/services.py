@@ -6,21 +6,23 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from flows.stack.logs import Log
+from flows.stack.logs import FORMATS, Log
 from flows.stack.prefect_server import prefect_command, server_environment
-from flows.stack.processes import LOOPBACK, MARK, free_port, start, wait_for_answer
+from flows.stack.processes import LOOPBACK, MARK, answers, free_port, start, wait_for_answer
 from tasks.addresses import sqlite_uri
 from tasks.home import HEARTBEAT
 from tasks.proxies import spare_loopback
 
 POOL = WORKER = "local"
+NOTIFY_URL = "PLUMBLINE_NOTIFY_URL"  # a secret: of all processes, the bootstrap alone gets it
 STOPPED_WITHIN = {"runs": 30.0, "worker": 5.0, "receiver": 5.0, "mlflow": 5.0, "prefect": 10.0}  # seconds
+LOOK_EVERY = 0.1  # seconds
 COMMAND = (sys.executable, "-c", "from flows.cli.commands import main; main()")
 
 
@@ -69,6 +71,23 @@ class Service:
             wait_for_answer(self.process, self.name, self.health, self.log.path, within, given_up)
 
 
+def wait_for_each(services: Iterable[Service], within: float, given_up: Callable[[], bool]) -> Iterator[Service]:
+    """Yield each service once it serves, the quickest first, until `given_up` returns True.
+
+    Raises StackError if one ends or does not answer.
+    """
+    left = list(services)
+    ends = time.monotonic() + within
+    while left and not given_up():
+        for service in list(left):
+            if answers(service.health):
+                left.remove(service)
+                yield service
+            elif time.monotonic() > ends or (service.process is not None and service.process.poll() is not None):
+                service.wait(0.0, given_up)  # which says what is wrong
+        time.sleep(LOOK_EVERY)
+
+
 def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]:
     """Every process of the stack with its command and environment, in the order of their start."""
     prefect, mlflow, receiver = ports.addresses()
@@ -81,14 +100,15 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
         "PREFECT_LOGGING_COLORS": "false",
         "PYTHONUNBUFFERED": "1",
     }
+    common.pop(NOTIFY_URL, None)
     spare_loopback(common)
     clients = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
     commands: dict[str, tuple[list[str], dict[str, str], str]] = {
         "prefect": (prefect_command(ports.prefect, "warning"), _prefect_env(home, prefect), f"{prefect}/api/health"),
         "mlflow": (
             [
-                *(sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app", "--log-level", "warning"),
-                *("--host", LOOPBACK, "--port", str(ports.mlflow)),
+                *(sys.executable, "-m", "uvicorn", "--factory", "tasks.registry.server:create_app"),
+                *("--host", LOOPBACK, "--port", str(ports.mlflow), "--log-level", "warning"),
             ],
             _mlflow_env(home, ports.mlflow),
             f"{mlflow}/health",
@@ -99,7 +119,9 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
                 *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", WORKER),
                 *("--type", "process", "--install-policy", "never"),
             ],
-            clients | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT), "PREFECT_WORKER_QUERY_SECONDS": "3"},
+            clients
+            | FORMATS
+            | {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT), "PREFECT_WORKER_QUERY_SECONDS": "3"},
             "",
         ),
     }
@@ -152,7 +174,6 @@ def _prefect_env(home: Path, url: str) -> dict[str, str]:
         # SQLite for everybody else.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT__SERVER_FINAL": "1",
     }
 
 

@@ -11,17 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from alignment.errors import StackError
 from alignment.stages.store import write_json
+from flows.stack.activity import Row, read_activity, schedule_rows
 from flows.stack.clients import STOPS_WITHIN, clients, stop_clients
 from flows.stack.control import last_heartbeat
-from flows.stack.logs import Log, tidy
+from flows.stack.logs import Log
+from flows.stack.pages import deployments_page, first_steps_page
 from flows.stack.prefect_server import database_lock, mark_database_made
 from flows.stack.processes import call, end_marked, marked, start, stop
 from flows.stack.services import (
     COMMAND,
+    NOTIFY_URL,
     POOL,
     STOPPED_WITHIN,
     Ports,
@@ -30,10 +32,12 @@ from flows.stack.services import (
     project_folder,
     secret,
     stack_file,
+    wait_for_each,
 )
 from flows.stack.state import STARTING, State, lock_home
+from flows.stack.telling import Screen, Steps
 from tasks.addresses import sqlite_uri
-from tasks.registry import connection
+from tasks.registry import connection, pages
 
 READY_WITHIN = 180.0  # seconds until a service answers, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
@@ -41,7 +45,6 @@ PAUSED = "paused"  # the file that exists while the work pool is paused by a sta
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
 DEATHS = 5  # failures in a row after which the stack gives up
 SETTLED = {"RUNNING": "CRASHED", "PAUSED": "CRASHED", "CANCELLING": "CANCELLED", "PENDING": "SCHEDULED"}
-COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
 def up(home: Path, wanted: Ports, console: Console) -> int:
@@ -50,63 +53,90 @@ def up(home: Path, wanted: Ports, console: Console) -> int:
     Raises StackError if one is up already in this home, if a server does not start, and if a service keeps failing.
     """
     project = project_folder()
+    screen = Screen(console)
     with lock_home(home) as stopping:
         end_marked(home)  # processes that a killed stack may have left
         ports = wanted.free()
         for name, before in asdict(wanted).items():
             if getattr(ports, name) != before:
-                console.print(f"port {before} is taken; {name} gets {getattr(ports, name)}", highlight=False)
+                screen.own(f"port {before} is taken; {name} gets {getattr(ports, name)}", "WARNING")
         services = make_services(home, ports, project)
         try:
-            _start(home, ports, services, console, stopping)
+            _start(home, ports, services, screen, stopping)
             if not stopping.is_set():
-                _watch(services, console, stopping)
+                _watch(services, screen, stopping)
         finally:
-            _stop(home, services, console, stopping)
+            _stop(home, services, screen, stopping)
     return 0
 
 
-def _start(home: Path, ports: Ports, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+def _start(home: Path, ports: Ports, services: dict[str, Service], screen: Screen, stopping: threading.Event) -> None:
     """Start the two servers side by side, then the receiver, and the worker once the bootstrap has made its pool."""
     secret(home, "webhook")
     prefect, mlflow, receiver = ports.addresses()
-    state = State(os.getpid(), prefect, mlflow, receiver)
     stack_file(home, STARTING).touch()
-    write_json(stack_file(home, "stack.json"), asdict(state))
-    console.print("starting Prefect, MLflow and a worker (about half a minute) ...", highlight=False)
-    servers = "prefect", "mlflow"
-    _make_database(home, services["mlflow"].env, stopping)
+    write_json(stack_file(home, "stack.json"), asdict(State(os.getpid(), prefect, mlflow, receiver)))
+    is_first = not (home / "mlflow.db").exists()
+    longer = "; the first start also makes the databases, which takes about a minute in all" if is_first else ""
+    screen.own(f"starting in {home}{longer}")
+    steps = Steps(screen, ["MLflow's database", *services, "deployments"])
+    with steps.shown():
+        has_heartbeat = _take_steps(home, services, steps, prefect, stopping)
+    if stopping.is_set():
+        return
+    if not has_heartbeat:
+        screen.own(f"the worker has sent no heartbeat yet; see {services['worker'].log.path}", "WARNING")
+    screen.own(f"all is up after {steps.seconds:.0f} s")
+    _welcome(home, prefect, mlflow, screen)
+
+
+def _take_steps(
+    home: Path, services: dict[str, Service], steps: Steps, prefect: str, stopping: threading.Event
+) -> bool:
+    """All the steps, one after the other or side by side; returns whether the worker has sent a heartbeat."""
     with database_lock(home / "prefect"):
-        for name in servers:
-            services[name].start()
-        for name in servers:
-            services[name].wait(READY_WITHIN, stopping.is_set)
+        services["prefect"].start()
+        steps.begin("prefect")
+        with steps.step("MLflow's database"):
+            _make_database(home, services["mlflow"].env, stopping)
+        services["mlflow"].start()
+        steps.begin("mlflow")
+        for service in wait_for_each([services["prefect"], services["mlflow"]], READY_WITHIN, stopping.is_set):
+            steps.end(service.name)
         if not stopping.is_set():
             mark_database_made(home / "prefect")
     stack_file(home, STARTING).unlink(missing_ok=True)
     services["receiver"].start()
+    steps.begin("receiver")
     if not stopping.is_set():
-        _bootstrap(home, services["worker"].env, stopping)
+        with steps.step("deployments"):
+            _bootstrap(home, services["worker"].env, stopping)
     services["receiver"].wait(READY_WITHIN, stopping.is_set)
+    steps.end("receiver")
     if stopping.is_set():
-        return
+        return False
     _settle(prefect)
     _resume_pool(home, f"{prefect}/api/work_pools/{POOL}")
-    has_heartbeat = start_worker(services, prefect, stopping)
-    if stopping.is_set():
-        return
-    if not has_heartbeat:
-        text = f"the worker has sent no heartbeat yet; see {services['worker'].log.path}"
-        console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
-    for line in (
-        "",
-        f"[bold]Prefect[/bold]  {prefect}   Deployments, align, Run: starts a run",
-        f"[bold]MLflow[/bold]   {mlflow}/#/models   what was registered; Experiments: results",
-        f"Logs     {stack_file(home, 'log')}",
-        "Ctrl-C stops everything.",
-        "",
+    with steps.step("worker"):
+        return start_worker(services, prefect, stopping)
+
+
+def _welcome(home: Path, prefect: str, mlflow: str, screen: Screen) -> None:
+    """What to open, what to press first, what starts by itself, where the logs are, and how to stop."""
+    schedules: list[Row] = []
+    with suppress(OSError):  # it is busy; `plumbline status` shows them
+        schedules = schedule_rows(read_activity(prefect))
+    screen.plain()
+    for row in (
+        Row("Prefect", deployments_page(prefect)),
+        Row("MLflow", pages.models_page(mlflow)),
+        Row("begin with", first_steps_page(prefect)),
+        *schedules,
+        Row("logs", str(stack_file(home, "log"))),
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        screen.row(row)
+    screen.plain("Ctrl-C stops everything.")
+    screen.plain()
 
 
 def start_worker(services: dict[str, Service], prefect: str, stopping: threading.Event) -> bool:
@@ -137,7 +167,8 @@ def _make_database(home: Path, env: Mapping[str, str], stopping: threading.Event
 
 def _bootstrap(home: Path, env: Mapping[str, str], stopping: threading.Event) -> None:
     """Run `plumbline bootstrap` in a process of its own, which keeps this one small."""
-    _run_once(home, "bootstrap", [*COMMAND, "bootstrap"], env, stopping)
+    notify = {NOTIFY_URL: os.environ.get(NOTIFY_URL, "")}
+    _run_once(home, "bootstrap", [*COMMAND, "bootstrap"], {**env, **notify}, stopping)
 
 
 def _run_once(home: Path, name: str, command: list[str], env: Mapping[str, str], stopping: threading.Event) -> None:
@@ -165,25 +196,15 @@ def _settle(prefect: str) -> None:
         call("POST", f"{prefect}/api/flow_runs/{run['id']}/set_state", {"state": state})
 
 
-def _watch(services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+def _watch(services: dict[str, Service], screen: Screen, stopping: threading.Event) -> None:
     """Show the logs and restart what ends, until the stack is to stop."""
     while not stopping.wait(LOOK_EVERY):
         for service in services.values():
-            _show(service, console)
-            revive(service, console)
+            screen.hear(service.name, service.log.lines())
+            revive(service, screen)
 
 
-def _show(service: Service, console: Console) -> None:
-    for line in service.log.lines():
-        said = tidy(service.name, line)
-        if said is not None:
-            who, level, message = said
-            colour = COLOURS.get(level, "default")
-            text = f"[dim]{time.strftime('%H:%M:%S')}[/dim] {escape(who):<20} [{colour}]{escape(message)}[/{colour}]"
-            console.print(text, highlight=False, soft_wrap=True)
-
-
-def revive(service: Service, console: Console) -> None:
+def revive(service: Service, screen: Screen) -> None:
     """Restart a process that has ended, after a pause that doubles. Raises StackError if it keeps ending early."""
     now = time.monotonic()
     if service.process is None:
@@ -196,26 +217,24 @@ def revive(service: Service, console: Console) -> None:
     if service.deaths >= DEATHS:
         raise StackError(f"{service.name} ended {DEATHS} times in a row; see {service.log.path}")
     wait = 2.0 ** (service.deaths - 1) / 2
-    text = f"{service.name} ended with code {service.process.returncode}; started again in {wait:g} s"
-    console.print(f"[yellow]{text}[/yellow]", highlight=False, soft_wrap=True)
+    code = service.process.returncode
+    screen.own(f"{service.name} ended with code {code}; started again in {wait:g} s", "WARNING")
     service.process, service.again_at = None, now + wait
 
 
-def _stop(home: Path, services: dict[str, Service], console: Console, stopping: threading.Event) -> None:
+def _stop(home: Path, services: dict[str, Service], screen: Screen, stopping: threading.Event) -> None:
     """End the runs, then the processes one after the other; a second request to stop cuts the waiting short."""
     stopping.clear()
     with suppress(OSError):  # the terminal may be gone
-        console.print(
+        screen.own(
             f"stopping; runs and commands at work are asked to end, within {STOPPED_WITHIN['runs']:g} s "
-            "(Ctrl-C again: at once)",
-            highlight=False,
-            soft_wrap=True,
+            "(Ctrl-C again: at once)"
         )
     with _no_further_runs(home, services["prefect"]):
         _end_runs(home, stopping)
-        _end(services["worker"], console, stopping)
+        _end(services["worker"], screen, stopping)
     for name in ("receiver", "mlflow", "prefect"):
-        _end(services[name], console, stopping)
+        _end(services[name], screen, stopping)
     end_marked(home)
     stop_clients(home, STOPS_WITHIN)  # those that joined meanwhile
 
@@ -265,7 +284,7 @@ def _end_runs(home: Path, stopping: threading.Event) -> None:
     stop_clients(home, 0.0)
 
 
-def _end(service: Service, console: Console, stopping: threading.Event) -> None:
+def _end(service: Service, screen: Screen, stopping: threading.Event) -> None:
     process = service.process
     if process is not None:
         process.terminate()
@@ -273,7 +292,7 @@ def _end(service: Service, console: Console, stopping: threading.Event) -> None:
         process.kill()
         process.wait()
     with suppress(OSError):
-        _show(service, console)
+        screen.hear(service.name, service.log.lines())
 
 
 def _until(condition: Callable[[], bool], within: float, stopping: threading.Event) -> None:

@@ -48,10 +48,10 @@ def test_pressing_run_trains_the_embedded_default(name: str, file: str) -> None:
     assert DEPLOYMENTS[name]["parameters"] == shipped
 
 
-def test_one_retraining_at_a_time_every_week_and_when_data_arrived() -> None:
+def test_one_retraining_at_a_time_every_week_once_that_is_turned_on_and_when_data_arrived() -> None:
     retrain = DEPLOYMENTS["retrain"]
     assert retrain["concurrency_limit"]["limit"] == 1
-    assert retrain["schedules"] == [{"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": True}]
+    assert retrain["schedules"] == [{"slug": "weekly", "cron": "0 3 * * 1", "timezone": "UTC", "active": False}]
     assert [trigger["expect"] for trigger in retrain["triggers"]] == [[DATA_ARRIVED]]
 
 

@@ -81,6 +81,7 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
         "concurrency limit gpu": "made",
         "deployment greet/greet": "made",
         "automation 'plumbline: runs that fell silent'": "made",
+        "artifact first-steps": "made",
     }
     assert set(second.values()) == {"left", "skipped"}
     found = read(client)
@@ -160,6 +161,41 @@ def test_a_schedule_changed_in_the_file_is_applied_and_stays_paused(client: Any,
     assert apply(project(schedules=[daily, nightly]))["deployment greet/greet"] == "changed"
     found = {item.slug: (item.schedule.cron, item.active) for item in read(client).schedules}
     assert found == {"weekly": ("0 5 * * *", False), "nightly": ("0 1 * * *", True)}
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_schedule_that_a_person_turned_on_or_off_stays_so_until_the_file_s_own_changes(
+    client: Any, project: Callable[..., Path], by_hand: bool
+) -> None:
+    def active() -> bool:
+        (schedule,) = read(client).schedules
+        return bool(schedule.active)
+
+    def write(shipped: bool, cron: str = "0 3 * * 1") -> Path:
+        return project(schedules=[WEEKLY | {"cron": cron, "active": shipped}])
+
+    apply(write(not by_hand))
+    assert active() is not by_hand
+    client.update_deployment_schedule(read(client).id, read(client).schedules[0].id, active=by_hand)
+    apply(write(not by_hand, "0 4 * * 1"))
+    assert active() is by_hand
+    apply(write(by_hand, "0 4 * * 1"))
+    assert active() is by_hand
+    apply(write(not by_hand, "0 4 * * 1"))
+    assert active() is not by_hand
+
+
+def test_a_stack_of_an_earlier_release_keeps_its_weekly_run(client: Any, project: Callable[..., Path]) -> None:
+    """Its schedule was shipped active; nobody knows whether somebody counts on it."""
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    apply(project())
+    version = read(client).version.rpartition(".")[0]  # as that release wrote it: without the last part
+    client.update_deployment(read(client).id, DeploymentUpdate(version=version))
+    assert apply(project(schedules=[WEEKLY | {"active": False}]))["deployment greet/greet"] == "changed"
+    (schedule,) = read(client).schedules
+    assert schedule.active
+    assert len(read(client).version.split(".")) == 3
 
 
 def test_a_trigger_that_a_person_disabled_stays_disabled(client: Any, project: Callable[..., Path]) -> None:
@@ -249,3 +285,21 @@ def test_a_file_without_deployments_is_refused_by_name(tmp_path: Path, client: A
     (tmp_path / "prefect.yaml").write_text("deployments: 3", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"prefect\.yaml: not readable as deployments"):
         apply(tmp_path)
+
+
+def test_the_first_steps_are_made_once_and_brought_up_to_date(
+    client: Any, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    from flows.stack import first_steps
+
+    def artifacts() -> list[Any]:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["first-steps"]))
+        return list(client.read_artifacts(artifact_filter=wanted))
+
+    apply(project())
+    assert apply(project())["artifact first-steps"] == "left"
+    monkeypatch.setattr(first_steps, "first_steps", lambda _: "# Anew")
+    assert apply(project())["artifact first-steps"] == "changed"
+    assert [each.data for each in artifacts()] == ["# Anew"]

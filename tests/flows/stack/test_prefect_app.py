@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -48,6 +48,42 @@ def test_otherwise_it_does(tmp_path: Path) -> None:
     """Once this fails, SQLAlchemy closes the cursor itself, and `flows/prefect_app.py` can go."""
     with pytest.raises(OperationalError, match="database is locked"):
         asyncio.run(collect_while_one_waits(tmp_path / "some.db", 2_000, mended=False))
+
+
+async def write_after_a_read_while_another_writes(path: Path, *, mended: bool) -> None:
+    """Two of Prefect's transactions at once: each reads, and then writes what it read plus one."""
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{path}", sqlalchemy_pool_size=5)
+    engine = await database.engine()
+    if mended:
+        event.listen(engine.sync_engine, "do_connect", close_failed_cursors)
+
+    async def count() -> None:
+        async with await database.session(engine) as session, database.begin_transaction(session):
+            (now,) = (await session.execute(text("SELECT count FROM counts"))).one()
+            await asyncio.sleep(0.2)
+            await session.execute(text(f"UPDATE counts SET count = {now + 1}"))
+
+    try:
+        async with engine.connect() as first:
+            await first.exec_driver_sql("CREATE TABLE counts (count INTEGER)")
+            await first.exec_driver_sql("INSERT INTO counts VALUES (0)")
+        await asyncio.gather(count(), count())
+        async with engine.connect() as last:
+            assert (await last.exec_driver_sql("SELECT count FROM counts")).one() == (2,)
+    finally:
+        await engine.dispose()
+
+
+def test_a_write_of_prefect_s_waits_for_another(tmp_path: Path) -> None:
+    """It is what "Worker channel heartbeat persistence failed" and "Failed in consume_loop" came from."""
+    asyncio.run(write_after_a_read_while_another_writes(tmp_path / "some.db", mended=True))
+
+
+def test_otherwise_it_fails_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OperationalError, match="database is locked"):
+        asyncio.run(write_after_a_read_while_another_writes(tmp_path / "some.db", mended=False))
 
 
 def test_the_application_is_made_and_its_connections_close_failed_cursors() -> None:

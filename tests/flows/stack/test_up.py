@@ -16,6 +16,7 @@ from alignment.errors import StackError
 from flows.stack.logs import Log
 from flows.stack.processes import MARK, end_marked
 from flows.stack.services import Service
+from flows.stack.telling import Screen
 from flows.stack.up import DEATHS, _make_database, revive, start_worker
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -23,18 +24,18 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 def test_a_process_that_keeps_dying_is_given_up_with_its_log_named(home: Path) -> None:
     service = Service("mlflow", [sys.executable, "-c", "raise SystemExit(3)"], os.environ, Log(home / "mlflow.log"))
-    console = Console(quiet=True)
+    screen = Screen(Console(quiet=True))
     for death in range(1, DEATHS):
         service.start()
         assert service.process is not None
         service.process.wait()
-        revive(service, console)
+        revive(service, screen)
         assert (service.process, service.deaths) == (None, death)
     service.start()
     assert service.process is not None
     service.process.wait()
     with pytest.raises(StackError, match=r"mlflow ended 5 times in a row; see .*mlflow\.log"):
-        revive(service, console)
+        revive(service, screen)
 
 
 Begin = Callable[[list[str]], Service]
