@@ -55,6 +55,16 @@ def bootstrap(
     pool_type: Annotated[Literal["process", "docker", "kubernetes"], Parameter(help="What runs the flows")] = "process",
     job_template: Annotated[Path | None, Parameter(help="JSON file with the pool's base job template")] = None,
     gpu_slots: Annotated[int | None, Parameter(help="GPU stages at a time [one per CUDA device, at least one]")] = None,
+    notify: Annotated[
+        str | None,
+        Parameter(
+            env_var="PLUMBLINE_NOTIFY_URL",
+            show_env_var=False,
+            help="Where notifications go: https://… (Slack's or any webhook) or mailtos://… (mail); `off` ends them "
+            "[PLUMBLINE_NOTIFY_URL, else as before]",
+        ),
+    ] = None,
+    notify_test: Annotated[bool, Parameter(help="Send a test notification", negative=())] = False,
 ) -> int:
     """Make deployments, work pool, GPU slots and automations on the servers of PREFECT_API_URL and MLFLOW_TRACKING_URI.
 
@@ -74,8 +84,15 @@ def bootstrap(
         job_template=job_template,
         gpu_slots=gpu_slots,
         webhook=configured_webhook(),
+        notify=notify or None,
     ):
         console.print(f"{change.how:<8} {escape(change.what)}  [dim]{escape(change.note)}[/dim]", highlight=False)
+    if notify_test:
+        from tasks.events import NOTIFICATION_TEST, emit
+        from tasks.notices import notice
+
+        emit(NOTIFICATION_TEST, "plumbline", notice("A test message from Plumbline", "Notifications arrive here."))
+        console.print("a test notification is on its way; it arrives within seconds, or Prefect's log says why not")
     return 0
 
 

@@ -21,15 +21,17 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.events import Automation, AutomationCore, EventTrigger, Posture
+from prefect.events import AutomationCore, EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectNotFound
 
 from alignment.errors import ConfigError
 from flows.stack import prefect_api
+from flows.stack.automations import apply_automation
 from flows.stack.changes import Change
 from flows.stack.deployments import apply_deployment, read_deployments
 from flows.stack.first_steps import write_first_steps
+from flows.stack.notifications import apply_notifications
 from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
@@ -59,10 +61,12 @@ def bootstrap(
     job_template: Path | None = None,
     gpu_slots: int | None = None,
     webhook: Webhook | None = None,
+    notify: str | None = None,
 ) -> Iterator[Change]:
     """Make what is missing on the servers of `PREFECT_API_URL` and `MLFLOW_TRACKING_URI`; yields each change.
 
-    Raises ConfigError if prefect.yaml or the job template cannot be used, TrackingError if MLflow refuses.
+    `notify` is the address that notifications go to from now on, see `apply_notifications`. Raises ConfigError if it,
+    prefect.yaml or the job template cannot be used, TrackingError if MLflow refuses.
     """
     with prefect_api.guard(), get_client(sync_client=True) as client:
         yield _work_pool(client, pool, pool_type, job_template)
@@ -70,7 +74,8 @@ def bootstrap(
         yield _gpu_limit(client, gpu_slots)
         for spec in read_deployments(project):
             yield apply_deployment(client, project, spec, pool)
-        yield _automation(client, zombies())
+        yield apply_automation(client, zombies())
+        yield from apply_notifications(client, notify)
         yield write_first_steps(client)
     yield _webhook(webhook)
 
@@ -181,29 +186,6 @@ def _gpu_limit(client: SyncPrefectClient, slots: int | None) -> Change:
         client.update_global_concurrency_limit(GPU_SLOT, GlobalConcurrencyLimitUpdate(limit=slots))
         return Change("changed", what, f"slots: {found.limit} → {slots}")
     return Change("left", what, f"slots: {found.limit}")
-
-
-def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Change:
-    what = f"automation {wanted.name!r}"
-    found = client.read_automations_by_name(wanted.name)
-    for double in found[1:]:
-        client.delete_automation(double.id)
-    if not found:
-        client.create_automation(wanted)
-        return Change("made", what)
-    if _content(found[0]) == _content(wanted):
-        return Change("left", what, "" if found[0].enabled else "disabled")
-    client.update_automation(found[0].id, wanted.model_copy(update={"enabled": found[0].enabled}))
-    return Change("changed", what)
-
-
-def _content(automation: AutomationCore | Automation) -> dict[str, Any]:
-    dumped: dict[str, Any] = automation.model_dump(mode="json", include={"name", "description", "trigger", "actions"})
-    trigger = dumped["trigger"]
-    trigger.pop("id", None)
-    for name in ("after", "expect", "for_each"):
-        trigger[name] = sorted(trigger[name])
-    return dumped
 
 
 def _webhook(wanted: Webhook | None) -> Change:
