@@ -11,7 +11,7 @@ from alignment.errors import ModelError
 from alignment.rows import MODEL
 from alignment.stages.store import StageRef, digest
 from tasks.home import home, store
-from tasks.registry import downloads, models, records, versions
+from tasks.registry import downloads, marks, models, records, versions
 from tasks.registry.aliases import locked
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
@@ -64,7 +64,7 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
     found = _anchor(name)
     if found is not None:
         return found.uri
-    base = _base_of(config, champion) if versions.KEY in champion.tags else None
+    base = _base_of(config, champion) if marks.KEY in champion.tags else None
     uri = "" if base is None else models.log_model(champion.run_id, base.path / MODEL, config, prompt="")
     with locked(name):
         found = _anchor(name)  # another round's, meanwhile
@@ -75,7 +75,7 @@ def anchor_version(config: AlignConfig, champion: RegisteredVersion) -> str:
 
 
 def _anchor(name: str) -> RegisteredVersion | None:
-    return versions.find_alias(name, ANCHOR) or versions.find_tagged(name, "plumbline.kind", ANCHOR)
+    return versions.find_alias(name, ANCHOR) or versions.find_tagged(name, marks.KIND, ANCHOR)
 
 
 def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> RegisteredVersion:
@@ -85,7 +85,7 @@ def _register_anchor(name: str, run_id: str, uri: str, base: StageRef) -> Regist
         name,
         key=f"anchor-{base.digest}",
         description=f"The first base of {name}: every round's drift is measured to it. Not a candidate for promotion.",
-        tags={"plumbline.kind": ANCHOR},
+        tags={marks.KIND: ANCHOR, marks.VERDICT: marks.IS_ANCHOR},
     )
 
 

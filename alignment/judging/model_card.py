@@ -54,12 +54,9 @@ def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
         "pairs": "those of given pairs",
     }.get(prompts.source, prompts.source)
     rows = [
-        ("Base", "trained here from the data" if config.base.model == "train" else config.base.model),
-        (
-            "Data",
-            config.data.path if config.data.path == "grammar" else f"{config.data.path}, split {config.data.split}",
-        ),
-        ("Reward", _reward(config)),
+        ("Base", base_of(config)),
+        ("Data", data_of(config)),
+        ("Reward", reward_of(config)),
         ("Prompts", cut),
         ("Pairs", _pairs(config)),
         (
@@ -76,6 +73,16 @@ def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
         ("Seed", str(config.seed)),
     ]
     return f"## How it was made\n\n{table(('What', 'Value'), rows)}"
+
+
+def base_of(config: AlignConfig) -> str:
+    """The base model, in words."""
+    return "trained here from the data" if config.base.model == "train" else config.base.model
+
+
+def data_of(config: AlignConfig) -> str:
+    """The data, in words."""
+    return config.data.path if config.data.path == "grammar" else f"{config.data.path}, split {config.data.split}"
 
 
 def _pairs(config: AlignConfig) -> str:
@@ -138,7 +145,8 @@ def _limits(config: AlignConfig, report: EvalReport) -> Iterable[str]:
     yield "Facts, toxicity, social bias, memorised training text, other languages and other tasks were not checked."
 
 
-def _reward(config: AlignConfig) -> str:
+def reward_of(config: AlignConfig) -> str:
+    """The reward, or the parts of its sum, in words."""
     if config.reward.kind == SUM:
         parts = (
             f"{part.weight:g} × {part.name} ({_in_words(part, config)}{', over its SD' if part.normalise else ''})"

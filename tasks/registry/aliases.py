@@ -16,8 +16,6 @@ logger = logging.getLogger("plumbline")
 
 RECORDED = "plumbline.champion"
 """The model's tag with the champion that was last decided on here; a champion alias that differs was set by hand."""
-DECISION = "promotion.decision"
-"""The version's tag with the last decision on it."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,11 @@ def read_aliases(name: str) -> Aliases:
     found = versions.read_model(name)
     if found is None:
         raise ModelError(f"models:/{name}: no such model in MLflow at {place().shown}; name a registered one")
-    aliases, tags = found
     return Aliases(
-        champion=aliases.get(CHAMPION),
-        previous=aliases.get(PREVIOUS),
-        challenger=aliases.get(CHALLENGER),
-        recorded=tags.get(RECORDED) or None,
+        champion=found.aliases.get(CHAMPION),
+        previous=found.aliases.get(PREVIOUS),
+        challenger=found.aliases.get(CHALLENGER),
+        recorded=found.tags.get(RECORDED) or None,
     )
 
 

@@ -10,14 +10,12 @@ from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.headline import headlines
 from alignment.judging.report import EvalReport, Judgement, SampleRow
-from tasks.registry import pages, records, runs, versions
+from tasks.registry import marks, pages, records, runs, versions
 from tasks.registry.aliases import Aliases, read_aliases
 from tasks.registry.versions import RegisteredVersion
 
 GATES = ("gates",)  # of the configuration: a promotion asks for nothing else
 SAMPLES = 2  # of each kind on the card
-JUDGED_AGAIN = "plumbline.judged_again"
-"""The version's tag with the refusal of a later run, whose gates the same policy did not pass."""
 
 
 class Candidate(BaseModel):
@@ -106,15 +104,15 @@ def why_not(version: RegisteredVersion, run_tags: Mapping[str, str] | None, judg
 
 def tags_against(version: RegisteredVersion) -> str:
     """The reason against a version that its own tags hold; empty if it passed."""
-    if version.tags.get("plumbline.kind") == ANCHOR:
+    if version.tags.get(marks.KIND) == ANCHOR:
         return "it is the anchor, kept to measure drift, and no candidate"
-    verdict = version.tags.get("plumbline.verdict")
+    verdict = version.tags.get(marks.JUDGED)
     if verdict is None:
         return "it never passed the gates: it has no verdict"
-    failed = sorted(tag.removeprefix("gate.") for tag, value in version.tags.items() if _is_failed_gate(tag, value))
+    failed = sorted(tag.removeprefix(marks.GATE) for tag, value in version.tags.items() if _is_failed_gate(tag, value))
     if failed or verdict != "pass":
         return f"it failed the gates{': ' if failed else ''}{', '.join(failed)}"
-    if again := version.tags.get(JUDGED_AGAIN):
+    if again := version.tags.get(marks.JUDGED_AGAIN):
         return f"judged again, it failed. {again}"
     return ""
 
@@ -183,7 +181,7 @@ KINDS: Mapping[str, Callable[[SampleRow], float]] = {
 
 
 def _is_failed_gate(tag: str, value: str) -> bool:
-    return tag.startswith("gate.") and value != "passed"
+    return tag.startswith(marks.GATE) and value != "passed"
 
 
 def _version_of(uri: str, name: str) -> str | None:

@@ -1,5 +1,6 @@
 """What people call a model: a registered one by its name or address, a folder, or a name on the hub."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from alignment.aliases import CHALLENGER, CHAMPION
@@ -31,7 +32,7 @@ def find_model(model: str) -> str:
         return versions.resolve(f"models:/{name}@{alias}").uri
     name, slash, number = model.partition("/")
     if (not slash or number.isdecimal()) and not is_new() and (registered := versions.read_model(name)) is not None:
-        return versions.resolve(f"models:/{model}").uri if slash else _preferred(name, registered[0])
+        return versions.resolve(f"models:/{model}").uri if slash else _preferred(name, registered.aliases)
     return str(path) if path.is_dir() else model
 
 
@@ -51,7 +52,7 @@ def local_copy(model: str, folder: Path) -> str:
     return str(local_model(found, folder)) if found.startswith("models:/") else found
 
 
-def _preferred(name: str, aliases: dict[str, str]) -> str:
+def _preferred(name: str, aliases: Mapping[str, str]) -> str:
     for alias in PREFERRED:
         if alias in aliases:
             return f"models:/{name}/{aliases[alias]}"

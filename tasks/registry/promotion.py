@@ -17,19 +17,17 @@ from alignment.judging.report import EvalReport
 from tasks import notices
 from tasks.events import CHAMPION_CHANGED, PROMOTION_REJECTED, PROMOTION_REVERTED, emit
 from tasks.registry import versions
-from tasks.registry.aliases import DECISION, RECORDED, Aliases, locked, move_aliases, read_aliases
+from tasks.registry.aliases import RECORDED, Aliases, locked, move_aliases, read_aliases
 from tasks.registry.candidates import Candidate, choose, examine, require_promotable
+from tasks.registry.current import keep_current
+from tasks.registry.marks import APPROVER, BEFORE, BY_HAND, DECISION, HISTORY, REASON, TIME
 from tasks.registry.pages import version_page
 from tasks.registry.versions import RegisteredVersion
 from tasks.running import RETRIES
 
 logger = logging.getLogger("plumbline")
 
-REASON, APPROVER, TIME, BEFORE, HISTORY = (
-    f"promotion.{name}" for name in ("reason", "approver", "time", "previous", "history")
-)
 REMEMBERED = 20  # the last decisions on a version that its history holds
-BY_HAND = "by hand in MLflow"
 
 Verdict = Literal["nothing", "not ours", "promoted", "reverted", "warned"]
 
@@ -99,6 +97,7 @@ def make_champion(candidate: Candidate, reason: str, approver: str) -> Outcome:
             return Outcome(decision="unchanged", model_name=name, version=version)
         _decide_and_move(name, before, after, version, "approved", reason, approver)
         _tag_outcome(name, version, "promoted")
+        keep_current(name, version)
     outcome = Outcome(
         decision="promoted",
         model_name=name,
@@ -120,6 +119,7 @@ def record_rejection(candidate: Candidate, reason: str, approver: str) -> Outcom
             return Outcome(decision="unchanged", model_name=candidate.name, version=candidate.version)
         _tag_decision(candidate.name, candidate.version, "rejected", reason, approver, candidate.champion)
         _add_to_history(candidate.name, candidate.version)
+        keep_current(candidate.name, candidate.version)
     outcome = Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
@@ -144,6 +144,7 @@ def restore_previous(name: str, reason: str, approver: str) -> Outcome:
             with _logging_failures(name, after.previous):
                 _tag_decision(name, after.previous, "rolled back", reason, approver, None)
             _add_to_history(name, after.previous)
+        keep_current(name, *filter(None, (after.champion, after.previous)))
     outcome = Outcome(
         decision="rolled back",
         model_name=name,
@@ -194,6 +195,7 @@ def reconcile(name: str, policy: PromotionConfig) -> Verdict:
             _tag_outcome(name, champion, verdict)
         else:
             _decide_and_move(name, before, after, champion, verdict, refusal, BY_HAND)
+        keep_current(name, champion)
     logger.info("models:/%s: champion version %s %s%s", name, champion, verdict, f" ({refusal})" if refusal else "")
     _announce_by_hand(name, champion, verdict, after, candidate)
     return verdict

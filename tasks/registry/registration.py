@@ -6,8 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import CHAMPION
 from tasks.registry import models, versions
-from tasks.registry.aliases import DECISION, locked
-from tasks.registry.candidates import JUDGED_AGAIN, tags_against
+from tasks.registry.aliases import locked
+from tasks.registry.candidates import tags_against
+from tasks.registry.current import keep_current
+from tasks.registry.marks import DECISION, JUDGED_AGAIN, PASSED, REFUSED_SINCE, VERDICT
 from tasks.registry.versions import RegisteredVersion
 
 UNDECIDED = {"", "approved", "failed"}
@@ -53,10 +55,11 @@ def register(
         if version is None:
             version = versions.create_version(run_id, model_uri, name, key=key, description=description, tags=tags)
         elif version.tags.get(JUDGED_AGAIN):
-            versions.tag_version(name, version.version, {JUDGED_AGAIN: ""})
+            versions.tag_version(name, version.version, {JUDGED_AGAIN: "", VERDICT: PASSED})
         reason = why_no_alias(version, versions.find_alias(name, alias), versions.find_alias(name, CHAMPION))
         if not reason and alias not in version.aliases:
             versions.set_alias(name, alias, version.version)
+        keep_current(name, version.version)
         version = versions.get_version(name, version.version)
     note = f"it does not become `{alias}`: {reason}" if alias not in version.aliases else ""
     return Registration(name=name, version=version.version, aliases=version.aliases, new=new, note=note)
@@ -71,7 +74,9 @@ def refuse(run_id: str, name: str, *, key: str, sentence: str) -> Registration |
         version = find_registered(name, key)
         if version is None:
             return None
-        versions.tag_version(name, version.version, {JUDGED_AGAIN: f"Run {run_id}: {sentence}"})
+        again = {JUDGED_AGAIN: f"Run {run_id}: {sentence}", VERDICT: REFUSED_SINCE}
+        versions.tag_version(name, version.version, again)
+        keep_current(name, version.version)
     note = "it passed other gates then, and is not promoted until it passes again"
     return Registration(name=name, version=version.version, aliases=version.aliases, new=False, note=note)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from alignment.errors import ModelError
 from alignment.stages.store import digest
+from tasks.registry import marks
 from tasks.registry.connection import client, error_code, fluent, guard, is_new, place
+from tasks.registry.descriptions import fit
 from tasks.registry.records import REPORT
 
-KEY = "plumbline.key"
-MAX_DESCRIPTION = 5_000  # characters, the column's width in MLflow's database
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 LOGGED = re.compile(r"models:/m-[0-9a-f]+")
@@ -26,12 +26,14 @@ class RegisteredVersion:
     aliases: tuple[str, ...]
     run_id: str
     tags: Mapping[str, str]
+    """By name, as `marks.read` finds them."""
     source: str = ""
     """The address of the model that was registered, `models:/m-…`."""
     identity: str = ""
     """A hash that differs for every version, also for one of the same name and number in another registry."""
     created: int = 0
     """When it was registered, in milliseconds since 1970."""
+    description: str = ""
 
     @property
     def uri(self) -> str:
@@ -39,12 +41,21 @@ class RegisteredVersion:
         return f"models:/{self.name}/{self.version}"
 
 
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model: its aliases, each with its version, its own tags, and its description."""
+
+    aliases: Mapping[str, str]
+    tags: Mapping[str, str]
+    description: str = ""
+
+
 def create_version(
     run_id: str, model_uri: str, name: str, *, key: str, description: str = "", tags: Mapping[str, str] | None = None
 ) -> RegisteredVersion:
     """Register a model as the next version of `name`, which carries `key`; no alias moves.
 
-    `description` is Markdown, cut to MLflow's 5,000 characters. The tags are part of the same request, so no version
+    `description` is Markdown, cut to what MLflow takes. The tags are part of the same request, so no version
     exists without them. Raises TrackingError if MLflow cannot be reached or refuses the name.
     """
     from mlflow.exceptions import MlflowException
@@ -61,23 +72,24 @@ def create_version(
                 source=model_uri,
                 run_id=run_id,
                 model_id=model_uri.removeprefix("models:/") if LOGGED.fullmatch(model_uri) else None,
-                description=_fit(description),
-                tags={**(tags or {}), KEY: key},
+                description=fit(description),
+                tags=dict(marks.change({}, {marks.KEY: key, **(tags or {})}).values),
             )
         return get_version(name, str(made.version))
 
 
 def find_version(name: str, key: str) -> RegisteredVersion | None:
     """The newest version of `name` that carries `key`, or None."""
-    return find_tagged(name, KEY, key)
+    return find_tagged(name, marks.KEY, key)
 
 
 def find_tagged(name: str, tag: str, value: str) -> RegisteredVersion | None:
-    """The newest version of `name` with this tag, or None."""
+    """The newest version of `name` with this value in what Plumbline remembers of it, or None."""
     with guard():
-        found = client().search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
-        newest = max((int(item.version) for item in found), default=None)
-        return None if newest is None else get_version(name, str(newest))
+        items = [item for query in marks.query(tag, value) for item in _search(name, query)]
+    found = [_version(item, ()) for item in items if marks.read(item.tags).get(tag) == value]
+    newest = max((int(version.version) for version in found), default=None)
+    return None if newest is None else get_version(name, str(newest))
 
 
 def find_alias(name: str, alias: str) -> RegisteredVersion | None:
@@ -101,8 +113,8 @@ def get_version(name: str, version: str) -> RegisteredVersion:
         return _version(item, item.aliases)
 
 
-def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
-    """The aliases of a registered model, each with its version, and its tags; None if there is no such model."""
+def read_model(name: str) -> RegisteredModel | None:
+    """A registered model, read in one request; None if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     with guard():
@@ -112,7 +124,8 @@ def read_model(name: str) -> tuple[dict[str, str], dict[str, str]] | None:
             if error_code(error) in NOT_THERE:
                 return None
             raise
-        return {alias: str(version) for alias, version in found.aliases.items()}, dict(found.tags)
+        aliases = {alias: str(version) for alias, version in found.aliases.items()}
+        return RegisteredModel(aliases, dict(found.tags), str(found.description or ""))
 
 
 def models_with_tag(key: str) -> list[str]:
@@ -135,11 +148,10 @@ def all_versions(name: str) -> list[RegisteredVersion]:
     if model is None:
         return []
     of_version: dict[str, list[str]] = {}
-    for alias, version in model[0].items():
+    for alias, version in model.aliases.items():
         of_version.setdefault(version, []).append(alias)
-    quote = '"' if "'" in name else "'"
     with guard():
-        items = list(_pages(client().search_model_versions, filter_string=f"name = {quote}{name}{quote}"))
+        items = list(_search(name))
     found = [_version(item, of_version.get(str(item.version), ())) for item in items]
     return sorted(found, key=lambda version: -int(version.version))
 
@@ -196,14 +208,33 @@ def is_ours(name: str) -> bool:
     if "'" in name:  # which the configuration refuses
         return False
     with guard():
-        return any(KEY in item.tags for item in client().search_model_versions(f"name = '{name}'"))
+        return any(marks.KEY in marks.read(item.tags) for item in _search(name))
 
 
 def tag_version(name: str, version: str, tags: Mapping[str, str]) -> None:
-    """Set tags on a version; an empty value is set as well, so that it replaces an older one."""
+    """Set tags on a version; an empty value takes one away from what Plumbline remembers of it.
+
+    All that Plumbline remembers is one tag, so that a reader sees either none of the changes or all of them. The caller
+    holds the model's lock. What an older release wrote as tags of their own goes into it.
+    """
     with guard():
-        for tag, value in tags.items():
+        made = marks.change(client().get_model_version(name, version).tags, tags)
+        for tag, value in made.values.items():
             client().set_model_version_tag(name, version, tag, value)
+        for tag in made.outdated:
+            client().delete_model_version_tag(name, version, tag)
+
+
+def describe_version(name: str, version: str, text: str) -> None:
+    """Set a version's description, Markdown, cut to what MLflow takes."""
+    with guard():
+        client().update_model_version(name, version, fit(text))
+
+
+def describe_model(name: str, text: str) -> None:
+    """Set a registered model's description, Markdown, cut to what MLflow takes."""
+    with guard():
+        client().update_registered_model(name, fit(text))
 
 
 def tag_model(name: str, tag: str, value: str) -> None:
@@ -256,16 +287,23 @@ def _pages(search: Any, **wanted: Any) -> Iterator[Any]:
             return
 
 
+def _search(name: str, query: str = "") -> Iterator[Any]:
+    quote = '"' if "'" in name else "'"
+    where = f"name = {quote}{name}{quote}"
+    return _pages(client().search_model_versions, filter_string=f"{where} and {query}" if query else where)
+
+
 def _version(item: Any, aliases: Iterable[str]) -> RegisteredVersion:
     return RegisteredVersion(
         name=str(item.name),
         version=str(item.version),
         aliases=tuple(sorted(aliases)),
         run_id=str(item.run_id or ""),
-        tags=dict(item.tags),
+        tags=marks.read(item.tags),
         source=str(item.source or ""),
         identity=digest([item.run_id, item.model_id, item.source, item.creation_timestamp])[:12],
         created=int(item.creation_timestamp or 0),
+        description=str(item.description or ""),
     )
 
 
@@ -273,10 +311,5 @@ def _what_there_is(name: str) -> str:
     found = read_model(name)
     if found is None:
         return f"no model is registered as {name!r}"
-    aliases = ", ".join(f"{alias} -> version {version}" for alias, version in sorted(found[0].items()))
+    aliases = ", ".join(f"{alias} -> version {version}" for alias, version in sorted(found.aliases.items()))
     return f"its aliases are: {aliases}" if aliases else "it has no alias"
-
-
-def _fit(text: str) -> str:
-    ending = "\n\n… cut here; the whole text is in the run's artifact model_card.md."
-    return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(ending)] + ending

@@ -11,12 +11,12 @@ from alignment.stages.store import StageRef
 from tasks import rounds
 from tasks.checks import require_new
 from tasks.home import home, store
-from tasks.registry import models, records, versions
+from tasks.registry import marks, models, records, versions
 from tasks.registry.versions import RegisteredVersion
 from tests.alignment.chain import keys
 
 CONFIG = AlignConfig()
-CHAMPION = RegisteredVersion("plumbline-quickstart", "3", ("champion",), "run 3", {versions.KEY: "policy 3"})
+CHAMPION = RegisteredVersion("plumbline-quickstart", "3", ("champion",), "run 3", {marks.KEY: "policy 3"})
 ANCHOR = RegisteredVersion("plumbline-quickstart", "2", ("anchor",), "run 3", {})
 
 
@@ -156,7 +156,7 @@ def test_the_first_champion_s_base_becomes_a_version_that_is_no_candidate(mlflow
     assert (made["name"], made["uri"]) == ("plumbline-quickstart", "models:/m-1")
     assert mlflow.set == [("anchor", ANCHOR.version)]
     assert made["key"] == f"anchor-{base.digest}"
-    assert made["tags"] == {"plumbline.kind": "anchor"}
+    assert made["tags"] == {"plumbline.kind": "anchor", "verdict": "anchor"}
     assert "Not a candidate for promotion" in made["description"]
 
 

@@ -9,8 +9,8 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.judging.gates import judge
 from tasks.registry import connection, records, runs, versions
-from tasks.registry.candidates import JUDGED_AGAIN
 from tasks.registry.listing import list_versions
+from tasks.registry.marks import JUDGED_AGAIN
 from tests.registered import make_run, make_version, register, report, verdict_tags
 
 pytestmark = pytest.mark.usefixtures("local")

@@ -1,0 +1,46 @@
+"""Keeps the descriptions of a registered model and its versions current, wherever aliases move or somebody decides."""
+
+import logging
+
+from alignment.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from alignment.errors import PlumblineError
+from tasks.registry import summaries, versions
+from tasks.registry.descriptions import is_theirs, with_ours
+from tasks.registry.pages import is_link, version_page
+
+logger = logging.getLogger("plumbline")
+
+SHOWN = (CHAMPION, CHALLENGER, PREVIOUS)
+
+
+def keep_current(name: str, *numbers: str) -> None:
+    """Write anew what Plumbline keeps of the descriptions of a model and of these versions; the caller holds its lock.
+
+    What people wrote stays. They are for reading only: a failure is logged.
+    """
+    try:
+        for number in numbers:
+            _describe_version(name, number)
+        _describe_model(name)
+    except PlumblineError as error:
+        logger.warning("models:/%s: its description was not brought up to date: %s", name, error)
+
+
+def _describe_version(name: str, number: str) -> None:
+    version = versions.get_version(name, number)
+    ours = summaries.version_summary(version.tags)
+    text = with_ours(version.description, ours)
+    if ours and text != version.description:
+        versions.describe_version(name, number, text)
+
+
+def _describe_model(name: str) -> None:
+    model = versions.read_model(name)
+    if model is None or is_theirs(model.description):
+        return
+    found = {alias: versions.get_version(name, model.aliases[alias]) for alias in SHOWN if alias in model.aliases}
+    pages = {each.version: version_page(name, each.version) for each in found.values()}
+    ours = summaries.model_summary(found, {number: page for number, page in pages.items() if is_link(page)})
+    text = with_ours(model.description, ours)
+    if text != model.description:
+        versions.describe_model(name, text)
