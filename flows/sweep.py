@@ -15,6 +15,7 @@ from alignment.judging.frontier import Point, best_point, grid_configs, point_ro
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
 from tasks.evaluation import read_report
+from tasks.refusals import announce_refused_sweep
 from tasks.registry import records, runs
 from tasks.running import Event, tell
 
@@ -66,6 +67,8 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         is_challenger = result.model is not None and config.registry.alias in result.model["aliases"]
         role = config.registry.alias if is_challenger else "surest"
         told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
+    else:
+        announce_refused_sweep(config.registry.model_name, told, runs.run_url(run_id))
     runs.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
     return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result, told=told)
 
