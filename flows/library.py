@@ -1,5 +1,6 @@
 """What `plumbline` offers to Python: each function finds or starts the servers that it needs, and prepares the home."""
 
+import re
 import shutil
 import uuid
 import warnings
@@ -95,8 +96,9 @@ def check(config: AlignConfig) -> "Checked":
 def models(name: str = "") -> "list[ListedVersion]":
     """Every version of the registered model `name`, or of all models, the newest first.
 
-    Each has `name`, `version`, `uri`, `aliases`, `verdict`, `reason`, `reward_gain` with `reward_gain_ci`,
-    `registered` (a time in UTC) and `run_id`. Raises ModelError where nothing is registered by this name.
+    Each has `name`, `version`, `uri`, `aliases`, `verdict`, `reason`, `reward_gain` with `reward_gain_ci`, `win_rate`,
+    `kl_per_token` and so on, the last `decision` with its `approver`, `registered` (a time in UTC) and `run_id`. Raises
+    ModelError where nothing is registered by this name.
     """
     with registry():
         from tasks.registry.listing import list_versions
@@ -199,6 +201,51 @@ def plots(result: "AlignResult") -> Mapping[str, Picture]:
         from tasks.registry.records import read_plots
 
         return {name: Picture(name, png) for name, png in read_plots(result.run_id).items()}
+
+
+def report(subject: str, out: str | Path | None = None) -> Path:
+    """Write a judged run as one HTML page that needs no network; returns its path.
+
+    `subject` is a run's id or how it begins, a registered name (its champion, else its challenger), `name@alias` or
+    `models:/name/3`; `out` is by default named after it, in the working directory. Raises ModelError where there is no
+    such run or version, RecordError where the run was never judged.
+    """
+    with registry():
+        from tasks import reports
+        from tasks.registry import recorded
+
+        found = recorded.find(subject)
+        return _write(reports.page(found.run_id), out, found.title)
+
+
+def compare(one: str, two: str, out: str | Path | None = None) -> Path:
+    """Write two judged runs beside each other as one HTML page: figures, settings, gates, curves, samples.
+
+    Both are as for `report`; what keeps them from being compared stands first on the page. Raises InputError where both
+    are the same run.
+    """
+    with registry():
+        from tasks import reports
+        from tasks.registry import recorded
+
+        found = [recorded.find(subject) for subject in (one, two)]
+        page = reports.compared(found[0].run_id, found[1].run_id)
+        return _write(page, out, " vs ".join(each.title for each in found))
+
+
+def _write(page: str, out: str | Path | None, title: str) -> Path:
+    """Write a page to a file, which is there whole or not at all."""
+    named = re.sub(r"[^A-Za-z0-9]+", "-", title).strip("-")
+    target = Path(out).expanduser() if out is not None else Path(f"{named[:100]}.html")
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        draft.write_text(page, encoding="utf-8", errors="backslashreplace")
+        draft.replace(target)
+    except OSError as error:
+        raise InputError(f"{target}: {error.strerror}; name a file that you may write") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return target
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignment.config import AlignConfig, build_config
     from alignment.errors import InputError, PlumblineError, StageError
-    from flows.library import align, check, export, generate, load, models, plan, plots
+    from flows.library import align, check, compare, export, generate, load, models, plan, plots, report
     from flows.settings import load_config
 
 _PLACES = {
@@ -28,6 +28,7 @@ _PLACES = {
     "align": "flows.library",
     "build_config": "alignment.config",
     "check": "flows.library",
+    "compare": "flows.library",
     "export": "flows.library",
     "generate": "flows.library",
     "load": "flows.library",
@@ -35,6 +36,7 @@ _PLACES = {
     "models": "flows.library",
     "plan": "flows.library",
     "plots": "flows.library",
+    "report": "flows.library",
 }
 """The module that each public name lives in."""
 
@@ -46,6 +48,7 @@ __all__ = [
     "align",
     "build_config",
     "check",
+    "compare",
     "export",
     "generate",
     "load",
@@ -53,6 +56,7 @@ __all__ = [
     "models",
     "plan",
     "plots",
+    "report",
 ]
 
 

@@ -18,6 +18,7 @@ PUBLIC = [
     "align",
     "build_config",
     "check",
+    "compare",
     "export",
     "generate",
     "load",
@@ -25,6 +26,7 @@ PUBLIC = [
     "models",
     "plan",
     "plots",
+    "report",
 ]
 HEAVY = {"torch", "transformers", "prefect", "mlflow", "great_expectations", "pandas", "numpy", "pydantic", "rich"}
 

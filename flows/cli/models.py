@@ -1,20 +1,23 @@
 """The commands that show and hand out registered models: models, export."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.console import make_console, quieten
+from alignment.judging.formats import NONE, percent, plain, signed
+from flows.cli.console import BAD, GOOD, make_console, quieten
 
 if TYPE_CHECKING:
-    from tasks.registry.listing import ListedVersion
+    from tasks.registry.listing import ListedVersion, RefusedRun
 
-NONE = "–"
-COLOURS = {"pass": "green", "fail": "red", "refused since": "red"}
+COLOURS = {"pass": GOOD, "fail": BAD, "refused since": BAD}
+FIGURES = ("gain", "won", "KL")
+SHORT = 8  # characters of a run's id, which tell it apart
 Model = Annotated[
     str, Parameter(help="Registered name (its champion, else its challenger), name@alias, or models:/name/3")
 ]
@@ -24,19 +27,33 @@ def models(
     name: Annotated[str, Parameter(help="Name of one registered model [all]", show_default=False)] = "",
     /,
     *,
+    refused: Annotated[
+        bool, Parameter(help="Also list the newest runs that the gates refused", negative=(), show_default=False)
+    ] = False,
     json: Annotated[
-        bool, Parameter(help="Print JSON: a list with an object a version", negative=(), show_default=False)
+        bool,
+        Parameter(
+            help="Print JSON: a list with an object a version; with --refused an object with `versions` and `refused`",
+            negative=(),
+            show_default=False,
+        ),
     ] = False,
 ) -> int:
-    """List the registered models: each version with its verdict, reward gain, aliases and date."""
+    """List the registered models: each version with its verdict, figures, aliases, last decision and date."""
     quieten()
-    from flows.library import models as list_models
+    from flows.library import registry
 
-    found = list_models(name)
+    with registry():
+        from tasks.registry.listing import list_refused, list_versions
+
+        runs = list_refused(name) if refused else []
+        found = list_versions(name, must_exist=not runs)
     if json:
         from json import dumps
 
-        sys.stdout.write(f"{dumps([each.model_dump(mode='json') for each in found], indent=2, ensure_ascii=False)}\n")
+        versions, others = ([each.model_dump(mode="json") for each in listed] for listed in (found, runs))
+        told = {"versions": versions, "refused": others} if refused else versions
+        sys.stdout.write(f"{dumps(told, indent=2, ensure_ascii=False)}\n")
         return 0
     console = make_console()
     if not found:
@@ -45,6 +62,9 @@ def models(
         if number:
             console.print()
         console.print(versions_table(model, [each for each in found if each.name == model]))
+    if refused:
+        console.print()
+        console.print(refused_table(runs) if runs else "No run was refused.")
     return 0
 
 
@@ -69,28 +89,43 @@ def export(
 
 def versions_table(name: str, found: "list[ListedVersion]") -> Table:
     """The versions of one model, the newest first; it fits 80 columns."""
-    table = Table(box=None, pad_edge=False, title=escape(name), title_justify="left", title_style="bold")
-    for heading in ("version", "verdict", "reward gain", "aliases", "registered"):
-        justify: Literal["left", "right"] = "right" if heading == "version" else "left"
-        table.add_column(heading, header_style="dim", justify=justify, no_wrap=heading != "aliases")
+    table = _table(name, ("v", "verdict", *FIGURES, "aliases", "decision", "registered"))
     for each in found:
         colour = COLOURS.get(each.verdict, "dim")
-        when = each.registered.astimezone()
         table.add_row(
             each.version,
             f"[{colour}]{each.verdict}[/]",
-            gain(each),
+            *figures(each),
             escape(", ".join(each.aliases)) or NONE,
-            f"{when:%Y-%m-%d %H:%M}",
+            escape(each.decision) or NONE,
+            f"{each.registered.astimezone():%Y-%m-%d}",
         )
     return table
 
 
-def gain(version: "ListedVersion") -> str:
-    """The gain of the mean reward with its interval."""
-    if version.reward_gain is None:
-        return NONE
-    if version.reward_gain_ci is None:
-        return f"{version.reward_gain:+.2f}"
-    low, high = version.reward_gain_ci
-    return f"{version.reward_gain:+.2f} ({low:+.2f} to {high:+.2f})"
+def refused_table(found: "list[RefusedRun]") -> Table:
+    """Runs that the gates refused, the newest first; it fits 80 columns."""
+    table = _table("refused runs, newest first", ("run", "began", *FIGURES, "refused by", "name"))
+    for each in found:
+        gates = escape(", ".join(gate.replace("_", " ") for gate in each.gates))
+        began = f"{each.started.astimezone():%Y-%m-%d}"
+        table.add_row(each.run_id[:SHORT], began, *figures(each), f"[{BAD}]{gates}[/]", escape(each.name))
+    return table
+
+
+def figures(each: "ListedVersion | RefusedRun") -> tuple[str, str, str]:
+    """Gain, prompts won and KL as a table has them."""
+    values = (each.reward_gain, signed), (each.win_rate, percent), (each.kl_per_token, lambda value: plain(value, 3))
+    gain, won, kl = (NONE if value is None else written(value) for value, written in values)
+    return gain, won, kl
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, title=escape(title), title_justify="left", title_style="bold")
+    for heading in headings:
+        right = heading in ("v", *FIGURES)
+        wraps = heading in ("aliases", "refused by", "name")
+        table.add_column(
+            heading, header_style="dim", justify="right" if right else "left", no_wrap=not wraps, overflow="fold"
+        )
+    return table

@@ -112,6 +112,15 @@ def is_ready(uri: str) -> bool:
             raise
 
 
+def takes_messages(uri: str) -> bool:
+    """Whether MLflow's server gives a registered model chats, and not texts to go on with."""
+    from mlflow.models import get_model_info
+
+    with guard(), fluent():
+        info = get_model_info(uri)
+    return str((info.metadata or {}).get("task", "")) == "llm/v1/chat"
+
+
 def _newest_first(experiments: list[str], query: str) -> Iterator[Any]:
     """Runs one by one, since MLflow reads each with all that it recorded, and a policy may have been judged often."""
     token = None

@@ -11,7 +11,8 @@ from alignment.config import AlignConfig, flatten
 from alignment.errors import ModelError, RecordError, TrackingError
 from alignment.judging.gates import judge
 from alignment.judging.plots import PANELS
-from alignment.judging.records import read_config
+from alignment.judging.records import read_config, read_samples
+from alignment.judging.report import SampleRow
 from alignment.judging.sections import Curves, Run
 from tasks.addresses import shown
 from tasks.registry import naming, records, runs, versions
@@ -22,6 +23,7 @@ SHOWN = "page.json"
 """The run's artifact with what its page shows that stands nowhere else in its record; `tasks.reports` makes it."""
 CHECKS = "validation/checks.json"
 RUN_ID = re.compile(r"[0-9a-f]{4,32}")
+NEWEST = "attributes.start_time DESC"
 REFUSED = "attributes.status = 'FINISHED' and tags.`plumbline.verdict` = 'fail'"
 
 
@@ -35,7 +37,7 @@ class Found:
     @property
     def title(self) -> str:
         """What was found, in words: an alias that was not named is said."""
-        return f"run {self.run_id}" if self.version is None else describe(self.version)
+        return f"run {self.run_id[:8]}" if self.version is None else describe(self.version)
 
 
 def describe(version: RegisteredVersion) -> str:
@@ -127,15 +129,19 @@ def read_artifact(run_id: str, name: str) -> Any:
         raise RecordError(f"{name} of run {run_id}: not a record of Plumbline's ({error})") from error
 
 
-def refused_runs(limit: int = 20) -> list[Any]:
-    """The runs of MLflow's that the gates refused, the newest first, of all experiments."""
-    if is_new():
+def first_sample(run_id: str) -> SampleRow | None:
+    """The first row of a run's sample texts. Raises TrackingError or RecordError where there are none to be read."""
+    return next(iter(read_samples(records.read_artifact(run_id, "samples.json"))), None)
+
+
+def refused_runs(name: str, limit: int) -> list[Any]:
+    """MLflow's newest runs that the gates refused, of the registered model `name` or of all."""
+    if is_new() or "'" in name:  # which the configuration refuses
         return []
+    query = f"{REFUSED} and tags.`plumbline.model_name` = '{name}'" if name else REFUSED
     with guard():
         everywhere = [item.experiment_id for item in client().search_experiments()]
-        return list(
-            client().search_runs(everywhere, REFUSED, max_results=limit, order_by=["attributes.start_time DESC"])
-        )
+        return list(client().search_runs(everywhere, query, max_results=limit, order_by=[NEWEST]))
 
 
 def _runs_like(begin: str) -> list[str]:
@@ -147,11 +153,12 @@ def _runs_like(begin: str) -> list[str]:
 
 def _curves(run_id: str, known: Mapping[str, float]) -> Curves:
     """The history of each metric of the training that was logged."""
-    wanted = [key for _, _, lines in PANELS for key in lines if key in known]
+    names = {key: name for _, _, lines in PANELS for key in lines for name in (key, f"{records.TRAINING}{key}")}
     with guard():
         return {
-            key: sorted({item.step: float(item.value) for item in client().get_metric_history(run_id, key)}.items())
-            for key in wanted
+            key: sorted({item.step: float(item.value) for item in client().get_metric_history(run_id, name)}.items())
+            for key, name in names.items()
+            if name in known
         }
 
 
