@@ -214,8 +214,8 @@ def refused(words: list[str]) -> str | None:
     """Why the command line would not take these words."""
     if not words or words == ["--version"]:
         return None
-    if words[-1:] == ["--help"]:
-        return refused(words[:-1])
+    if "--help" in words:
+        return refused(words[: words.index("--help")])
     try:
         _, bound, *_ = app().parse_args(words, exit_on_error=False, print_error=False)
         config, given = bound.arguments.get("config"), bound.arguments.get("flags")

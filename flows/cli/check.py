@@ -14,7 +14,7 @@ from alignment.config import build_config, merge
 from alignment.data.words import NAME as WORDS
 from alignment.errors import REFUSED
 from flows.cli.console import make_console, quieten
-from flows.cli.flags import Flags, overrides
+from flows.cli.flags import Flags, named_by_flags, overrides
 from flows.settings import load_config
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ ALONE: dict[str, Any] = {
 
 
 def check(
-    data: Annotated[str, Parameter(help="What data.path takes [what the configuration names]")] = "",
+    data: Annotated[
+        str, Parameter(help="What data.path takes [what the configuration names]", show_default=False)
+    ] = "",
     /,
     *,
     flags: Flags = None,
@@ -44,18 +46,21 @@ def check(
     ] = None,
     debug: Annotated[bool, Parameter(help="Show the traceback of an error", negative=())] = False,
 ) -> int:
-    """Validate given pairs and prompts alone, before any weight is loaded: exit 0 fine, 3 refused, 2 bad input.
+    """Validate given pairs and prompts, before anything is computed.
+
+    It ends with 0 where all is fine, 3 where a run would stop, 2 for data that cannot be read.
 
     With --base.model, lengths are in its tokens, and its chat template and context are tried; without, they are in
     words. Prompts that are no pairs are looked at with --prompts.source.
     """
     given = merge(overrides(flags), {"data": {"path": data}} if data else {})
-    if config is not None:
-        wanted = load_config(config, given)
-    else:
-        other = given.get("prompts", {}).get("source", "pairs") != "pairs"
-        alone = ALONE | {"pairs": {}, "reward": {"kind": "classifier", "model": "any"}} if other else ALONE
-        wanted = build_config(alone, overrides=given)
+    with named_by_flags(given):
+        if config is not None:
+            wanted = load_config(config, given)
+        else:
+            other = given.get("prompts", {}).get("source", "pairs") != "pairs"
+            alone = ALONE | {"pairs": {}, "reward": {"kind": "classifier", "model": "any"}} if other else ALONE
+            wanted = build_config(alone, overrides=given)
     quieten(debug)
     logging.getLogger("alignment").addHandler(logging.NullHandler())  # what it would warn of is in the tables
     from flows.library import check as look

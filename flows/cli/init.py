@@ -45,7 +45,10 @@ def init(
         bool, Parameter(help="Take the default for what is not given", negative=(), show_default=False)
     ] = False,
 ) -> int:
-    """Write a commented configuration that runs: asks for model, data, reward, machine and name, or takes flags."""
+    """Write a first configuration, with comments.
+
+    It asks for model, data, reward, machine and name, or takes flags.
+    """
     if file is not None:
         _require_new(file)
     if not yes and not sys.stdin.isatty() and not (model and data and reward and size and name):

@@ -9,8 +9,9 @@ from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid
 from alignment.errors import REFUSED
+from alignment.preflight import require_startable
 from flows.cli.console import BAD, make_console, quieten, say
-from flows.cli.flags import Flags, overrides
+from flows.cli.flags import Flags, named_by_flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
 from flows.settings import QUICKSTART, QUICKSTART_RETRAIN, load_config
@@ -37,8 +38,12 @@ def run(
     full: Full = False,
     debug: Debug = False,
 ) -> int:
-    """Run the whole pipeline: exit 0 registered, 3 a gate refused, 2 bad config or input, 1 anything unexpected."""
-    wanted = load_config(config, overrides(flags))
+    """Train, judge and register a model: the whole pipeline.
+
+    It ends with 0 where the model was registered, 3 where a gate refused it, 2 for a configuration or data that cannot
+    be used, 1 for anything unexpected.
+    """
+    wanted = _wanted(config, flags)
     require_writable(json)
     console = _begin(config, wanted, debug)
     with servers_for_a_flow(console):
@@ -56,8 +61,11 @@ def retrain(
     full: Full = False,
     debug: Debug = False,
 ) -> int:
-    """One more round from the champion, on prompts that no round has used: exits as `run` does, 0 also if skipped."""
-    wanted = load_config(config, overrides(flags))
+    """One more round, from the champion, on prompts that no round has used.
+
+    It ends as `run` does, and with 0 where too few prompts are new.
+    """
+    wanted = _wanted(config, flags)
     require_writable(json)
     console = _begin(config, wanted, debug)
     with servers_for_a_flow(console):
@@ -82,8 +90,11 @@ def sweep(
     full: Full = False,
     debug: Debug = False,
 ) -> int:
-    """Try a grid over loss, beta and learning rate; the surest gain of those that pass becomes the challenger."""
-    wanted = load_config(config, overrides(flags))
+    """Try a grid of losses, betas and learning rates.
+
+    Of those that pass the gates, the one with the surest gain becomes the challenger.
+    """
+    wanted = _wanted(config, flags)
     grid = build_grid(losses=losses, betas=betas, learning_rates=learning_rates)
     console = _begin(config, wanted, debug)
     with servers_for_a_flow(console):
@@ -102,17 +113,27 @@ def sweep(
 
 
 def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug = False) -> int:
-    """Show the stages, which of them the store already has, and the counts, without computing anything.
+    """Show what a run would compute, and what is already there.
 
-    A registered model is downloaded first, as a run does: its content decides what is cached.
+    It shows the stages, which of them the store has, and the counts, and computes nothing. A registered model is
+    downloaded first, as a run does: its content decides what is cached.
     """
-    wanted = load_config(config, overrides(flags))
+    wanted = _wanted(config, flags)
     quieten(debug)
     from flows.cli.planning import plan_table
     from flows.library import plan as make_plan
 
     make_console().print(plan_table(make_plan(wanted)))
     return 0
+
+
+def _wanted(config: Path, flags: Flags) -> AlignConfig:
+    """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
+    given = overrides(flags)
+    with named_by_flags(given):
+        wanted = load_config(config, given)
+        require_startable(wanted)
+    return wanted
 
 
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:

@@ -3,7 +3,7 @@
 import getpass
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -34,7 +34,10 @@ def promote_command(
     approver: Approver = "",
     config: Annotated[Path, Parameter(help="YAML file with the promotion's settings [promotion.yaml]")] = PROMOTION,
 ) -> int:
-    """Make a version the champion, once its gates pass again and you approve: exit 0, 3 if refused or rejected."""
+    """Make a version the champion, if its gates pass again and you approve.
+
+    It ends with 0, or 3 where it was refused or rejected.
+    """
     if not yes and not sys.stdin.isatty():
         raise InputError(
             "promote asks for an approval, and there is no terminal to ask in: run it in one, start `promote` from "
@@ -56,7 +59,10 @@ def promote_command(
 
 
 def rollback_command(*, model_name: ModelName = MODEL_NAME, reason: Reason = "", approver: Approver = "") -> int:
-    """Exchange champion and previous: exit 0, 3 if there is no previous version. A second rollback undoes the first."""
+    """Exchange champion and previous; a second rollback undoes the first.
+
+    It ends with 0, or 3 where there is no previous version.
+    """
     quieten()
     with servers_for_a_flow():
         from flows.promote import rollback
@@ -69,7 +75,10 @@ def smoke_command(
     model_name: ModelName = MODEL_NAME,
     alias: Annotated[str, Parameter(help="Alias of the version to test")] = CHAMPION,
 ) -> int:
-    """Test a registered model: exit 0 if its texts get the reward that its evaluation recorded, 3 if not."""
+    """Test whether a registered model still writes as well as when it was judged.
+
+    It ends with 0 where its texts get the reward that its evaluation recorded, 3 where they do not.
+    """
     quieten()
     with servers_for_a_flow():
         from flows.smoke import smoke
@@ -90,13 +99,12 @@ def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Co
     from tasks.registry.candidates import card
 
     if candidate.settled:
-        return Approval(decision="approve", approver=approver.strip() or getpass.getuser(), reason=reason)
+        return Approval(approve=True, approver=approver.strip() or getpass.getuser(), reason=reason)
     console.print(Markdown(card(candidate)))
     console.print()
     approved = Confirm.ask(f"approve {escape(candidate.title)}?", default=False, console=console)
     name = approver.strip() or Prompt.ask("your name", default=getpass.getuser(), console=console).strip()
-    decision: Literal["approve", "reject"] = "approve" if approved else "reject"
-    return Approval(decision=decision, approver=name or getpass.getuser(), reason=reason)
+    return Approval(approve=approved, approver=name or getpass.getuser(), reason=reason)
 
 
 def _report(outcome: "Outcome", console: Console) -> int:

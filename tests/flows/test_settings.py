@@ -47,10 +47,16 @@ def test_a_file_of_one_s_own_comes_first_and_a_path_is_taken_as_it_is(
     monkeypatch.chdir(tmp_path)
     Path("quickstart.yaml").write_text("seed: 5", encoding="utf-8")
     assert load_config("quickstart.yaml").seed == 5
-    for path in ("elsewhere/quickstart.yaml", str(tmp_path / "imdb.yaml"), "nothing.yaml"):
+    for path in ("elsewhere/quickstart.yaml", str(tmp_path / "imdb.yaml")):
         assert find_config(path) == Path(path)
         with pytest.raises(ConfigError, match="No such file"):
             load_config(path)
+
+
+def test_a_name_that_is_no_file_is_refused_with_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"qickstart: .*imdb_scratch.*quickstart, ") as raised:
+        find_config("qickstart")
+    assert "promotion" not in str(raised.value)
 
 
 def test_a_shipped_file_is_named_without_the_folder_that_it_is_installed_in(monkeypatch: pytest.MonkeyPatch) -> None:
