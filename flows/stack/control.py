@@ -8,31 +8,42 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.stack.activity import Row, read_activity, run_rows, schedule_rows, utc_now
 from flows.stack.clients import STOPS_WITHIN, stop_clients
+from flows.stack.pages import deployments_page
 from flows.stack.processes import answers, call, end_marked, send
-from flows.stack.services import POOL, STOPPED_WITHIN, WORKER
+from flows.stack.services import POOL, STOPPED_WITHIN, WORKER, stack_file
 from flows.stack.state import LOOK_EVERY, running
+from flows.stack.telling import Screen
 from tasks.home import SILENT_AFTER
-
-RUNNING = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+from tasks.registry import pages
 
 
 def status(home: Path, console: Console) -> int:
-    """Print each server with its address and health, and the worker's last heartbeat; returns 0 if all are well."""
+    """Print how each process fares, what runs, what waits for a person, and the schedules; returns 0 if all is well."""
     state = running(home)
     if state is None:
         console.print(f"not up in {home}; `plumbline up` starts it", highlight=False, soft_wrap=True)
         return 1
+    screen = Screen(console)
     healthy = {name: answers(url) for name, url in state.health.items()}
     age = last_heartbeat(state.prefect) if healthy["prefect"] else None
-    runs = call("POST", f"{state.prefect}/api/flow_runs/count", RUNNING) if healthy["prefect"] else "?"
     healthy["worker"] = age is not None and age < SILENT_AFTER
-    heartbeat = "no heartbeat" if age is None else f"last heartbeat {age:.0f} s ago"
-    notes = {"prefect": state.prefect, "mlflow": state.mlflow, "receiver": state.receiver}
-    notes["worker"] = f"{heartbeat}, runs at work: {runs}"
+    notes = {
+        "prefect": deployments_page(state.prefect),
+        "mlflow": pages.experiments_page(state.mlflow),
+        "receiver": state.receiver,
+        "worker": "no heartbeat" if age is None else f"last heartbeat {age:.0f} s ago",
+    }
     for name, note in notes.items():
-        word = "[green]healthy  [/green]" if healthy[name] else "[red]no answer[/red]"
-        console.print(f"{name:<9} {word}  {note}", highlight=False, soft_wrap=True)
+        screen.row(
+            Row(name, f"{'healthy' if healthy[name] else 'no answer':<10} {note}"), "" if healthy[name] else "red"
+        )
+    if healthy["prefect"]:
+        found = read_activity(state.prefect)
+        for row in (*run_rows(found, state.prefect, utc_now()), *schedule_rows(found)):
+            screen.row(row)
+    screen.row(Row("logs", str(stack_file(home, "log"))))
     return 0 if all(healthy.values()) else 1
 
 

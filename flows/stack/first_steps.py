@@ -11,6 +11,10 @@ from flows.stack.pages import FIRST_STEPS_KEY
 from tasks.registry import pages
 
 DESCRIPTION = "What to press first, where the result is, how a model is approved, and what can run by itself."
+STATUS = (
+    "A run that fails says why at the top of its page. In a terminal, `plumbline status` shows what runs, what waits "
+    "for a person, and which schedules are active."
+)
 
 
 def write_first_steps(client: SyncPrefectClient) -> Change:
@@ -34,24 +38,20 @@ def first_steps(deployments: Mapping[str, str]) -> str:
     def page(name: str, *, form: bool = False) -> str:
         return f"/deployments/deployment/{deployments[name]}{'/run' if form else ''}" if name in deployments else "/"
 
-    experiments, models = pages.experiments_page(), pages.models_page()
-    return f"""\
-# First steps
-
-1. **Start a small run.** Open [the form of align]({page("align", form=True)}). In *start_from* choose **tiny**, leave
-   everything else, and press **Submit**. It trains a small model on the CPU, judges it, and registers it if it passes.
-2. **Watch it.** The run's page shows which stage it is at. Its tab **Artifacts** has the progress, the checks of the
-   training pairs, and at the end the result: the verdict, its figures, and samples before and after.
-3. **See the curves.** In [MLflow, experiments]({experiments}), choose the experiment and then the run: *Model metrics*
-   has the reward and the loss over the steps.
-4. **Approve it.** Start [promote]({page("promote", form=True)}). It waits for a person: press **Resume** on its page,
-   read the figures, choose *approve* and give your name. The version is then the champion in
-   [MLflow, models]({models}).
-5. **Use your own model and data.** In the same form choose another preset, or give the fields that differ. An
-   experienced hand starts the same from a file: `plumbline run --config FILE`.
-6. **Let it run by itself.** [retrain]({page("retrain")}) has a weekly schedule, which is shipped **paused**: it would
-   retrain the embedded example. Once it names your own model, switch the schedule on, at the right of its page.
-
-Runs that fail say why at the top of their page. `plumbline status` in a terminal shows what runs, what waits for a
-person, and the schedules.
-"""
+    steps = (
+        f"**Start a small run.** Open [the form of align]({page('align', form=True)}), choose **tiny** under Start "
+        "From, and press **Submit**. It trains a small model on the CPU, judges it, and registers it if it passes.",
+        "**Watch it.** The run's page says which stage it is at and how long it will still take; its tab **Artifacts** "
+        "has a link to its curves at once, and at the end the result: verdict, figures, samples before and after.",
+        f"**See the curves.** In [MLflow]({pages.experiments_page()}), choose the experiment and then the run: **Model "
+        "metrics** has the reward margin and the loss over the steps.",
+        f"**Approve it.** Start [promote]({page('promote', form=True)}) with the model's name. It waits for a person: "
+        "press **Resume** on its page, read the figures, choose *approve* and give your name. The version is then the "
+        f"champion among [the registered models]({pages.models_page()}).",
+        "**Use your own model and data.** The same form takes another preset or an earlier run to start from, and the "
+        "fields that differ; from a terminal, a file does: `plumbline run --config FILE`.",
+        f"**Let it run by itself.** [retrain]({page('retrain')}) has a weekly schedule. It is shipped **paused**, "
+        "because it would retrain the embedded example: once the deployment names your own model, switch it on there.",
+    )
+    listed = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
+    return f"# First steps\n\n{listed}\n\n{STATUS}\n"  # a line a paragraph: Prefect's page breaks where a line ends

@@ -1,5 +1,7 @@
 """The pages of Prefect that we link to."""
 
+from flows.stack.processes import call
+
 FIRST_STEPS_KEY = "first-steps"
 
 
@@ -9,8 +11,9 @@ def deployments_page(prefect: str) -> str:
 
 
 def first_steps_page(prefect: str) -> str:
-    """What a newcomer reads first."""
-    return f"{prefect}/artifacts/key/{FIRST_STEPS_KEY}"
+    """What a newcomer reads first, as the bootstrap made it. Raises OSError if Prefect does not answer, or has none."""
+    made = call("GET", f"{prefect}/api/artifacts/{FIRST_STEPS_KEY}/latest", None)
+    return f"{prefect}/artifacts/artifact/{made['latest_id']}"
 
 
 def run_page(prefect: str, run: str) -> str:

@@ -60,15 +60,15 @@ class Screen:
         grid.add_row(Text(time.strftime(CLOCK), style="dim"), *cells)
         self.console.print(grid)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Row, style: str = "") -> None:
         """Print a heading and its text, and below them the page that goes with it."""
-        self.plain(f"{row.heading:<11} {row.text}")
+        self.plain(f"{row.heading:<11} {row.text}", style)
         if row.page:
             self.plain(f"  {row.page}")
 
-    def plain(self, text: str = "") -> None:
+    def plain(self, text: str = "", style: str = "") -> None:
         """Print a text as it is: an address stays in one piece."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(text, style=style), soft_wrap=True)
 
 
 class Steps:
@@ -77,7 +77,7 @@ class Steps:
     def __init__(self, screen: Screen, names: Sequence[str]) -> None:
         """Steps of these names, none of them begun."""
         self._screen = screen
-        self._of = len(names)
+        self._names = names
         self._done = 0
         self._began: dict[str, float] = {}
         self._start = time.monotonic()
@@ -105,7 +105,7 @@ class Steps:
     def under_way(self) -> str:
         """What is done and what is not, in one line."""
         names = ", ".join(self._began) or "..."
-        return f"{self._done} of {self._of} done, now {names}: {self.seconds:.0f} s"
+        return f"{self._done} of {len(self._names)} done, now {names}: {self.seconds:.0f} s"
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -119,7 +119,8 @@ class Steps:
         self._began[name] = time.monotonic()
 
     def end(self, name: str) -> None:
-        """Print that a step is done, and its seconds."""
+        """Print that a step is done, and its seconds; one that was not announced had nothing to do."""
         seconds = time.monotonic() - self._began.pop(name)
-        self._done += 1
-        self._screen.own(f"{self._done} of {self._of}  {name:<18} {seconds:5.1f} s")
+        if name in self._names:
+            self._done += 1
+            self._screen.own(f"{self._done} of {len(self._names)}  {name:<18} {seconds:5.1f} s")

@@ -41,6 +41,7 @@ from tasks.registry import connection, pages
 
 READY_WITHIN = 180.0  # seconds until a service answers, on a machine that is busy with something else
 LOOK_EVERY = 0.2  # seconds
+DATABASE = "MLflow's database"  # the step that only a first start has
 PAUSED = "paused"  # the file that exists while the work pool is paused by a stack, and not by a person
 SHORT_LIFE = 60.0  # seconds; a process that dies sooner counts as failing
 DEATHS = 5  # failures in a row after which the stack gives up
@@ -79,7 +80,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], screen: Scree
     is_first = not (home / "mlflow.db").exists()
     longer = "; the first start also makes the databases, which takes about a minute in all" if is_first else ""
     screen.own(f"starting in {home}{longer}")
-    steps = Steps(screen, ["MLflow's database", *services, "deployments"])
+    steps = Steps(screen, [*([DATABASE] if is_first else []), *services, "deployments"])
     with steps.shown():
         has_heartbeat = _take_steps(home, services, steps, prefect, stopping)
     if stopping.is_set():
@@ -97,7 +98,7 @@ def _take_steps(
     with database_lock(home / "prefect"):
         services["prefect"].start()
         steps.begin("prefect")
-        with steps.step("MLflow's database"):
+        with steps.step(DATABASE):
             _make_database(home, services["mlflow"].env, stopping)
         services["mlflow"].start()
         steps.begin("mlflow")
@@ -123,15 +124,15 @@ def _take_steps(
 
 def _welcome(home: Path, prefect: str, mlflow: str, screen: Screen) -> None:
     """What to open, what to press first, what starts by itself, where the logs are, and how to stop."""
-    schedules: list[Row] = []
-    with suppress(OSError):  # it is busy; `plumbline status` shows them
-        schedules = schedule_rows(read_activity(prefect))
+    found: list[Row] = []
+    with suppress(OSError):  # it is busy; `plumbline status` shows the schedules
+        found.append(Row("begin with", first_steps_page(prefect)))
+        found += schedule_rows(read_activity(prefect))
     screen.plain()
     for row in (
         Row("Prefect", deployments_page(prefect)),
-        Row("MLflow", pages.models_page(mlflow)),
-        Row("begin with", first_steps_page(prefect)),
-        *schedules,
+        Row("MLflow", pages.experiments_page(mlflow)),
+        *found,
         Row("logs", str(stack_file(home, "log"))),
     ):
         screen.row(row)

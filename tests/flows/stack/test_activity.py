@@ -7,7 +7,7 @@ from flows.stack.activity import Activity, run_rows, schedule_rows
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 WHERE = "http://127.0.0.1:4200"
-DEPLOYMENTS = [
+DEPLOYMENTS: list[dict[str, Any]] = [
     {"id": "d1", "name": "align", "schedules": []},
     {
         "id": "d2",

@@ -6,6 +6,7 @@ import pytest
 
 from flows.stack.first_steps import first_steps
 from flows.stack.pages import first_steps_page
+from flows.start_from import presets
 from tests.flows.test_deployments import DEPLOYMENTS
 
 IDS = {name: f"id-of-{name}" for name in DEPLOYMENTS}
@@ -32,5 +33,25 @@ def test_a_deployment_that_somebody_deleted_is_no_broken_link() -> None:
     assert "id-of" not in first_steps({})
 
 
-def test_its_page_is_below_prefect_s_address() -> None:
-    assert first_steps_page("http://127.0.0.1:4200") == "http://127.0.0.1:4200/artifacts/key/first-steps"
+def test_each_paragraph_is_one_line_because_prefect_s_page_breaks_where_a_line_ends(text: str) -> None:
+    heading, *steps, _, status = text.split("\n")[:-1]
+    assert [line[:3] for line in steps if line] == [f"{number}. " for number in range(1, 7)]
+    assert heading == "# First steps"
+    assert status.startswith("A run that fails")
+
+
+def test_its_page_is_that_of_the_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def answer(method: str, url: str, _: object) -> dict[str, str]:
+        asked.append((method, url))
+        return {"id": "of-the-key", "latest_id": "a1"}
+
+    monkeypatch.setattr("flows.stack.pages.call", answer)
+    assert first_steps_page("http://127.0.0.1:4200") == "http://127.0.0.1:4200/artifacts/artifact/a1"
+    assert asked == [("GET", "http://127.0.0.1:4200/api/artifacts/first-steps/latest")]
+
+
+def test_a_preset_that_it_names_is_offered_by_the_form(text: str) -> None:
+    assert "**tiny**" in text
+    assert "tiny" in presets()

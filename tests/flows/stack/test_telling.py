@@ -62,6 +62,14 @@ def test_each_step_is_told_when_it_is_done_and_how_many_there_are(monkeypatch: p
     assert said == [["up", "1", "of", "2", "mlflow", "2.0", "s"], ["up", "2", "of", "2", "prefect", "7.5", "s"]]
 
 
+def test_a_step_that_was_not_announced_is_not_counted() -> None:
+    shown, out = screen(terminal=False)
+    steps = Steps(shown, ["prefect"])
+    with steps.step("a database that is there"):
+        pass
+    assert out.getvalue() == ""
+
+
 def test_a_terminal_s_last_line_says_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, out = screen(terminal=True)
     monkeypatch.setattr("flows.stack.telling.time.monotonic", lambda: 100.0)
