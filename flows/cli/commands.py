@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError
-from rich.console import Console
+from cyclopts import App, CycloptsError, Group
 from rich.markup import escape
 
-from alignment.errors import InputError, PlumblineError
-from flows.cli import check, generate, importing, init, models, pipeline, registry, stack
+from alignment.errors import ConfigError, InputError, PlumblineError
+from flows.cli import check, generate, importing, init, models, pipeline, registry, report, serve, stack
+from flows.cli.console import BAD, make_console, say
+from flows.cli.help import Help
 from flows.cli.output import make_steady
 from tasks.addresses import shown
 from tasks.home import prepare_environment
@@ -21,35 +22,52 @@ INTERRUPTED = 130
 
 app = App(
     name="plumbline",
-    help="Aligns a causal language model to a reward model, judges the result, and registers it if every gate passes."
-    "\n\nA [value] in the help of a flag is the default, for what the config file does not set.",
+    help="Aligns a causal language model to a reward model, judges the result, and registers it if every gate passes.",
     version=version("plumbline"),
+    help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "run": pipeline.run,
-    "retrain": pipeline.retrain,
-    "sweep": pipeline.sweep,
-    "plan": pipeline.plan,
-    "up": stack.up,
-    "status": stack.status,
-    "down": stack.down,
-    "bootstrap": stack.bootstrap,
-    "receiver": stack.receiver,
-    "data-arrived": stack.data_arrived,
-    "promote": registry.promote_command,
-    "rollback": registry.rollback_command,
-    "smoke": registry.smoke_command,
-    "init": init.init,
-    "models": models.models,
-    "generate": generate.generate,
-    "export": models.export,
-    "check": check.check,
+COMMANDS: dict[str, dict[str, Callable[..., int] | App]] = {
+    "Make a model": {
+        "init": init.init,
+        "check": check.check,
+        "plan": pipeline.plan,
+        "run": pipeline.run,
+        "sweep": pipeline.sweep,
+        "retrain": pipeline.retrain,
+    },
+    "Look at models and use them": {
+        "models": models.models,
+        "why": report.why,
+        "report": report.report,
+        "compare": report.compare,
+        "generate": generate.generate,
+        "serve": serve.serve,
+        "export": models.export,
+        "import": importing.app,
+    },
+    "Decide which one is used": {
+        "promote": registry.promote_command,
+        "rollback": registry.rollback_command,
+        "smoke": registry.smoke_command,
+    },
+    "Run the servers": {
+        "up": stack.up,
+        "status": stack.status,
+        "down": stack.down,
+        "bootstrap": stack.bootstrap,
+        "receiver": stack.receiver,
+        "data-arrived": stack.data_arrived,
+    },
 }
-for name, command in COMMANDS.items():
-    app.command(command, name=name)
-app.command(importing.app)
+app["--help"].group = app["--version"].group = Group("Options", sort_key=len(COMMANDS))
+for number, (title, commands) in enumerate(COMMANDS.items()):
+    group = Group(title, sort_key=number)
+    for place, (name, command) in enumerate(commands.items()):
+        app.command(command, name=name)
+        app[name].group = group
+        app[name].sort_key = place
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -60,7 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         prepare_environment()
+        app.help_formatter = Help(arguments)
+        app.console = make_console()
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0
+    except ConfigError as error:
+        code = _complain(str(error), error.exit_code, debug, [fault.message for fault in error.faults])
     except PlumblineError as error:
         code = _complain(str(error), error.exit_code, debug)
     except CycloptsError as error:
@@ -73,12 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _complain(message: str, code: int, debug: bool) -> int:
+def _complain(message: str, code: int, debug: bool, faults: Sequence[str] = ()) -> int:
+    """One line, which scripts may read; in a terminal it ends between words, and each of several faults has its own."""
     if debug:
         traceback.print_exc()
-    Console(stderr=True, emoji=False).print(
-        f"[bold red]plumbline:[/bold red] {escape(shown(message))}", highlight=False, soft_wrap=True
-    )
+    console = make_console(stderr=True)
+    head = f"[bold {BAD}]plumbline:[/] "
+    if not console.is_terminal:
+        console.print(f"{head}{escape(shown(message))}", soft_wrap=True)
+    elif len(faults) > 1:
+        say(console, f"{len(faults)} things are wrong:", head=head)
+        for fault in faults:
+            say(console, escape(shown(fault)), head="  - ")
+    else:
+        say(console, escape(shown(message)), head=head)
     return code
 
 

@@ -57,7 +57,9 @@ def plumbline(installed: Path, home: Path, *words: str) -> subprocess.CompletedP
 def test_one_of_each_kind_from_another_package(installed: Path, at_home: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump(merge(SMALL, CHOSEN)), encoding="utf-8")
-    ran = plumbline(installed, at_home, "run", "--config", str(config), "--json", str(tmp_path / "result.json"))
+    ran = plumbline(
+        installed, at_home, "run", "--config", str(config), "--json", str(tmp_path / "result.json"), "--full"
+    )
     assert ran.returncode in (0, 3), ran.stdout + ran.stderr
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
 
@@ -85,8 +87,8 @@ def test_one_of_each_kind_from_another_package(installed: Path, at_home: Path, t
 
 
 def test_the_choices_and_the_fields_of_a_package_are_flags(installed: Path, at_home: Path) -> None:
-    told = " ".join(plumbline(installed, at_home, "run", "--help").stdout.replace("│", " ").split())
-    assert "sigmoid, hinge, ipo, or robust (noisy labels); or exponential [hinge]" in told
+    told = " ".join(plumbline(installed, at_home, "run", "--help", "all").stdout.split())
+    assert "[one of sigmoid, hinge, ipo, robust, exponential; default hinge]" in told
     assert "--reward.brevity.words" in told
     assert "Words that a text should have" in told
 

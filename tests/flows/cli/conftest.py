@@ -1,6 +1,7 @@
 """The command line run in this process, as `main` runs it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,22 @@ def plumbline(
         from flows.cli.commands import main
 
         capsys.readouterr()  # what fixtures wrote is not the command's
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, arguments)])
+        captured = capsys.readouterr()
+        return Outcome(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def plumbline_alone(at_home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command that needs no server."""
+
+    def call(*arguments: object) -> Outcome:
+        from flows.cli.commands import main
+
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main([*map(str, arguments)])
         captured = capsys.readouterr()
