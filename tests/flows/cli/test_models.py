@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.cli.models import versions_table
-from tasks.registry.listing import ListedVersion
+from alignment.config import AlignConfig
+from alignment.judging.gates import judge
+from flows.cli.models import refused_table, versions_table
+from tasks.registry.listing import ListedVersion, RefusedRun
 
 Call = Callable[..., Any]
+ROLLED_BACK = ("rolled", "back", "2026-01-02")
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +49,35 @@ def listed(**changes: Any) -> ListedVersion:
 
 def test_the_table_fits_80_columns_and_loses_nothing() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    versions = [listed(), listed(reward_gain=None, aliases=()), listed(reward_gain_ci=None)]
-    console.print(versions_table("film [1]", versions))
+    decided = listed(win_rate=0.957, kl_per_token=0.0744, decision="rolled back")
+    console.print(versions_table("film [1]", [decided, listed(reward_gain=None, aliases=())]))
     lines = console.export_text().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
     assert lines[0].strip() == "film [1]"
-    assert "12  refused since  +1.01 (+0.93 to +1.09)" in lines[2]
-    assert [word for line in lines[2:4] for word in line.split() if word.startswith("cha")] == [
-        "challenger,",
-        "champion",
-    ]
-    assert [line.split()[3] for line in lines if line.strip().startswith("12")][1:] == ["–", "+1.01"]
+    assert lines[1].split() == ["v", "verdict", "gain", "won", "KL", "aliases", "decision", "registered"]
+    assert lines[2].split() == ["12", "refused", "since", "+1.01", "95.7%", "0.074", "challenger,", *ROLLED_BACK]
+    assert lines[3].split() == ["champion"]
+    assert lines[4].split() == ["12", "refused", "since", *"–––––", "2026-01-02"]
+
+
+def test_refused_runs_are_a_table_with_the_gates_that_refused_them() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    run = RefusedRun(
+        run_id="0123456789abcdef",
+        name="hinge, beta 0.1, lr 0.001",
+        model_name="film",
+        started=datetime(2026, 1, 2, 12, tzinfo=UTC),
+        gates=("kl_per_token", "perplexity_ratio"),
+        reason="Not registered: ...",
+        reward_gain=1.24,
+    )
+    console.print(refused_table([run]))
+    text = console.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    words = " ".join(text.split())
+    assert "01234567 2026-01-02 +1.24 – –" in words
+    for part in ("kl per", "perplexity", "hinge, beta"):
+        assert part in words
 
 
 def test_before_a_first_run_there_is_nothing(plumbline: Call) -> None:
@@ -80,6 +101,27 @@ def test_each_model_has_a_table_and_json_has_every_version(plumbline: Call, at_h
     assert shown.count("pass") == 3
     found = json.loads(plumbline("models", "two", "--json").out)
     assert [(each["version"], each["aliases"]) for each in found] == [("2", ["challenger"]), ("1", [])]
+
+
+def test_refused_runs_are_listed_if_asked_for(plumbline: Call, at_home: Path) -> None:
+    from tasks.registry import records, runs
+    from tests.registered import make_run, make_version, report
+
+    runs.configure(f"sqlite:///{at_home}/mlflow.db", at_home / "artifacts")
+    assert "No run was refused." in plumbline("models", "--refused").out
+    make_version("three")
+    bad = report(kl_per_token=0.9)
+    run, _ = make_run("a refused run", found=bad, tags={"plumbline.model_name": "three"})
+    records.log_evaluation(run, bad, judge(bad, AlignConfig().gates))
+    assert "kl per token" in plumbline("models", "--refused").out
+    found = json.loads(plumbline("models", "three", "--refused", "--json").out)
+    assert [each["version"] for each in found["versions"]] == ["1"]
+    assert [(each["run_id"], each["gates"], each["kl_per_token"]) for each in found["refused"]] == [
+        (run, ["kl_per_token"], 0.9)
+    ]
+    assert json.loads(plumbline("models", "three", "--json").out)[0]["name"] == "three"
+    other = plumbline("models", "nothing", "--refused")
+    assert (other.code, "no version is registered as 'nothing'" in other.err) == (2, True)
 
 
 def test_an_export_is_refused_before_anything_is_written(plumbline: Call, tmp_path: Path) -> None:
