@@ -11,9 +11,13 @@ def deployments_page(prefect: str) -> str:
 
 
 def first_steps_page(prefect: str) -> str:
-    """What a newcomer reads first, as the bootstrap made it. Raises OSError if Prefect does not answer, or has none."""
-    made = call("GET", f"{prefect}/api/artifacts/{FIRST_STEPS_KEY}/latest", None)
-    return f"{prefect}/artifacts/artifact/{made['latest_id']}"
+    """What a newcomer reads first, or the list of all artifacts where no bootstrap made it.
+
+    Raises OSError if Prefect does not answer.
+    """
+    wanted = {"artifacts": {"key": {"any_": [FIRST_STEPS_KEY]}}, "limit": 1}
+    found = call("POST", f"{prefect}/api/artifacts/filter", wanted)
+    return f"{prefect}/artifacts/artifact/{found[0]['id']}" if found else f"{prefect}/artifacts"
 
 
 def run_page(prefect: str, run: str) -> str:

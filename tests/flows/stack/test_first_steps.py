@@ -41,15 +41,11 @@ def test_each_paragraph_is_one_line_because_prefect_s_page_breaks_where_a_line_e
 
 
 def test_its_page_is_that_of_the_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
-
-    def answer(method: str, url: str, _: object) -> dict[str, str]:
-        asked.append((method, url))
-        return {"id": "of-the-key", "latest_id": "a1"}
-
-    monkeypatch.setattr("flows.stack.pages.call", answer)
+    made: list[dict[str, str]] = []
+    monkeypatch.setattr("flows.stack.pages.call", lambda *_: made)
+    assert first_steps_page("http://127.0.0.1:4200") == "http://127.0.0.1:4200/artifacts"
+    made.append({"id": "a1"})
     assert first_steps_page("http://127.0.0.1:4200") == "http://127.0.0.1:4200/artifacts/artifact/a1"
-    assert asked == [("GET", "http://127.0.0.1:4200/api/artifacts/first-steps/latest")]
 
 
 def test_a_preset_that_it_names_is_offered_by_the_form(text: str) -> None:
