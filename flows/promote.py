@@ -6,7 +6,7 @@ from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from threading import Event, Thread, Timer
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from httpx import HTTPError
@@ -50,7 +50,7 @@ class Approval(RunInput):
     """A decision on a candidate, and who made it: what Prefect's dialog asks a person for."""
 
     approver: Name
-    decision: Literal["reject", "approve"] = Field("reject", description="Make this version the champion?")
+    approve: bool = Field(False, description="On: this version becomes the champion. Off: it is rejected.")
     reason: Text = Field("", description=WHY)
 
 
@@ -76,7 +76,7 @@ def promote(
     candidate = check_candidate(model_name, version)
     artifact = None
     if candidate.settled:
-        answer = Approval(decision="approve", approver=approver.strip() or AUTOMATIC, reason=reason)
+        answer = Approval(approve=True, approver=approver.strip() or AUTOMATIC, reason=reason)
     elif yes:
         answer = approve_automatically(policy, approver, reason)
     else:
@@ -127,7 +127,7 @@ def approve_automatically(promotion: PromotionConfig, approver: str, reason: str
             "--yes (`yes` in the form) approves without a person, and promotion.automatic = false: set it to true in "
             "flows/configs/promotion.yaml, or promote without it and approve by hand"
         )
-    return Approval(decision="approve", approver=approver.strip() or AUTOMATIC, reason=reason)
+    return Approval(approve=True, approver=approver.strip() or AUTOMATIC, reason=reason)
 
 
 def wait_for_approval(
@@ -147,7 +147,7 @@ def wait_for_approval(
         approver.strip(),
         reason,
     )
-    too_late = Approval(decision="reject", approver=ITSELF, reason=f"nobody answered in {promotion.timeout_hours:g} h")
+    too_late = Approval(approver=ITSELF, reason=f"nobody answered in {promotion.timeout_hours:g} h")
 
     def remind() -> None:
         waiting = [other.title for other in approvals.others_waiting(flow_run.id)]
@@ -220,7 +220,7 @@ def carry_out(candidate: Candidate, answer: Approval, artifact: UUID | None = No
     A rejection ends the run as Rejected.
     """
     approver, reason = answer.approver.strip(), answer.reason.strip()
-    if answer.decision == "approve":
+    if answer.approve:
         outcome = make_champion(candidate, reason, approver)
     else:
         outcome = record_rejection(candidate, reason, approver)

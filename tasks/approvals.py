@@ -52,9 +52,10 @@ def dialog(candidate: Candidate, until: datetime, others: Sequence[Waiting], car
     """What the dialog says above its fields, in as many lines as it shows at once; `card` is the page of the card."""
     parts = []
     if candidate.judgement is not None and candidate.report is not None:
-        parts += [f"**{candidate.judgement.sentence}**", figures_list(candidate.report)]
-    everything = f" [Everything there is to know]({card})." if card else ""
-    parts.append(f"{would_replace(candidate)} Answer by {moment(until)}; after that it is rejected.{everything}")
+        passed = f"{candidate.title} passed its {len(candidate.judgement.gates)} gates."
+        parts += [f"**{passed}**", figures_list(candidate.report)]
+    everything = f" [Gates, samples, all figures]({card})" if card else ""
+    parts.append(f"{would_replace(candidate)} Answer by {moment(until)}, or it is rejected.{everything}")
     if others:
         parts.append(told(others))
     return "\n\n".join(parts)

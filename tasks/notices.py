@@ -40,9 +40,9 @@ def changed(title: str, sentence: str, report: EvalReport | None = None, link: s
     return notice(title, sentence, figures(report), link=link)
 
 
-def rejected(title: str, sentence: str, link: str = "") -> Notice:
+def rejected(title: str, approver: str, reason: str, link: str = "") -> Notice:
     """A person, or nobody in time, said no to a version."""
-    return notice(f"{title} was rejected", sentence, link=link)
+    return notice(f"{title} was rejected by {approver}", reason, link=link)
 
 
 def reverted(title: str, champion: str | None, refusal: str, link: str = "") -> Notice:

@@ -30,6 +30,7 @@ class Candidate(BaseModel):
     settled: bool = False  # it is the champion already, and nothing is left to do
     base: str = ""
     where: str = ""
+    page: str = ""  # where the run's whole report is, if it has one
     report: EvalReport | None = None
     judgement: Judgement | None = None
     samples: tuple[SampleRow, ...] = ()
@@ -76,6 +77,7 @@ def examine(version: RegisteredVersion, champion: str | None) -> Candidate:
             "refusal": why_not(version, tags, judgement),
             "base": (tags or {}).get("plumbline.base", ""),
             "where": "" if tags is None else runs.run_url(version.run_id),
+            "page": _page(version.run_id) if report is not None else "",
             "report": report,
             "judgement": judgement,
             "samples": samples,
@@ -158,18 +160,17 @@ def would_replace(candidate: Candidate) -> str:
     """Which version it would replace, and whether the two were compared."""
     if not candidate.champion:
         return "There is no champion yet."
-    told = f"It would replace version {candidate.champion}."
-    if _version_of(candidate.base, candidate.name) is None:
-        told += f" It was judged against its own base, not against version {candidate.champion}."
-    return told
+    apart = _version_of(candidate.base, candidate.name) is None
+    return f"It would replace version {candidate.champion}{'; the two were not compared' if apart else ''}."
 
 
 def links(candidate: Candidate) -> str:
-    """The run and the version in MLflow: links, or the command that serves them."""
+    """The run, its report and the version in MLflow: links, or the command that serves the run."""
     if not pages.is_link(candidate.where):
         return f"The run: `{candidate.where}`"
     version = pages.version_page(candidate.name, candidate.version)
-    return f"[The run in MLflow]({candidate.where}) · [The version in MLflow]({version})"
+    found = {"The full report": candidate.page, "The run in MLflow": candidate.where, "The version in MLflow": version}
+    return " · ".join(f"[{title}]({page})" for title, page in found.items() if page)
 
 
 KINDS: Mapping[str, Callable[[SampleRow], float]] = {
@@ -178,6 +179,11 @@ KINDS: Mapping[str, Callable[[SampleRow], float]] = {
     "most changed": lambda row: abs((row.aligned_reward or 0.0) - (row.base_reward or 0.0)),
 }
 """Which samples are shown, of those that have rewards from both models."""
+
+
+def _page(run_id: str) -> str:
+    """Where the report of a run is; runs of earlier releases have none."""
+    return runs.artifact_url(run_id, runs.PAGE) if records.has_artifact(run_id, runs.PAGE) else ""
 
 
 def _is_failed_gate(tag: str, value: str) -> bool:

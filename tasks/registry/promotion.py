@@ -123,7 +123,7 @@ def record_rejection(candidate: Candidate, reason: str, approver: str) -> Outcom
     outcome = Outcome(
         decision="rejected", model_name=candidate.name, version=candidate.version, approver=approver, reason=reason
     )
-    told = notices.rejected(candidate.title, outcome.sentence, version_page(candidate.name, candidate.version))
+    told = notices.rejected(candidate.title, approver, reason, version_page(candidate.name, candidate.version))
     emit(PROMOTION_REJECTED, candidate.name, {"version": candidate.version, "reason": reason} | told)
     return outcome
 

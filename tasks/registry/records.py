@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig
 from alignment.errors import TrackingError
+from alignment.judging.headline import headlines
 from alignment.judging.records import read_config, read_report, read_samples
 from alignment.judging.report import EvalReport, Judgement, Record, SampleRow
 from alignment.stages.store import StageRef, digest
 from tasks.registry.connection import client, error_code, fluent, guard
-from tasks.registry.runs import tag
+from tasks.registry.notes import result
+from tasks.registry.runs import conclude, tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MAX_DIGEST = 36  # characters of a dataset's digest
 METRICS_PER_CALL = 1_000
 TAGS_PER_CALL = 100
+RESULT, TRAINING = "Result/", "Training/"
+"""The groups of metrics that people look at first: MLflow sorts groups by code point, so capitals come first."""
 REPORT = "report.json"
 USED_PROMPTS = "prompts/used.txt"
 PLOTS = "plots"
@@ -63,14 +67,25 @@ def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
     log_history(run_id, [row for row in rows if int(row["step"]) not in held])
 
 
-def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
-    """The final metrics under `base/`, `aligned/`, `delta/`, `drift/`, `preferences/`, `evaluation/`; gates as 1 or 0.
+def in_training(row: Mapping[str, float]) -> dict[str, float]:
+    """A row of a training under the names that its metrics have in MLflow."""
+    return {name if name == "step" else f"{TRAINING}{name}": value for name, value in row.items()}
 
+
+def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
+    """The final metrics: the few figures under `Result/`, with the verdict as 1 or 0, then every one of them.
+
+    Those are under `base/`, `aligned/`, `delta/`, `drift/`, `preferences/` and `evaluation/`; gates are 1 or 0 too.
     The mean score of the aligned model's samples is `reward/<part>` for each part of a sum, and `gold/<name>` for each
     judge that labels nothing; `_base`, `_gain`, `_gain_low` and `_gain_high` follow the name for the others. What was
     not judged (None) is left out. The verdict and its sentence become tags.
     """
     values: dict[str, float] = {
+        f"{RESULT}{each.name}": float(f"{each.value:.4g}")  # MLflow's table shows every digit; `delta/` has them all
+        for each in headlines(report)
+    }
+    values |= {
+        f"{RESULT}passed": float(judgement.verdict == "pass"),
         "evaluation/prompts": report.prompts,
         "evaluation/samples_per_prompt": report.samples_per_prompt,
         "evaluation/unscored_base": report.unscored_base,
@@ -99,7 +114,7 @@ def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> Non
                 values[f"{side}/{name}"] = value
     values |= {f"gate/{gate.name}": float(gate.passed) for gate in judgement.gates}
     log_history(run_id, [{"step": 0, **values}])
-    tag(run_id, {"plumbline.verdict": judgement.verdict, "plumbline.reason": judgement.sentence})
+    conclude(run_id, judgement.verdict, judgement.sentence, told=result(report, judgement))
 
 
 def log_counts(run_id: str, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -228,6 +243,12 @@ def used_prompts(name: str) -> set[str]:
             if counts and key and key not in found:
                 found[key] = set(read_artifact(run.info.run_id, USED_PROMPTS).split())
     return set().union(*found.values())
+
+
+def has_artifact(run_id: str, name: str) -> bool:
+    """Whether a run has an artifact of this name, in no folder."""
+    with guard():
+        return any(item.path == name for item in client().list_artifacts(run_id))
 
 
 def is_missing(error: TrackingError) -> bool:

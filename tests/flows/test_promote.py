@@ -100,7 +100,7 @@ def read_form(run: Any) -> dict[str, Any]:
     pytest.fail("the pause has no form")
 
 
-def answered(name: str, *answers: dict[str, str]) -> tuple[Any, dict[str, Any], list[str]]:
+def answered(name: str, *answers: dict[str, Any]) -> tuple[Any, dict[str, Any], list[str]]:
     """The final state of a promotion that gets these answers, its form, and what Prefect said to those it refused."""
     from prefect.flow_runs import resume_flow_run
 
@@ -134,7 +134,7 @@ def artifacts(run_id: Any) -> list[Any]:
 
 
 def test_an_approved_version_becomes_champion(name: str, sent: list[dict[str, Any]]) -> None:
-    state, form, _ = answered(name, {"decision": "approve", "approver": "Ann", "reason": "reads well"})
+    state, form, _ = answered(name, {"approve": True, "approver": "Ann", "reason": "reads well"})
     assert state.is_completed()
     outcome = state.result()
     assert outcome.sentence == f"{name} version 2 is the champion, after version 1; approved by Ann: reads well"
@@ -142,13 +142,12 @@ def test_an_approved_version_becomes_champion(name: str, sent: list[dict[str, An
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
     assert [payload["version"] for payload in sent] == ["2", "2"]
     fields = form["schema"]["properties"]
-    assert list(fields) == ["approver", "decision", "reason"]
-    assert fields["decision"]["default"] == "reject"
-    assert fields["decision"]["enum"] == ["reject", "approve"]
+    assert list(fields) == ["approver", "approve", "reason"]
+    assert fields["approve"]["default"] is False
 
 
 def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> None:
-    """The dialog shows ten lines without scrolling."""
+    """The dialog shows some ten lines without scrolling."""
     from prefect.flow_runs import resume_flow_run
 
     shown: list[Any] = []
@@ -156,7 +155,7 @@ def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> Non
     def give() -> None:
         run = paused_run(name)
         shown.append((read_form(run)["description"], artifacts(run.id), run))
-        resume_flow_run(run.id, run_input={"decision": "approve", "approver": "Ann"})
+        resume_flow_run(run.id, run_input={"approve": True, "approver": "Ann"})
 
     thread = threading.Thread(target=copy_context().run, args=(give,))
     thread.start()
@@ -165,7 +164,7 @@ def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> Non
     (asked, [before], run) = shown[0]
     lines = [line for line in asked.splitlines() if line]
     assert len(lines) == 7
-    assert lines[0].startswith("**May be registered: reward +1.50")
+    assert lines[0] == f"**{name} version 2 passed its 6 gates.**"
     assert lines[1:6] == [
         "- reward gain: **+1.50 (+1.40 to +1.60)**",
         "- prompts won: **93.0% (90.0% to 96.0%)**",
@@ -173,7 +172,7 @@ def test_the_dialog_is_short_and_the_run_s_page_has_everything(name: str) -> Non
         "- KL from the base, nats per token: **0.050**",
         "- length, change in tokens: **+3.0**",
     ]
-    assert lines[6].startswith("It would replace version 1.")
+    assert lines[6].startswith("It would replace version 1; the two were not compared. Answer by ")
     assert f"/artifacts/artifact/{before.id}" in lines[6]
     assert f"# {name} version 2 as champion?" in before.data
     assert "- win rate 0.93, bound ≥ 0.55: passed" in before.data
@@ -195,7 +194,7 @@ def test_a_name_alone_rejects(name: str) -> None:
 
 def test_an_answer_without_a_name_is_not_taken(name: str) -> None:
     """Neither with the name left as it is, nor empty, nor of blanks; the question stays."""
-    nameless = {"decision": "approve", "reason": "fine"}
+    nameless = {"approve": True, "reason": "fine"}
     empty, blank = nameless | {"approver": ""}, nameless | {"approver": "  "}
     state, _, refused = answered(name, nameless, empty, blank, nameless | {"approver": "Ann"})
     assert state.result().approver == "Ann"
@@ -266,7 +265,9 @@ def test_nobody_s_answer_is_a_rejection(
     assert "nobody answered in 0.000555556 h" in str(state.message)
     assert versions.get_version(name, "2").tags["promotion.reason"].startswith("nobody answered in")
     assert versions.get_version(name, "2").tags["promotion.approver"] == "Plumbline"
-    assert [payload["title"] for payload in sent if "title" in payload][-1] == f"{name} version 2 was rejected"
+    assert [payload["title"] for payload in sent if "title" in payload][
+        -1
+    ] == f"{name} version 2 was rejected by Plumbline"
     assert read_aliases(name).champion == "1"
 
 
@@ -280,7 +281,7 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
         read_form(run)
         candidate = promotion.find_candidate(name, 3)
         promotion.make_champion.fn(candidate, "quicker", "Bob")
-        resume_flow_run(run.id, run_input={"decision": "approve", "approver": "Ann", "reason": ""})
+        resume_flow_run(run.id, run_input={"approve": True, "approver": "Ann", "reason": ""})
 
     thread = threading.Thread(target=copy_context().run, args=(give,))
     thread.start()

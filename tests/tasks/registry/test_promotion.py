@@ -110,7 +110,7 @@ def test_a_rejection_is_written_down_and_moves_nothing(name: str, sent: list[Any
     }
     [(event, payload)] = sent
     assert (event, about(payload)) == (PROMOTION_REJECTED, {"version": "1", "reason": "dull"})
-    assert told(payload) == (f"{name} version 1 was rejected", f"{name} version 1 was rejected by Ann: dull")
+    assert told(payload) == (f"{name} version 1 was rejected by Ann", "dull")
 
 
 def test_a_champion_that_changed_meanwhile_stops_the_promotion_and_is_named(name: str, sent: list[Any]) -> None:
