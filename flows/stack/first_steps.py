@@ -39,8 +39,9 @@ def first_steps(deployments: Mapping[str, str]) -> str:
         return f"/deployments/deployment/{deployments[name]}{'/run' if form else ''}" if name in deployments else "/"
 
     steps = (
-        f"**Start a small run.** Open [the form of align]({page('align', form=True)}), choose **tiny** under Start "
-        "From, and press **Submit**. It trains a small model on the CPU, judges it, and registers it if it passes.",
+        f"**Start a small run.** Open [the form of align]({page('align', form=True)}), choose **tiny** under "
+        "*start_from*, and press **Submit**. It trains a small model on the CPU, judges it, and registers it if it "
+        "passes.",
         "**Watch it.** The run's page says which stage it is at and how long it will still take; its tab **Artifacts** "
         "has a link to its curves at once, and at the end the result: verdict, figures, samples before and after.",
         f"**See the curves.** In [MLflow]({pages.experiments_page()}), choose the experiment and then the run: **Model "
@@ -53,5 +54,5 @@ def first_steps(deployments: Mapping[str, str]) -> str:
         f"**Let it run by itself.** [retrain]({page('retrain')}) has a weekly schedule. It is shipped **paused**, "
         "because it would retrain the embedded example: once the deployment names your own model, switch it on there.",
     )
-    listed = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
-    return f"# First steps\n\n{listed}\n\n{STATUS}\n"  # a line a paragraph: Prefect's page breaks where a line ends
+    numbered = (f"**{number}.** {step}" for number, step in enumerate(steps, start=1))
+    return "\n\n".join(["# First steps", *numbered, STATUS])  # a line each: Prefect's page breaks where a line ends

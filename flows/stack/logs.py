@@ -50,7 +50,7 @@ TOLD_BY_ANOTHER_LINE = re.compile(
     r"|Consumer task exited with exception$|The FlowRunCancellingObserver websocket failed with an exception\. "
     r"|Action failed: 'Failed to set state: Run is already in terminal state "  # it had ended by itself
 )
-SENTENCES = (
+PASSING = (  # what mends itself, in plain words
     (
         re.compile(r"Worker channel heartbeat persistence failed: "),
         "the database was busy, and the worker's sign of life was not kept; the worker sends another",
@@ -109,7 +109,8 @@ def tidy(source: str, line: str, runs: Mapping[str, str] | None = None) -> Said 
             return None
         if (end := END.match(message)) is not None:
             return Said(who, "ERROR" if end["state"] in {"Failed", "Crashed"} else level, _ending(*end.groups()))
-        return Said(who, level, next((said for pattern, said in SENTENCES if pattern.match(message)), message))
+        plain = [words for pattern, words in PASSING if pattern.match(message)]
+        return Said(who, "WARNING", plain[0]) if plain else Said(who, level, message)
     if source == "receiver" and (dated := DATED.match(line)):
         return Said(source, "INFO", dated["message"])
     if source != "worker" and TROUBLE.search(line[:80]):

@@ -126,7 +126,7 @@ def _welcome(home: Path, prefect: str, mlflow: str, screen: Screen) -> None:
     """What to open, what to press first, what starts by itself, where the logs are, and how to stop."""
     found: list[Row] = []
     with suppress(OSError):  # it is busy; `plumbline status` shows the schedules
-        found.append(Row("begin with", first_steps_page(prefect)))
+        found.append(Row("begin with", "what to press first, and where the results are:", first_steps_page(prefect)))
         found += schedule_rows(read_activity(prefect))
     screen.plain()
     for row in (

@@ -34,10 +34,11 @@ def test_a_deployment_that_somebody_deleted_is_no_broken_link() -> None:
 
 
 def test_each_paragraph_is_one_line_because_prefect_s_page_breaks_where_a_line_ends(text: str) -> None:
-    heading, *steps, _, status = text.split("\n")[:-1]
-    assert [line[:3] for line in steps if line] == [f"{number}. " for number in range(1, 7)]
+    heading, *steps, status = text.split("\n\n")
     assert heading == "# First steps"
+    assert [step[:8] for step in steps] == [f"**{number}.** *" for number in range(1, 7)]
     assert status.startswith("A run that fails")
+    assert not any("\n" in paragraph for paragraph in (*steps, status))
 
 
 def test_its_page_is_that_of_the_artifact(monkeypatch: pytest.MonkeyPatch) -> None:

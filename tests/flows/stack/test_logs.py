@@ -88,7 +88,7 @@ MINE = "hinge, beta 0.5"
             "Worker channel heartbeat persistence failed: work_pool=local worker_name=local",
             (
                 "prefect",
-                "ERROR",
+                "WARNING",
                 "the database was busy, and the worker's sign of life was not kept; the worker sends another",
             ),
         ),
