@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from alignment.config import AlignConfig
 from alignment.config.label import label
-from alignment.judging.card import gates_table, result_table
+from alignment.judging.card import gates_table, in_markdown, result_table
 from alignment.judging.report import EvalReport, Judgement
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
@@ -22,11 +22,15 @@ from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.following import expected_progress, following
 from tasks.home import home, prepare_environment, tracking_uri
 from tasks.pipeline import PIPELINE
-from tasks.publishing import log_model, record_run, show_result
+from tasks.publishing import log_model, record_run
+from tasks.refusals import announce_refusal
 from tasks.registry import runs
 from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
-from tasks.stages import compute
+from tasks.reports import PAGE
+from tasks.run_page import page_of_run, run_page
+from tasks.showing import linked, show_result
+from tasks.stages import compute, unlinked
 from tasks.stopping import stopping_as_one
 
 Then = Callable[[AlignConfig, Refs, str], None]
@@ -34,8 +38,10 @@ Then = Callable[[AlignConfig, Refs, str], None]
 AFTER: dict[str, Then] = {
     "texts": require_labels,
     "prompts": require_new,
-    "validation": require_valid,
-    "policy": complete_curve,
+    "validation": lambda _, refs, run_id: require_valid(
+        refs["validation"], unlinked({name: ref.counts for name, ref in refs.items()}), run_id
+    ),
+    "policy": lambda _, refs, run_id: complete_curve(refs["policy"], run_id),
 }
 """What is done once a stage is finished, whether it was computed or found in the store; it may stop the run."""
 
@@ -103,8 +109,13 @@ def align(config: AlignConfig) -> AlignResult | State[Any]:
 
 def ended(result: AlignResult) -> State[Any]:
     """The state that a run ends in once it is judged: Completed, or Refused by a gate, with the verdict in words."""
-    told = " ".join((result.judgement.sentence, *([result.registered] if result.registered else [])))
+    told = in_words(result.judgement, result.registered)
     return Completed(name="Completed" if result.verdict == "pass" else "Refused", message=told, data=result)
+
+
+def in_words(judgement: Judgement, registered: str) -> str:
+    """The verdict, and what became of the model in the registry."""
+    return f"{judgement.sentence} {registered}".strip()
 
 
 def connect() -> None:
@@ -122,8 +133,26 @@ def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], R]) -> R:
         "prefect.flow_run_name": flow_run.name or "",
         "prefect.flow_run_url": flow_run.ui_url or "",
     }
-    with stopping_as_one(), runs.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id:
+    with (
+        stopping_as_one(),
+        runs.run(config, run_name=flow_run.name or "align", tags=prefect_run) as run_id,
+        run_page(about(config, run_id)),
+    ):
         return body(config, run_id)
+
+
+def about(config: AlignConfig, run_id: str) -> dict[str, str]:
+    """What a run is about, for its page: each a name and a value in Markdown."""
+    data = ", ".join(source.path for source in config.data.mixture) or config.data.path
+    where = runs.run_url(run_id)
+    return {
+        "Model": in_markdown(config.registry.model_name),
+        "Base": "trained here" if config.base.model == "train" else in_markdown(config.base.model),
+        "Training": label(config),
+        "Data": in_markdown(data),
+        "Reward": in_markdown(config.reward.kind),
+        "MLflow": linked("curves, figures and artifacts", where),
+    }
 
 
 def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
@@ -132,8 +161,10 @@ def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
     return publish(given, judged, run_id)
 
 
-def judge_policy(given: AlignConfig, run_id: str) -> Judged:
+def judge_policy(given: AlignConfig, run_id: str, *, after: float | None = 0.0) -> Judged:
     """Every stage of the pipeline in its order, then the verdict.
+
+    `after` are the seconds that the flow run still takes then, None where they are not known.
 
     Registered models are loaded into local folders first; the record names them as they were given.
     """
@@ -142,23 +173,28 @@ def judge_policy(given: AlignConfig, run_id: str) -> Judged:
     PIPELINE.require_usable(config)
     require_gates()
     refs: dict[str, StageRef] = {}
-    with following(expected_progress(config)):
+    with following(expected_progress(config, after=after)):
         for stage in PIPELINE.wanted(config):
             refs[stage.name] = compute(stage, config, refs, run_id)
             if then := AFTER.get(stage.name):
                 then(config, refs, run_id)
-    judgement = apply_gates(config, refs["report"])
-    record_run(given, refs, judgement, run_id)
+    judgement = apply_gates(unlinked(config), refs["report"])
+    record_run(unlinked(given), unlinked(refs), judgement, run_id)
     return Judged(refs, judgement)
 
 
 def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
     """Keep the policy, register it where every gate passed, and show the result."""
     refs, judgement = judged.refs, judged.judgement
-    found = log_model(config, refs, judgement, run_id)
+    found = log_model(unlinked(config), unlinked(refs), judgement, run_id)
     where = runs.run_url(run_id)
     registered = "" if found is None else found.sentence
-    show_result(refs, judgement, where, registered)
+    links = {"Full report": runs.artifact_url(run_id, PAGE), "Run in MLflow": where}
+    show_result(config, refs, judgement, registered, links)
+    if judgement.verdict == "fail":
+        announce_refusal(config.registry.model_name, judgement, read_report(refs["report"]), where)
+    if page := page_of_run():
+        page.outcome = in_words(judgement, registered)
     return AlignResult(
         run_id=run_id,
         experiment=config.registry.experiment,

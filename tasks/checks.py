@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
 from alignment.config import AlignConfig
 from alignment.data.labels import Labels, require_two_classes
@@ -14,8 +12,10 @@ from alignment.errors import NothingNewError, ValidationError
 from alignment.rows import CHECKS, LABELS, QUARANTINED
 from alignment.stages.sources import labels_are_read, pairs_are_sampled
 from alignment.stages.stage import Refs
+from alignment.stages.store import StageRef
 from tasks.registry import records
 from tasks.running import RETRIES
+from tasks.showing import show_checks
 
 
 def require_labels(config: AlignConfig, refs: Refs, _: str) -> None:
@@ -40,34 +40,16 @@ def require_new(config: AlignConfig, refs: Refs, _: str) -> None:
 
 
 @task(name="require valid pairs", **RETRIES)
-def require_valid(_: AlignConfig, refs: Refs, run_id: str) -> None:
-    """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed."""
-    ref = refs["validation"]
+def require_valid(ref: StageRef, counts: Mapping[str, Mapping[str, int]], run_id: str) -> None:
+    """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed.
+
+    `counts` of the stages so far are recorded then.
+    """
     quarantined = ref.path / QUARANTINED.file
     found = records.read_json(ref.path / CHECKS)
-    create_table_artifact(
-        key="validation",
-        table=[
-            {
-                "check": check["name"],
-                "of": check["scope"],
-                "severity": check["severity"],
-                "observed": check["observed"],
-                "bound": check["bound"],
-                "passed": _verdict(check),
-            }
-            for check in found["checks"]
-        ],
-        description=f"{ref.counts['accepted']} pairs accepted, {ref.counts['quarantined']} quarantined",
-    )
+    show_checks(found, ref.counts)
     records.log_file(run_id, ref.path / CHECKS, "validation")
     records.log_file(run_id, quarantined, "validation")
     if found["problem"]:
-        records.log_counts(run_id, {name: stage.counts for name, stage in refs.items()})
+        records.log_counts(run_id, counts)
         raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")
-
-
-def _verdict(check: Mapping[str, Any]) -> str:
-    if check.get("not_applied"):
-        return f"not applied: {check['not_applied']}"
-    return "yes" if check["passed"] else "NO"

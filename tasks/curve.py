@@ -4,10 +4,9 @@ import time
 
 from prefect import task
 
-from alignment.config import AlignConfig
 from alignment.errors import TrackingError
 from alignment.rows import HISTORY
-from alignment.stages.stage import Refs
+from alignment.stages.store import StageRef
 from tasks.registry import records
 from tasks.running import RETRIES, run_logger
 
@@ -15,9 +14,9 @@ PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the t
 
 
 @task(name="complete the curve", **RETRIES)
-def complete_curve(_: AlignConfig, refs: Refs, run_id: str) -> None:
+def complete_curve(policy: StageRef, run_id: str) -> None:
     """Send whatever MLflow still lacks of the policy's curve."""
-    records.complete_history(run_id, records.read_json(refs["policy"].path / HISTORY))
+    records.complete_history(run_id, [records.in_training(row) for row in records.read_json(policy.path / HISTORY)])
 
 
 class LiveCurve:
@@ -32,7 +31,7 @@ class LiveCurve:
 
     def __call__(self, row: dict[str, float]) -> None:
         """Send the row, and those that wait."""
-        self.waiting.append(row)
+        self.waiting.append(records.in_training(row))
         if time.monotonic() < self.not_before:
             return
         try:

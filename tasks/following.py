@@ -11,6 +11,7 @@ from tasks import estimates
 from tasks.home import store
 from tasks.pipeline import PIPELINE
 from tasks.progress import Progress, StageProgress
+from tasks.run_page import page_of_run
 
 _PROGRESS: ContextVar[Progress | None] = ContextVar("_PROGRESS", default=None)
 
@@ -22,8 +23,10 @@ def progress_of_run() -> Progress | None:
 
 @contextmanager
 def following(progress: Progress) -> Iterator[Progress]:
-    """Let every event of a stage inside be noted by `progress`."""
+    """Let every event of a stage inside be noted by `progress`, and the run's page show it."""
     token = _PROGRESS.set(progress)
+    if page := page_of_run():
+        page.progress = progress
     try:
         yield progress
     finally:
@@ -43,7 +46,7 @@ def expected_progress(config: AlignConfig, goal: str = "", *, after: float | Non
         [
             StageProgress(
                 item.stage.name,
-                item.stage.title,
+                f"draw {item.stage.name}" if item.stage.parts else item.stage.title,  # not after its merge alone
                 trains=item.stage.trains(config),
                 expected=0.0 if item.found else _expected(item.stage, config, base, bases),
             )

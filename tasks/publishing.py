@@ -1,12 +1,10 @@
-"""Tasks that show a run to people: its record in MLflow, its model in the registry, its result in Prefect."""
+"""Tasks that keep what a run made: its record in MLflow, and its model in the registry."""
 
 import json
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from alignment.config import AlignConfig
-from alignment.judging.card import gates_table, in_markdown, result_table, samples_table
 from alignment.judging.model_card import model_card
 from alignment.judging.report import Judgement
 from alignment.rows import ACCEPTED, ADAPTER, MODEL, PROMPTS
@@ -92,32 +90,6 @@ def policy_key(config: AlignConfig, refs: Refs) -> str:
         return policy
     sampling = config.sampling.model_dump(include={"temperature", "top_k", "top_p", "cache", "new_tokens_max"})
     return digest({"policy": policy, "sampling": sampling, "prompts": refs["prompts"].digest})
-
-
-@task(name="show result")
-def show_result(refs: Refs, judgement: Judgement, where: str, registered: str) -> None:
-    """The result table, the gates and sample texts as a Markdown artifact of the flow run.
-
-    `registered` says what became of the model in the registry; empty where nothing did.
-    """
-    report = read_report(refs["report"])
-    create_markdown_artifact(
-        key="result",
-        markdown="\n\n".join(
-            (
-                f"# {'Passed' if judgement.verdict == 'pass' else 'Refused'}",
-                judgement.sentence,
-                *([f"In MLflow's registry: {in_markdown(registered)}"] if registered else []),
-                result_table(report),
-                "## Gates",
-                gates_table(judgement),
-                "## Samples",
-                samples_table(read_samples(refs["report"].path), 5),
-                f"MLflow: {where}",
-            )
-        ),
-        description=judgement.sentence,
-    )
 
 
 def _lineage(refs: Refs) -> dict[str, str]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
 from alignment.config import AlignConfig, DataConfig
@@ -18,9 +17,11 @@ from alignment.rewards.parts import described, normalises
 from alignment.rows import SCALES
 from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
+from tasks import artifacts
 from tasks.home import home, store
 from tasks.registry import downloads, records, versions
-from tasks.running import GPU_SLOT, RETRIES, gpu_slot
+from tasks.running import GPU_SLOT, RETRIES, Event, tell
+from tasks.slots import gpu_slot
 from tasks.stages import compute_alone
 
 READ = (
@@ -102,7 +103,7 @@ def reward_of(subject: Subject) -> StageRef | None:
 @task(name="write and score", tags=[GPU_SLOT], **RETRIES)
 def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
     """Generate texts on held-out prompts, score them, and compare the scores with the record."""
-    with gpu_slot("smoke"):
+    with gpu_slot(1, lambda who: tell(Event("smoke", "waiting", who=who))):
         written = write(subject.folder, subject.prompts, subject.config)
         rewards = None
         if reward is not None:
@@ -122,9 +123,7 @@ def record_smoke(subject: Subject, result: SmokeResult) -> None:
     some = result.texts[:: max(1, len(result.texts) // 8)]
     texts = "\n\n".join(f"> {in_markdown(text) if text.strip() else '(nothing)'}" for text in some)
     told = sentence(subject, result)
-    create_markdown_artifact(
-        key="smoke", markdown=f"# Smoke test {result.verdict}\n\n{told}\n\n{texts}", description=told
-    )
+    artifacts.show("smoke", f"# Smoke test {result.verdict}\n\n{told}\n\n{texts}", told)
 
 
 def sentence(subject: Subject, result: SmokeResult) -> str:

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from prefect import Task, task, unmapped
+from prefect.utilities.annotations import quote
 
 from alignment.config import AlignConfig
 from alignment.stages.plan import key_of
@@ -20,23 +21,29 @@ from tasks.running import GPU_SLOT, RETRIES, parts_folder, run_stage
 def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> StageRef:
     """Run a stage as a task, or as a task for each part and one that merges them; `refs` has what it needs.
 
-    What a training reports on its way goes to the MLflow run `run_id`.
+    A task is given that alone, and the merge its parts: so Prefect draws the way that the data takes. What a training
+    reports on its way goes to the MLflow run `run_id`.
     """
     tags = [GPU_SLOT] if stage.slots(config) else None
-    refs = dict(refs)
-    whole = _task(stage.name)
+    refs = {name: refs[name] for name in stage.needs(config)}
+    whole, settings = _task(stage.name), unlinked(config)
     if stage.parts is None:
-        found: StageRef = whole.with_options(tags=tags)(config, refs, run_id)
+        found: StageRef = whole.with_options(tags=tags)(settings, refs, run_id)
         return found
     key = key_of(stage, config, refs)
     ranges = [] if store().find(stage.name, key) else stage.parts.split(config, refs)
     if ranges and (progress := progress_of_run()) is not None:
         progress.split(stage.name, ranges)
-    parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(config), unmapped(refs)).result()
-    merged: StageRef = whole(config, refs, run_id, parts)
+    parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(settings), unmapped(refs)).result()
+    merged: StageRef = whole(settings, unlinked(refs) if parts else refs, run_id, parts)
     with suppress(OSError):  # they would take the same space again, and are in nobody's way
         store().discard(parts_folder(stage), f"{key}-")
     return merged
+
+
+def unlinked(given: Any) -> Any:
+    """What a task is given without arrows to it in Prefect's graph, as from each stage whose name is a value in it."""
+    return quote(given)
 
 
 def compute_alone(goal: str, config: AlignConfig) -> StageRef:

@@ -19,6 +19,11 @@ def run_page(experiment: str, run: str, at: str = "") -> str:
     return _page(f"experiments/{experiment}/runs/{run}", at)
 
 
+def artifact_page(experiment: str, run: str, name: str, at: str = "") -> str:
+    """One of a run's artifacts, in MLflow's viewer."""
+    return _page(f"experiments/{experiment}/runs/{run}/artifacts/{quote(name)}", at)
+
+
 def experiment_page(experiment: str, at: str = "") -> str:
     """The runs of an experiment, given by its id, as a table."""
     return _page(f"experiments/{experiment}/runs", at)

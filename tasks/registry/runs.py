@@ -13,7 +13,7 @@ from alignment.config import AlignConfig, flatten
 from alignment.errors import Interrupted, NothingNewError, TrackingError
 from alignment.stages.store import is_alive
 from tasks.registry.connection import check, client, configure, experiment, guard
-from tasks.registry.pages import run_page
+from tasks.registry.pages import artifact_page, run_page
 
 __all__ = ["check", "configure"]  # re-exported, so that flows need no second module
 
@@ -94,6 +94,12 @@ def run_url(run_id: str) -> str:
     """Where a person can see the run: a link, or the command that serves the local database."""
     with guard():
         return run_page(client().get_run(run_id).info.experiment_id, run_id)
+
+
+def artifact_url(run_id: str, name: str) -> str:
+    """Where a person can see one of the run's artifacts: a link, or the command that serves the local database."""
+    with guard():
+        return artifact_page(client().get_run(run_id).info.experiment_id, run_id, name)
 
 
 def _end_orphans(where: str) -> None:

@@ -53,7 +53,7 @@ def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_
     assert result.model["aliases"] == ["challenger"]
     version = mlflow_client.get_model_version_by_alias("small", "challenger")
     assert version.run_id == result.run_id
-    assert version.tags["gate.perplexity_ratio"] == "passed"
+    assert version.tags["verdict"] == "passed"
     assert "KL" in version.description
     record = mlflow_client.get_run(result.run_id)
     assert record.info.status == "FINISHED"
@@ -61,8 +61,9 @@ def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_
     assert record.data.tags["prefect.flow_run_id"]
     assert record.data.metrics["delta/perplexity_ratio"] == pytest.approx(result.report.delta.perplexity_ratio)
     assert {item.dataset.name for item in record.inputs.dataset_inputs} == {"prompts", "pairs"}
-    assert [point.step for point in mlflow_client.get_metric_history(result.run_id, "rewards/margin")] == [2, 4, 6, 8]
-    assert {"config.yaml", "lineage.json", "model_card.md", "validation"} <= artifacts(mlflow_client, result.run_id)
+    margins = mlflow_client.get_metric_history(result.run_id, "Training/rewards/margin")
+    assert [point.step for point in margins] == [2, 4, 6, 8]
+    assert {"config.yaml", "lineage.json", "model_card.md", "report.html", "validation"} <= artifacts(mlflow_client, result.run_id)
 
 
 def test_the_registered_model_loads_and_continues_a_text(at_home: Path) -> None:
@@ -119,8 +120,8 @@ def test_a_model_that_a_gate_refuses_is_kept_on_its_run_and_never_registered(mlf
 
 
 def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_shown(mlflow_client: Any) -> None:
-    with pytest.raises(ValidationError, match=r"accepted pairs \d+, must be at least validation\.min_pairs = 5000"):
-        run(config(validation={"min_pairs": 5_000}, registry={"experiment": "stopped"}))
+    with pytest.raises(ValidationError, match=r"accepted pairs \d+, must be at least validation\.min_pairs = 48"):
+        run(config(validation={"min_pairs": 48}, registry={"experiment": "stopped"}))
 
     experiment = mlflow_client.get_experiment_by_name("stopped")
     [record] = mlflow_client.search_runs([experiment.experiment_id])
@@ -129,9 +130,13 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        [table] = [item for item in client.read_latest_artifacts() if item.key == "validation"]
-    assert isinstance(table.data, str)
-    assert any(row["check"] == "accepted_pairs" for row in json.loads(table.data))
+        shown = {item.key: item for item in client.read_latest_artifacts()}
+        state = client.read_flow_run(shown["run"].flow_run_id).state  # type: ignore[arg-type]
+    assert "| accepted pairs |" in str(shown["validation"].data)
+    assert state is not None
+    assert state.name == "Failed"
+    assert (state.message or "").startswith("accepted pairs ")
+    assert (shown["run"].description or "").startswith("Stopped at stage 8 of 13: validate pairs: accepted pairs ")
 
 
 def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(
@@ -179,7 +184,69 @@ def test_the_result_is_shown_in_prefect() -> None:
 
     with get_client(sync_client=True) as client:
         shown = {item.key: item for item in client.read_latest_artifacts()}
+        of_run = client.read_flow_run(shown["run"].flow_run_id)  # type: ignore[arg-type]
     text = shown["result"].data
     assert isinstance(text, str)
     assert result.judgement.sentence in text
     assert result.run_id in text
+    keys = ("run", "progress", "validation", "result")
+    assert {shown[key].flow_run_id for key in keys} == {of_run.id}
+    assert {shown[key].task_run_id for key in keys} == {None}
+    assert shown["progress"].data == 100
+    assert of_run.name.startswith("small: hinge, beta 0.5, lr 0.0003, ")
+    assert of_run.state is not None
+    assert of_run.state.name == "Completed"
+    assert (of_run.state.message or "").startswith(result.judgement.sentence)
+
+
+def test_a_run_that_a_gate_refuses_says_so_in_its_state_and_is_no_failure() -> None:
+    result = run(config(gates=OPEN_GATES | {"min_win_rate": 1.0}))
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        shown = {item.key: item for item in client.read_latest_artifacts()}
+        state = client.read_flow_run(shown["run"].flow_run_id).state  # type: ignore[arg-type]
+    assert state is not None
+    assert (state.type, state.name) == ("COMPLETED", "Refused")
+    assert (state.message or "").startswith(result.judgement.sentence)
+
+
+def test_prefect_s_graph_goes_the_way_of_the_data() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import TaskRunResult
+
+    run(config(dpo={"beta": 0.3}, gates=OPEN_GATES))
+    with get_client(sync_client=True) as client:
+        shown = {item.key: item for item in client.read_latest_artifacts()}
+        tasks = until_there(client, shown["run"].flow_run_id)
+    titles = {task.id: task.name.rsplit("-", 1)[0] for task in tasks}
+    before = {
+        titles[task.id]: {
+            titles[given.id]
+            for found in task.task_inputs.values()
+            for given in found
+            if isinstance(given, TaskRunResult)
+        }
+        for task in tasks
+    }
+    assert before["train policy"] == {"base model", "reference log-probs"}
+    assert before["require valid pairs"] == {"validate pairs"}
+    assert before["complete the curve"] == {"train policy"}
+    assert before["record run"] == {"apply gates"}
+    assert before["log model"] == {"apply gates"}
+
+
+def until_there(client: Any, flow_run_id: Any) -> list[Any]:
+    """The task runs of a flow run, once Prefect's server has written the last one down."""
+    import time
+
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    ends = time.monotonic() + 30
+    while True:
+        found: list[Any] = client.read_task_runs(flow_run_filter=wanted)
+        if any(task.name.startswith("log model") for task in found) or time.monotonic() > ends:
+            return found
+        time.sleep(0.2)

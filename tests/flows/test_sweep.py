@@ -142,8 +142,8 @@ def test_where_all_are_refused_nothing_is_registered(story: Story, client: Any) 
 
 def test_a_fault_that_all_points_share_ends_the_sweep(story: Story, client: Any) -> None:
     """Bad pairs are no finding about a learning rate, and no finished sweep."""
-    wanted = config(validation={"min_pairs": 5_000}, registry={"experiment": "bad pairs"})
-    with pytest.raises(ValidationError, match=r"validation\.min_pairs = 5000"):
+    wanted = config(validation={"min_pairs": 48}, registry={"experiment": "bad pairs"})
+    with pytest.raises(ValidationError, match=r"validation\.min_pairs = 48"):
         start(wanted)
     where = client.get_experiment_by_name("bad pairs").experiment_id
     assert [run.info.status for run in client.search_runs([where])] == ["FAILED", "FAILED"]

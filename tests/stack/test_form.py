@@ -1,6 +1,7 @@
 """A run that a person starts with Prefect's form: what is asked, what is refused, and what is to see afterwards."""
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,14 @@ pytestmark = pytest.mark.stack
 
 # Long enough for its progress to be shown, and with checkpoints that take no time.
 TRAINING = {"steps": 800, "learning_rate": 1e-4, "stop_chosen_drop": 0, "checkpoint_every": 100, "log_every": 20}
+
+SHOWN = {
+    "run": ("train policy", "done"),
+    "progress": ("100",),
+    "validation": ("The whole set", "score gap"),
+    "result": ("reward, mean", "Gates", "held-out prompts"),
+}
+"""The artifacts of a finished run, and what each of them says."""
 
 
 @pytest.fixture
@@ -64,36 +73,31 @@ def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") 
 
     (run,) = runs_of(stack, "align", began)
     assert run["parameters"]["dpo"]["beta"] == 0.45
+    tab(form, "Artifacts")
+    open_artifact(form, "run")
+    form.get_by_text("at work").first.wait_for()
+    form.get_by_role("link", name="curves, figures and artifacts").wait_for()
     assert stack.end(run["id"], FINISHED_WITHIN) == "COMPLETED"
+    form.go_back()
     form.reload()
-    tab(form, "Task Runs")
-    form.get_by_text("train policy").first.wait_for()
+    form.get_by_text(re.compile(r": hinge, beta 0\.45, lr ")).first.wait_for()
     picture(form, "prefect-run", after=5)
 
-    tab(form, "Artifacts")
-    for key in ("progress-policy", "validation", "result"):
-        scroll_to_artifact(form, key)
-    form.get_by_role("link").filter(has_text="validation").first.click()
-    form.get_by_text("score_gap").first.wait_for()
-    form.go_back()
-    tab(form, "Artifacts")
-    form.get_by_role("link").filter(has_text="result").first.click()
-    for text in ("reward, mean", "Gates", "Samples"):
-        form.get_by_text(text).first.wait_for()
-    picture(form, "prefect-result")
+    for key, texts in SHOWN.items():
+        tab(form, "Artifacts")
+        open_artifact(form, key)
+        for text in texts:
+            form.get_by_text(text).first.wait_for()
+        if key == "result":
+            picture(form, "prefect-result")
+        form.go_back()
 
     show_in_mlflow(stack, form, run["id"])
 
 
-def scroll_to_artifact(page: "Page", key: str) -> None:
-    """The list loads further artifacts as it is scrolled; on a busy machine more stages take long enough for one."""
-    link = page.get_by_role("link").filter(has_text=key)
-    for _ in range(20):
-        if link.count():
-            break
-        page.mouse.wheel(0, 5_000)
-        page.wait_for_timeout(500)
-    link.first.wait_for()
+def open_artifact(page: "Page", key: str) -> None:
+    """Click on the card of one of the flow run's artifacts."""
+    page.locator(".artifact-card", has=page.get_by_text(key, exact=True)).first.click()
 
 
 def tab(page: "Page", name: str) -> None:

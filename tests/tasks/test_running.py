@@ -1,6 +1,5 @@
 """Stages under the store's lock, parts that are merged and deleted, and what Prefect's server may refuse."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -16,13 +15,12 @@ from alignment.errors import DataError, Interrupted, ValidationError
 from alignment.rows import SAMPLES as TABLE
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
-from tasks import checks, running, stages
+from tasks import checks, running, slots, stages
 from tasks.home import store
 from tasks.pipeline import PIPELINE
 from tasks.registry import connection, runs
 from tasks.running import Event, run_stage
 from tasks.stopping import stopping_as_one
-from tasks.transient import is_transient
 
 CONFIG = AlignConfig.model_validate({"sampling": {"shard_prompts": 8}})
 
@@ -79,6 +77,7 @@ def as_functions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     refs_of_parts = {name: store().write(name, "k1", rows(20)) for name in ("base", "prompts")}
     monkeypatch.setattr(stages, "_part_task", lambda _: Part())
+    monkeypatch.setattr(stages, "unlinked", lambda given: given)  # as Prefect gives it to a task
     task = stages._task
     monkeypatch.setattr(stages, "_task", lambda name: task(name).fn)
     return asked
@@ -87,7 +86,7 @@ def as_functions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_samples_that_are_merged_are_not_drawn_again(
     refs: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:
-    monkeypatch.setattr(running, "_gpu_is_limited", no_slot)
+    monkeypatch.setattr(slots, "_gpu_is_limited", no_slot)
     asked = as_functions(monkeypatch)
     merged = stages.compute(SAMPLES, CONFIG, refs)
     assert asked == [(0, 8), (8, 16), (16, 20)]
@@ -153,101 +152,7 @@ def test_every_stage_is_a_task_of_the_name_that_its_declaration_gives() -> None:
     assert len({task.task_key for task in found.values()}) == len(PIPELINE)
 
 
-# The GPU slot and progress
-
-
-class Client:
-    """Prefect's, where it knows one limit or none."""
-
-    def __init__(self, limit: Any) -> None:
-        self.limit = limit
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def read_global_concurrency_limit_by_name(self, name: str) -> Any:
-        assert name == "gpu"
-        if isinstance(self.limit, Exception):
-            raise self.limit
-        return self.limit
-
-
-def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.client.schemas.objects import GlobalConcurrencyLimit
-    from prefect.exceptions import ObjectNotFound
-
-    taken: list[tuple[str, int]] = []
-
-    @contextmanager
-    def concurrency(name: str, *, occupy: int, **_: Any) -> Iterator[None]:
-        taken.append((name, occupy))
-        yield
-
-    monkeypatch.setattr(running, "concurrency", concurrency)
-    for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
-        monkeypatch.setattr(running, "get_client", lambda *, limit=limit, **_: Client(limit))
-        with running.gpu_slot("base", 2):
-            pass
-    assert taken == [("gpu", 2)]
-
-
-@pytest.fixture
-def questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Prefect, which refuses a slot with the statuses in here, the last first, and then grants it."""
-    from httpx import HTTPStatusError, Request, Response
-    from prefect.client.schemas.objects import GlobalConcurrencyLimit
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-
-    refusals: list[int] = []
-
-    @contextmanager
-    def concurrency(_: str, *, max_retries: int, **__: Any) -> Iterator[None]:
-        assert max_retries == 0, "Prefect's client would go on asking, and keep the process until it has a slot"
-        if refusals:
-            request = Request("POST", "http://prefect")
-            cause = HTTPStatusError("refused", request=request, response=Response(refusals.pop(), request=request))
-            raise ConcurrencySlotAcquisitionError("refused") from cause
-        yield
-
-    monkeypatch.setattr(running, "concurrency", concurrency)
-    monkeypatch.setattr(running, "get_client", lambda **_: Client(GlobalConcurrencyLimit(name="gpu", limit=1)))
-    monkeypatch.setattr(running, "ASK_EVERY", 0.01)
-    return refusals
-
-
-def test_a_slot_that_is_taken_is_asked_for_again_and_said_once(questions: list[int], events: list[Event]) -> None:
-    questions.extend([423, 423, 423])
-    with running.gpu_slot("base"):
-        assert questions == []
-    assert [(event.stage, event.kind) for event in events] == [("base", "waiting")]
-
-
-def test_another_refusal_of_a_slot_is_an_error(questions: list[int]) -> None:
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-
-    questions.append(500)
-    with pytest.raises(ConcurrencySlotAcquisitionError), running.gpu_slot("base"):
-        pass
-
-
-def test_a_run_that_is_asked_to_stop_waits_for_no_slot_and_is_not_tried_again(questions: list[int]) -> None:
-    """In a thread of it as well, which no signal reaches: there the context says so."""
-
-    def take() -> None:
-        with running.gpu_slot("samples 0-8"):
-            pass
-
-    with suppress(KeyboardInterrupt), stopping_as_one():
-        of_the_run = copy_context()
-        raise KeyboardInterrupt
-    questions.extend([423, 423])
-    with pytest.raises(Interrupted) as raised:
-        of_the_run.run(take)
-    assert questions == [423]
-    assert not is_transient(raised.value)
+# Stopping
 
 
 def test_a_run_that_is_asked_to_stop_does_not_wait_for_another_process() -> None:
@@ -256,22 +161,6 @@ def test_a_run_that_is_asked_to_stop_does_not_wait_for_another_process() -> None
         raise KeyboardInterrupt
     with store().lock("texts", key_of(TEXTS, CONFIG, {})), pytest.raises(Interrupted):
         of_the_run.run(run_stage, TEXTS, CONFIG, {})
-
-
-def test_a_server_that_is_away_does_not_stop_a_stage(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import httpx
-
-    def away(**_: Any) -> None:
-        httpx.get("http://127.0.0.1:9", trust_env=False)
-
-    monkeypatch.setattr(running, "create_progress_artifact", away)
-    monkeypatch.setattr(running, "ARTIFACT_EVERY", 0.0)
-    with caplog.at_level(logging.DEBUG), running.reported_progress("policy") as progress:
-        progress(1, 2)
-        progress(2, 2)
-    assert "progress of policy was not shown" in caplog.text
 
 
 # Validation
@@ -293,13 +182,13 @@ def test_a_run_that_validation_stops_shows_why_in_mlflow(
     validated: StageRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_place", connection.Place(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "files"))
-    monkeypatch.setattr(checks, "create_table_artifact", lambda **_: None)
     refs = {"texts": store().write("texts", "k1", rows(5)), "validation": validated}
+    counts = {name: ref.counts for name, ref in refs.items()}
     with (
         pytest.raises(ValidationError, match=r"min_pairs = 9; the quarantined pairs, with reasons, are in /") as raised,
         runs.run(CONFIG, "stopped") as run_id,
     ):
-        checks.require_valid.fn(CONFIG, refs, run_id)
+        checks.require_valid.fn(validated, counts, run_id)
     assert Path(str(raised.value).rpartition(" in ")[2]).exists()
     client = connection.client()
     files = {item.path for item in client.list_artifacts(run_id, "validation")}

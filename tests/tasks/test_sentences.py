@@ -1,0 +1,110 @@
+"""A run in sentences: counts, times, the stage at work, and the table of stages."""
+
+from pathlib import Path
+
+import pytest
+
+from alignment.stages.store import StageRef
+from tasks.progress import Event, Progress, StageProgress
+from tasks.sentences import at_work, counted, finished, lasts, page, stages_table, took
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(clock: Clock, policy: float | None = 20.0) -> Progress:
+    stages = [
+        StageProgress("samples", "merge samples", expected=0.0),
+        StageProgress("policy", "train policy", trains=True, expected=policy),
+    ]
+    return Progress(stages, clock=clock)
+
+
+def ref(seconds: float = 14.3, **counts: int) -> StageRef:
+    return StageRef(stage="samples", key="k", path=Path(), digest="d", counts=counts, seconds=seconds)
+
+
+def test_counts_are_words_and_those_of_none_are_left_out() -> None:
+    assert counted({"samples": 2048, "finished": 590, "unscored": 0}) == "2,048 samples, 590 finished"
+    assert counted({"train": 512, "eval": 256, "not_needed": 8}) == "512 to train on, 256 held out, 8 not needed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.04, "0.0 s"), (14.31, "14.3 s"), (185, "3 min 5 s"), (7_800, "2 h 10 min")]
+)
+def test_a_time_that_has_passed(seconds: float, told: str) -> None:
+    assert took(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "5 seconds"), (12, "10 seconds"), (58, "1 minute"), (118, "2 minutes"), (9_000, "2.5 hours")],
+)
+def test_a_time_to_come_is_told_no_finer_than_it_is_known(seconds: float, told: str) -> None:
+    assert lasts(seconds) == told
+
+
+def test_the_stage_at_work_says_where_it_is_its_figures_its_pace_and_the_time_left() -> None:
+    clock = Clock()
+    progress = run(clock)
+    progress.note(Event("policy", "progress", 1, 150))
+    progress.row("policy", {"loss": 0.4123, "rewards/margin": 1.2, "entropy": 3.0})
+    clock.now = 60
+    progress.note(Event("policy", "progress", 121, 150))
+    assert at_work(progress) == (
+        "stage 2 of 2: train policy, step 121 of 150, loss 0.412, margin 1.2, 2.0 steps per second, 15 seconds left"
+    )
+
+
+def test_without_earlier_runs_the_time_left_is_of_the_stage_alone() -> None:
+    clock = Clock()
+    progress = run(clock)
+    progress.stages["samples"].expected = None
+    progress.note(Event("policy", "progress", 1, 150))
+    clock.now = 60
+    progress.note(Event("policy", "progress", 121, 150))
+    assert at_work(progress).endswith("15 seconds left of this stage")
+
+
+def test_who_waits_for_a_slot_says_who_holds_it() -> None:
+    progress = run(Clock())
+    progress.note(Event("policy", "waiting", who="'other' holds it since 17:05:00"))
+    assert at_work(progress) == "stage 2 of 2: train policy, waits for a GPU slot: 'other' holds it since 17:05:00"
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (Event("samples", "computed", ref=ref(samples=2048)), "stage 1 of 2: merge samples: 2,048 samples, 14.3 s"),
+        (
+            Event("samples", "cached", ref=ref(samples=2048)),
+            "stage 1 of 2: merge samples: 2,048 samples, found in the store",
+        ),
+        (Event("samples 0-8", "computed", ref=ref(samples=32)), "stage 1 of 2: merge samples, 0-8: 32 samples, 14.3 s"),
+        (Event("samples", "computed", ref=ref(needed=0)), "stage 1 of 2: merge samples: nothing to do, 14.3 s"),
+    ],
+)
+def test_a_finished_stage_is_one_line(event: Event, told: str) -> None:
+    assert finished(run(Clock()), event) == told
+
+
+def test_the_table_has_a_line_a_stage() -> None:
+    progress = run(Clock())
+    progress.note(Event("samples", "cached", ref=ref(samples=2048)))
+    progress.note(Event("policy", "progress", 3, 150))
+    lines = stages_table(progress).splitlines()
+    assert lines[2:] == [
+        "| 1 | merge samples | found in the store | 2,048 samples |   |",
+        "| 2 | train policy | **at work** | step 3 of 150 |   |",
+    ]
+
+
+def test_the_page_says_what_the_run_is_about_and_how_its_stages_stand() -> None:
+    about = {"Model": "small", "MLflow": "[curves](http://127.0.0.1:5000)"}
+    assert page(about, None) == "- Model: small\n- MLflow: [curves](http://127.0.0.1:5000)"
+    shown = page(about, run(Clock()), "point 2 of 8: ipo")
+    assert "\n\n## point 2 of 8: ipo\n\n|  | Stage | State | Made | Time |\n" in shown
