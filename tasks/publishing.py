@@ -15,7 +15,11 @@ from tasks import reports
 from tasks.evaluation import read_report, read_samples
 from tasks.figures import drawn
 from tasks.registry import models, records, runs
+from tasks.registry.descriptions import with_ours
+from tasks.registry.notes import result
+from tasks.registry.pages import INSIDE, version_page
 from tasks.registry.registration import Registration, refuse, register
+from tasks.registry.summaries import kept_tags, people_tags, version_summary
 from tasks.running import RETRIES
 
 
@@ -55,7 +59,8 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
     key = policy_key(config, refs)
     name = config.registry.model_name
     samples = read_samples(refs["report"].path)
-    card = model_card(config, read_report(refs["report"]), judgement, samples, _lineage(refs), refs["policy"].counts)
+    report = read_report(refs["report"])
+    card = model_card(config, report, judgement, samples, _lineage(refs), refs["policy"].counts)
     uri = models.find_logged_model(config.registry.experiment, key)
     if uri is None:
         messages = json.loads(samples[0].messages or "[]")
@@ -65,18 +70,15 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
         )
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
-        return refuse(run_id, name, key=key, sentence=judgement.sentence)
-    tags = {f"gate.{gate.name}": "passed" if gate.passed else "failed" for gate in judgement.gates}
-    made = register(
-        run_id,
-        uri,
-        name,
-        config.registry.alias,
-        key=key,
-        description=card,
-        tags=tags | {"plumbline.verdict": judgement.verdict},
-    )
-    runs.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
+        made = refuse(run_id, name, key=key, sentence=judgement.sentence)
+    else:
+        tags = kept_tags(config, judgement) | people_tags(config, report, judgement)
+        description = with_ours(card[card.index("\n## ") :], version_summary(tags))
+        made = register(run_id, uri, name, config.registry.alias, key=key, description=description, tags=tags)
+        runs.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
+    if made is not None:
+        links = {made.title: version_page(name, made.version, INSIDE)}
+        runs.conclude(run_id, judgement.verdict, judgement.sentence, told=result(report, judgement), links=links)
     return made
 
 

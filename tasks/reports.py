@@ -10,9 +10,9 @@ from alignment.rows import ACCEPTED, EVALUATED, QUARANTINED
 from alignment.stages.code import library_versions
 from alignment.stages.stage import Refs
 from tasks.figures import values
-from tasks.registry import recorded, records
+from tasks.registry import recorded, records, runs
 
-PAGE = "report.html"
+PAGE = runs.PAGE
 """The run's artifact, which MLflow's pages show."""
 LIBRARIES = (
     *("plumbline", "torch", "transformers", "tokenizers", "accelerate", "peft", "numpy", "pyarrow"),

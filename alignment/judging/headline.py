@@ -14,7 +14,7 @@ class Headline:
     """One figure of the aligned model against the base."""
 
     name: str
-    """As machines spell it: MLflow's metric is `result/<name>`."""
+    """As machines spell it: MLflow's metric is `Result/<name>`."""
     title: str
     value: float
     interval: Interval | None

@@ -11,10 +11,10 @@ KEY = "plumbline"
 TAG = f"mlflow.sharedViewState.{KEY}"
 NAME = "Results"
 COLUMNS = {
-    "tags.`verdict`": 80,
-    "metrics.`Result/reward_gain`": 150,
+    "tags.`verdict`": 100,
+    "metrics.`Result/reward_gain`": 145,
     "metrics.`Result/win_rate`": 125,
-    "metrics.`Result/kl_per_token`": 150,
+    "metrics.`Result/kl_per_token`": 145,
     "metrics.`Result/perplexity_ratio`": 170,
     "attributes.`Models`": 100,
 }

@@ -6,7 +6,6 @@ from alignment.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from alignment.errors import PlumblineError
 from tasks.registry import summaries, versions
 from tasks.registry.descriptions import is_theirs, with_ours
-from tasks.registry.pages import is_link, version_page
 
 logger = logging.getLogger("plumbline")
 
@@ -39,8 +38,6 @@ def _describe_model(name: str) -> None:
     if model is None or is_theirs(model.description):
         return
     found = {alias: versions.get_version(name, model.aliases[alias]) for alias in SHOWN if alias in model.aliases}
-    pages = {each.version: version_page(name, each.version) for each in found.values()}
-    ours = summaries.model_summary(found, {number: page for number, page in pages.items() if is_link(page)})
-    text = with_ours(model.description, ours)
+    text = with_ours(model.description, summaries.model_summary(found))
     if text != model.description:
         versions.describe_model(name, text)

@@ -1,4 +1,4 @@
-"""A version's tags: six that people read, and one that holds the rest as JSON, which MLflow's pages leave out.
+"""A version's tags: six that people read, and one that holds the rest as JSON, for machines.
 
 What Plumbline remembers has names with a dot, as in `promotion.decision`. Older releases wrote each as a tag of its
 own, which is read as before; the next write moves all of them into the one tag.
@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TAG = "mlflow.plumbline"
-"""MLflow's pages show no tag that begins with `mlflow.`."""
+TAG = "plumbline"
+"""The tag that holds what Plumbline remembers."""
 GROUPS = ("plumbline.", "gate.", "promotion.", "smoke.")
 """How the names begin of what Plumbline remembers."""
 MAX_VALUE = 4_000  # characters of one value; MLflow takes 100,000 for all together

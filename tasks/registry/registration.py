@@ -36,8 +36,12 @@ class Registration(BaseModel):
     def sentence(self) -> str:
         """The version, its aliases and the note, in one line."""
         known = "" if self.new else f"this policy is version {self.version} already"
-        version = f"{self.name} version {self.version} ({', '.join(self.aliases) or 'no alias'})"
-        return "; ".join(part for part in (version, known, self.note) if part)
+        return "; ".join(part for part in (self.title, known, self.note) if part)
+
+    @property
+    def title(self) -> str:
+        """The version by name and number, with its aliases."""
+        return f"{self.name} version {self.version} ({', '.join(self.aliases) or 'no alias'})"
 
 
 def register(

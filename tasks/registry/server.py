@@ -54,7 +54,8 @@ def create_app() -> "FastAPI":
     first = Path(pages.static_folder or "") / "index.html"
     if first.is_file():
         pages.view_functions["serve"] = partial(with_preferences, first.read_text(encoding="utf-8"))
-    return app
+    made: FastAPI = app
+    return made
 
 
 def with_preferences(page: str) -> str:

@@ -9,6 +9,7 @@ from alignment.judging.headline import headlines
 from alignment.judging.model_card import base_of, data_of, reward_of
 from alignment.judging.report import EvalReport, Judgement
 from tasks.registry import marks
+from tasks.registry.pages import INSIDE, version_page
 from tasks.registry.versions import RegisteredVersion
 
 DECIDED = {
@@ -27,7 +28,12 @@ def people_tags(config: AlignConfig, report: EvalReport, judgement: Judgement) -
     """At most six tags that people read on a version: its verdict, the figures, its base and data."""
     figures = {marks.FIGURES[each.name]: each.short for each in headlines(report) if each.name in marks.FIGURES}
     verdict = marks.PASSED if judgement.verdict == "pass" else marks.REFUSED
-    return {marks.VERDICT: verdict, **figures, marks.BASE: base_of(config), marks.DATA: data_of(config)}
+    return {
+        marks.VERDICT: verdict,
+        **figures,
+        marks.BASE: base_of(config).removesuffix(" from the data"),
+        marks.DATA: data_of(config),
+    }
 
 
 def kept_tags(config: AlignConfig, judgement: Judgement) -> dict[str, str]:
@@ -46,7 +52,7 @@ def version_summary(tags: Mapping[str, str]) -> str:
         lines.append(decided)
     if smoke := tags.get(marks.SMOKE_VERDICT):
         figure = f", mean reward {reward}" if (reward := tags.get(marks.SMOKE_REWARD)) else ""
-        lines.append(f"Smoke test {smoke} {on(tags.get(marks.SMOKE_TIME, ''))}{figure}.")
+        lines.append(f"Smoke test {smoke} {_on(tags.get(marks.SMOKE_TIME, ''))}{figure}.")
     return "\n\n".join(lines)
 
 
@@ -59,25 +65,25 @@ def decision(tags: Mapping[str, str]) -> str:
     who = approver if approver == marks.BY_HAND else f"by {approver or 'somebody who gave no name'}"
     before = tags.get(marks.BEFORE)
     return form.format(
-        who=f"{in_markdown(who)} {on(tags.get(marks.TIME, ''))}".strip(),
+        who=f"{in_markdown(who)} {_on(tags.get(marks.TIME))}".strip(),
         after=f", after version {before}" if before else "",
         why=f": {in_markdown(reason)}" if reason else "",
         reason=in_markdown(reason) if reason else "nothing says why",
     )
 
 
-def model_summary(found: Mapping[str, RegisteredVersion], page: Mapping[str, str]) -> str:
-    """What a registered model is and who its champion is, since when; `found` has a version for each alias that is set.
+def model_summary(found: Mapping[str, RegisteredVersion]) -> str:
+    """What a registered model is and who its champion is, since when.
 
-    `page` has the link of each version by its number, where there is one.
+    `found` has a version for each alias that is set.
     """
     champion = found.get("champion")
     lines = ["**No champion yet.**"]
     if champion is not None:
-        since = on(champion.tags.get(marks.TIME, ""))
-        lines = [f"**Champion: {_named(champion, page)}**{f', since {since}' if since else ''}. {_verdict(champion)}"]
+        since = at(champion.tags.get(marks.TIME))
+        lines = [f"**Champion: {_named(champion)}**{f' since {since}' if since else ''}. {_verdict(champion)}"]
     lines += [
-        f"{alias.capitalize()}: {_named(version, page)}. {_verdict(version)}"
+        f"{alias.capitalize()}: {_named(version)}. {_verdict(version)}"
         for alias, version in found.items()
         if alias in ("challenger", "previous")
     ]
@@ -90,17 +96,21 @@ def model_summary(found: Mapping[str, RegisteredVersion], page: Mapping[str, str
     return "\n\n".join(line.strip() for line in lines)
 
 
-def on(when: str) -> str:
+def at(when: str | None) -> str:
     """A time of a tag as people read it; empty where there is none."""
     try:
-        return f"on {datetime.fromisoformat(when).astimezone(UTC):%Y-%m-%d at %H:%M} UTC"
+        return f"{datetime.fromisoformat(when or '').astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
         return ""
 
 
-def _named(version: RegisteredVersion, page: Mapping[str, str]) -> str:
-    text = f"version {version.version}"
-    return f"[{text}]({page[version.version]})" if version.version in page else text
+def _on(when: str | None) -> str:
+    time = at(when)
+    return f"on {time}" if time else ""
+
+
+def _named(version: RegisteredVersion) -> str:
+    return f"[version {version.version}]({version_page(version.name, version.version, INSIDE)})"
 
 
 def _verdict(version: RegisteredVersion) -> str:

@@ -63,7 +63,9 @@ def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_
     assert {item.dataset.name for item in record.inputs.dataset_inputs} == {"prompts", "pairs"}
     margins = mlflow_client.get_metric_history(result.run_id, "Training/rewards/margin")
     assert [point.step for point in margins] == [2, 4, 6, 8]
-    assert {"config.yaml", "lineage.json", "model_card.md", "report.html", "validation"} <= artifacts(mlflow_client, result.run_id)
+    assert {"config.yaml", "lineage.json", "model_card.md", "report.html", "validation"} <= artifacts(
+        mlflow_client, result.run_id
+    )
 
 
 def test_the_registered_model_loads_and_continues_a_text(at_home: Path) -> None:

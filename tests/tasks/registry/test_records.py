@@ -46,7 +46,8 @@ def test_a_failing_mlflow_does_not_stop_a_training(
             curve.not_before = 0.0
     assert records.log_history is send
     curve({"step": 3, "loss": 1.0})
-    assert sorted(item.step for item in connection.client().get_metric_history(run_id, "loss")) == [1, 2, 3]
+    history = connection.client().get_metric_history(run_id, "Training/loss")
+    assert sorted(item.step for item in history) == [1, 2, 3]
     assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
 
 
@@ -72,6 +73,10 @@ def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> No
     records.log_counts(run_id, {"pairs": {"built": 512}})
     data = run_of(run_id).data
     wanted = {
+        "Result/reward_gain": 1.5,
+        "Result/win_rate": 0.93,
+        "Result/kl_per_token": 0.31,
+        "Result/passed": 0.0,
         "base/reward_mean": -0.3,
         "aligned/reward_mean": 1.2,
         "delta/reward_gain_low": 1.4,
@@ -85,6 +90,21 @@ def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> No
     assert "delta/win_rate_length_matched" not in data.metrics
     assert data.tags["plumbline.verdict"] == "fail"
     assert data.tags["plumbline.reason"] == JUDGEMENT.sentence
+    assert data.tags["verdict"] == "refused"
+
+
+def test_mlflow_sorts_the_result_and_the_training_before_every_other_group(run_id: str) -> None:
+    records.log_evaluation(run_id, REPORT, JUDGEMENT)
+    records.log_history(run_id, [records.in_training({"step": 1, "loss": 0.7, "rewards/margin": 0.1})])
+    groups = sorted({name.rpartition("/")[0] for name in run_of(run_id).data.metrics})
+    assert groups[:3] == ["Result", "Training", "Training/rewards"]
+    assert len(groups) > 5
+
+
+def test_the_figures_that_people_see_first_are_rounded_and_the_others_are_not(run_id: str) -> None:
+    records.log_evaluation(run_id, make_report(delta={"kl_per_token": 0.0131729}), JUDGEMENT)
+    metrics = run_of(run_id).data.metrics
+    assert (metrics["Result/kl_per_token"], metrics["delta/kl_per_token"]) == (0.01317, 0.0131729)
 
 
 def test_a_report_without_a_biased_baseline_has_no_metric_of_it(run_id: str) -> None:

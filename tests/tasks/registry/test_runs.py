@@ -1,5 +1,6 @@
 """A run in MLflow: its parameters and tags, and how it ends."""
 
+import json
 import socket
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from prefect.exceptions import CancelledRun, TerminationSignal
 
 from alignment.config import flatten
 from alignment.errors import Interrupted, NothingNewError, TrackingError
-from tasks.registry import connection, runs
+from tasks.registry import columns, connection, runs
 from tests.tasks.registry.judged import CONFIG, artifact, run_of
 
 pytestmark = pytest.mark.usefixtures("local")
@@ -25,7 +26,11 @@ def test_a_run_holds_every_field_of_the_config_and_links_to_prefect(home: Path) 
     assert run.info.artifact_uri.startswith((home / "artifacts").as_uri())
     assert run.data.tags["prefect.flow_run_id"] == "abc"
     assert "prefect.flow_run_url" not in run.data.tags
-    assert run.data.tags["mlflow.note.content"] == "**why**"
+    assert run.data.tags["verdict"] == "running"
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("**Running**")
+    assert note.endswith("**why**")
+    assert run_of(runs.start_run(CONFIG, "")).info.run_name == "hinge, beta 0.5, lr 0.0003"
 
 
 def test_a_value_longer_than_mlflow_takes_is_cut_visibly() -> None:
@@ -57,7 +62,12 @@ def test_an_error_ends_the_run_and_goes_on_its_way(error: BaseException, status:
     with pytest.raises(type(error)) as raised, runs.run(CONFIG, "ends") as run_id:
         raise error
     assert raised.value is error
-    assert run_of(run_id).info.status == status
+    run = run_of(run_id)
+    assert run.info.status == status
+    ended = {"FAILED": "failed", "KILLED": "cancelled"}[status]
+    assert run.data.tags["verdict"] == ended
+    assert run.data.tags["mlflow.note.content"].startswith(f"**{ended.capitalize()}**")
+    assert run.data.tags.get("plumbline.reason") == (str(error) if status == "FAILED" else None)
 
 
 def test_a_round_with_nothing_new_is_finished_and_says_that_it_was_skipped() -> None:
@@ -67,6 +77,33 @@ def test_a_round_with_nothing_new_is_finished_and_says_that_it_was_skipped() -> 
     assert run.info.status == "FINISHED"
     assert run.data.tags["plumbline.verdict"] == "skipped"
     assert run.data.tags["plumbline.reason"] == "nothing new to learn from: 3 prompts"
+    assert run.data.tags["verdict"] == "skipped"
+    assert "nothing new to learn from: 3 prompts" in run.data.tags["mlflow.note.content"]
+
+
+def test_what_people_wrote_below_a_description_stays_when_the_run_is_judged(run_id: str) -> None:
+    before = run_of(run_id).data.tags["mlflow.note.content"]
+    runs.tag(run_id, {"mlflow.note.content": f"{before}\n\nMind the seed."})
+    runs.conclude(run_id, "fail", "KL too high.", told="- KL: 0.31", links={"sweep": "#/x"})
+    tags = run_of(run_id).data.tags
+    note = tags["mlflow.note.content"]
+    assert note.startswith("**Refused** · [sweep](#/x) · [report](#/experiments/")
+    assert "KL too high.\n\n- KL: 0.31" in note
+    assert note.endswith("Mind the seed.")
+    assert "Running" not in note
+    assert (tags["plumbline.verdict"], tags["plumbline.reason"], tags["verdict"]) == ("fail", "KL too high.", "refused")
+
+
+def test_an_experiment_offers_the_columns_of_the_results_once(run_id: str) -> None:
+    where = run_of(run_id).info.experiment_id
+    client = connection.client()
+    view = client.get_experiment(where).tags[columns.TAG]
+    state = json.loads(json.loads(view)["state"])
+    assert state["selectedColumns"][:2] == ["tags.`verdict`", "metrics.`Result/reward_gain`"]
+    assert set(state["columnWidths"]) == set(state["selectedColumns"])
+    client.set_experiment_tag(where, columns.TAG, "mine")
+    runs.start_run(CONFIG, "the next one")
+    assert client.get_experiment(where).tags[columns.TAG] == "mine"
 
 
 def test_a_run_without_an_error_is_finished_and_holds_its_config() -> None:
@@ -114,6 +151,8 @@ def test_runs_of_dead_processes_are_ended_by_the_next_one() -> None:
     runs.start_run(CONFIG, "next")
     assert [run_of(run).info.status for run in (dead, elsewhere, alive)] == ["FAILED", "RUNNING", "RUNNING"]
     assert run_of(dead).data.tags["plumbline.ended"].startswith(f"process {gone.pid} on ")
+    assert run_of(dead).data.tags["verdict"] == "failed"
+    assert f"Its process {gone.pid} on " in run_of(dead).data.tags["mlflow.note.content"]
 
 
 def test_a_local_run_is_shown_by_a_command(run_id: str, home: Path) -> None:

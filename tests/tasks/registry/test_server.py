@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-from tasks.registry.server import PREFERRED, SCRIPT, with_preferences
 from tasks.registry.columns import TAG
+from tasks.registry.server import PREFERRED, SCRIPT, with_preferences
 
 PAGE = "<html><head><title>MLflow</title><script defer src='main.js'></script></head><body></body></html>"
 SERVE = """
