@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.console import Console
 from rich.markup import escape
 
 from alignment.environment import dropped
+from flows.cli.console import make_console, say
 from flows.cli.servers import require_prefect
 from flows.settings import PROMOTION, load_promotion
 from tasks.home import home
@@ -26,7 +26,7 @@ def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Po
     from flows.stack.services import Ports
     from flows.stack.up import up as run_stack
 
-    console = Console(emoji=False)
+    console = make_console()
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         if os.environ.get(name):
             console.print(f"{name} is set but not used: up starts its own servers", highlight=False)
@@ -36,17 +36,20 @@ def up(*, prefect_port: Port = 4200, mlflow_port: Port = 5000, receiver_port: Po
 
 
 def status() -> int:
-    """Show which servers run and whether they answer: exit 0 if the whole stack is up, 1 otherwise."""
+    """Show which servers run, and what goes on in them.
+
+    It ends with 0 if the whole stack is up, 1 otherwise.
+    """
     from flows.stack.control import status as show_status
 
-    return show_status(home(), Console(emoji=False))
+    return show_status(home(), make_console())
 
 
 def down() -> int:
     """Stop what `plumbline up` started in this home, from another terminal."""
     from flows.stack.control import down as stop_stack
 
-    return stop_stack(home(), Console(emoji=False))
+    return stop_stack(home(), make_console())
 
 
 def bootstrap(
@@ -76,7 +79,7 @@ def bootstrap(
     from flows.stack.bootstrap import bootstrap as apply
     from flows.stack.bootstrap import configured_webhook
 
-    console = Console(emoji=False)
+    console = make_console()
     for change in apply(
         project_folder(),
         pool=pool,
@@ -115,10 +118,22 @@ def receiver(
 
 
 def data_arrived() -> int:
-    """Report to Prefect that the data at data.path has grown, which starts a `retrain`."""
+    """Tell Prefect that the data at data.path has grown, which starts a retraining.
+
+    It says which deployment starts and where its runs are, or why nothing will start.
+    """
     require_prefect()
+    from prefect.client.orchestration import get_client
+
+    from flows.stack.arrival import what_starts
+    from flows.stack.prefect_api import guard
     from tasks.events import DATA_ARRIVED, emit
 
-    emit(DATA_ARRIVED, "any", {})
-    Console(emoji=False).print(f"{DATA_ARRIVED} sent", highlight=False)
+    console = make_console()
+    with guard(), get_client(sync_client=True) as client:
+        told = list(what_starts(client))
+        emit(DATA_ARRIVED, "any", {})
+    say(console, f"Prefect was told: {DATA_ARRIVED}.")
+    for sentence in told:
+        say(console, escape(sentence))
     return 0
