@@ -19,7 +19,9 @@ from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks import artifacts
 from tasks.home import home, store
-from tasks.registry import downloads, records, versions
+from tasks.registry import downloads, marks, records, versions
+from tasks.registry.aliases import locked
+from tasks.registry.current import keep_current
 from tasks.running import GPU_SLOT, RETRIES, Event, tell
 from tasks.slots import gpu_slot
 from tasks.stages import compute_alone
@@ -115,11 +117,13 @@ def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
 
 @task(name="record smoke", **RETRIES)
 def record_smoke(subject: Subject, result: SmokeResult) -> None:
-    """Keep the result as tags of the version, and show it as a Markdown artifact."""
+    """Keep the result on the version, and show it as a Markdown artifact."""
     reward = "" if result.reward_mean is None else f"{result.reward_mean:.4f}"
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    tags = {"smoke.verdict": result.verdict, "smoke.reward": reward, "smoke.time": when}
-    versions.tag_version(subject.name, subject.version, tags)
+    with locked(subject.name):
+        tags = {marks.SMOKE_VERDICT: result.verdict, marks.SMOKE_REWARD: reward, marks.SMOKE_TIME: when}
+        versions.tag_version(subject.name, subject.version, tags)
+        keep_current(subject.name, subject.version)
     some = result.texts[:: max(1, len(result.texts) // 8)]
     texts = "\n\n".join(f"> {in_markdown(text) if text.strip() else '(nothing)'}" for text in some)
     told = sentence(subject, result)

@@ -11,7 +11,7 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.errors import ModelError
 from flows.align import AlignResult
 from flows.retrain import retrain
-from tasks.registry import downloads, versions
+from tasks.registry import downloads, marks, versions
 from tests.flows.small import OPEN_GATES, SMALL
 from tests.registered import register
 
@@ -117,10 +117,11 @@ def test_drift_is_measured_to_the_first_base_and_not_to_the_champion(story: Stor
 
 
 def test_the_anchor_is_registered_once_and_is_no_candidate(story: Story, client: Any) -> None:
-    anchors = [item for item in registered(client).values() if item.tags.get("plumbline.kind") == "anchor"]
+    anchors = [item for item in registered(client).values() if marks.read(item.tags).get("plumbline.kind") == "anchor"]
     (anchor,) = anchors
     assert client.get_model_version_by_alias(NAME, "anchor").version == anchor.version
-    assert "plumbline.verdict" not in anchor.tags
+    assert anchor.tags["verdict"] == "anchor"
+    assert "plumbline.verdict" not in marks.read(anchor.tags)
     assert tags(client, story.second.run_id)["plumbline.anchor"] == f"models:/{NAME}/{anchor.version}"
     assert tags(client, story.tight.run_id)["plumbline.anchor"] == f"models:/{NAME}/{anchor.version}"
     assert story.second.model is not None
@@ -171,7 +172,7 @@ def test_new_texts_go_on_from_the_champion_and_keep_the_anchor(story: Story, cli
     assert tags(client, grown.run_id)["plumbline.anchor"] == tags(client, story.second.run_id)["plumbline.anchor"]
     assert grown.report.drift is not None
     assert not used(client, grown) & set().union(*(used(client, r) for r in (story.first, story.second, story.tight)))
-    anchors = [item for item in registered(client).values() if item.tags.get("plumbline.kind") == "anchor"]
+    anchors = [item for item in registered(client).values() if marks.read(item.tags).get("plumbline.kind") == "anchor"]
     assert len(anchors) == 1
     assert len(registered(client)) == len(before) + 1
 
@@ -188,7 +189,9 @@ def test_a_champion_whose_base_is_lost_is_told_with_the_way_out(story: Story, cl
             start(config(registry={"model_name": "lost"}, base={"steps": 2}))
     finally:
         base.with_name("away").rename(base)
-    assert [item.tags.get("plumbline.kind") for item in client.search_model_versions("name = 'lost'")] == [None]
+    assert [marks.read(item.tags).get("plumbline.kind") for item in client.search_model_versions("name = 'lost'")] == [
+        None
+    ]
 
 
 def _artifact(home: Path, run_id: str, name: str) -> str:
