@@ -24,7 +24,7 @@ LINE_EVERY = 30.0  # seconds of a stage at work between two lines of the log
 FIRST_LINE_AFTER = 5.0  # seconds until a stage at work is told of at all
 PATIENCE = 10.0  # seconds that a call to Prefect may take
 END_WITHIN = 5.0  # seconds that a run waits for the last update
-KEPT = "what is finished is kept in the store"
+KEPT = "What is finished is kept in the store"
 GO_ON = f"{KEPT}, and a training goes on from its last checkpoint: press Retry, or run it again"
 
 _PAGE: ContextVar["RunPage | None"] = ContextVar("_PAGE", default=None)
@@ -57,7 +57,7 @@ def stopped(progress: Progress | None, error: BaseException) -> str:
     where = f" at {sentences.place(progress, stage)}" if progress is not None and stage is not None else ""
     why = str(error).partition("\n")[0]
     for_good = isinstance(error, PlumblineError) and not error.transient and not isinstance(error, Interrupted)
-    return f"Stopped{where}{f': {why}' if why else ''}; {KEPT if for_good else GO_ON}"
+    return f"Stopped{where}{f': {why}' if why else ''}. {KEPT if for_good else GO_ON}."
 
 
 class RunPage:

@@ -36,6 +36,7 @@ from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
+from tasks.run_page import GO_ON
 from tasks.running import GPU_SLOT
 
 PoolType = Literal["process", "docker", "kubernetes"]
@@ -110,7 +111,7 @@ def zombies() -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message=f"No heartbeat for {SILENT_AFTER} s: the process is gone.",
+                message=f"No heartbeat for {SILENT_AFTER} s: the process is gone. {GO_ON}.",
             )
         ],
     )

@@ -102,15 +102,15 @@ def test_the_page_says_why_a_run_stopped_and_how_to_go_on(prefect: Prefect) -> N
     with pytest.raises(KeyboardInterrupt):
         cancelled()
     assert prefect.shown["run"]["description"] == (
-        "Stopped at stage 2 of 2: train policy; what is finished is kept in the store, and a training goes on from its "
-        "last checkpoint: press Retry, or run it again"
+        "Stopped at stage 2 of 2: train policy. What is finished is kept in the store, and a training goes on from its "
+        "last checkpoint: press Retry, or run it again."
     )
     assert "**stopped**" in prefect.shown["run"]["data"]
 
 
 def test_what_another_try_would_not_mend_is_not_to_be_tried_again() -> None:
     assert stopped(None, DataError("a.csv: is empty\nand so on")) == (
-        "Stopped: a.csv: is empty; what is finished is kept in the store"
+        "Stopped: a.csv: is empty. What is finished is kept in the store."
     )
 
 
