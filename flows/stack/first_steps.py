@@ -47,8 +47,8 @@ def first_steps(deployments: Mapping[str, str]) -> str:
         f"**See the curves.** In [MLflow]({pages.experiments_page()}), choose the experiment and then the run: **Model "
         "metrics** has the reward margin and the loss over the steps.",
         f"**Approve it.** Start [promote]({page('promote', form=True)}) with the model's name. It waits for a person: "
-        "press **Resume** on its page, read the figures, give your name and switch *Approve* on. The version is then the "
-        f"champion among [the registered models]({pages.models_page()}).",
+        "press **Resume** on its page, read the figures, give your name and switch *Approve* on. The version is then "
+        f"the champion among [the registered models]({pages.models_page()}).",
         "**Use your own model and data.** The same form takes another preset or an earlier run to start from, and the "
         "fields that differ; from a terminal, a file does: `plumbline run --config FILE`.",
         f"**Let it run by itself.** [retrain]({page('retrain')}) has a weekly schedule. It is shipped **paused**, "
