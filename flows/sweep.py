@@ -1,5 +1,6 @@
 """A grid over loss, beta and learning rate: every point is judged, and the best that passes becomes the challenger."""
 
+import time
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from flows.form import config_flow
 from tasks.evaluation import read_report
 from tasks.refusals import announce_refused_sweep
 from tasks.registry import records, runs
+from tasks.run_page import page_of_run
 from tasks.running import Event, tell
 
 
@@ -48,9 +50,11 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
 
     points: list[Point] = []
     judged: dict[str, tuple[AlignConfig, Judged]] = {}
+    began = time.monotonic()
     for number, given in enumerate(configs, 1):
         tell(Event(f"point {number} of {len(configs)}: {label(given)}", "heading"))
-        point, outcome = try_point(given, run_id)
+        after = _further(len(configs) - number, len(points), time.monotonic() - began)
+        point, outcome = try_point(given, run_id, after)
         points.append(point)
         if outcome is not None:
             judged[point.run_id] = (given, outcome)
@@ -70,16 +74,28 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
     else:
         announce_refused_sweep(config.registry.model_name, told, runs.run_url(run_id))
     runs.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
+    if page := page_of_run():
+        page.outcome = told
     return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result, told=told)
 
 
-def try_point(config: AlignConfig, parent: str) -> tuple[Point, Judged | None]:
-    """One point as a child run; a training that diverges ends the point, anything else the sweep."""
+def try_point(config: AlignConfig, parent: str, after: float | None) -> tuple[Point, Judged | None]:
+    """One point as a child run; a training that diverges ends the point, anything else the sweep.
+
+    `after` are the seconds that the further points take.
+    """
     dpo = config.dpo
     try:
         with runs.run(config, run_name=label(config), tags={"mlflow.parentRunId": parent}) as run_id:
-            outcome = judge_policy(config, run_id)
+            outcome = judge_policy(config, run_id, after=after)
     except TrainingError as error:
         return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None
     report, judgement = read_report(outcome.refs["report"]), outcome.judgement
     return Point(dpo.loss, dpo.beta, dpo.learning_rate, run_id, report, judgement, judgement.sentence), outcome
+
+
+def _further(points: int, done: int, seconds: float) -> float | None:
+    """The seconds that further points take, by those that are done; None where none is."""
+    if not points:
+        return 0.0
+    return points * seconds / done if done else None

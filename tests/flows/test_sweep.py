@@ -10,7 +10,7 @@ import pytest
 from alignment.config import AlignConfig, GridConfig, build_config, merge
 from alignment.errors import TrainingError, ValidationError
 from alignment.training import dpo
-from flows.sweep import SweepResult, sweep
+from flows.sweep import SweepResult, _further, sweep
 from tasks import running
 from tasks.running import Event
 from tests.flows.small import OPEN_GATES, SMALL
@@ -147,3 +147,9 @@ def test_a_fault_that_all_points_share_ends_the_sweep(story: Story, client: Any)
         start(wanted)
     where = client.get_experiment_by_name("bad pairs").experiment_id
     assert [run.info.status for run in client.search_runs([where])] == ["FAILED", "FAILED"]
+
+
+def test_what_further_points_take_is_told_by_those_that_are_done() -> None:
+    assert _further(3, done=0, seconds=0.1) is None
+    assert _further(3, done=2, seconds=20) == 30
+    assert _further(0, done=2, seconds=20) == 0
