@@ -189,9 +189,8 @@ def test_a_champion_whose_base_is_lost_is_told_with_the_way_out(story: Story, cl
             start(config(registry={"model_name": "lost"}, base={"steps": 2}))
     finally:
         base.with_name("away").rename(base)
-    assert [marks.read(item.tags).get("plumbline.kind") for item in client.search_model_versions("name = 'lost'")] == [
-        None
-    ]
+    kinds = [marks.read(item.tags).get("plumbline.kind") for item in client.search_model_versions("name = 'lost'")]
+    assert kinds == [None]
 
 
 def _artifact(home: Path, run_id: str, name: str) -> str:
