@@ -152,13 +152,18 @@ def _runs_like(begin: str) -> list[str]:
 
 
 def _curves(run_id: str, known: Mapping[str, float]) -> Curves:
-    """The history of each metric of the training that was logged."""
-    names = {key: name for _, _, lines in PANELS for key in lines for name in (key, f"{records.TRAINING}{key}")}
+    """The history of each metric of the training that was logged; older releases logged them in no group."""
+    logged = {
+        key: name
+        for _, _, lines in PANELS
+        for key in lines
+        for name in (key, f"{records.TRAINING}{key}")
+        if name in known
+    }
     with guard():
         return {
             key: sorted({item.step: float(item.value) for item in client().get_metric_history(run_id, name)}.items())
-            for key, name in names.items()
-            if name in known
+            for key, name in logged.items()
         }
 
 
