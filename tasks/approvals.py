@@ -6,9 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from httpx import HTTPError
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -18,11 +16,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 
+from tasks import artifacts
 from tasks.notices import moment
 from tasks.registry.candidates import Candidate, figures_list, would_replace
-from tasks.running import run_logger
+from tasks.run_log import run_logger
 
 FLOW = "promote"
 LABEL = "plumbline.candidate"
@@ -98,17 +98,15 @@ def others_waiting(run: str) -> list[Waiting]:
 
 
 def show(markdown: str, description: str, artifact: UUID | None = None) -> UUID | None:
-    """Show Markdown as an artifact of the flow run, in the place of `artifact`, if there is one; returns its id.
+    """Show Markdown on the page of the flow run at work, in the place of `artifact`, if there is one; returns its id.
 
-    Called in a flow, not in a task of it: Prefect shows the artifacts of tasks on the tasks' pages alone. If Prefect is
-    unreachable, it logs a warning and returns None.
+    If Prefect is unreachable, it logs a warning and returns None.
     """
     try:
-        if artifact is None:
-            made = create_markdown_artifact(key=KEY, markdown=markdown, description=description)
-            return made if isinstance(made, UUID) else None
         with get_client(sync_client=True) as client:
-            client.update_artifact(artifact, ArtifactUpdate(data=markdown, description=description))
+            if artifact is None:
+                return artifacts.create(client, UUID(flow_run.id), KEY, markdown, description)
+            artifacts.update(client, artifact, markdown, description)
     except (HTTPError, ObjectNotFound, OSError) as error:
         run_logger().warning("%s: not shown in Prefect: %s", description, error)
     return artifact
