@@ -22,6 +22,7 @@ LOOPBACK = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
 MARK = "PLUMBLINE_STACK"  # in the environment of every process of a stack: the home that it belongs to
 
+_libc = ctypes.CDLL(None)  # before any fork: a child of a process with threads should take no lock
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach our loopback
 
 
@@ -143,4 +144,4 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def _die_with_parent() -> None:
     """Called in the child on Linux, so that a parent that is killed with -9 leaves no server behind."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
