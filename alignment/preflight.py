@@ -26,7 +26,7 @@ from alignment.data.prompts.ids import read_ids
 from alignment.data.texts import GRAMMAR, sources_of
 from alignment.errors import ConfigError, Fault, InputError
 from alignment.reach import unreachable
-from alignment.rewards.function_file import function_file, require_installed
+from alignment.rewards.function_file import require_function
 from alignment.rewards.parts import takes_model
 from alignment.stages.sources import wanted_rows
 
@@ -75,7 +75,7 @@ def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
     yield partial(_base, config)
     for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
         if each.kind == "function":
-            yield partial(_function, each.function)
+            yield partial(require_function, each.function)
         elif takes_model(each) and each.model != "train":
             yield partial(_folder, each.model, "reward")
     if config.reward.start:
@@ -94,12 +94,6 @@ def _columns(path: str, config: AlignConfig) -> None:
     with file.open("rb") as stream:
         rows = reading.READERS[kind](stream, replace(wanted_rows(config), path=str(file)))
         deque(rows if of_json else islice(rows, 1), maxlen=0)
-
-
-def _function(name: str) -> None:
-    """Raise ConfigError where a reward's function is neither installed nor in a file."""
-    if function_file(name) is None:
-        require_installed(name)
 
 
 def _base(config: AlignConfig) -> None:

@@ -3,8 +3,9 @@
 import ast
 import importlib.util
 import re
+import symtable
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,18 @@ class FunctionFile:
         return found
 
     @property
+    def names(self) -> frozenset[str] | None:
+        """What the file names on its top level, known without running it; None where it imports `*`.
+
+        Raises ConfigError where the file is missing or is no Python.
+        """
+        text = self._text(self.path)
+        if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(ast.parse(text))):
+            return None
+        found = symtable.symtable(text, str(self.path), "exec").get_symbols()
+        return frozenset(each.get_name() for each in found if each.is_assigned() or each.is_imported())
+
+    @property
     def code(self) -> str:
         """A hash of those sources."""
         return digest({name: digest_file(file) for name, file in sorted(self.sources.items())})
@@ -83,13 +96,20 @@ def load(value: str) -> Callable[..., Any]:
         if function is None:
             own = (name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__)
             there = [name for name in own if not name.startswith("_")]
-            raise ConfigError(
-                f"reward.function {value}: {found.path.name} has no `{found.name}`; write FILE.py:NAME with one of "
-                f"{', '.join(there) or 'its functions, of which it has none'}"
-            )
+            raise ConfigError(_not_there(value, found, there))
     if not callable(function):
         raise ConfigError(f"reward.function {value}: is no function but a {type(function).__name__}; name a function")
     return function  # type: ignore[no-any-return]
+
+
+def require_function(value: str) -> None:
+    """Raise ConfigError where a function is not installed, or not in the file that it names; no code is run."""
+    found = function_file(value)
+    if found is None:
+        require_installed(value)
+    elif (names := found.names) is not None and found.name not in names:
+        there = sorted(name for name in names if not name.startswith("_"))
+        raise ConfigError(_not_there(value, found, there))
 
 
 def require_installed(name: str) -> None:
@@ -115,6 +135,13 @@ def beside(value: str) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def _not_there(value: str, found: FunctionFile, there: Sequence[str]) -> str:
+    return (
+        f"reward.function {value}: {found.path.name} has no `{found.name}`; write FILE.py:NAME with one of "
+        f"{', '.join(there) or 'its functions, of which it has none'}"
+    )
 
 
 def _import(found: FunctionFile, value: str) -> Any:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from alignment.data.guessing import HOLDS, Guess, Holds, guess
 from alignment.errors import InputError, PlumblineError
+from alignment.rewards.function_file import function_file, require_function
 from flows.cli.console import make_console
 from flows.starting import Answers, Size, default_reward, draft
 
@@ -69,6 +70,8 @@ def init(
     name = name or ask("Name of the registered model", default_name(data))
     target = file or Path(f"{name}.yaml")
     _require_new(target)
+    if function_file(reward):
+        require_function(reward)
     text = draft(Answers(model, data, found, reward, machine, name, judge_model, judge_url))
     try:
         with target.open("x", encoding="utf-8") as stream:

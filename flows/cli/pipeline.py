@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid
 from alignment.errors import REFUSED
-from alignment.preflight import require_startable
 from flows.cli.console import BAD, make_console, quieten, say
 from flows.cli.flags import Flags, named_by_flags, overrides
 from flows.cli.result import report, require_writable
@@ -129,6 +128,8 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
 
 def _wanted(config: Path, flags: Flags) -> AlignConfig:
     """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
+    from alignment.preflight import require_startable
+
     given = overrides(flags)
     with named_by_flags(given):
         wanted = load_config(config, given)

@@ -9,7 +9,7 @@ import pytest
 from alignment.errors import ConfigError
 from alignment.kinds import PROJECT, Kinds, Origin
 from alignment.rewards import function_file as functions
-from alignment.rewards.function_file import beside, function_file, load
+from alignment.rewards.function_file import beside, function_file, load, require_function
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,50 @@ def test_a_file_is_relative_to_the_current_directory_and_its_function_called_rew
 @pytest.mark.parametrize("value", ["brief", "package.module:brief", "rule.pyx", "https://host/rule.py:a-b"])
 def test_anything_else_is_the_name_of_an_installed_one(value: str) -> None:
     assert function_file(value) is None
+
+
+# Looking, without running anything
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def reward(): ...",
+        "from rules import brief as reward",
+        "reward = lambda **_: []",
+        "if True:\n    async def reward(): ...",
+        "from rules import *",
+        "class reward: ...",
+    ],
+)
+def test_a_file_that_has_the_function_is_fit(text: str) -> None:
+    write("rule.py", f"raise SystemExit\n{text}")
+    require_function("rule.py")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("def brief(): ...\ndef _hidden(): ...", "one of brief$"),
+        ("def brief():\n    def reward(): ...", "one of brief$"),
+        ("print(reward)", "one of its functions, of which it has none$"),
+    ],
+)
+def test_a_file_without_the_function_is_refused_with_those_that_it_has(text: str, there: str) -> None:
+    write("rule.py", text)
+    with pytest.raises(ConfigError, match=f"rule.py has no `reward`; write FILE.py:NAME with {there}"):
+        require_function("rule.py")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_that_is_missing_or_no_python_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rule\.py: cannot be read"):
+        require_function("rule.py")
+    write("rule.py", "def")
+    with pytest.raises(ConfigError, match=r"rule\.py: line 1"):
+        require_function("rule.py")
 
 
 # Loading

@@ -97,3 +97,20 @@ def test_nothing_is_written_or_overwritten_where_something_is_wrong(
 )
 def test_a_name_is_made_of_the_data(data: str, name: str) -> None:
     assert default_name(data) == name
+
+
+def test_a_function_that_its_file_does_not_have_is_refused_before_anything_is_written(init: Call) -> None:
+    Path("rules.py").write_text("def brief(): ...\n", encoding="utf-8")
+    flags = ("--model", "train", "--data", "grammar", "--size", "cpu", "--name", "mine")
+    found = init("mine.yaml", *flags, "--reward", "rules.py:short")
+    assert found.code == 2
+    assert "rules.py has no `short`; write FILE.py:NAME with one of brief" in found.err
+    assert not Path("mine.yaml").exists()
+    assert init("mine.yaml", *flags, "--reward", "rules.py:brief").code == 0
+
+
+def test_a_plan_refuses_it_too(plumbline: Call) -> None:
+    Path("rules.py").write_text("def brief(): ...\n", encoding="utf-8")
+    found = plumbline("plan", "--reward.kind", "function", "--reward.function", "rules.py:short")
+    assert found.code == 2
+    assert "rules.py has no `short`" in found.err
