@@ -1,26 +1,27 @@
-"""One way for a flow to take a whole configuration: a parameter a group, as Prefect's form can draw them."""
+"""One way for a flow to take a whole configuration: what it starts from, and a parameter for each group of changes."""
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from alignment.config import AlignConfig, Group, build_config
-from alignment.errors import ConfigError
-from alignment.kinds import PAIRS, REWARDS
-from alignment.rewards.function_file import function_file
-from alignment.rewards.judge_client import is_local
+from alignment.config import AlignConfig
 from flows.flow import ALIGNMENT, NamedFlow, called_here, make
+from flows.form_schema import draw
+from flows.start_from import FIELD
+from flows.submission import submission
 from tasks.run_names import name_run
 
 R = TypeVar("R")
 
-JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
-
 
 class ConfigFlow(NamedFlow[R], Generic[R]):
     """A flow that is called with one AlignConfig, `align(config)`, or with its groups by name, as a form sends them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As any flow; its form is drawn from the configuration."""
+        super().__init__(*args, **kwargs)
+        self.parameters = draw(self.parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it as any flow."""
@@ -52,7 +53,7 @@ def by_groups(
     if not args or not isinstance(args[0], AlignConfig):
         return args, kwargs
     config, *rest = args
-    groups = {name: getattr(config, name) for name in AlignConfig.model_fields}
+    groups = {name: getattr(config, name) for name in AlignConfig.model_fields} | {FIELD: ""}
     others = [name for name in signature.parameters if name not in groups]
     given = groups | dict(zip(others, rest, strict=False))
     if len(rest) > len(others) or given.keys() & kwargs.keys():
@@ -61,13 +62,12 @@ def by_groups(
 
 
 def form(body: Callable[..., R]) -> Callable[..., R]:
-    """`body(config, …)` as a function whose parameters are the fields of AlignConfig, then the body's others.
+    """`body(config, …)` as a function of `start_from`, of the fields of AlignConfig, and of what else the body takes.
 
-    A configuration in the first place is taken for its fields.
-
-    Defaults are literal, as the form needs; the docstring gets a line for each field, which the form shows. Groups that
-    contradict each other raise ConfigError when it is called: a form checks each by itself. So does a file of code, and
-    a judge that the worker's environment does not allow to have a key, unless this process called the flow.
+    What is given of a field's group is laid over what `start_from` names (`read_start`); a configuration in the first
+    place is taken as it is. Everything that would stop the run raises one ConfigError before the body is called. So
+    does a file of code, and a judge that the worker's environment does not allow to have a key, unless this process
+    called the flow.
     """
     config, *others = inspect.signature(body).parameters.values()
     if config.annotation is not AlignConfig:
@@ -78,67 +78,20 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
         args, kwargs = by_groups(signature, args, kwargs)
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
+        start = given.arguments.pop(FIELD)
         fields = {name: given.arguments.pop(name) for name in AlignConfig.model_fields}
-        made = build_config(fields, source="parameters")
-        if not called_here():
-            require_no_code(made)
-            require_allowed_endpoints(made)
-        return body(made, **given.arguments)
+        changes = {name: value for name, value in fields.items() if value is not None}
+        found = submission(start, changes, called_here=called_here())
+        return body(found.require_sound(start or "parameters", changes), **given.arguments)
 
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature(
         [
-            inspect.Parameter(
-                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=info.default, annotation=_bounded(info)
-            )
-            for name, info in AlignConfig.model_fields.items()
-        ]
-        + others,
+            inspect.Parameter(FIELD, kind, default="", annotation=str),
+            *(inspect.Parameter(name, kind, default=None, annotation=Any) for name in AlignConfig.model_fields),
+            *others,
+        ],
         return_annotation=inspect.signature(body).return_annotation,
     )
     with_groups.__signature__ = signature  # type: ignore[attr-defined]
-    lines = (f"    {name}: {_describe(info)}" for name, info in AlignConfig.model_fields.items())
-    with_groups.__doc__ = "\n".join([inspect.getdoc(body) or "", "", "Args:", *lines])
     return with_groups
-
-
-def require_no_code(config: AlignConfig) -> None:
-    """Raise ConfigError where the configuration names a file of code to be run: whoever can fill in a form could."""
-    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
-    if found := next((each.function for each in scoring if each.function and function_file(each.function)), ""):
-        raise ConfigError(
-            f"reward.function = {found}: a file of code is taken from the command line, a YAML file or Python alone, "
-            "and from no form or request; install the function as an entry point of the group "
-            "plumbline.reward_functions, and give its name"
-        )
-
-
-def require_allowed_endpoints(config: AlignConfig) -> None:
-    """Raise ConfigError where a key would be sent to an endpoint that the environment does not allow.
-
-    Allowed are the base URLs in PLUMBLINE_JUDGE_URLS, or without that variable this machine's own addresses: whoever
-    can fill in a form could have the worker's key sent anywhere else. Without a key any endpoint may be asked.
-    """
-    allowed = [url.strip().rstrip("/") for url in os.environ.get(JUDGE_URLS, "").split(",") if url.strip()]
-    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
-    asked = [each.judge for each in scoring if each.kind == "judge" or REWARDS.origin(each.kind).package]
-    if config.pairs.source == "judged" or PAIRS.origin(config.pairs.source).package:
-        asked.append(config.reward.judge)
-    for judge in asked:
-        permitted = judge.url in allowed if allowed else is_local(judge.url)
-        if os.environ.get(judge.api_key_env) and not permitted:
-            raise ConfigError(
-                f"reward.judge.url = {judge.url}: the worker does not send the key in {judge.api_key_env} there for a "
-                f"form or a request; add the address to {JUDGE_URLS} in the worker's environment, or start the run "
-                "from the command line"
-            )
-
-
-def _bounded(info: Any) -> Any:
-    """A field's type with its bounds, which Prefect reads off a parameter as pydantic does off a field."""
-    return Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-
-
-def _describe(info: Any) -> str:
-    if isinstance(info.annotation, type) and issubclass(info.annotation, Group):
-        return " ".join((info.annotation.__doc__ or "").split())
-    return str(info.description)

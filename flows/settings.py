@@ -11,6 +11,7 @@ from alignment.errors import ConfigError
 from alignment.yaml_file import read_yaml
 
 CONFIGS = Path(__file__).parent / "configs"
+TINY = CONFIGS / "tiny.yaml"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 QUICKSTART_RETRAIN = CONFIGS / "quickstart_retrain.yaml"
 PROMOTION = CONFIGS / "promotion.yaml"
@@ -18,12 +19,18 @@ MODEL_NAME = RegistryConfig().model_name
 
 
 def find_config(path: str | Path) -> Path:
-    """The file of a configuration: the one at `path`, else the one of this name in flows/configs; ending optional."""
+    """The file of a configuration: the one at `path`, else the one of this name in flows/configs; ending optional.
+
+    Raises ConfigError, with the names of those, for a name that is neither.
+    """
     given = Path(path)
     if given.exists() or given.parent != Path():
         return given
     found = [place for place in (CONFIGS / given.name, CONFIGS / f"{given.name}.yaml") if place.is_file()]
-    return found[0] if found else given
+    if not found:
+        shipped = sorted(place.stem for place in CONFIGS.glob("*.yaml") if place != PROMOTION)
+        raise ConfigError(f"config {path}: no such file here, nor among the shipped ones: {', '.join(shipped)}")
+    return found[0]
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> AlignConfig:

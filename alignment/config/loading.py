@@ -82,7 +82,11 @@ def as_error(faults: Sequence[Fault], source: str, overrides: Mapping[str, Any])
     given = {name for name, _ in _leaves(overrides)}
 
     def is_given(fault: Fault) -> bool:
-        return any(name == field or name.startswith(f"{field}.") for field in fault.fields for name in given)
+        return any(
+            f"{field}.".startswith(f"{name}.") or name.startswith(f"{field}.")
+            for field in fault.fields
+            for name in given
+        )
 
     told = [fault.message for fault in faults if is_given(fault)]
     if theirs := [fault.message for fault in faults if not is_given(fault)]:

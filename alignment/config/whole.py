@@ -109,7 +109,7 @@ class AlignConfig(Group):
         if self.evaluation.judge == "grammar" and (self.data.path != "grammar" or self.data.mixture):
             raise ValueError(
                 f"evaluation.judge = grammar knows the built-in grammar alone, and data.path = {self.data.path} is not "
-                "it: pass --evaluation.judge none, or --config with a file that sets no judge"
+                "it: set evaluation.judge to none, or start from a config that sets no judge"
             )
         return self
 

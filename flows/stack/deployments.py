@@ -16,20 +16,22 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyOp
 from prefect.events import DeploymentTriggerTypes
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
-from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
 from alignment.config import AlignConfig, load_config
 from alignment.errors import ConfigError
 from alignment.stages.store import digest
+from flows.settings import CONFIGS
 from flows.stack.changes import Change
+from flows.start_from import FIELD, presets
 
 
 def read_deployments(project: Path) -> list[dict[str, Any]]:
     """The deployments of the project's prefect.yaml, each with all its parameters and the common pull steps.
 
-    A deployment may name a configuration file, `config`, relative to the project; its `parameters` are laid over that
-    file's values. Raises ConfigError if a file cannot be read, or a value in it is not valid.
+    A deployment may name a configuration file, `config`, relative to the project, over which its `parameters` are laid:
+    a shipped file becomes `start_from`, the values of any other are parameters themselves. Raises ConfigError if a file
+    cannot be read, or a value in it is not valid.
     """
     file = project / "prefect.yaml"
     try:
@@ -50,6 +52,8 @@ def _parameters(project: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
         config = load_config(project / spec["config"], groups)
     except ConfigError as error:
         raise ConfigError(f"prefect.yaml, deployment {spec.get('name')}: {error}") from error
+    if (file := (project / spec["config"]).resolve()).stem in presets() and file.parent == CONFIGS.resolve():
+        return {FIELD: file.stem} | given
     return config.model_dump(mode="json", exclude_unset=True) | others
 
 
@@ -68,7 +72,7 @@ def apply_deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str
         "pull_steps": spec["pull"],
         "concurrency_limit": limit.limit if limit else None,
         "concurrency_options": {"collision_strategy": limit.collision_strategy.value} if limit else None,
-        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+        "parameter_openapi_schema": flow.parameters.model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
     }
     triggers, given = spec.get("triggers", []), spec.get("schedules", [])

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from tasks.importing import collector_paused
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from sqlalchemy.engine import Dialect
 
+    from flows.stack.form_check import FormCheck
 
-def create_app() -> "FastAPI":
-    """Prefect's application, made once per process; its SQLite connections are opened by `close_failed_cursors`."""
+
+def create_app() -> "FormCheck":
+    """Prefect's application, made once per process, behind the check of what people submit.
+
+    Its SQLite connections are opened by `close_failed_cursors`.
+    """
     with collector_paused():
         from prefect.server.api.server import create_app as create_prefect_app
         from sqlalchemy import event
@@ -24,7 +28,9 @@ def create_app() -> "FastAPI":
         import flows.stack.mail  # noqa: F401 - a block that notifications may use, loaded by its class
 
         event.listen(Engine, "do_connect", close_failed_cursors)
-        made = create_prefect_app()
+        from flows.stack.form_check import FormCheck
+
+        made = FormCheck(create_prefect_app())
     gc.freeze()  # all of this stays for good: no later collection looks through it
     return made
 

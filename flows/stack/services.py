@@ -104,7 +104,11 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
     spare_loopback(common)
     clients = {"PREFECT_API_URL": f"{prefect}/api", "MLFLOW_TRACKING_URI": mlflow}
     commands: dict[str, tuple[list[str], dict[str, str], str]] = {
-        "prefect": (prefect_command(ports.prefect, "warning"), _prefect_env(home, prefect), f"{prefect}/api/health"),
+        "prefect": (
+            prefect_command(ports.prefect, "warning"),
+            _prefect_env(home, prefect) | {"MLFLOW_TRACKING_URI": mlflow},  # a form may start from a run
+            f"{prefect}/api/health",
+        ),
         "mlflow": (
             [
                 *(sys.executable, "-m", "uvicorn", "--factory", "tasks.registry.server:create_app"),

@@ -86,6 +86,7 @@ def test_the_shipped_files_are_the_ones_the_project_names():
         "own_pairs",
         "quickstart",
         "quickstart_retrain",
+        "tiny",
     ]
 
 
@@ -225,7 +226,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a judge of another language": (
         {"data": {"path": "my.csv"}, "evaluation": {"judge": "grammar"}},
         "config: evaluation.judge = grammar knows the built-in grammar alone, and data.path = my.csv is not it: "
-        "pass --evaluation.judge none, or --config with a file that sets no judge",
+        "set evaluation.judge to none, or start from a config that sets no judge",
     ),
 }
 

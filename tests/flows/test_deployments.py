@@ -1,12 +1,11 @@
-"""What people trigger: prefect.yaml parses into deployments, and the form carries the bounds."""
+"""What people trigger: prefect.yaml parses into deployments, each with what it starts from."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from alignment.config import AlignConfig
+from flows.settings import CONFIGS
 from flows.stack.bootstrap import TRAINING
 from flows.stack.deployments import read_deployments
 from flows.stack.services import POOL
@@ -44,8 +43,18 @@ def test_a_deployment_names_a_flow_that_exists_says_what_it_is_for_and_fits_the_
     ("name", "file"), [("align", "quickstart"), ("sweep", "quickstart"), ("retrain", "quickstart_retrain")]
 )
 def test_pressing_run_trains_the_embedded_default(name: str, file: str) -> None:
-    shipped = yaml.safe_load((PROJECT / "flows" / "configs" / f"{file}.yaml").read_text(encoding="utf-8"))
-    assert DEPLOYMENTS[name]["parameters"] == shipped
+    assert DEPLOYMENTS[name]["parameters"] == {"start_from": file}
+
+
+def test_a_file_of_one_s_own_gives_its_values_and_a_shipped_one_its_name(tmp_path: Path) -> None:
+    """`parameters` are laid over either."""
+    head = "deployments:\n  - name: mine\n    parameters: {seed: 3}\n    config: "
+    (tmp_path / "mine.yaml").write_text("dpo: {beta: 0.25}", encoding="utf-8")
+    found = {}
+    for config in ("mine.yaml", CONFIGS / "tiny.yaml"):
+        (tmp_path / "prefect.yaml").write_text(f"{head}{config}", encoding="utf-8")
+        found[str(config)] = read_deployments(tmp_path)[0]["parameters"]
+    assert list(found.values()) == [{"dpo": {"beta": 0.25}, "seed": 3}, {"start_from": "tiny", "seed": 3}]
 
 
 def test_one_retraining_at_a_time_every_week_once_that_is_turned_on_and_when_data_arrived() -> None:
@@ -59,14 +68,3 @@ def test_the_smoke_test_starts_when_the_champion_changes_and_learns_which() -> N
     (trigger,) = DEPLOYMENTS["smoke"]["triggers"]
     assert trigger["expect"] == [CHAMPION_CHANGED]
     assert trigger["parameters"] == {"model_name": "{{ event.payload.model_name }}"}
-
-
-def test_the_form_has_a_section_a_group_with_descriptions_and_bounds() -> None:
-    from flows.align import align
-
-    schema = align.parameters
-    assert list(schema.properties) == list(AlignConfig.model_fields)
-    beta = schema.definitions["DPOConfig"]["properties"]["beta"]
-    assert beta["description"] == "Strength of the pull towards the reference"
-    assert (beta["exclusiveMinimum"], beta["maximum"], beta["default"]) == (0, 10, 0.5)
-    assert schema.definitions["DPOConfig"]["properties"]["loss"]["enum"] == ["sigmoid", "hinge", "ipo", "robust"]

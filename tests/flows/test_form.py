@@ -7,14 +7,16 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
-from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel
 
-from alignment.config import AlignConfig, GridConfig, build_config
+from alignment.config import AlignConfig, DPOConfig, GridConfig, build_config
 from alignment.errors import ConfigError
 from flows.align import align
 from flows.form import config_flow, form
 from flows.retrain import retrain
+from flows.settings import load_config
+from flows.start_from import presets
 from flows.sweep import sweep
 
 FLOWS: dict[str, Any] = {"align": align, "retrain": retrain, "sweep": sweep}
@@ -27,48 +29,70 @@ def flow(request: pytest.FixtureRequest) -> Any:
 
 
 def of_group(schema: Any, name: str) -> dict[str, Any]:
-    """The definition that a parameter of the schema points at."""
+    """The definition that a parameter of the schema points at, once it is opened."""
     entry = schema.properties[name]
-    reference = entry.get("$ref") or entry["allOf"][0]["$ref"]
+    reference = entry["anyOf"][1]["$ref"] if "anyOf" in entry else entry["$ref"]
     found: dict[str, Any] = schema.definitions[reference.rpartition("/")[2]]
     return found
 
 
-def test_the_parameters_are_the_fields_of_the_configuration_with_its_defaults(flow: Any) -> None:
+def without(flow: Any, values: dict[str, Any]) -> list[str]:
+    """What Prefect's own check of the form's schema says of parameters."""
+    return [error.message for error in validate(values, flow.parameters.model_dump(exclude_unset=True))]
+
+
+def test_a_form_begins_with_the_start_and_has_a_group_a_stage_in_their_order(flow: Any) -> None:
     parameters = inspect.signature(flow.fn).parameters
-    assert list(parameters)[: len(AlignConfig.model_fields)] == list(AlignConfig.model_fields)
-    for name, info in AlignConfig.model_fields.items():
-        assert parameters[name].default == info.default
-        if name in GROUPS:
-            assert parameters[name].annotation is info.annotation
-    assert [*parameters][len(AlignConfig.model_fields) :] == (["grid"] if flow is sweep else [])
+    others = ["grid"] if flow is sweep else []
+    assert list(parameters) == ["start_from", *AlignConfig.model_fields, *others]
+    assert list(flow.parameters.properties) == list(parameters)
+    assert [entry["position"] for entry in flow.parameters.properties.values()] == list(range(len(parameters)))
+    preset, recorded = flow.parameters.properties["start_from"]["anyOf"]
+    assert preset["enum"] == list(presets())
+    assert recorded == {"title": "Version or run", "type": "string"}
 
 
-def test_every_group_is_described_and_every_field_has_a_description_and_a_literal_default(flow: Any) -> None:
-    schema = parameter_schema(flow.fn)
-    for name, group in {**GROUPS, **({"grid": GridConfig} if flow is sweep else {})}.items():
+def test_a_group_is_closed_and_a_field_is_empty_until_somebody_changes_it(flow: Any) -> None:
+    """Nothing is sent for a field that nobody touched: none has a default, and a switch has a third position."""
+    for name in GROUPS:
+        entry = flow.parameters.properties[name]
+        assert entry["default"] is None
+        assert entry["anyOf"][0] == {"type": "null", "title": "As in start_from"}
+    for name, definition in flow.parameters.definitions.items():
+        if name == "GridConfig":
+            continue
+        for field, schema in definition["properties"].items():
+            assert schema.get("default") is None, field
+            assert schema.get("type") != "boolean", field
+            assert schema["title"] == field
+    assert flow.parameters.required == []
+
+
+def test_every_group_and_field_is_described_with_its_bounds_and_default(flow: Any) -> None:
+    for name, group in GROUPS.items():
         assert group is not None
-        fields = of_group(schema, name)["properties"]
+        fields = of_group(flow.parameters, name)["properties"]
         assert list(fields) == list(group.model_fields)
         for field, info in group.model_fields.items():
-            assert fields[field]["description"] == info.description
-            assert "default" in fields[field], field
-        assert of_group(schema, name)["description"] == group.__doc__
-    assert schema.properties["seed"]["description"] == AlignConfig.model_fields["seed"].description
-    assert schema.required == []
+            assert fields[field]["description"].startswith(str(info.description)), field
+        assert flow.parameters.properties[name]["description"] == group.__doc__
+    beta = of_group(flow.parameters, "dpo")["properties"]["beta"]["description"]
+    assert beta == "Strength of the pull towards the reference [over 0, at most 10; default 0.5]"
+    seed = flow.parameters.properties["seed"]["description"]
+    assert seed == "Seed of every random draw [at least 0, at most 2,147,483,647; default 0]"
 
 
 def test_the_bounds_are_in_the_form(flow: Any) -> None:
-    schema = parameter_schema(flow.fn)
-    beta = of_group(schema, "dpo")["properties"]["beta"]
-    assert (beta["exclusiveMinimum"], beta["maximum"], beta["default"]) == (0, 10, 0.5)
-    assert of_group(schema, "dpo")["properties"]["loss"]["enum"] == ["sigmoid", "hinge", "ipo", "robust"]
-    assert of_group(schema, "prompts")["properties"]["eval_fraction"]["exclusiveMaximum"] == 1
-    assert (schema.properties["seed"]["minimum"], schema.properties["seed"]["maximum"]) == (0, 2**31 - 1)
+    beta = of_group(flow.parameters, "dpo")["properties"]["beta"]
+    assert (beta["exclusiveMinimum"], beta["maximum"]) == (0, 10)
+    assert of_group(flow.parameters, "dpo")["properties"]["loss"]["enum"] == ["sigmoid", "hinge", "ipo", "robust"]
+    assert of_group(flow.parameters, "dpo")["properties"]["gradient_checkpointing"]["enum"] == [True, False]
+    seed = flow.parameters.properties["seed"]
+    assert (seed["minimum"], seed["maximum"]) == (0, 2**31 - 1)
 
 
 def test_the_grid_is_bounded_too() -> None:
-    fields = of_group(parameter_schema(sweep.fn), "grid")["properties"]
+    fields = of_group(sweep.parameters, "grid")["properties"]
     assert (fields["betas"]["minItems"], fields["betas"]["maxItems"]) == (1, 16)
     assert fields["learning_rates"]["items"]["maximum"] == 1
     assert set(fields["losses"]["items"]["enum"]) == {"sigmoid", "hinge", "ipo", "robust"}
@@ -76,31 +100,25 @@ def test_the_grid_is_bounded_too() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {"dpo": {"beta": 99}},
-        {"dpo": {"betta": 1}},
-        {"seed": -1},
-        {"evaluation": {"bootstrap": "many"}},
-        {"prompts": {"tokens_min": 9, "tokens_max": 8}},
-    ],
+    [{"dpo": {"beta": 99}}, {"dpo": {"betta": 1}}, {"seed": -1}, {"evaluation": {"bootstrap": "many"}}],
     ids=str,
 )
-def test_a_value_out_of_bounds_is_refused_before_the_run(flow: Any, values: dict[str, Any]) -> None:
-    with pytest.raises(ParameterTypeError):
-        flow.validate_parameters(values)
+def test_prefect_by_itself_refuses_a_value_out_of_bounds(flow: Any, values: dict[str, Any]) -> None:
+    assert without(flow, values)
+
+
+def test_what_forms_and_requests_send_is_what_prefect_takes(flow: Any) -> None:
+    """A form that was opened and left, one that changes two fields, and every value, as older releases send them."""
+    opened = dict.fromkeys(GROUPS) | {"start_from": "tiny", "reward": {"judge": None}}
+    whole = AlignConfig().model_dump(mode="json")
+    for values in (opened, {"start_from": "models:/mine/3", "seed": 3, "dpo": {"beta": 0.4}}, whole):
+        assert without(flow, values) == []
 
 
 @pytest.mark.parametrize("values", [{"betas": []}, {"betas": [0.5, 99]}, {"losses": ["dpo"]}], ids=str)
 def test_a_grid_out_of_bounds_is_refused_before_the_run(values: dict[str, Any]) -> None:
     with pytest.raises(ParameterTypeError):
         sweep.validate_parameters({"grid": values})
-
-
-def test_json_from_the_form_becomes_groups(flow: Any) -> None:
-    """Only what was filled in is sent; the rest is the default."""
-    found = flow.validate_parameters({"dpo": {"beta": 0.25}, "seed": 3})
-    assert found["dpo"] == AlignConfig.model_fields["dpo"].default.model_copy(update={"beta": 0.25})
-    assert found["seed"] == 3
 
 
 # The wrapper itself
@@ -124,7 +142,7 @@ def test_the_body_gets_one_configuration_and_its_own_parameters() -> None:
     dpo = AlignConfig.model_validate({"dpo": {"beta": 0.25}}).dpo
     assert _body() == Seen(config=AlignConfig(), extra=7)
     assert _body(dpo=dpo, extra=8) == Seen(config=AlignConfig(dpo=dpo), extra=8)
-    assert _body(5).config.seed == 5
+    assert _body("", 5).config.seed == 5
     with pytest.raises(TypeError):
         _body(config=AlignConfig())
 
@@ -136,7 +154,7 @@ def test_a_whole_configuration_may_come_first_instead_of_its_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs"), [((8, 9), {}), ((8,), {"extra": 9}), ((), {"seed": 4}), ((), {"dpo": None})], ids=str
+    ("args", "kwargs"), [((8, 9), {}), ((8,), {"extra": 9}), ((), {"seed": 4}), ((), {"start_from": "tiny"})], ids=str
 )
 def test_beside_a_whole_configuration_nothing_of_it_is_given(args: Any, kwargs: Any) -> None:
     with pytest.raises(TypeError, match="beside a whole configuration"):
@@ -169,10 +187,32 @@ def test_the_flows_keep_their_names_and_the_tags_of_their_deployments() -> None:
         assert (made.name, made.run_tags) == (name, ("plumbline", "alignment"))
 
 
-def test_the_docstring_keeps_its_words_and_gains_a_line_a_field() -> None:
-    lines = (_body.__doc__ or "").splitlines()
-    assert lines[:5] == ["What it does.", "", "More of it.", "", "Args:"]
-    assert [line.split(":")[0].strip() for line in lines[5:]] == list(AlignConfig.model_fields)
+def test_what_is_given_is_laid_over_the_start_field_by_field() -> None:
+    """As a form sends it: null for a group or a field that nobody touched."""
+    start = load_config("tiny")
+    sent = {"dpo": {"beta": 0.25, "steps": None}, "seed": 3, "reward": {"judge": None}, "gates": None}
+    assert _body(start_from="tiny", **sent).config == load_config("tiny", {"dpo": {"beta": 0.25}, "seed": 3})
+    assert _body(start_from="tiny").config == start
+    assert _body(start_from="tiny", dpo=DPOConfig(beta=0.25)).config == load_config("tiny", {"dpo": {"beta": 0.25}})
+
+
+def test_every_value_of_an_older_release_counts_whatever_the_start() -> None:
+    config = AlignConfig.model_validate({"dpo": {"beta": 0.25}})
+    assert _body(start_from="tiny", **config.model_dump(mode="json")).config == config
+
+
+def test_a_run_that_cannot_succeed_names_every_fault_before_anything_is_done() -> None:
+    """A start that is none, values out of bounds, a count that is never reached: none hides another."""
+    with pytest.raises(ConfigError) as raised:
+        _body(start_from="quickest", dpo={"beta": 99}, seed=-1, prompts={"count": 40})
+    assert [fault.fields[0] for fault in raised.value.faults] == ["start_from", "seed", "dpo.beta", "prompts.count"]
+    assert "start_from = quickest: no preset (tiny, quickstart, " in str(raised.value)
+
+
+def test_a_fault_of_the_start_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.start_from.read_yaml", lambda _: {"prompts": {"count": 40}})
+    with pytest.raises(ConfigError, match=r"^seed = -1: .*; tiny: prompts\.count = 40 can never reach"):
+        _body(start_from="tiny", seed=-1)
 
 
 def test_groups_that_contradict_each_other_are_refused_in_one_line_when_run() -> None:

@@ -89,7 +89,7 @@ def test_otherwise_it_fails_at_once(tmp_path: Path) -> None:
 def test_the_application_is_made_and_its_connections_close_failed_cursors() -> None:
     """prefect 3.8.8 allows a fastapi with which its server does not start; `pip check` does not see it."""
     try:
-        assert create_app().routes
+        assert create_app().app.routes
         assert event.contains(Engine, "do_connect", close_failed_cursors)
     finally:
         event.remove(Engine, "do_connect", close_failed_cursors)

@@ -1,0 +1,111 @@
+"""What a form, a request or a call asks for: a start and what differs from it, as one configuration with its faults."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from alignment.config import AlignConfig, Group, as_error, examine, merge
+from alignment.config.loading import as_fault
+from alignment.errors import ConfigError, Fault
+from alignment.kinds import PAIRS, REWARDS
+from alignment.preflight import faults_of
+from alignment.rewards.function_file import function_file
+from alignment.rewards.judge_client import is_local
+from flows.start_from import read_start
+
+JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A configuration, without the values that are at fault, and everything that would stop its run."""
+
+    config: AlignConfig
+    faults: tuple[Fault, ...]
+
+    def require_sound(self, source: str, changes: Mapping[str, Any]) -> AlignConfig:
+        """The configuration. Raises ConfigError that names every fault, `source` before those that no change is in."""
+        if self.faults:
+            raise as_error(self.faults, source, changes)
+        return self.config
+
+
+def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool) -> Submission:
+    """What starts from `start_from`, as `read_start` takes it, with `changes` by the names of the groups laid over it.
+
+    Unless it was `called_here`, by a person with a shell, no file of code and no judge that the environment does not
+    allow to have a key may be named. Raises TrackingError where MLflow cannot be reached.
+    """
+    try:
+        start = read_start(start_from)
+    except ConfigError as error:
+        found = submission("", changes, called_here=called_here)
+        return Submission(found.config, (*error.faults, *found.faults))
+    given = {name: _given(AlignConfig.model_fields[name].annotation, value) for name, value in changes.items()}
+    if start:
+        given = {name: _as_values(value) for name, value in given.items()}
+    config, faults = examine(merge(start, {name: value for name, value in given.items() if value is not None}))
+    further = [] if called_here else list(_not_allowed(config))
+    if not further:  # else a file of code is not even looked for
+        further = list(faults_of(config))
+    known = {field for fault in faults for field in fault.fields}
+    return Submission(config, (*faults, *(fault for fault in further if known.isdisjoint(fault.fields))))
+
+
+def _given(kind: Any, value: Any) -> Any:
+    """A value without what a form sends for fields that nobody touched: null."""
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return [_given(get_args(kind)[0], each) for each in value]
+    if not (isinstance(kind, type) and issubclass(kind, Group) and isinstance(value, Mapping)):
+        return value
+    fields = kind.model_fields
+    found = {name: _given(fields[name].annotation if name in fields else None, below) for name, below in value.items()}
+    return {name: below for name, below in found.items() if below is not None}
+
+
+def _as_values(value: Any) -> Any:
+    """A group as the values that were set in it."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, Group) else value
+
+
+def _not_allowed(config: AlignConfig) -> Iterator[Fault]:
+    """What a form or a request may not ask for."""
+    checks: tuple[Callable[[AlignConfig], None], ...] = (require_no_code, require_allowed_endpoints)
+    for check in checks:
+        try:
+            check(config)
+        except ConfigError as error:
+            yield as_fault(str(error))
+
+
+def require_no_code(config: AlignConfig) -> None:
+    """Raise ConfigError where the configuration names a file of code to be run: whoever can fill in a form could."""
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    if found := next((each.function for each in scoring if each.function and function_file(each.function)), ""):
+        raise ConfigError(
+            f"reward.function = {found}: a file of code is taken from the command line, a YAML file or Python alone, "
+            "and from no form or request; install the function as an entry point of the group "
+            "plumbline.reward_functions, and give its name"
+        )
+
+
+def require_allowed_endpoints(config: AlignConfig) -> None:
+    """Raise ConfigError where a key would be sent to an endpoint that the environment does not allow.
+
+    Allowed are the base URLs in PLUMBLINE_JUDGE_URLS, or without that variable this machine's own addresses: whoever
+    can fill in a form could have the worker's key sent anywhere else. Without a key any endpoint may be asked.
+    """
+    allowed = [url.strip().rstrip("/") for url in os.environ.get(JUDGE_URLS, "").split(",") if url.strip()]
+    scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    asked = [each.judge for each in scoring if each.kind == "judge" or REWARDS.origin(each.kind).package]
+    if config.pairs.source == "judged" or PAIRS.origin(config.pairs.source).package:
+        asked.append(config.reward.judge)
+    for judge in asked:
+        permitted = judge.url in allowed if allowed else is_local(judge.url)
+        if os.environ.get(judge.api_key_env) and not permitted:
+            raise ConfigError(
+                f"reward.judge.url = {judge.url}: the worker does not send the key in {judge.api_key_env} there for a "
+                f"form or a request; add the address to {JUDGE_URLS} in the worker's environment, or start the run "
+                "from the command line"
+            )
