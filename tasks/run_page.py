@@ -52,12 +52,12 @@ def run_page(about: Mapping[str, str]) -> Iterator["RunPage"]:
 
 
 def stopped(progress: Progress | None, error: BaseException) -> str:
-    """Why a run ended, at which stage, and how to go on."""
+    """Why a run ended, at which stage, and how to go on; the reason first, since Prefect's cards cut the rest off."""
     stage = None if progress is None else progress.current
     where = f" at {sentences.place(progress, stage)}" if progress is not None and stage is not None else ""
-    why = str(error).partition("\n")[0]
+    why = str(error).partition("\n")[0].rstrip(".") if isinstance(error, Exception) else ""  # a signal says nothing
     for_good = isinstance(error, PlumblineError) and not error.transient and not isinstance(error, Interrupted)
-    return f"Stopped{where}{f': {why}' if why else ''}. {KEPT if for_good else GO_ON}."
+    return f"{f'{why}. ' if why else ''}Stopped{where}. {KEPT if for_good else GO_ON}."
 
 
 class RunPage:

@@ -80,8 +80,10 @@ def at_work(progress: Progress) -> str:
     stage = progress.current
     if stage is None:
         return ""
+    if all(each.state in {"found", "computed"} for each in progress.stages.values()):
+        return f"all {len(progress.stages)} stages are done; the result is recorded"
     if stage.state == "queued":
-        return f"{place(progress, stage)}, waits for a GPU slot{f': {stage.who}' if stage.who else ''}"
+        return f"waits for a GPU slot{f': {stage.who}' if stage.who else ''}; {place(progress, stage)}"
     return ", ".join((place(progress, stage), *details(progress, stage), *_left(progress)))
 
 

@@ -137,8 +137,9 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
     assert "| accepted pairs |" in str(shown["validation"].data)
     assert state is not None
     assert state.name == "Failed"
-    assert (state.message or "").startswith("accepted pairs ")
-    assert (shown["run"].description or "").startswith("Stopped at stage 8 of 13: validate pairs: accepted pairs ")
+    assert (state.message or "").startswith("pairs: accepted pairs ")
+    assert (shown["run"].description or "").startswith("pairs: accepted pairs ")
+    assert "Stopped at stage 8 of 13: validate pairs. What is" in (shown["run"].description or "")
 
 
 def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(

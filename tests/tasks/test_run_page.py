@@ -110,7 +110,7 @@ def test_the_page_says_why_a_run_stopped_and_how_to_go_on(prefect: Prefect) -> N
 
 def test_what_another_try_would_not_mend_is_not_to_be_tried_again() -> None:
     assert stopped(None, DataError("a.csv: is empty\nand so on")) == (
-        "Stopped: a.csv: is empty. What is finished is kept in the store."
+        "a.csv: is empty. Stopped. What is finished is kept in the store."
     )
 
 

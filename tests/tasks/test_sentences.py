@@ -70,10 +70,17 @@ def test_without_earlier_runs_the_time_left_is_of_the_stage_alone() -> None:
     assert at_work(progress).endswith("15 seconds left of this stage")
 
 
-def test_who_waits_for_a_slot_says_who_holds_it() -> None:
+def test_who_waits_for_a_slot_says_so_first_and_who_holds_it() -> None:
     progress = run(Clock())
     progress.note(Event("policy", "waiting", who="'other' holds it since 17:05:00"))
-    assert at_work(progress) == "stage 2 of 2: train policy, waits for a GPU slot: 'other' holds it since 17:05:00"
+    assert at_work(progress) == "waits for a GPU slot: 'other' holds it since 17:05:00; stage 2 of 2: train policy"
+
+
+def test_behind_the_last_stage_the_result_is_recorded() -> None:
+    progress = run(Clock())
+    progress.note(Event("samples", "cached", ref=ref()))
+    progress.note(Event("policy", "computed", ref=ref()))
+    assert at_work(progress) == "all 2 stages are done; the result is recorded"
 
 
 @pytest.mark.parametrize(
