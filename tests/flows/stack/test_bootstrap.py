@@ -82,6 +82,7 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
         "deployment greet/greet": "made",
         "automation 'plumbline: runs that fell silent'": "made",
         "artifact first-steps": "made",
+        "notifications": "skipped",
     }
     assert set(second.values()) == {"left", "skipped"}
     found = read(client)
@@ -96,6 +97,16 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
     assert [(item.slug, item.schedule.cron, item.active) for item in found.schedules] == [("weekly", "0 3 * * 1", True)]
     started = client.read_resource_related_automations(f"prefect.deployment.{found.id}")
     assert [(item.name, item.trigger.expect) for item in started] == [("test: greet", {"test.arrived"})]
+
+
+def test_notifications_are_set_up_with_the_rest(client: Any, project: Callable[..., Path]) -> None:
+    """Once, and left alone by a bootstrap that is not given their address."""
+    from flows.stack.notifications import KINDS
+
+    made = apply(project(), notify="http://127.0.0.1:9/hook")
+    assert [how for what, how in made.items() if "notify" in what] == ["made"] * (1 + len(KINDS))
+    assert {how for what, how in apply(project()).items() if "notify" in what} == {"left"}
+    assert apply(project(), notify="off")["notifications"] == "changed"
 
 
 def test_trainings_wait_in_a_queue_of_their_own(client: Any, project: Callable[..., Path]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from alignment.errors import ConfigError
 from flows.stack.logs import Log
 from flows.stack.processes import MARK, end_marked
-from flows.stack.services import Ports, Service, make_services, project_folder, secret, stack_file
+from flows.stack.services import NOTIFY_URL, Ports, Service, make_services, project_folder, secret, stack_file
 
 PROJECT = Path(__file__).parents[3]
 
@@ -41,6 +41,15 @@ def test_the_processes_get_the_addresses_of_their_own_servers_alone(
     assert services["worker"].env["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
     assert services["mlflow"].env["MLFLOW_SERVER_ALLOWED_HOSTS"] == "127.0.0.1:2,localhost:2"
     assert "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY" not in services["worker"].env
+
+
+def test_none_of_the_processes_gets_the_address_of_the_notifications(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a secret, and the bootstrap alone keeps it in Prefect."""
+    monkeypatch.setenv(NOTIFY_URL, "https://hooks.example.org/secret")
+    for service in make_services(home, Ports(), Path("/project")).values():
+        assert NOTIFY_URL not in service.env
 
 
 def test_mlflows_own_names_of_its_settings_are_the_ones_that_are_set(home: Path) -> None:
