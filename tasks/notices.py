@@ -42,7 +42,7 @@ def changed(title: str, sentence: str, report: EvalReport | None = None, link: s
 
 def rejected(title: str, approver: str, reason: str, link: str = "") -> Notice:
     """A person, or nobody in time, said no to a version."""
-    return notice(f"{title} was rejected by {approver}", reason, link=link)
+    return notice(f"{title} was rejected by {approver}", reason or "No reason was given.", link=link)
 
 
 def reverted(title: str, champion: str | None, refusal: str, link: str = "") -> Notice:
