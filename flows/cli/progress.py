@@ -129,9 +129,11 @@ def status(at_work: AtWork, now: float, width: int, *, bar: bool = False) -> str
         "rate": "" if rate is None else f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s",
         "left": left and f"{left} of the run",
     }
+    wanted = BAR.start + 2 if bar and event.total else 0  # the bar says more than the last words
     for name, shorter in (("left", left), ("rate", ""), ("loss", ""), ("place", ""), ("left", "")):
-        if _columns(parts) > width:
+        if _columns(parts) + wanted > width:
             parts[name] = shorter
+        wanted = 0
     room = min(width - _columns(parts) - 2, BAR.stop - 1)
     if bar and event.total and room >= BAR.start:
         full = min(room, round(room * event.done / event.total))

@@ -48,7 +48,7 @@ def show(result: "AlignResult", console: Console) -> None:
 
     console.print()
     for heading, text in verdict_lines(result.judgement):
-        say(console, text, head=f"{heading:<{HEAD}}")
+        say(console, text, head=f"{heading:<{HEAD}}{'' if heading else '- '}")
     console.print()
     figures = headlines(result.report)
     titles = max((len(each.title) for each in figures), default=0)

@@ -1,14 +1,22 @@
 """The tables of a result: every figure, the gates, texts of both models, a sweep; whole at 80 and at 200 columns."""
 
+import io
 import json
+import logging
+import re
 from typing import Any
+
+import pytest
+from rich.console import Console
 
 from alignment.config import GatesConfig
 from alignment.judging.card import result_rows
 from alignment.judging.frontier import Point, point_rows
 from alignment.judging.gates import judge
 from alignment.judging.report import SampleRow
+from flows.cli.progress import stage_lines
 from flows.cli.terminal import MAX_TEXT, gates_table, result_table, show_points, show_samples
+from tasks.running import Event, tell
 from tests.flows.cli.screen import WIDTHS, require_words, screen
 from tests.reports import DRIFT, make_report
 
@@ -99,3 +107,20 @@ def test_a_sweep_has_one_line_a_point_and_names_the_gates_that_refused(width: in
     flat = " ".join(text.split())
     assert "Point 1 failed: training diverged: loss nan at step 5; lower the rate" in flat
     assert "Point 3 refused: reward_gain, perplexity_ratio, kl_per_token" in flat
+
+
+def test_colours_show_on_white_and_on_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bold, dim, red, green and magenta: yellow and cyan fade on white, blue on black."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system="standard", highlight=False)
+    show_points(point_rows(points()), console)
+    console.print(gates_table(judge(make_report(drift=DRIFT), GatesConfig(max_kl_per_token=0.01))))
+    with stage_lines(console):
+        tell(Event("base", "waiting", who="another run"))
+        tell(Event("policy", "started"))
+        tell(Event("policy", "progress", 5, 10, number=10, of=13))
+        logging.getLogger("alignment.training").warning("a warning")
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    codes = {code for found in re.findall(r"\x1b\[([\d;]*)m", text) for code in found.split(";")}
+    assert {"31", "32", "35"} <= codes <= {"0", "1", "2", "31", "32", "35"}
