@@ -24,7 +24,14 @@ def test_every_page_is_a_link_into_the_side_for_training_runs() -> None:
     assert pages.models_page() == f"{base}models{SIDE}"
     assert pages.model_page("shop/reviews 2") == f"{base}models/shop%2Freviews%202{SIDE}"
     assert pages.version_page("reviews", "3") == f"{base}models/reviews/versions/3{SIDE}"
+    assert pages.artifact_page("4", "abc", "a b.html") == f"{base}experiments/4/runs/abc/artifacts/a%20b.html{SIDE}"
     assert pages.is_link(pages.models_page())
+
+
+@pytest.mark.usefixtures("server")
+def test_a_link_within_mlflows_pages_has_no_address_that_could_change() -> None:
+    assert pages.version_page("reviews", "3", pages.INSIDE) == f"#/models/reviews/versions/3{SIDE}"
+    assert pages.results_page("4", pages.INSIDE) == f"#/experiments/4/runs{SIDE}&viewStateShareKey=plumbline"
 
 
 @pytest.mark.usefixtures("server")
