@@ -38,8 +38,11 @@ Then = Callable[[AlignConfig, Refs, str], None]
 AFTER: dict[str, Then] = {
     "texts": require_labels,
     "prompts": require_new,
-    "validation": lambda _, refs, run_id: require_valid(
-        refs["validation"], unlinked({name: ref.counts for name, ref in refs.items()}), run_id
+    "validation": lambda config, refs, run_id: require_valid(
+        refs["validation"],
+        unlinked({name: ref.counts for name, ref in refs.items()}),
+        run_id,
+        config.validation.min_gap,
     ),
     "policy": lambda _, refs, run_id: complete_curve(refs["policy"], run_id),
 }

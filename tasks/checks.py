@@ -9,10 +9,11 @@ from alignment.config import AlignConfig
 from alignment.data.labels import Labels, require_two_classes
 from alignment.data.pairs.strategies import pair
 from alignment.errors import NothingNewError, ValidationError
-from alignment.rows import CHECKS, LABELS, QUARANTINED
+from alignment.rows import ACCEPTED, CHECKS, LABELS, QUARANTINED
 from alignment.stages.sources import labels_are_read, pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
+from expectations.gaps import explain_gaps
 from tasks.registry import records
 from tasks.running import RETRIES
 from tasks.showing import show_checks
@@ -40,10 +41,11 @@ def require_new(config: AlignConfig, refs: Refs, _: str) -> None:
 
 
 @task(name="require valid pairs", **RETRIES)
-def require_valid(ref: StageRef, counts: Mapping[str, Mapping[str, int]], run_id: str) -> None:
+def require_valid(ref: StageRef, counts: Mapping[str, Mapping[str, int]], run_id: str, min_gap: float) -> None:
     """Show the checks in Prefect and MLflow, and raise ValidationError where a critical one of the whole set failed.
 
-    `counts` of the stages so far are recorded then.
+    `counts` of the stages so far are recorded then, and where `min_gap` set most pairs apart the error says how their
+    gaps lie.
     """
     quarantined = ref.path / QUARANTINED.file
     found = records.read_json(ref.path / CHECKS)
@@ -52,4 +54,11 @@ def require_valid(ref: StageRef, counts: Mapping[str, Mapping[str, int]], run_id
     records.log_file(run_id, quarantined, "validation")
     if found["problem"]:
         records.log_counts(run_id, counts)
-        raise ValidationError(f"{found['problem']}; the quarantined pairs, with reasons, are in {quarantined}")
+        told = "; ".join(filter(None, (found["problem"], explain_gaps(_gaps(ref), min_gap))))
+        raise ValidationError(f"{told}; the quarantined pairs, with reasons, are in {quarantined}")
+
+
+def _gaps(ref: StageRef) -> list[float]:
+    """The score gaps of all pairs that have one."""
+    batches = (batch for table in (ACCEPTED, QUARANTINED) for batch in table.batches(ref.path, ["gap"]))
+    return [gap for batch in batches for gap in batch["gap"].drop_null().to_pylist()]

@@ -2,21 +2,32 @@
 
 import json
 import re
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.stack.browser import PICTURES, field, fill_as_json, picture
+from tests.stack.browser import HEIGHT, PICTURES, field, fill_as_json, picture
 from tests.stack.machine import Machine
 from tests.stack.reviews import FINISHED_WITHIN, now, runs_of, settings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.stack
 
 # Long enough for its progress to be shown, and with checkpoints that take no time.
 TRAINING = {"steps": 800, "learning_rate": 1e-4, "stop_chosen_drop": 0, "checkpoint_every": 100, "log_every": 20}
+
+REFUSED_WITHIN = 5.0  # seconds
+FAULTS = {
+    "seed": "seed = -1: input should be greater than or equal to 0",
+    "dpo": "dpo.beta = 99: input should be less than or equal to 10",
+    "prompts": "prompts.count = 40 can never reach validation.min_pairs = 64",
+    "base": "base.model /nowhere/model: no such folder",
+    "evaluation": "evaluation.judge = grammar knows the built-in grammar alone, and data.path = reviews.csv is not it",
+}
+"""What is wrong in a form that starts from the quickstart, and at which field or closed group it stands."""
 
 SHOWN = {
     "run": ("train policy", "done"),
@@ -38,35 +49,71 @@ def form(stack: Machine, page: "Page") -> "Page":
     return page
 
 
-def test_every_group_and_field_is_there_with_its_description(form: "Page") -> None:
+def opened(form: "Page", group: str) -> "Locator":
+    """A group of fields, once it is opened to be changed."""
+    found = field(form, group)
+    found.get_by_text("Change", exact=True).first.click()
+    return found
+
+
+def test_a_form_is_short_and_says_of_every_field_what_it_is(form: "Page") -> None:
+    """Thirteen entries, of which a person opens what is to be different."""
+    height = form.evaluate("Math.max(...Array.from(document.querySelectorAll('*'), each => each.scrollHeight))")
+    assert height < 3 * HEIGHT, height
+    assert "a preset, or a registered version" in field(form, "start_from").inner_text()
     assert "Seed of every random draw" in field(form, "seed").inner_text()
-    dpo = field(form, "dpo")
-    assert "Direct preference optimisation of the policy" in dpo.inner_text()
-    assert "Strength of the pull towards the reference" in field(dpo, "Beta").inner_text()
-    assert field(dpo, "Beta").locator("input").input_value() == "0.5"
-    assert "sigmoid, hinge, ipo, or robust" in field(dpo, "Loss").inner_text()
-    assert "in nats per token, at most" in field(field(form, "gates"), "Max Kl Per Token").inner_text()
-    dpo.evaluate("group => group.scrollIntoView()")
+    assert "Direct preference optimisation of the policy" in field(form, "dpo").inner_text()
     picture(form, "prefect-form")
+    dpo = opened(form, "dpo")
+    assert "Strength of the pull towards the reference" in field(dpo, "beta").inner_text()
+    assert "over 0, at most 10; default 0.5" in field(dpo, "beta").inner_text()
+    assert field(dpo, "beta").locator("input").input_value() == ""
+    assert "sigmoid, hinge, ipo, or robust" in field(dpo, "loss").inner_text()
+    assert "in nats per token, at most" in field(opened(form, "gates"), "max_kl_per_token").inner_text()
 
 
-def test_a_value_out_of_bounds_is_refused_and_nothing_runs(stack: Machine, form: "Page") -> None:
+def test_a_form_with_five_faults_names_five_at_their_fields_and_nothing_runs(
+    stack: Machine, form: "Page", figures: Any
+) -> None:
+    """Out of bounds, out of reach, and not there; one in a field of a group that nobody opened."""
     began = now()
-    field(form, "Beta").locator("input").fill("99")
+    field(form, "seed").locator("input").fill("-1")
+    field(opened(form, "dpo"), "beta").locator("input").fill("99")
+    field(opened(form, "prompts"), "count").locator("input").fill("40")
+    field(opened(form, "base"), "model").locator("textarea").fill("/nowhere/model")
+    field(opened(form, "data"), "path").locator("textarea").fill("reviews.csv")
     form.get_by_role("button", name="Submit").click()
+    pressed = time.monotonic()
+    form.get_by_text("5 faults, nothing was started").wait_for()
+    seconds = time.monotonic() - pressed
+    figures("a form with five faults is refused", seconds, "nothing")
+    assert seconds < REFUSED_WITHIN
 
-    refusal = form.get_by_text("99 is greater than the maximum of 10").first
-    refusal.wait_for()
-    assert "'dpo.beta'" in refusal.inner_text()
+    for name, told in FAULTS.items():
+        assert form.get_by_text(told).count() == 2, "in the message, and at its field"
+        assert told in field(form, name).inner_text()
     assert form.url.partition("?")[0].endswith("/run")
     picture(form, "prefect-refused", after=0.5)
     assert runs_of(stack, "align", began) == []
 
 
+def test_where_nothing_checks_the_form_the_run_refuses_itself_before_anything_is_made(stack: Machine) -> None:
+    """As with a stock Prefect server, in containers; its state names every fault."""
+    parameters = {"seed": 3, "prompts": {"count": 40}, "base": {"model": "/nowhere/model"}}
+    (found,) = stack.api("deployments/filter", {"deployments": {"name": {"any_": ["align"]}}})
+    where = f"deployments/{found['id']}/create_flow_run"
+    run = stack.api(where, {"parameters": parameters, "enforce_parameter_schema": False})
+    assert stack.end(run["id"], FINISHED_WITHIN) == "FAILED"
+    message = stack.api(f"flow_runs/{run['id']}")["state"]["message"]
+    assert "prompts.count = 40 can never reach validation.min_pairs = 64" in message
+    assert "base.model /nowhere/model: no such folder" in message
+    assert stack.mlflow_runs(run["id"]) == []
+
+
 def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") -> None:
     began = now()
     fill_as_json(form, json.dumps(settings(dpo={} if PICTURES else TRAINING), indent=2))
-    field(form, "Beta").locator("input").fill("0.45")
+    field(form, "beta").locator("input").fill("0.45")
     form.get_by_role("button", name="Submit").click()
     form.get_by_role("button", name="View run").last.click()
     form.wait_for_url("**/flow-run/**")

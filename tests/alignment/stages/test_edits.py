@@ -186,6 +186,7 @@ EDITS: dict[str, str] = {
     "expectations.columns": "validation",
     "expectations.custom": "validation",
     "expectations.evaluation": "validation",
+    "expectations.gaps": "",
     "expectations.judging": "validation",
     "expectations.predicates": "validation",
     "expectations.runner": "validation",
