@@ -78,7 +78,7 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], screen: Scree
     stack_file(home, STARTING).touch()
     write_json(stack_file(home, "stack.json"), asdict(State(os.getpid(), prefect, mlflow, receiver)))
     is_first = not (home / "mlflow.db").exists()
-    longer = "; the first start also makes the databases, which takes about a minute in all" if is_first else ""
+    longer = "; the first start also makes the databases, and takes up to a minute" if is_first else ""
     screen.own(f"starting in {home}{longer}")
     steps = Steps(screen, [*([DATABASE] if is_first else []), *services, "deployments"])
     with steps.shown():
