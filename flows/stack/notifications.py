@@ -247,4 +247,4 @@ def _parts(url: str) -> tuple[str, str]:
 
 
 def _named(url: str) -> str:
-    return f"--notify {shown(url)}"
+    return f"notifications to {shown(url)}"
