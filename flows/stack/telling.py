@@ -13,7 +13,7 @@ from rich.text import Text
 from flows.stack.activity import Row
 from flows.stack.logs import Said, Teller
 
-COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+COLOURS = {"WARNING": "magenta", "ERROR": "red", "CRITICAL": "red"}
 CLOCK = "%H:%M:%S"
 WHO = 8  # columns of the name before a message; a longer one, as a run has, gets a line of its own
 SELF = "up"
