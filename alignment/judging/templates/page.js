@@ -55,7 +55,9 @@
   const list = byId("list");
   if (list) {
     const FEW = 10;
-    const rows = [...list.querySelectorAll(".sample")].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+    const written = (row) => [...row.querySelectorAll(".prompt, .turn, .text p")].map((each) => each.textContent);
+    const rows = [...list.querySelectorAll(".sample")].map((row) => (
+      { row, text: written(row).join(" ").toLowerCase() }));
     const order = byId("order"), find = byId("find"), found = byId("found"), more = byId("more");
     let room = FEW;
     const number = (row, name, missing) => (row.dataset[name] === "" ? missing : Number(row.dataset[name]));
