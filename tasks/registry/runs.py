@@ -147,7 +147,7 @@ def artifact_url(run_id: str, name: str) -> str:
 
 
 def _offer_columns(where: str) -> None:
-    """Have the experiment's table of runs offer the columns of the results, if nobody may have changed them."""
+    """Have the table of the experiment's runs offer the columns of the results, unless it does already."""
     with suppress(TrackingError), guard():  # another user's experiment, which this one may not change
         if columns.TAG not in client().get_experiment(where).tags:
             client().set_experiment_tag(where, columns.TAG, columns.saved_view())
