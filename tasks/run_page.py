@@ -139,7 +139,7 @@ class RunPage:
             if key in self._artifacts:
                 artifacts.update(client, self._artifacts[key], data, description)
             else:
-                self._artifacts[key] = artifacts.create(client, self._run, key, data, description, kind)
+                self._artifacts[key] = artifacts.put(client, self._run, key, data, description, kind)
             self._shown[key] = (data, description)
 
     def _wanted(self) -> list[tuple[str, str, Any, str]]:

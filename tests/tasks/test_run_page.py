@@ -25,6 +25,7 @@ class Prefect:
     def __init__(self) -> None:
         self.shown: dict[str, dict[str, Any]] = {}
         self.calls = 0
+        self.made: list[str] = []
 
     def __enter__(self) -> "Prefect":
         return self
@@ -34,8 +35,13 @@ class Prefect:
 
     def create_artifact(self, artifact: Any) -> Any:
         self.calls += 1
+        self.made.append(artifact.key)
         self.shown[artifact.key] = artifact.model_dump()
         return type("Made", (), {"id": artifact.key})
+
+    def read_artifacts(self, artifact_filter: Any) -> list[Any]:
+        (key,) = artifact_filter.key.any_
+        return [type("Found", (), {"id": key})] if key in self.shown else []
 
     def update_artifact(self, key: Any, artifact: Any) -> None:
         self.calls += 1
@@ -80,6 +86,14 @@ def test_what_has_not_changed_is_not_written_again(prefect: Prefect) -> None:
         until(lambda: len(prefect.shown) == 2)
         time.sleep(0.2)
         assert prefect.calls == 2
+
+
+def test_on_a_retry_the_same_artifacts_go_on(prefect: Prefect) -> None:
+    for model in ("first", "second"):
+        with run_page({"Model": model}) as page:
+            page.outcome = model
+    assert prefect.shown["run"]["data"] == "- Model: second"
+    assert prefect.made == ["run", "progress"]
 
 
 def test_a_server_that_is_away_stops_nothing(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
