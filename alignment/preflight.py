@@ -24,7 +24,8 @@ from alignment.data import reading
 from alignment.data.chat import read_template
 from alignment.data.prompts.ids import read_ids
 from alignment.data.texts import GRAMMAR, sources_of
-from alignment.errors import ConfigError, Fault, InputError
+from alignment.errors import ConfigError, DataError, Fault, InputError, ModelError
+from alignment.kinds import REWARD_MODELS, TRAINERS
 from alignment.reach import unreachable
 from alignment.rewards.function_file import require_function
 from alignment.rewards.parts import takes_model
@@ -35,6 +36,10 @@ WHOLE = 2**24
 
 FLOAT = 4
 """Bytes of a weight in fp32, in which a policy is trained whatever the precision of its forward pass."""
+
+DEVICES = Path("/dev")
+ACCELERATORS = ("nvidia[0-9]*", "dxg", "kfd")
+"""Device files of GPUs: NVIDIA's, of whatever number, those of Windows' Linux, and AMD's."""
 
 HEADER = 100_000_000
 """Bytes that the header of a safetensors file may have."""
@@ -53,7 +58,7 @@ def faults_of(config: AlignConfig) -> Iterator[Fault]:
     for look in _looks(config):
         try:
             look()
-        except (InputError, OSError, ValueError, struct.error) as error:
+        except InputError as error:
             fault = as_fault(str(error))
             if fault.message not in seen:
                 seen.add(fault.message)
@@ -67,7 +72,7 @@ def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
             yield partial(_columns, source.path, config)
     prompts = config.prompts
     if prompts.eval_path and prompts.eval_path != GRAMMAR and reading.is_local(prompts.eval_path):
-        yield partial(reading.files_of, prompts.eval_path)
+        yield partial(_eval_files, prompts.eval_path)
     if prompts.exclude:
         yield partial(read_ids, prompts.exclude)
     if prompts.chat_template:
@@ -76,7 +81,7 @@ def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
     for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
         if each.kind == "function":
             yield partial(require_function, each.function)
-        elif takes_model(each) and each.model != "train":
+        elif takes_model(each) and each.model != "train" and not REWARD_MODELS.origin(each.kind).package:
             yield partial(_folder, each.model, "reward")
     if config.reward.start:
         yield partial(_folder, config.reward.start, "start")
@@ -91,9 +96,22 @@ def _columns(path: str, config: AlignConfig) -> None:
     of_json = kind in (".json", ".jsonl")
     if of_json and file.stat().st_size > WHOLE:
         return
-    with file.open("rb") as stream:
-        rows = reading.READERS[kind](stream, replace(wanted_rows(config), path=str(file)))
-        deque(rows if of_json else islice(rows, 1), maxlen=0)
+    try:
+        with file.open("rb") as stream:
+            rows = reading.READERS[kind](stream, replace(wanted_rows(config), path=str(file)))
+            deque(rows if of_json else islice(rows, 1), maxlen=0)
+    except DataError:
+        raise
+    except Exception as error:  # the readers raise whatever their format's library raises
+        raise reading.unreadable(file, error) from error
+
+
+def _eval_files(path: str) -> None:
+    """Raise DataError where the files of prompts.eval_path are missing, empty or of no kind that can be read."""
+    try:
+        reading.files_of(path)
+    except DataError as error:
+        raise DataError(str(error).replace("data.path", "prompts.eval_path", 1)) from error
 
 
 def _base(config: AlignConfig) -> None:
@@ -107,40 +125,65 @@ def _base(config: AlignConfig) -> None:
             f"{config.base.model} sees: lower sampling.total_tokens to {longest} at most"
         )
     each, there = _bytes_a_weight(config), _memory()
+    if each is None or there is None:
+        return
     weights = _weights(folder)
-    if there is not None and weights * each > there:
-        way_out = (
-            "set dpo.adapter to lora, or take a smaller model"
-            if config.dpo.adapter == "none"
-            else ("take a smaller model")
-        )
+    if weights * each > there:
+        way_out = "take a smaller model"
+        if config.dpo.adapter == "none":
+            way_out = f"set dpo.adapter to lora, or {way_out}"
         raise ConfigError(
             f"base.model = {config.base.model}: its {weights:,} weights take {weights * each / 1e9:.1f} GB while they "
             f"are trained (dpo.adapter = {config.dpo.adapter}), and this machine has {there / 1e9:.1f} GB: {way_out}"
         )
 
 
-def _bytes_a_weight(config: AlignConfig) -> int:
-    """What a weight takes in training: itself, and where it is trained its gradient and the optimiser's moments."""
+def _bytes_a_weight(config: AlignConfig) -> int | None:
+    """What a weight takes in training: itself, and where it is trained its gradient and the optimiser's moments.
+
+    None for a trainer of another package, which may hold less.
+    """
+    if TRAINERS.origin(config.dpo.trainer).package:
+        return None
     if config.dpo.adapter != "none":
         return FLOAT
     return FLOAT * (4 if config.dpo.optimizer == "adamw" else 3)
 
 
 def _weights(folder: Path) -> int:
-    """How many weights a model's files name in their headers."""
+    """How many weights the files that are loaded name in their headers. Raises ModelError where one has no such."""
     total = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, HEADER)))
-        total += sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+    for file in _loaded_files(folder):
+        try:
+            with file.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                header = json.loads(stream.read(min(length, HEADER)))
+            total += sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+            raise ModelError(
+                f"base.model {file}: its header cannot be read as safetensors, as after a download that broke off; "
+                "get the file again"
+            ) from error
     return total
+
+
+def _loaded_files(folder: Path) -> list[Path]:
+    """The files of weights that `from_pretrained` reads; others may hold the same weights once more."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return [whole]
+    if not index.exists():
+        return []
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({folder / name for name in found})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"base.model {index}: is no index of weights; save the model again") from error
 
 
 def _memory() -> int | None:
     """Bytes of this machine's memory; None where a GPU computes, whose memory is asked when the model is there."""
-    if Path("/dev/nvidia0").exists() or sys.platform != "linux":
+    if sys.platform != "linux" or any(next(DEVICES.glob(pattern), None) for pattern in ACCELERATORS):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -158,5 +201,6 @@ def _folder(model: str, kind: models.Kind) -> Path | None:
 def _context(folder: Path) -> int | None:
     """The longest sequence that a model's config.json names."""
     found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = (found.get(name) for name in CONTEXT_NAMES)
-    return min((value for value in named if isinstance(value, int) and value > 1), default=None)
+    text = found.get("text_config")  # of a model that knows more than text
+    named = ((text if isinstance(text, dict) else found).get(name) for name in CONTEXT_NAMES)
+    return min((value for value in named if isinstance(value, int) and value > 0), default=None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from alignment.config import AlignConfig
 from alignment.data.pairs.strategies import pair
 from alignment.errors import Fault
-from alignment.kinds import PAIRS, STRATEGIES
+from alignment.kinds import PAIRS, PROMPTS, STRATEGIES
 
 DEVIATIONS = 5
 """Standard deviations from the mean that a hash's split of the rows never reaches: once in 3.5 million times."""
@@ -23,6 +23,8 @@ def _prompts(config: AlignConfig) -> Iterator[Fault]:
     """The rows against what both sides need of them."""
     data, prompts, rows = config.data, config.prompts, config.data.rows
     needed = min(prompts.min_eval, prompts.eval_count)
+    if PROMPTS.origin(prompts.source).package:  # a row of theirs may give any number of prompts
+        rows = 0
     if rows and prompts.source != "empty" and not prompts.eval_path:
         most = _at_most(rows, prompts.eval_fraction)
         if most < needed:

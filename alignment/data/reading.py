@@ -88,11 +88,16 @@ def read_columns(wanted: Wanted, cache: Path, files: list[Path] | None = None) -
         cause = error.__cause__ or error
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             raise cause from None
-        raise DataError(
-            f"data.path {path}: cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]}); "
-            "give a readable .parquet, .csv or .jsonl file, or the name of a dataset that the hub has"
-        ) from error
+        raise unreadable(path, cause) from error
     return columns
+
+
+def unreadable(path: str | Path, cause: BaseException) -> DataError:
+    """The error of a file, or of a dataset on the hub, that cannot be read."""
+    return DataError(
+        f"data.path {path}: cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]}); "
+        "give a readable .parquet, .csv or .jsonl file, or the name of a dataset that the hub has"
+    )
 
 
 def _take(rows: Iterator[Row], columns: Columns) -> None:

@@ -48,15 +48,17 @@ class FunctionFile:
 
     @property
     def names(self) -> frozenset[str] | None:
-        """What the file names on its top level, known without running it; None where it imports `*`.
+        """What the file names on its top level, known without running it; None where only running it tells.
 
         Raises ConfigError where the file is missing or is no Python.
         """
         text = self._text(self.path)
-        if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(ast.parse(text))):
+        nodes = list(ast.walk(ast.parse(text)))
+        if any(map(_names_more, nodes)):
             return None
         found = symtable.symtable(text, str(self.path), "exec").get_symbols()
-        return frozenset(each.get_name() for each in found if each.is_assigned() or each.is_imported())
+        inside = (name for node in nodes if isinstance(node, ast.Global) for name in node.names)
+        return frozenset(each.get_name() for each in found if each.is_assigned() or each.is_imported()).union(inside)
 
     @property
     def code(self) -> str:
@@ -135,6 +137,15 @@ def beside(value: str) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def _names_more(node: ast.AST) -> bool:
+    """Whether code may give a module names that do not stand in it."""
+    if isinstance(node, ast.ImportFrom):
+        return node.names[0].name == "*"
+    if isinstance(node, ast.FunctionDef):
+        return node.name == "__getattr__"
+    return isinstance(node, ast.Name) and node.id in {"globals", "locals", "vars", "exec", "eval", "setattr"}
 
 
 def _not_there(value: str, found: FunctionFile, there: Sequence[str]) -> str:

@@ -91,9 +91,49 @@ def test_a_base_model_that_the_memory_cannot_hold(
     assert all(("set dpo.adapter to lora" in message) == (adapter == "none") for _, message in found)
 
 
-def test_a_file_of_weights_that_is_none(model: Path) -> None:
-    (model / "model.safetensors").write_bytes(b"{}")
-    assert len(told({"base": {"model": str(model)}, "sampling": {"total_tokens": 32}})) == 1
+@pytest.mark.parametrize("content", [b"", b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b'{"a":{}}'])
+def test_a_file_of_weights_that_broke_off_is_named_with_the_way_out(
+    model: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(preflight, "_memory", lambda: 10**12)
+    (model / "model.safetensors").write_bytes(content)
+    ((fields, message),) = told({"base": {"model": str(model)}, "sampling": {"total_tokens": 32}})
+    assert fields == ("base.model",)
+    assert "model.safetensors" in message
+    assert message.endswith("get the file again")
+
+
+def test_weights_that_a_folder_holds_twice_count_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some models bring the weights in their authors' own layout beside transformers' shards."""
+    monkeypatch.setattr(preflight, "_memory", lambda: 16_000_000)
+    (model / "consolidated.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"w": "model-00001-of-00001.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    values: dict[str, Any] = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}}
+    assert told(values) == []
+    monkeypatch.setattr(preflight, "_memory", lambda: 15_999_999)
+    assert len(told(values)) == 1
+
+
+@pytest.mark.parametrize(("device", "counts"), [("nvidia3", False), ("dxg", False), ("kfd", False), ("null", True)])
+def test_the_memory_of_a_machine_with_a_gpu_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, counts: bool
+) -> None:
+    (tmp_path / device).touch()
+    monkeypatch.setattr(preflight, "DEVICES", tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert (preflight._memory() is not None) == counts
+
+
+def test_a_broken_file_of_data_is_named_with_its_field(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(b"PAR1 and no more")
+    ((fields, message),) = told({"data": {"path": str(file)}})
+    assert fields == ("data.path",)
+    assert str(file) in message
+    missing = {"source": "column", "eval_path": str(tmp_path / "none.jsonl")}
+    assert [fields for fields, _ in told({"prompts": missing})] == [("prompts.eval_path",)]
 
 
 def test_registered_models_and_the_hub_are_not_asked() -> None:

@@ -202,3 +202,20 @@ def test_the_examples_functions_score_texts_and_chats() -> None:
     assert praise(completions=[[{"role": "assistant", "content": text}] for text in texts]) == praise(completions=texts)
     assert brief(completions=texts) == [-0.5, -0.3, 0.0]
     assert right(completions=texts, solution=["witty", "witty", None]) == [1.0, 0.0, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'globals().update({"reward": len})\n',
+        "def make():\n    global reward\n    reward = len\n\n\nmake()\n",
+        "def __getattr__(name):\n    return len\n",
+    ],
+)
+def test_a_name_that_only_running_the_file_gives_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rule.py").write_text(text, encoding="utf-8")
+    require_function("rule.py")
+    assert load("rule.py") is len
