@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from alignment.aliases import CHAMPION
 from alignment.errors import InputError, ModelError, NewerRecordError, RecordError, TrackingError
 from alignment.judging.gates import judge
 from alignment.judging.report import GateResult, Judgement
@@ -172,4 +171,4 @@ def _next(subject: str, where: str) -> dict[str, str]:
 
 
 def _serve(version: RegisteredVersion) -> dict[str, str]:
-    return {"Serve it": f"plumbline serve {quote(version.uri)}"} if CHAMPION in version.aliases else {}
+    return {"Serve it": f"plumbline serve {quote(version.uri)}"}
