@@ -66,7 +66,11 @@ def plan(config: AlignConfig) -> "Plan":
     """The stages of a run, which of them the store has, and the counts, without computing anything.
 
     Its text is a table. A registered model is downloaded first, as a run does: its content decides what is cached.
+    Raises ConfigError with everything that would stop the run before it has begun.
     """
+    from alignment.preflight import require_startable
+
+    require_startable(config)
     with registry():
         from flows.planning import make_plan
         from tasks.registry.downloads import with_local_models

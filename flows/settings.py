@@ -40,8 +40,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     missing, is not YAML, or a field is unknown or out of bounds.
     """
     file = find_config(path)
-    shown = file.name if file.parent == CONFIGS else str(file)
-    return build_config(read_yaml(file), source=shown, overrides=overrides)
+    return build_config(read_yaml(file), source=shown_name(file), overrides=overrides)
+
+
+def shown_name(file: Path) -> str:
+    """What messages call a configuration's file: a shipped one by its name alone."""
+    return file.name if file.parent == CONFIGS else str(file)
 
 
 def load_promotion(path: Path) -> PromotionConfig:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from alignment.config import AlignConfig, Group, as_error, examine, merge
@@ -12,6 +13,8 @@ from alignment.kinds import PAIRS, REWARDS
 from alignment.preflight import faults_of
 from alignment.rewards.function_file import function_file
 from alignment.rewards.judge_client import is_local
+from alignment.yaml_file import read_yaml
+from flows.settings import find_config, shown_name
 from flows.start_from import read_start
 
 JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
@@ -42,7 +45,23 @@ def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool
     except ConfigError as error:
         found = submission("", changes, called_here=called_here)
         return Submission(found.config, (*error.faults, *found.faults))
-    given = {name: _given(AlignConfig.model_fields[name].annotation, value) for name, value in changes.items()}
+    return _found(start, changes, called_here=called_here)
+
+
+def load_startable(path: str | Path, overrides: Mapping[str, Any]) -> AlignConfig:
+    """A configuration's file, as `load_config` finds it, with `overrides` laid over it.
+
+    Raises ConfigError where it cannot be read, and else one with everything that would stop its run.
+    """
+    file = find_config(path)
+    return _found(read_yaml(file), overrides, called_here=True).require_sound(shown_name(file), overrides)
+
+
+def _found(start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here: bool) -> Submission:
+    fields = AlignConfig.model_fields
+    given = {
+        name: _given(fields[name].annotation if name in fields else None, value) for name, value in changes.items()
+    }
     if start:
         given = {name: _as_values(value) for name, value in given.items()}
     config, faults = examine(merge(start, {name: value for name, value in given.items() if value is not None}))

@@ -9,11 +9,11 @@ from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid
 from alignment.errors import REFUSED
-from flows.cli.console import BAD, make_console, quieten, say
+from flows.cli.console import BAD, GOOD, make_console, quieten, say
 from flows.cli.flags import Flags, named_by_flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
-from flows.settings import QUICKSTART, QUICKSTART_RETRAIN, load_config
+from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
 
 ConfigPath = Annotated[
     Path,
@@ -104,8 +104,9 @@ def sweep(
 
     console.print()
     terminal.show_points(found.points, console)
+    colour = BAD if found.best is None else GOOD
+    say(console, f"[bold {colour}]{escape(found.told)}[/]")
     if found.best is None:
-        say(console, f"[bold {BAD}]No point passed.[/]")
         say(console, escape(found.where), head="Look at it  ")
         return REFUSED
     return report(found.best, None, console, full)
@@ -128,13 +129,11 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
 
 def _wanted(config: Path, flags: Flags) -> AlignConfig:
     """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
-    from alignment.preflight import require_startable
+    from flows.submission import load_startable
 
     given = overrides(flags)
     with named_by_flags(given):
-        wanted = load_config(config, given)
-        require_startable(wanted)
-    return wanted
+        return load_startable(config, given)
 
 
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:

@@ -1,6 +1,7 @@
 """The form: a parameter a group of the configuration, as Prefect draws, bounds and explains them."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,7 +273,16 @@ def _outer(config: AlignConfig) -> str:
     return found
 
 
-@pytest.mark.usefixtures("at_home")
+@pytest.fixture
+def _rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, where relative paths count from."""
+    (tmp_path / "rule.py").write_text(
+        "def brief(texts):\n    return [-len(text) for text in texts]\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("at_home", "_rule")
 @pytest.mark.parametrize("values", FILES.values(), ids=FILES)
 def test_a_file_of_code_is_taken_from_the_process_that_calls_the_flow_and_from_no_form(values: dict[str, Any]) -> None:
     config = build_config(values)
@@ -284,10 +294,17 @@ def test_a_file_of_code_is_taken_from_the_process_that_calls_the_flow_and_from_n
         run_flow(_seen, parameters=_seen.validate_parameters(groups))  # as a worker runs it
 
 
-@pytest.mark.usefixtures("at_home")
+@pytest.mark.usefixtures("at_home", "_rule")
 def test_nor_from_a_flow_that_a_form_started() -> None:
     with pytest.raises(ConfigError, match="a file of code is taken from the command line"):
         run_flow(_outer, parameters={})
+
+
+@pytest.mark.usefixtures("at_home")
+def test_nor_from_the_earlier_run_that_a_form_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.submission.read_start", lambda _: FILES["the reward"])
+    with pytest.raises(ConfigError, match="a file of code is taken from the command line"):
+        run_flow(_seen, parameters={"start_from": "0" * 32})
 
 
 # A judge's key
