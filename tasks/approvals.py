@@ -105,7 +105,7 @@ def show(markdown: str, description: str, artifact: UUID | None = None) -> UUID 
     try:
         with get_client(sync_client=True) as client:
             if artifact is None:
-                return artifacts.create(client, UUID(flow_run.id), KEY, markdown, description)
+                return artifacts.put(client, UUID(flow_run.id), KEY, markdown, description)
             artifacts.update(client, artifact, markdown, description)
     except (HTTPError, ObjectNotFound, OSError) as error:
         run_logger().warning("%s: not shown in Prefect: %s", description, error)
