@@ -13,7 +13,7 @@ from rich.table import Table
 from alignment.config import build_config, merge
 from alignment.data.words import NAME as WORDS
 from alignment.errors import REFUSED
-from flows.cli.console import make_console, quieten
+from flows.cli.console import BAD, GOOD, make_console, quieten, say
 from flows.cli.flags import Flags, named_by_flags, overrides
 from flows.settings import load_config
 
@@ -73,26 +73,26 @@ def check(
 def show(found: "Checked", console: Console) -> None:
     """Print what was found, in at most 80 columns where the console has no more."""
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False)
-
-    say(f"[bold]{escape(found.data)}[/]: {found.rows:,} rows{_listed(found.formats)}")
+    say(console, f"[bold]{escape(found.data)}[/]: {found.rows:,} rows{_listed(found.formats)}")
     if found.model:
-        say(f"Lengths are in tokens of {escape(found.model)}.")
+        say(console, f"Lengths are in tokens of {escape(found.model)}.")
     else:
-        say("Lengths are in words: pass --base.model to try its tokenizer, template and context.")
+        say(console, "Lengths are in words: pass --base.model to try its tokenizer, template and context.")
     if found.counts:
-        say(f"Of the rows, {', '.join(f'{count:,} {name}' for name, count in found.counts.items())}.")
+        say(console, f"Of the rows, {', '.join(f'{count:,} {name}' for name, count in found.counts.items())}.")
     for table in _tables(found):
         console.print()
         console.print(table)
     if found.not_applied:
-        say("\nNot applied: " + ", ".join(f"{name} ({why})" for name, why in found.not_applied.items()) + ".")
+        console.print()
+        say(
+            console, f"{', '.join(f'{name} ({why})' for name, why in found.not_applied.items())}.", head="Not applied: "
+        )
     console.print()
     for problem in found.problems:
-        say(f"[bold red]Refused:[/] {escape(problem)}")
+        say(console, escape(problem), head=f"[bold {BAD}]Refused:[/] ")
     if found.fine:
-        say("[bold green]Fine:[/] a run would train on these rows.")
+        say(console, f"[bold {GOOD}]Fine:[/] a run would train on these rows.")
 
 
 def _tables(found: "Checked") -> Iterator[Table]:
@@ -107,7 +107,7 @@ def _tables(found: "Checked") -> Iterator[Table]:
     if of_set:
         table = _table("The set to train on", "figure", "found", "must be", "")
         for check in of_set:
-            verdict = "[green]fine[/]" if check.passed else "[red]REFUSED[/]"
+            verdict = f"[{GOOD}]fine[/]" if check.passed else f"[{BAD}]REFUSED[/]"
             table.add_row(check.name, f"{check.observed:.4g}", escape(check.bound), verdict)
         yield table
     if found.lengths:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from rich.markup import escape
 
-from flows.cli.console import make_console, quieten
+from flows.cli.console import make_console, quieten, say
 
 app = App(name="import", help="Make a model folder of a file in another format.")
 
@@ -25,11 +26,9 @@ def gguf(
 
     made = import_gguf(file, folder)
     context = f"a context of {made.context:,} tokens" if made.context else "no limit of context"
-    make_console().print(
+    told = (
         f"{made.folder}: {made.architecture}, {made.parameters / 1e6:,.1f} million parameters, {made.size / 1e6:,.0f} "
-        f"MB, {context}, texts end at {' or '.join(made.ends)}, {'with a' if made.chat else 'no'} chat template",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
+        f"MB, {context}, texts end at {' or '.join(made.ends)}, {'with a' if made.chat else 'no'} chat template"
     )
+    say(make_console(), escape(told))
     return 0

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignment.judging.formats import NONE, percent, plain, signed
-from flows.cli.console import BAD, GOOD, make_console, quieten
+from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
     from tasks.registry.listing import ListedVersion, RefusedRun
@@ -80,10 +80,15 @@ def export(
     """Write a registered model as a `save_pretrained` folder: safetensors, its config, tokenizer and chat template."""
     quieten()
     from flows.library import export as export_model
+    from flows.library import registry
+    from tasks.registry.naming import find_registered
 
-    made = export_model(model, folder, gguf=gguf)
+    with registry():
+        version = find_registered(model)
+    made = export_model(version, folder, gguf=gguf)
     size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
-    make_console().print(f"{made}: {model}, {size / 1e6:,.1f} MB", highlight=False, soft_wrap=True, markup=False)
+    taken = version if version == model else f"{version} ({model})"
+    say(make_console(), escape(f"{made}: {taken}, {size / 1e6:,.1f} MB"))
     return 0
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from alignment.aliases import CHAMPION
 from alignment.errors import REFUSED, InputError
-from flows.cli.console import make_console, quieten
+from flows.cli.console import BAD, GOOD, make_console, quieten, say
 from flows.cli.servers import servers_for_a_flow
 from flows.settings import MODEL_NAME, PROMOTION, load_promotion
 
@@ -84,9 +84,7 @@ def smoke_command(
         from flows.smoke import smoke
 
         result = smoke(model_name, alias)
-    make_console().print(
-        f"{model_name}@{alias} {result.verdict}: {result.sentence}", highlight=False, soft_wrap=True, markup=False
-    )
+    say(make_console(), escape(f"{model_name}@{alias} {result.verdict}: {result.sentence}"))
     return 0
 
 
@@ -108,6 +106,6 @@ def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Co
 
 
 def _report(outcome: "Outcome", console: Console) -> int:
-    colour = "red" if outcome.decision == "rejected" else "green"
-    console.print(f"[bold {colour}]{escape(outcome.sentence)}[/]", highlight=False, soft_wrap=True)
+    colour = BAD if outcome.decision == "rejected" else GOOD
+    say(console, f"[bold {colour}]{escape(outcome.sentence)}[/]")
     return REFUSED if outcome.decision == "rejected" else 0

@@ -67,6 +67,7 @@ def show_points(points: Sequence[Mapping[str, str]], console: Console) -> None:
     for point in points:
         if why := point["refused by"] or (point["verdict"] == "failed" and point["why"]):
             say(console, escape(why), head=f"Point {point['point']} {point['verdict']}: ")
+    console.print()
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -92,6 +92,8 @@ def test_a_run_that_passes_exits_0_and_writes_its_json(
     )
     assert all(set(gate) == {"name", "value", "bound", "passed"} for gate in found["gates"])
     assert set(found["seconds"]) >= {"texts", "base", "policy", "report"}
+    exported = plumbline("export", "small", tmp_path / "taken")
+    assert "taken: models:/small/1 (small), " in exported.out, "it says which version it took"
 
 
 def test_a_refused_run_exits_3_and_says_why(

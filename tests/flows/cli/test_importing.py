@@ -31,9 +31,9 @@ def test_it_says_what_was_written(call: Callable[..., Any], tmp_path: Path, tiny
     file = small_file(tmp_path / "small.gguf", tiny_tokenizer).write()
     code, out, _ = call(file, tmp_path / "model")
     assert code == 0
-    assert out.count("\n") == 1
+    told = " ".join(out.split())
     for part in (str(tmp_path / "model"), "llama", "million parameters", f"{CONTEXT} tokens", "with a chat template"):
-        assert part in out
+        assert part in told
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
