@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STARTS_WITHIN = 600.0  # seconds; a large model is downloaded from MLflow first
 STOPS_WITHIN = 10.0
-PROMPT = "Once upon a time"  # where the record of a version has none
+PROMPT, GREETING = "Once upon a time", "Hello"  # where the record of a version has none
 
 
 def serve(
@@ -53,14 +53,16 @@ def serve(
         say(console, f"[bold]{escape(describe(version))}[/], served on {where}")
         if chosen != port:
             say(console, f"Port {port} is taken.")
-        say(console, "MLflow's model server starts, which takes a few seconds …")
+        say(console, "MLflow's model server starts, which takes a moment …")
         log = home() / "serve" / f"{chosen}.log"
         with (
             serving(command(version.uri, chosen), {"MLFLOW_TRACKING_URI": tracking_uri()}, log) as process,
             suppress(KeyboardInterrupt),
         ):
             wait_for_answer(process, "MLflow's model server", f"{where}/ping", log, STARTS_WITHIN)
-            say(console, f"It answers:\n\n{escape(curl(where, request(version)))}\n")
+            console.print(
+                f"It answers:\n\n{curl(where, request(version))}\n", soft_wrap=True, markup=False
+            )  # to be copied
             say(console, f"Ctrl-C stops it. Its log: {escape(str(log))}")
             code = process.wait()
             raise StackError(f"MLflow's model server ended by itself with code {code}; see {log}")
@@ -111,18 +113,17 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def request(version: "RegisteredVersion") -> dict[str, Any]:
-    """A request that the version answers: a chat where it was trained on chats, else texts to go on with."""
-    from alignment.errors import RecordError, TrackingError
-    from tasks.registry import models, recorded
+    """A request that the version answers: a chat where it was trained on chats, else a text to go on with.
 
-    try:
-        first = recorded.first_sample(version.run_id)
-    except (RecordError, TrackingError):
-        first = None
-    if models.takes_messages(version.uri):
-        asked = first.shown[0] if first is not None and first.messages else "Hello"
-        return {"messages": [{"role": "user", "content": asked}], "max_tokens": 100}
-    return {"inputs": [first.prompt if first is not None and first.prompt.strip() else PROMPT]}
+    It is the first prompt of the record, and a chat's answer is at most as long as in training.
+    """
+    from tasks.registry import models, recorded, serving
+
+    config, first = recorded.first_sample(version.run_id)
+    if not models.takes_messages(version.uri):
+        return {"inputs": [first.prompt if first is not None and first.prompt.strip() else PROMPT]}
+    asked = first.shown[0] if first is not None and first.messages else GREETING
+    return {"messages": [{"role": "user", "content": asked}], "max_tokens": serving.new_tokens(config)}
 
 
 def curl(where: str, body: dict[str, Any]) -> str:

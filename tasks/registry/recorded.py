@@ -129,9 +129,13 @@ def read_artifact(run_id: str, name: str) -> Any:
         raise RecordError(f"{name} of run {run_id}: not a record of Plumbline's ({error})") from error
 
 
-def first_sample(run_id: str) -> SampleRow | None:
-    """The first row of a run's sample texts. Raises TrackingError or RecordError where there are none to be read."""
-    return next(iter(read_samples(records.read_artifact(run_id, "samples.json"))), None)
+def first_sample(run_id: str) -> tuple[AlignConfig, SampleRow | None]:
+    """The configuration of a run and the first row of its sample texts; defaults and None where it recorded none."""
+    try:
+        config = read_config(records.read_artifact(run_id, "config.yaml"), AlignConfig.model_fields)
+        return config, next(iter(read_samples(records.read_artifact(run_id, "samples.json"))), None)
+    except (RecordError, TrackingError):  # of a version that was made by hand
+        return AlignConfig(), None
 
 
 def refused_runs(name: str, limit: int) -> list[Any]:
