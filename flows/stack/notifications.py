@@ -1,7 +1,8 @@
 """Notifications: what people are told of, where to, and the block and the automations of Prefect that do it."""
 
 import ipaddress
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -128,7 +129,8 @@ def apply_notifications(client: SyncPrefectClient, url: str | None) -> Iterator[
 def channel(url: str) -> Channel:
     """The block that sends to an address: Slack's webhook, a mail server, or any other webhook, which gets JSON.
 
-    Raises ConfigError for any other address, and for one that is not encrypted, except to a private network.
+    Raises ConfigError for any other address, and for one that is not encrypted, except to a private network. Prefect's
+    own look at the address before each call is off: where it refuses, it writes the whole address into its log.
     """
     scheme, host = _parts(url)
     if scheme not in {*ENCRYPTED, *ENCRYPTED.values()}:
@@ -145,13 +147,13 @@ def channel(url: str) -> Channel:
             f"{ENCRYPTED[scheme]}://"
         )
     if scheme in ("mailto", "mailtos"):
-        return _require_usable(Mail(url=SecretStr(url)), url)
+        return _require_usable(lambda: Mail(url=SecretStr(url)), url)
     if host in SLACK:
-        return _require_usable(SlackWebhook(url=SecretStr(url), allow_private_urls=False), url)
+        return _require_usable(lambda: SlackWebhook(url=SecretStr(url), allow_private_urls=True), url)
     return Webhook(
         url=SecretStr(url),
         headers=SecretDict({"Content-Type": "application/json"}),
-        allow_private_urls=is_private(host),
+        allow_private_urls=True,
     )
 
 
@@ -230,8 +232,14 @@ def _document(client: SyncPrefectClient, kind: type[Channel]) -> BlockDocument |
         return None
 
 
-def _require_usable(block: SlackWebhook | Mail, url: str) -> SlackWebhook | Mail:
-    """Raise ConfigError where Apprise, which sends it, cannot use the address."""
+def _require_usable(make: Callable[[], SlackWebhook | Mail], url: str) -> SlackWebhook | Mail:
+    """A block. Raises ConfigError where Apprise, which sends it and would print the address, cannot use that."""
+    apprise = logging.getLogger("apprise")
+    before, apprise.disabled = apprise.disabled, True
+    try:
+        block = make()
+    finally:
+        apprise.disabled = before
     if not len(block._apprise_client):
         raise ConfigError(f"{_named(url)}: not a complete address of its kind; copy it whole")
     return block
