@@ -16,7 +16,7 @@ from alignment.judging.report import EvalReport, Judgement
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from flows.form import config_flow
-from tasks.checks import require_labels, require_new, require_valid
+from tasks.checks import require_labels, require_new, require_valid, warn_of_chance
 from tasks.curve import complete_curve
 from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.following import expected_progress, following
@@ -37,6 +37,7 @@ Then = Callable[[AlignConfig, Refs, str], None]
 
 AFTER: dict[str, Then] = {
     "texts": require_labels,
+    "reward": warn_of_chance,
     "prompts": require_new,
     "validation": lambda config, refs, run_id: require_valid(
         refs["validation"],

@@ -9,20 +9,39 @@ from alignment.config import AlignConfig
 from alignment.data.labels import Labels, require_two_classes
 from alignment.data.pairs.strategies import pair
 from alignment.errors import NothingNewError, ValidationError
-from alignment.rows import ACCEPTED, CHECKS, LABELS, QUARANTINED
+from alignment.rows import ACCEPTED, CHECKS, LABELS, MEASURED, QUARANTINED
 from alignment.stages.sources import labels_are_read, pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from expectations.gaps import explain_gaps
 from tasks.registry import records
-from tasks.running import RETRIES
+from tasks.running import RETRIES, run_logger
 from tasks.showing import show_checks
+
+CHANCE = 0.55
+"""Accuracy on held-out texts of two classes, up to which a reward model is hardly better than a coin."""
 
 
 def require_labels(config: AlignConfig, refs: Refs, _: str) -> None:
     """Raise DataError where a reward model is to be trained on labels that are not of two classes."""
     if labels_are_read(config):
         require_two_classes(Labels.model_validate_json((refs["texts"].path / LABELS).read_bytes()), config.data)
+
+
+def warn_of_chance(config: AlignConfig, refs: Refs, _: str) -> None:
+    """Warn where the reward model that was trained here is right about as many held-out texts as chance would be."""
+    file = refs["reward"].path / MEASURED
+    accuracy = records.read_json(file).get("validation_accuracy") if file.exists() else None
+    if accuracy is not None and accuracy < CHANCE:
+        run_logger().warning(
+            "the reward model is right about %.0f%% of held-out texts, where chance is right about half: it scores "
+            "them nearly alike, and few pairs will pass validation.min_gap = %g. Train it longer (reward.steps = %d), "
+            "or on more rows (data.rows = %d)",
+            100 * accuracy,
+            config.validation.min_gap,
+            config.reward.steps,
+            config.data.rows,
+        )
 
 
 def require_new(config: AlignConfig, refs: Refs, _: str) -> None:

@@ -51,6 +51,15 @@ def test_the_default_earns_its_registration(home: Path, seed: int) -> None:
     assert delta["grammar_drop"] <= 0.10
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_quickest_preset_passes_every_gate(home: Path, seed: int) -> None:
+    code, found = plumbline(home, "--config", "tiny", "--seed", str(seed))
+
+    assert code == 0
+    assert all(gate["passed"] for gate in found["gates"])
+    assert sum(found["seconds"].values()) < 120, "about a minute, on two cores that nobody else uses"
+
+
 def test_a_second_run_finds_everything_and_registers_nothing_new(home: Path) -> None:
     code, first = plumbline(home)
     again, second = plumbline(home)
