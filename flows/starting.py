@@ -73,7 +73,7 @@ def draft(answers: Answers) -> str:
     }
     head = [
         f"# {answers.name}: written by `plumbline init`. Every field that is not named keeps its default;",
-        "# `plumbline run --help` lists them all, and a flag such as --dpo.beta 0.2 overrides one of these.",
+        "# `plumbline run --help all` lists them all, and a flag such as --dpo.beta 0.2 overrides one of these.",
     ]
     lines = [*head, "seed: 0", *(line for name, rows in groups.items() for line in _group(name, rows))]
     text = "\n".join(lines) + "\n"
