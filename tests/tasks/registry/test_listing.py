@@ -9,8 +9,8 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.judging.gates import judge
 from tasks.registry import connection, records, runs, versions
-from tasks.registry.listing import list_versions
-from tasks.registry.marks import JUDGED_AGAIN
+from tasks.registry.listing import list_refused, list_versions
+from tasks.registry.marks import APPROVER, DECISION, JUDGED_AGAIN, REASON, SMOKE_VERDICT, TIME
 from tests.registered import make_run, make_version, register, report, verdict_tags
 
 pytestmark = pytest.mark.usefixtures("local")
@@ -29,6 +29,39 @@ def test_a_version_has_the_gain_that_its_run_recorded_its_aliases_and_its_date()
     assert (listed.verdict, listed.reason) == ("pass", "")
     assert (listed.reward_gain, listed.reward_gain_ci) == (1.01, (0.93, 1.09))
     assert datetime.now(UTC) - listed.registered < timedelta(minutes=10)
+
+
+def test_a_version_has_the_figures_of_its_run_and_the_last_decision_on_it() -> None:
+    found = report(kl_per_token=0.07, win_rate=0.95)
+    run_id, uri = make_run("decided", found=found)
+    records.log_evaluation(run_id, found, judge(found, AlignConfig().gates))
+    register(run_id, uri, "decided", "challenger", tags=verdict_tags(found))
+    when = "2026-01-02T03:04:05+00:00"
+    decision = {DECISION: "promoted", APPROVER: "Ann", REASON: "better", TIME: when, SMOKE_VERDICT: "passed"}
+    versions.tag_version("decided", "1", decision)
+
+    (listed,) = list_versions("decided")
+
+    assert (listed.win_rate, listed.kl_per_token, listed.length_change) == (0.95, 0.07, 3.0)
+    assert (listed.decision, listed.approver, listed.decision_reason) == ("promoted", "Ann", "better")
+    assert listed.decided == datetime.fromisoformat(when)
+    assert listed.smoke == "passed"
+
+
+def test_refused_runs_are_those_of_the_model_the_newest_first() -> None:
+    bad = report(kl_per_token=0.9, perplexity_ratio=3.0)
+    made = []
+    for name in ("mine", "other", "mine"):
+        run_id, _ = make_run(f"a run of {name}", found=bad, tags={"plumbline.model_name": name})
+        records.log_evaluation(run_id, bad, judge(bad, AlignConfig().gates))
+        made.append(run_id)
+
+    assert [each.run_id for each in list_refused("mine")] == [made[2], made[0]]
+    assert [each.run_id for each in list_refused("mine", limit=1)] == [made[2]]
+    newest = list_refused("mine")[0]
+    assert sorted(newest.gates) == ["kl_per_token", "perplexity_ratio"]
+    assert "KL per token 0.90 exceeds 0.2" in newest.reason
+    assert list_refused("it's") == []
 
 
 def test_the_verdict_is_what_the_tags_say() -> None:
