@@ -5,7 +5,7 @@ import logging
 from alignment.aliases import CHALLENGER, CHAMPION, PREVIOUS
 from alignment.errors import PlumblineError
 from tasks.registry import summaries, versions
-from tasks.registry.descriptions import is_theirs, with_ours
+from tasks.registry.descriptions import can_be_cut, is_theirs, with_ours
 
 logger = logging.getLogger("plumbline")
 
@@ -29,7 +29,9 @@ def _describe_version(name: str, number: str) -> None:
     version = versions.get_version(name, number)
     ours = summaries.version_summary(version.tags)
     text = with_ours(version.description, ours)
-    if ours and text != version.description:
+    if not can_be_cut(text):
+        logger.warning("models:/%s/%s: its description has no room for the last decision", name, number)
+    elif ours and text != version.description:
         versions.describe_version(name, number, text)
 
 

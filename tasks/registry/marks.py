@@ -13,6 +13,7 @@ TAG = "plumbline"
 GROUPS = ("plumbline.", "gate.", "promotion.", "smoke.")
 """How the names begin of what Plumbline remembers."""
 MAX_VALUE = 4_000  # characters of one value; MLflow takes 100,000 for all together
+MAX_HISTORY = 20_000  # of the decisions, of which the oldest go first
 
 KEY, KIND = "plumbline.key", "plumbline.kind"
 JUDGED, SENTENCE = "plumbline.verdict", "plumbline.sentence"
@@ -58,7 +59,7 @@ def read(tags: Mapping[str, str]) -> dict[str, str]:
 def change(tags: Mapping[str, str], wanted: Mapping[str, str]) -> Change:
     """How to set `wanted` on a version that has `tags`; an empty value takes one away from what Plumbline remembers."""
     held = {name: value for name, value in read(tags).items() if is_ours(name)}
-    held |= {name: _cut(value) for name, value in wanted.items() if is_ours(name)}
+    held |= {name: _cut(name, value) for name, value in wanted.items() if is_ours(name)}
     text = json.dumps({name: value for name, value in held.items() if value}, ensure_ascii=False, separators=(",", ":"))
     others = {name: value for name, value in wanted.items() if not is_ours(name)}
     return Change({**others, TAG: text}, tuple(name for name in tags if is_ours(name)))
@@ -87,5 +88,9 @@ def _held(text: str) -> dict[str, str] | None:
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else None
 
 
-def _cut(text: str) -> str:
+def _cut(name: str, text: str) -> str:
+    if name == HISTORY:
+        while len(text) > MAX_HISTORY and "\n" in text:
+            text = text.partition("\n")[2]
+        return text[:MAX_HISTORY]
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

@@ -9,7 +9,7 @@ from alignment.errors import ModelError
 from alignment.stages.store import digest
 from tasks.registry import marks
 from tasks.registry.connection import client, error_code, fluent, guard, is_new, place
-from tasks.registry.descriptions import fit
+from tasks.registry.descriptions import ROOM, fit
 from tasks.registry.records import REPORT
 
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
@@ -72,7 +72,7 @@ def create_version(
                 source=model_uri,
                 run_id=run_id,
                 model_id=model_uri.removeprefix("models:/") if LOGGED.fullmatch(model_uri) else None,
-                description=fit(description),
+                description=fit(description, ROOM),
                 tags=dict(marks.change({}, {marks.KEY: key, **(tags or {})}).values),
             )
         return get_version(name, str(made.version))

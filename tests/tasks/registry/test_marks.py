@@ -64,6 +64,14 @@ def test_a_long_value_is_cut_so_that_all_fit_into_one_tag() -> None:
     assert marks.read(made.values)["promotion.0"].endswith("…")
 
 
+def test_a_history_that_is_too_long_loses_its_oldest_decisions() -> None:
+    lines = [f"{number} {'x' * 1_998}" for number in range(10, 30)]
+    made = marks.change({}, {marks.HISTORY: "\n".join(lines)})
+    kept = marks.read(made.values)[marks.HISTORY].splitlines()
+    assert kept == lines[-len(kept) :]
+    assert len(kept) == 9  # 2,002 characters each, of 20,000
+
+
 # in MLflow
 
 

@@ -110,6 +110,13 @@ def test_a_description_that_is_too_long_says_that_it_was_cut_once() -> None:
     assert again.count("cut here") == 1
 
 
+def test_a_card_leaves_room_for_what_happens_later() -> None:
+    card = descriptions.fit("x" * 6_000, descriptions.ROOM)
+    assert len(card) == descriptions.MAX_LENGTH - descriptions.ROOM
+    assert descriptions.can_be_cut(f"{'ours ' * 1_000}{card}")
+    assert not descriptions.can_be_cut(f"{'ours ' * 1_000}{card}\n\nRead by Ann.")
+
+
 # in MLflow
 
 
@@ -186,3 +193,15 @@ def test_a_description_that_cannot_be_written_stops_nothing(
 def test_the_default_is_told_in_short() -> None:
     people = summaries.people_tags(AlignConfig(), report(), judge(report(), AlignConfig().gates))
     assert (people["base"], people["data"]) == ("trained here", "grammar")
+
+
+@pytest.mark.usefixtures("local")
+def test_what_a_person_wrote_is_not_cut_for_a_decision(caplog: pytest.LogCaptureFixture) -> None:
+    name = "noted"
+    register(name, "one")
+    note = f"{'x' * 4_950}, read by Ann"
+    connection.client().update_model_version(name, "1", note)
+    with locked(name):
+        current.keep_current(name, "1")
+    assert description(name, "1") == note
+    assert "no room for the last decision" in caplog.text
