@@ -24,6 +24,7 @@ from alignment.judging.sections import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 2_000_000  # of a page
+MAX_ROWS = MAX_BYTES // 600  # samples that could fit into it, if all were short
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 def report_page(run: Run) -> str:
     """The page of one run. Of very many or long samples the first ones stand in it, as many as keep it below 2 MB."""
     return _fitting(
-        run.samples,
+        sections.samples(run.samples[:MAX_ROWS]),
         lambda rows: _render(
             "report.html",
             run=run,
@@ -41,7 +42,7 @@ def report_page(run: Run) -> str:
             curves=sections.curve_charts(run.curves),
             histograms=sections.histograms(run),
             pairs=_pairs(run),
-            samples=sections.samples(rows),
+            samples=rows,
             settings=sections.settings(run),
         ),
     )
@@ -56,7 +57,7 @@ def compare_page(one: Run, two: Run) -> str:
         raise InputError(f"compare: both are run {one.id} ({one.title}); name two different runs or versions")
     both = sections.same_prompts(one.samples, two.samples)
     return _fitting(
-        both,
+        [_sample_beside(number, *pair) for number, pair in enumerate(both[:MAX_ROWS], start=1)],
         lambda rows: _render(
             "compare.html",
             a=one,
@@ -67,7 +68,7 @@ def compare_page(one: Run, two: Run) -> str:
             gates=_gates_beside(one, two),
             curves=sections.curves_beside(one.curves, two.curves),
             settings=sections.settings_beside(one, two),
-            samples=[_sample_beside(number, *pair) for number, pair in enumerate(rows, start=1)],
+            samples=rows,
             recorded=len(both),
         ),
     )

@@ -181,7 +181,6 @@ def test_what_a_model_or_a_person_wrote_is_a_text() -> None:
     page = Page(report_page(run))
     assert len(page.all("script")) == len(Page(calm).all("script")) == 1
     assert not page.all("img")
-    assert not page.all("b") or all("onerror" not in each for each in page.all("b"))
     assert " ".join(EVIL.split()) in page.text
     assert [each["href"] for each in page.all("a") if not each["href"].startswith("#")] == []
     chat = row(1, messages=json.dumps([{"role": EVIL, "content": EVIL}, {"role": "user", "content": EVIL}]))
