@@ -34,6 +34,7 @@ from tasks.registry.promotion import (
     record_rejection,
     restore_previous,
 )
+from tasks.run_names import name_run
 
 LOOK_EVERY = 2  # seconds between two checks for an answer
 SPARE = 600  # seconds that Prefect's timeout is longer than this flow's, which rejects the version by itself
@@ -74,6 +75,7 @@ def promote(
     policy = load_promotion(PROMOTION)  # not a field of the form: who starts a run could allow it to themselves
     connect()
     candidate = check_candidate(model_name, version)
+    name_run(f"promote {candidate.title}")
     artifact = None
     if candidate.settled:
         answer = Approval(approve=True, approver=approver.strip() or AUTOMATIC, reason=reason)
@@ -98,6 +100,7 @@ def promote_answered(model_name: str, version: int, champion: str | None, answer
     """
     connect()
     candidate = check_candidate(model_name, version)
+    name_run(f"promote {candidate.title}")
     return carry_out(candidate.model_copy(update={"champion": champion}), answer)
 
 

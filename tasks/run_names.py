@@ -23,18 +23,23 @@ LETTER = re.compile(
 MARK = "andromedae."  # how the list of words begins that the form's script makes names of
 
 
+_OURS: set[str] = set()
+"""The names that runs of this process were given here, and no person gave."""
+
+
 def name_run(what: str) -> str:
     """Name the run at work after what it does, and the time; returns its name, which stays if a person gave it.
 
-    Empty outside of a run. If Prefect is unreachable, the run keeps the name that it has.
+    It may be called again once more is known. Empty outside of a run. If Prefect is unreachable, the run keeps the name
+    that it has.
     """
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
     if run is None:
         return ""
-    if not is_made_up(run.name):
+    if not is_made_up(run.name) and run.name not in _OURS:
         return str(run.name)
-    name = with_time(what)
+    name = _ours(with_time(what))
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_name(run.id, name)
@@ -51,8 +56,13 @@ def unless_given(template: str) -> Callable[[], str]:
         context = FlowRunContext.get()
         assert context is not None, "Prefect calls it in the context of a run"
         given = context.flow_run.name if context.flow_run is not None else ""
-        return with_time(fill(template, context.parameters or {})) if is_made_up(given) else given
+        return _ours(with_time(fill(template, context.parameters or {}))) if is_made_up(given) else given
 
+    return name
+
+
+def _ours(name: str) -> str:
+    _OURS.add(name)
     return name
 
 

@@ -11,6 +11,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed
 
 from alignment.errors import ConfigError, Interrupted, PlumblineError, PromotionError, ValidationError
 from flows.flow import REGISTRY, named_flow
+from tasks.run_names import name_run
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -115,3 +116,16 @@ def test_a_cancelled_run_says_what_was_kept_unless_it_goes_on_already(state: Sta
     assert found is not None
     assert found.type == state.type
     assert ("press Retry" in (found.message or "")) is told
+
+
+@named_flow("learns", REGISTRY, run_name="work on {subject}")
+def learns(subject: str = "it") -> str:
+    """Learn what it works on."""
+    return name_run("work on the third")
+
+
+def test_a_run_may_be_named_again_once_more_is_known_unless_a_person_named_it() -> None:
+    assert learns().startswith("work on the third, ")
+    with get_client(sync_client=True) as client:
+        made = client.create_flow_run(learns, name="beta-sweep of Friday")
+    assert run_flow(learns, flow_run=made, parameters={}) == "beta-sweep of Friday"

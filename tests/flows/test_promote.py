@@ -75,7 +75,7 @@ def paused_run(name: str, but: Any = None) -> Any:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-    wanted = FlowRunFilter(name=FlowRunFilterName(like_=f"promote {name}, "))
+    wanted = FlowRunFilter(name=FlowRunFilterName(like_=f"promote {name} version "))
     ends = time.monotonic() + 60
     with get_client(sync_client=True) as client:
         while time.monotonic() < ends:
