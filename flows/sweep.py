@@ -73,7 +73,7 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
     else:
         announce_refused_sweep(config.registry.model_name, told, runs.run_url(run_id))
-    runs.tag(run_id, {"plumbline.verdict": "pass" if best else "fail", "plumbline.reason": told})
+    runs.conclude(run_id, "pass" if best else "fail", told)
     if page := page_of_run():
         page.outcome = told
     return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result, told=told)
