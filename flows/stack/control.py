@@ -40,9 +40,13 @@ def status(home: Path, console: Console) -> int:
             Row(name, f"{'healthy' if healthy[name] else 'no answer':<10} {note}"), "" if healthy[name] else "red"
         )
     if healthy["prefect"]:
-        found = read_activity(state.prefect)
-        for row in (*run_rows(found, state.prefect, utc_now()), *schedule_rows(found)):
-            screen.row(row)
+        try:
+            found = read_activity(state.prefect)
+        except OSError:
+            screen.row(Row("runs", "Prefect is busy and did not tell in time; ask again"), "yellow")
+        else:
+            for row in (*run_rows(found, state.prefect, utc_now()), *schedule_rows(found)):
+                screen.row(row)
     screen.row(Row("logs", str(stack_file(home, "log"))))
     return 0 if all(healthy.values()) else 1
 

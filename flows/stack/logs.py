@@ -105,7 +105,7 @@ def tidy(source: str, line: str, runs: Mapping[str, str] | None = None) -> Said 
         who = found["run"] or (runs or {}).get(found["process"] or "", source)
         if TOLD_BY_ANOTHER_LINE.match(message) or level == "DEBUG":
             return None
-        if BOOKKEEPING.search(message) or (level == "INFO" and not found["run"]):
+        if level == "INFO" and (not found["run"] or BOOKKEEPING.search(message)):
             return None
         if (end := END.match(message)) is not None:
             return Said(who, "ERROR" if end["state"] in {"Failed", "Crashed"} else level, _ending(*end.groups()))
@@ -191,8 +191,9 @@ class Teller:
             if now - each.since < WINDOW:
                 continue
             if each.times:
+                last = "" if each.times == 1 else ", the last"
                 times = "once more" if each.times == 1 else f"{each.times} more times"
-                yield Said(each.said.who, each.said.level, f"… {times} in the last minute: {each.said.message}")
+                yield Said(each.said.who, each.said.level, f"… {times} in the last minute{last}: {each.said.message}")
                 self._repeated[key] = _Repeated(each.said, now)
             else:
                 del self._repeated[key]
@@ -205,6 +206,7 @@ class Teller:
             yield said
         elif key in self._repeated and now - self._repeated[key].since < WINDOW:
             self._repeated[key].times += 1
+            self._repeated[key].said = said
         else:
             self._repeated[key] = _Repeated(said, now)
             yield said

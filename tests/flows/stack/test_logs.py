@@ -207,9 +207,11 @@ def test_a_warning_that_repeats_is_counted_each_minute() -> None:
     teller = Teller()
     assert [said.message for said in told([line.format(1)], "prefect", teller)] == ["slow: 1 s"]
     assert told([line.format(number) for number in range(2, 14)], "prefect", teller, 10) == []
-    assert [said.message for said in teller.catch_up(61)] == ["… 12 more times in the last minute: slow: 1 s"]
+    assert [said.message for said in teller.catch_up(61)] == [
+        "… 12 more times in the last minute, the last: slow: 13 s"
+    ]
     assert told([line.format(14)], "prefect", teller, 62) == []
-    assert [said.message for said in teller.catch_up(122)] == ["… once more in the last minute: slow: 1 s"]
+    assert [said.message for said in teller.catch_up(122)] == ["… once more in the last minute: slow: 14 s"]
     assert list(teller.catch_up(183)) == []
     assert [said.message for said in told([line.format(15)], "prefect", teller, 184)] == ["slow: 15 s"]
 
@@ -230,3 +232,11 @@ def test_prefect_s_records_carry_what_is_looked_for() -> None:
     record = logging.LogRecord("prefect.task_runs", logging.WARNING, "", 0, "slow", None, None)
     record.__dict__ |= {"flow_run_name": "mine", "task_run_name": "texts-0", "flow_run_id": "1", "task_run_id": "2"}
     assert tidy("worker", formatter.format(record)) == ("mine", "WARNING", "slow")
+
+
+@pytest.mark.parametrize("level", ["ERROR", "WARNING"])
+def test_words_of_prefects_bookkeeping_hide_no_trouble(level: str) -> None:
+    line = f"12:00:01.123 | {level:<7} | Flow run 'films' - Executing the training failed: out of memory"
+    said = tidy("worker", line)
+    assert said is not None
+    assert said.message == "Executing the training failed: out of memory"
