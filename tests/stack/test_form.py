@@ -84,13 +84,14 @@ def test_a_form_with_five_faults_names_five_at_their_fields_and_nothing_runs(
     field(opened(form, "data"), "path").locator("textarea").fill("reviews.csv")
     form.get_by_role("button", name="Submit").click()
     pressed = time.monotonic()
-    form.get_by_text("5 faults, nothing was started").wait_for()
+    form.get_by_text("5 faults, nothing was started").first.wait_for()
     seconds = time.monotonic() - pressed
     figures("a form with five faults is refused", seconds, "nothing")
     assert seconds < REFUSED_WITHIN
 
+    message = form.locator(".p-toast__message").first.inner_text()
     for name, told in FAULTS.items():
-        assert form.get_by_text(told).count() == 2, "in the message, and at its field"
+        assert told in message
         assert told in field(form, name).inner_text()
     assert form.url.partition("?")[0].endswith("/run")
     picture(form, "prefect-refused", after=0.5)
