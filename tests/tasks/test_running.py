@@ -172,7 +172,8 @@ def validated(tmp_path: Path) -> StageRef:
         check = {"name": "accepted_pairs", "scope": "set", "severity": "critical", "observed": 3, "bound": ">= 9"}
         problem = "accepted pairs 3, must be at least validation.min_pairs = 9"
         write_json(folder / "checks.json", {"checks": [check | {"passed": False}], "problem": problem})
-        parquet.write_table(pa.table({"reasons": ["gap"]}), folder / "quarantined.parquet")
+        for name in ("accepted", "quarantined"):
+            parquet.write_table(pa.table({"gap": [0.1]}), folder / f"{name}.parquet")
         return {"pairs": 4, "accepted": 3, "quarantined": 1}
 
     return store().write("validation", "k1", fill)
@@ -188,7 +189,7 @@ def test_a_run_that_validation_stops_shows_why_in_mlflow(
         pytest.raises(ValidationError, match=r"min_pairs = 9; the quarantined pairs, with reasons, are in /") as raised,
         runs.run(CONFIG, "stopped") as run_id,
     ):
-        checks.require_valid.fn(validated, counts, run_id)
+        checks.require_valid.fn(validated, counts, run_id, 0.0)
     assert Path(str(raised.value).rpartition(" in ")[2]).exists()
     client = connection.client()
     files = {item.path for item in client.list_artifacts(run_id, "validation")}
