@@ -5,7 +5,7 @@ The thread writes every few seconds at most, so that the work never waits for it
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -106,19 +106,23 @@ class RunPage:
 
     def _keep_up(self) -> None:
         """Until the end: the artifacts where they have changed, and a line of the log where there was none for long."""
-        # a client of its own: the one of the run's context is the run's thread's, and closed with it
-        with get_client(httpx_settings={"timeout": PATIENCE}, sync_client=True) as client:
-            while True:
-                over = self._over.is_set()
-                if not over:
-                    self._say_again()
-                try:
-                    self._show(client)
-                except Exception as error:  # noqa: BLE001 - it is for looking at only: the work goes on without it
-                    self._logger.debug("the run's page could not be written: %s", error)
-                if over:
-                    return
-                self._over.wait(EVERY)
+        try:
+            # a client of its own: the one of the run's context is the run's thread's, and closed with it
+            with get_client(httpx_settings={"timeout": PATIENCE}, sync_client=True) as client:
+                while not self._over.is_set():
+                    self._try(self._say_again)
+                    self._try(lambda: self._show(client))
+                    self._over.wait(EVERY)
+                self._try(lambda: self._show(client))
+        except Exception as error:  # noqa: BLE001 - as below
+            self._logger.debug("the run's page is not kept up: %s", error)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """One step: the page is for looking at only, and the work goes on without it."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001
+            self._logger.debug("the run's page could not be written: %s", error)
 
     def _say_again(self) -> None:
         """A line about the stage at work: soon after it began, and then now and then."""
