@@ -53,7 +53,7 @@ def test_a_run_prints_a_line_a_stage_and_a_second_one_computes_nothing(
     again = plumbline.align(CONFIG)
     out = capsys.readouterr().out
     assert set(again.cached) == set(again.seconds)
-    assert [line.split()[1] for line in out.splitlines() if line.split()[:1] == ["cached"]] == again.cached
+    assert [line.split()[2] for line in out.splitlines() if line.split()[1:2] == ["cached"]] == again.cached
     assert plumbline.plan(CONFIG).cached
     assert not plumbline.plan(plumbline.build_config(SMALL | {"seed": 1})).cached
 
