@@ -2,23 +2,18 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from httpx import HTTPError
 from prefect import Flow, tags
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from alignment.errors import InputError, Interrupted, PlumblineError, PromotionError
 from tasks.home import prepare_environment
 from tasks.run_names import unless_given
-from tasks.run_page import GO_ON
 
 R = TypeVar("R")
 
@@ -80,7 +75,7 @@ def named_flow(name: str, run_tags: Sequence[str], *, run_name: str = "") -> Cal
 def make(kind: type[Any], body: Callable[..., Any], name: str, run_tags: Sequence[str], **options: Any) -> Any:
     """A flow of this kind, made of a function whose errors become the reason of the run's end."""
     runner: Any = ThreadPoolTaskRunner(max_workers=1)
-    made = kind(with_reason(body), name=name, task_runner=runner, on_cancellation=[say_how_to_go_on], **options)
+    made = kind(with_reason(body), name=name, task_runner=runner, **options)
     made.run_tags = run_tags
     return made
 
@@ -105,10 +100,3 @@ def with_reason(body: Callable[..., R]) -> Callable[..., R | State[Any]]:
             return Failed(message=reason, data=error)
 
     return ended
-
-
-def say_how_to_go_on(_flow: Any, run: FlowRun, _state: State[Any]) -> None:
-    """Let the state of a cancelled run say what was kept; one that goes on already is left alone."""
-    with suppress(HTTPError, PrefectException, OSError), get_client(sync_client=True) as client:
-        if client.read_flow_run(run.id).state_type == StateType.CANCELLED:
-            client.set_flow_run_state(run.id, Cancelled(message=f"Cancelled. {GO_ON}."), force=True)

@@ -7,7 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
-from prefect.states import AwaitingRetry, Cancelled, Completed
+from prefect.states import Completed
 
 from alignment.errors import ConfigError, Interrupted, PlumblineError, PromotionError, ValidationError
 from flows.flow import REGISTRY, named_flow
@@ -103,19 +103,6 @@ def test_a_name_that_a_person_gave_is_kept() -> None:
         made = client.create_flow_run(works, parameters={"subject": "mine"}, name="beta-sweep of Friday")
     run_flow(works, flow_run=made, parameters={"subject": "mine"})
     assert last().name == "beta-sweep of Friday"
-
-
-@pytest.mark.parametrize(("state", "told"), [(Cancelled(), True), (AwaitingRetry(), False)], ids=lambda each: str(each))
-def test_a_cancelled_run_says_what_was_kept_unless_it_goes_on_already(state: State[Any], told: bool) -> None:
-    works("mine")
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(last().id, state, force=True)
-    (hook,) = works.on_cancellation_hooks
-    hook(works, last(), state)
-    found = last().state
-    assert found is not None
-    assert found.type == state.type
-    assert ("press Retry" in (found.message or "")) is told
 
 
 @named_flow("learns", REGISTRY, run_name="work on {subject}")
