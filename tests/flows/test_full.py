@@ -57,7 +57,6 @@ def test_the_quickest_preset_passes_every_gate(home: Path, seed: int) -> None:
 
     assert code == 0
     assert all(gate["passed"] for gate in found["gates"])
-    assert sum(found["seconds"].values()) < 120, "about a minute, on two cores that nobody else uses"
 
 
 def test_a_second_run_finds_everything_and_registers_nothing_new(home: Path) -> None:
