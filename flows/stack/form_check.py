@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,8 @@ class FormCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a submission with faults; pass on any other request, and one that cannot be checked."""
+        if scope["type"] == "lifespan":  # so that whoever submits first does not wait for the imports
+            asyncio.get_running_loop().run_in_executor(None, import_module, "flows.submission")
         deployment, of_fields = asked(scope)
         if not deployment:
             await self.app(scope, receive, send)

@@ -145,12 +145,27 @@ def test_a_deployment_of_another_kind_is_none_of_its_business(prefect: Prefect) 
 def test_where_it_fails_the_run_may_start_and_the_log_says_so(
     prefect: Prefect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise RuntimeError("a mistake in here")
 
     monkeypatch.setattr(form_check, "faults_in", fail)
     assert post(prefect, RUN, {"parameters": FIVE}) == (200, {"taken": True})
     assert "a form was not checked before its run (RuntimeError: a mistake in here)" in caplog.text
+
+
+def test_the_start_of_the_server_is_prefect_s_and_imports_what_a_check_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    imported: list[str] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        started.append(scope)
+
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    monkeypatch.setattr(form_check, "import_module", imported.append)
+    asyncio.run(FormCheck(app)({"type": "lifespan"}, nothing, nothing))
+    assert (started, imported) == ([{"type": "lifespan"}], ["flows.submission"])
 
 
 def test_faults_are_listed_a_line_each() -> None:
