@@ -42,8 +42,8 @@ test-stack: $(VENV)/installed-stack
 		$(BIN)/python -m pytest -m stack $(STACK) --last-failed --last-failed-no-failures none; }
 
 pictures: $(VENV)/installed-stack
-	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_form.py tests/stack/test_approval.py \
-		tests/stack/test_by_hand.py tests/stack/test_schedule.py -k sqlite
+	PLUMBLINE_PICTURES=$(CURDIR)/docs $(BIN)/python -m pytest -m stack tests/stack/test_tour.py tests/stack/test_form.py \
+		tests/stack/test_approval.py tests/stack/test_by_hand.py tests/stack/test_schedule.py -k sqlite
 
 tables: $(VENV)/installed-test
 	PLUMBLINE_TABLES=$(CURDIR)/docs $(BIN)/python -m pytest tests/alignment/test_families.py -k does_what_the_page_says

@@ -1,6 +1,7 @@
 """A browser for the stack's tests: Debian's Chromium, what a person does in Prefect's and MLflow's pages, pictures."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tests.stack.machine import Machine
+from tests.stack.pictures import note
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
@@ -67,6 +69,24 @@ def refuse(route: "Route") -> None:
     route.abort()
 
 
+class Clicks:
+    """A person's clicks on a page, counted, and the seconds since the first page was opened."""
+
+    def __init__(self, page: "Page") -> None:
+        self.page = page
+        self.count = 0
+        self._began = time.monotonic()
+
+    def click(self, what: "Locator") -> None:
+        """One more click."""
+        what.click()
+        self.count += 1
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
 def sign_in(page: "Page", stack: Machine) -> None:
     """Type Prefect's password where its page asks for one."""
     if stack.passwords is None:
@@ -84,6 +104,7 @@ def picture(page: "Page", name: str, *, of: "Locator | None" = None, height: int
     page.set_viewport_size({"width": WIDTH, "height": height})
     page.wait_for_timeout(1_000 * after)
     (of or page).screenshot(path=Path(PICTURES) / f"{name}.png")
+    note(name, Path(PICTURES))
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 

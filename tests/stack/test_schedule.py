@@ -43,14 +43,22 @@ def begun(stack: Machine, since: str, by: str) -> dict[str, Any]:
     return found()[0]
 
 
-def test_the_weekly_schedule_is_shown(stack: Machine, retrain: str, page: "Page") -> None:
+def test_the_weekly_schedule_is_shown_paused_and_a_person_turns_it_on(
+    stack: Machine, retrain: str, page: "Page"
+) -> None:
     page.goto(f"{stack.prefect}/deployments/deployment/{retrain}")
     page.get_by_text("plumbline: data arrived, retrain").first.wait_for()
     page.get_by_text("weekly").first.hover()
     page.get_by_text("At 03:00 AM, only on Monday (UTC)").first.wait_for()
+    (weekly,) = stack.api(f"deployments/{retrain}/schedules")
+    assert not weekly["active"]
     picture(page, "prefect-retrain", height=390, after=1)
+    page.locator(".deployment-schedule-card .p-toggle").click()
+    wait_for(lambda: stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the schedule")
     page.locator("li.p-tab", has_text="Upcoming").click()
     page.get_by_text("auto-scheduled").locator("visible=true").first.wait_for()
+    page.locator(".deployment-schedule-card .p-toggle").click()
+    wait_for(lambda: not stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the pause")
 
 
 def test_a_run_starts_when_it_is_due(stack: Machine, retrain: str, figures: Any) -> None:
