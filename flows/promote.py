@@ -76,16 +76,14 @@ def promote(
     connect()
     candidate = check_candidate(model_name, version)
     name_run(f"promote {candidate.title}")
-    artifact = None
     if candidate.settled:
         answer = Approval(approve=True, approver=approver.strip() or AUTOMATIC, reason=reason)
     elif yes:
         answer = approve_automatically(policy, approver, reason)
     else:
         approvals.label_run(flow_run.id, candidate)
-        artifact = approvals.show(card(candidate), f"{candidate.title} waits for an approval")
-        answer = wait_for_approval(candidate, policy, approver, reason, artifact)
-    return carry_out(candidate, answer, artifact)
+        answer = wait_for_approval(candidate, policy, approver, reason)
+    return carry_out(candidate, answer)
 
 
 @named_flow(approvals.FLOW, REGISTRY, run_name="promote {model_name}")
@@ -133,23 +131,18 @@ def approve_automatically(promotion: PromotionConfig, approver: str, reason: str
     return Approval(approve=True, approver=approver.strip() or AUTOMATIC, reason=reason)
 
 
-def wait_for_approval(
-    candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str, artifact: UUID | None
-) -> Approval:
+def wait_for_approval(candidate: Candidate, promotion: PromotionConfig, approver: str, reason: str) -> Approval:
     """Pause the run until a person answers, who is notified and reminded; after the timeout the answer is a rejection.
 
-    `artifact` shows the card on the run's page.
+    Meanwhile the run's page shows the card.
     """
     seconds = promotion.timeout_hours * 3_600
     since = datetime.now(UTC)
     until = since + timedelta(seconds=seconds)
     page = approvals.run_page(flow_run.id)
     others = approvals.others_waiting(flow_run.id)
-    form = dialog(
-        approvals.dialog(candidate, until, others, approvals.artifact_page(artifact) if artifact else ""),
-        approver.strip(),
-        reason,
-    )
+    everything = approvals.show(card(candidate), f"{candidate.title} waits for an approval")
+    form = dialog(approvals.dialog(candidate, until, others, everything), approver.strip(), reason)
     too_late = Approval(approver=ITSELF, reason=f"nobody answered in {promotion.timeout_hours:g} h")
 
     def remind() -> None:
@@ -217,17 +210,14 @@ def repeated(every: float, within: float, act: Callable[[], None]) -> Iterator[N
         over.set()
 
 
-def carry_out(candidate: Candidate, answer: Approval, artifact: UUID | None = None) -> Outcome | State[Any]:
-    """Promote or reject the candidate, and show the decision, in the place of the card that `artifact` shows.
-
-    A rejection ends the run as Rejected.
-    """
+def carry_out(candidate: Candidate, answer: Approval) -> Outcome | State[Any]:
+    """Promote or reject the candidate, and show the decision; a rejection ends the run as Rejected."""
     approver, reason = answer.approver.strip(), answer.reason.strip()
     if answer.approve:
         outcome = make_champion(candidate, reason, approver)
     else:
         outcome = record_rejection(candidate, reason, approver)
-    approvals.show(f"{decided(outcome)}\n\n{card(candidate)}", outcome.sentence, artifact)
+    approvals.show(f"{decided(outcome)}\n\n{card(candidate)}", outcome.sentence)
     if outcome.decision == "rejected":
         return Completed(name="Rejected", message=outcome.sentence, data=outcome)
     return outcome

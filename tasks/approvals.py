@@ -97,16 +97,14 @@ def others_waiting(run: str) -> list[Waiting]:
     return sorted(waiting, key=lambda each: each.since)
 
 
-def show(markdown: str, description: str, artifact: UUID | None = None) -> UUID | None:
-    """Show Markdown on the page of the flow run at work, in the place of `artifact`, if there is one; returns its id.
+def show(markdown: str, description: str) -> str:
+    """Show Markdown on the page of the flow run at work, in place of what it showed before; returns where it is.
 
-    If Prefect is unreachable, it logs a warning and returns None.
+    If Prefect is unreachable, it logs a warning and returns "".
     """
     try:
         with get_client(sync_client=True) as client:
-            if artifact is None:
-                return artifacts.put(client, UUID(flow_run.id), KEY, markdown, description)
-            artifacts.update(client, artifact, markdown, description)
+            return artifact_page(artifacts.put(client, UUID(flow_run.id), KEY, markdown, description))
     except (HTTPError, ObjectNotFound, OSError) as error:
         run_logger().warning("%s: not shown in Prefect: %s", description, error)
-    return artifact
+        return ""
