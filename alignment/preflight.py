@@ -51,11 +51,14 @@ def require_startable(config: AlignConfig) -> None:
         raise ConfigError("; ".join(fault.message for fault in found), found)
 
 
-def faults_of(config: AlignConfig) -> Iterator[Fault]:
-    """Everything that is known to stop a run of this configuration; registered models and the hub are not asked."""
+def faults_of(config: AlignConfig, *, own_base: bool = True) -> Iterator[Fault]:
+    """Everything that is known to stop a run of this configuration; registered models and the hub are not asked.
+
+    Without `own_base` the base model is not looked at: a later round starts from the champion in its place.
+    """
     yield from unreachable(config)
     seen = set[str]()
-    for look in _looks(config):
+    for look in _looks(config, own_base):
         try:
             look()
         except InputError as error:
@@ -65,7 +68,7 @@ def faults_of(config: AlignConfig) -> Iterator[Fault]:
                 yield fault
 
 
-def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
+def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
     """What there is to look at, each by a function that raises InputError."""
     for source in sources_of(config.data):
         if source.path != GRAMMAR and reading.is_local(source.path):
@@ -77,7 +80,8 @@ def _looks(config: AlignConfig) -> Iterator[Callable[[], Any]]:
         yield partial(read_ids, prompts.exclude)
     if prompts.chat_template:
         yield partial(read_template, prompts.chat_template)
-    yield partial(_base, config)
+    if own_base:
+        yield partial(_base, config)
     for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
         if each.kind == "function":
             yield partial(require_function, each.function)

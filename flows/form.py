@@ -30,7 +30,7 @@ class ConfigFlow(NamedFlow[R], Generic[R]):
 
 
 def config_flow(
-    name: str, run_name: Callable[[AlignConfig], str] | None = None
+    name: str, run_name: Callable[[AlignConfig], str] | None = None, *, own_base: bool = True
 ) -> Callable[[Callable[..., R]], ConfigFlow[R]]:
     """Make a flow of `body(config, …)`; a run that nobody named is named by `run_name`, else after flow and model."""
 
@@ -40,7 +40,7 @@ def config_flow(
             name_run(run_name(config) if run_name else f"{name} {config.registry.model_name}")
             return body(config, *others, **kwargs)
 
-        made: ConfigFlow[R] = make(ConfigFlow, form(named), name, ALIGNMENT)
+        made: ConfigFlow[R] = make(ConfigFlow, form(named, own_base), name, ALIGNMENT)
         return made
 
     return decorate
@@ -61,13 +61,13 @@ def by_groups(
     return (), given | kwargs
 
 
-def form(body: Callable[..., R]) -> Callable[..., R]:
+def form(body: Callable[..., R], own_base: bool = True) -> Callable[..., R]:
     """`body(config, …)` as a function of `start_from`, of the fields of AlignConfig, and of what else the body takes.
 
     What is given of a field's group is laid over what `start_from` names (`read_start`); a configuration in the first
     place is taken as it is. Everything that would stop the run raises one ConfigError before the body is called. So
     does a file of code, and a judge that the worker's environment does not allow to have a key, unless this process
-    called the flow.
+    called the flow. `own_base` is as in `faults_of`.
     """
     config, *others = inspect.signature(body).parameters.values()
     if config.annotation is not AlignConfig:
@@ -81,7 +81,7 @@ def form(body: Callable[..., R]) -> Callable[..., R]:
         start = given.arguments.pop(FIELD)
         fields = {name: given.arguments.pop(name) for name in AlignConfig.model_fields}
         changes = {name: value for name, value in fields.items() if value is not None}
-        found = submission(start, changes, called_here=called_here())
+        found = submission(start, changes, called_here=called_here(), own_base=own_base)
         return body(found.require_sound(start or "parameters", changes), **given.arguments)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

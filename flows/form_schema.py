@@ -9,7 +9,7 @@ from typing import Any
 from prefect.utilities.callables import ParameterSchema
 
 from alignment.config import AlignConfig
-from flows.start_from import FIELD, presets
+from flows.start_from import FIELD, offered
 
 REFERENCE = "#/definitions/"
 UNCHANGED = "As in start_from"
@@ -47,7 +47,7 @@ def _start() -> dict[str, Any]:
         "description": START,
         "default": "",
         "anyOf": [
-            {"title": "Preset", "type": "string", "enum": list(presets())},
+            {"title": "Preset", "type": "string", "enum": list(offered())},
             {"title": "Version or run", "type": "string"},
         ],
     }

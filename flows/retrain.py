@@ -12,7 +12,7 @@ from flows.form import config_flow
 from tasks.rounds import next_round
 
 
-@config_flow("retrain", lambda config: f"retrain {run_name(config)}")
+@config_flow("retrain", lambda config: f"retrain {run_name(config)}", own_base=False)
 def retrain(config: AlignConfig) -> AlignResult | State[Any]:
     """Train a challenger from the champion's own samples, and judge it against the champion and the first base.
 

@@ -22,6 +22,11 @@ def presets() -> tuple[str, ...]:
     return (*first, *sorted(names.difference(first)))
 
 
+def offered() -> tuple[str, ...]:
+    """Those of them that a form may start from: none that names a file of code."""
+    return tuple(name for name in presets() if "function" not in read_yaml(CONFIGS / f"{name}.yaml").get("reward", {}))
+
+
 def read_start(name: str) -> Mapping[str, Any]:
     """The values of a preset, of a version (`models:/name/3`, `name@alias`) or of an MLflow run, by its id.
 

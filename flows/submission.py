@@ -34,42 +34,51 @@ class Submission:
         return self.config
 
 
-def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool) -> Submission:
+def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool, own_base: bool = True) -> Submission:
     """What starts from `start_from`, as `read_start` takes it, with `changes` by the names of the groups laid over it.
 
     Unless it was `called_here`, by a person with a shell, no file of code and no judge that the environment does not
-    allow to have a key may be named. Raises TrackingError where MLflow cannot be reached.
+    allow to have a key may be named. `own_base` is as in `faults_of`. Raises TrackingError where MLflow cannot be
+    reached.
     """
     try:
         start = read_start(start_from)
     except ConfigError as error:
-        found = submission("", changes, called_here=called_here)
-        return Submission(found.config, (*error.faults, *found.faults))
-    return _found(start, changes, called_here=called_here)
+        config, faults = examine(_values(changes))
+        bounds = (fault for fault in faults if len(fault.fields) == 1)  # the rest hangs on what it starts from
+        return Submission(config, (*error.faults, *bounds))
+    return _found(start, changes, called_here=called_here, own_base=own_base)
 
 
-def load_startable(path: str | Path, overrides: Mapping[str, Any]) -> AlignConfig:
+def load_startable(path: str | Path, overrides: Mapping[str, Any], *, own_base: bool = True) -> AlignConfig:
     """A configuration's file, as `load_config` finds it, with `overrides` laid over it.
 
     Raises ConfigError where it cannot be read, and else one with everything that would stop its run.
     """
     file = find_config(path)
-    return _found(read_yaml(file), overrides, called_here=True).require_sound(shown_name(file), overrides)
+    found = _found(read_yaml(file), overrides, called_here=True, own_base=own_base)
+    return found.require_sound(shown_name(file), overrides)
 
 
-def _found(start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here: bool) -> Submission:
+def _found(start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here: bool, own_base: bool) -> Submission:
+    given = _values(changes)
+    if start:
+        given = {name: _as_values(value) for name, value in given.items()}
+    config, faults = examine(merge(start, given))
+    further = [] if called_here else list(_not_allowed(config))
+    if not further:  # else a file of code is not even looked for
+        further = list(faults_of(config, own_base=own_base))
+    known = {field for fault in faults for field in fault.fields}
+    return Submission(config, (*faults, *(fault for fault in further if known.isdisjoint(fault.fields))))
+
+
+def _values(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is changed, by the names of the groups."""
     fields = AlignConfig.model_fields
     given = {
         name: _given(fields[name].annotation if name in fields else None, value) for name, value in changes.items()
     }
-    if start:
-        given = {name: _as_values(value) for name, value in given.items()}
-    config, faults = examine(merge(start, {name: value for name, value in given.items() if value is not None}))
-    further = [] if called_here else list(_not_allowed(config))
-    if not further:  # else a file of code is not even looked for
-        further = list(faults_of(config))
-    known = {field for fault in faults for field in fault.fields}
-    return Submission(config, (*faults, *(fault for fault in further if known.isdisjoint(fault.fields))))
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _given(kind: Any, value: Any) -> Any:

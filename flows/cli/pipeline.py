@@ -64,7 +64,7 @@ def retrain(
 
     It ends as `run` does, and with 0 where too few prompts are new.
     """
-    wanted = _wanted(config, flags)
+    wanted = _wanted(config, flags, own_base=False)
     require_writable(json)
     console = _begin(config, wanted, debug)
     with servers_for_a_flow(console):
@@ -127,13 +127,13 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     return 0
 
 
-def _wanted(config: Path, flags: Flags) -> AlignConfig:
+def _wanted(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig:
     """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
     from flows.submission import load_startable
 
     given = overrides(flags)
     with named_by_flags(given):
-        return load_startable(config, given)
+        return load_startable(config, given, own_base=own_base)
 
 
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:

@@ -40,6 +40,9 @@ CONFLICT = 409  # Prefect's answer to parameters that are not valid
 
 log = logging.getLogger(__name__)
 
+LATER_ROUND = ":retrain"
+"""How the entrypoint ends of the flow that starts from the champion, where there is one."""
+
 
 class FormCheck:
     """An ASGI application that looks at what is submitted, and passes everything else on."""
@@ -79,7 +82,8 @@ class FormCheck:
         if FIELD not in found.get("parameter_openapi_schema", {}).get("properties", {}):
             return []
         values = hydrate({**found.get("parameters", {}), **given}, HydrationContext(raise_on_error=True))
-        return await asyncio.to_thread(faults_in, values)
+        own_base = not str(found.get("entrypoint")).endswith(LATER_ROUND)
+        return await asyncio.to_thread(faults_in, values, own_base)
 
     async def _deployment(self, scope: Scope, deployment: str) -> dict[str, Any]:
         """What Prefect says of a deployment, to whoever asks now."""
@@ -117,13 +121,16 @@ def asked(scope: Scope) -> tuple[str, bool]:
     return "", False
 
 
-def faults_in(parameters: Mapping[str, Any]) -> list[Fault]:
-    """Everything that would stop a run with these parameters; nothing where MLflow, which it starts from, is away."""
+def faults_in(parameters: Mapping[str, Any], own_base: bool = True) -> list[Fault]:
+    """Everything that would stop a run with these parameters; nothing where MLflow, which it starts from, is away.
+
+    `own_base` is as in `faults_of`.
+    """
     from flows.submission import submission
 
     changes = {name: value for name, value in parameters.items() if name in AlignConfig.model_fields}
     try:
-        faults = list(submission(parameters.get(FIELD) or "", changes, called_here=False).faults)
+        faults = list(submission(parameters.get(FIELD) or "", changes, called_here=False, own_base=own_base).faults)
     except TrackingError as error:
         log.warning("a form was not checked before its run: %s", error)
         return []

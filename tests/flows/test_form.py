@@ -17,7 +17,7 @@ from flows.align import align
 from flows.form import config_flow, form
 from flows.retrain import retrain
 from flows.settings import load_config
-from flows.start_from import presets
+from flows.start_from import offered
 from flows.sweep import sweep
 
 FLOWS: dict[str, Any] = {"align": align, "retrain": retrain, "sweep": sweep}
@@ -49,7 +49,7 @@ def test_a_form_begins_with_the_start_and_has_a_group_a_stage_in_their_order(flo
     assert list(flow.parameters.properties) == list(parameters)
     assert [entry["position"] for entry in flow.parameters.properties.values()] == list(range(len(parameters)))
     preset, recorded = flow.parameters.properties["start_from"]["anyOf"]
-    assert preset["enum"] == list(presets())
+    assert preset["enum"] == list(offered())
     assert recorded == {"title": "Version or run", "type": "string"}
 
 
@@ -203,11 +203,27 @@ def test_every_value_of_an_older_release_counts_whatever_the_start() -> None:
 
 
 def test_a_run_that_cannot_succeed_names_every_fault_before_anything_is_done() -> None:
-    """A start that is none, values out of bounds, a count that is never reached: none hides another."""
+    """Values out of bounds and a count that is never reached: none hides another."""
     with pytest.raises(ConfigError) as raised:
-        _body(start_from="quickest", dpo={"beta": 99}, seed=-1, prompts={"count": 40})
-    assert [fault.fields[0] for fault in raised.value.faults] == ["start_from", "seed", "dpo.beta", "prompts.count"]
-    assert "start_from = quickest: no preset (tiny, quickstart, " in str(raised.value)
+        _body(start_from="quickstart", dpo={"beta": 99}, seed=-1, prompts={"count": 40})
+    assert [fault.fields[0] for fault in raised.value.faults] == ["seed", "dpo.beta", "prompts.count"]
+
+
+def test_with_a_start_that_is_none_no_value_is_held_against_defaults_that_nobody_chose() -> None:
+    with pytest.raises(ConfigError) as raised:
+        _body(start_from="own_pairz", dpo={"beta": 99}, seed=-1, sampling={"total_tokens": 500})
+    assert [fault.fields[0] for fault in raised.value.faults] == ["start_from", "seed", "dpo.beta"]
+    assert "start_from = own_pairz: no preset (tiny, quickstart, " in str(raised.value)
+
+
+def test_a_later_round_may_have_lost_the_base_that_it_does_not_start_from() -> None:
+    def body(config: AlignConfig) -> AlignConfig:
+        return config
+
+    lost = {"base": {"model": "/nowhere/model"}}
+    with pytest.raises(ConfigError, match="no such folder"):
+        form(body)(start_from="quickstart", **lost)
+    assert form(body, own_base=False)(start_from="quickstart", **lost).base.model == "/nowhere/model"
 
 
 def test_a_fault_of_the_start_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from alignment.config import AlignConfig, build_config
 from alignment.errors import ConfigError
 from flows.align import connect
 from flows.settings import CONFIGS, load_config
-from flows.start_from import presets, read_start
+from flows.start_from import offered, presets, read_start
 from tasks.registry import runs
 
 
@@ -15,6 +15,10 @@ def test_every_shipped_file_that_configures_a_run_is_a_preset_and_the_first_need
     assert set(presets()) == {path.stem for path in CONFIGS.glob("*.yaml")} - {"promotion"}
     for name in presets():
         assert build_config(read_start(name)) == load_config(name)
+
+
+def test_a_form_offers_no_preset_that_it_would_refuse() -> None:
+    assert set(presets()) - set(offered()) == {"function_reward"}
 
 
 def test_nothing_means_the_defaults() -> None:

@@ -30,7 +30,7 @@ class Prefect:
     """An application that has one deployment, and takes whatever it is asked for."""
 
     def __init__(self, flow: Any, parameters: Mapping[str, Any]) -> None:
-        self.deployment = {
+        self.deployment: dict[str, Any] = {
             "parameters": parameters,
             "parameter_openapi_schema": flow.parameters.model_dump(exclude_unset=True),
         }
@@ -108,6 +108,14 @@ def test_a_sound_one_goes_on_to_prefect_as_it_came(prefect: Prefect, path: str) 
     sent = {"parameters": values, "values": values, "schema": {}}
     assert post(prefect, path, sent) == (200, {"taken": True})
     assert prefect.taken == [sent]
+
+
+def test_a_retraining_is_not_asked_for_a_base_that_the_champion_replaces() -> None:
+    app = Prefect(align, {"start_from": "quickstart"})
+    lost = {"parameters": {"base": {"model": "/nowhere/model"}}}
+    assert post(app, RUN, lost)[0] == 409
+    app.deployment["entrypoint"] = "flows/retrain.py:retrain"
+    assert post(app, RUN, lost)[0] == 200
 
 
 def test_pressing_run_without_a_form_is_checked_too() -> None:
