@@ -9,6 +9,7 @@ import yaml
 
 from alignment.config import merge
 from flows.settings import QUICKSTART
+from tasks.registry import marks
 from tests.stack.browser import PICTURES
 from tests.stack.machine import Machine, shrunken, wait_for
 
@@ -33,8 +34,8 @@ class Reviews:
         return {alias: str(version) for alias, version in found.items()}
 
     def tags(self, version: str) -> dict[str, str]:
-        """The tags of a version."""
-        return dict(self.client.get_model_version(NAME, version).tags)
+        """The tags of a version, those among them that MLflow's pages leave out."""
+        return marks.read(self.client.get_model_version(NAME, version).tags)
 
     def settled(self) -> bool:
         """Whether the champion is the one that a promotion, or the receiver, put on record."""
@@ -47,6 +48,13 @@ class Reviews:
         if self.aliases().get("champion") != version:
             self.client.set_registered_model_alias(NAME, "champion", version)
         wait_for(self.settled, 60, "the record of the champion")
+
+    def register_refused(self) -> str:
+        """Register the policy that the gates refused, as somebody does by hand; MLFLOW_TRACKING_URI has to be set."""
+        source = self.client.get_run(self.refused).data.tags["plumbline.model_uri"]
+        model = source.removeprefix("models:/")
+        made = self.client.create_model_version(NAME, source, self.refused, model_id=model, await_creation_for=None)
+        return str(made.version)
 
     def other(self) -> str:
         """A version that passed and is not the champion."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.stack.browser import choose, field, picture
+from tests.stack.browser import Clicks, field, picture
 from tests.stack.machine import Machine, wait_for
 from tests.stack.reviews import FINISHED_WITHIN, NAME, Reviews, now
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.stack
+
+FIGURES = ("reward gain: ", "prompts won: ", "perplexity, ratio to the base's: ", "KL from the base", "length, change")
 
 
 @pytest.fixture
@@ -28,22 +30,34 @@ def paused(stack: Machine, candidate: str) -> str:
     return run
 
 
-def question(page: "Page", stack: Machine, run: str) -> "Locator":
+def question(page: "Page", stack: Machine, run: str, clicks: Clicks) -> "Locator":
     """What a person sees who clicks Resume."""
     page.goto(f"{stack.prefect}/runs/flow-run/{run}")
-    page.get_by_role("button", name="Resume").click()
+    clicks.click(page.get_by_role("button", name="Resume"))
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Submit").wait_for()
-    field(dialog, "Decision").wait_for()
+    name_field(dialog).wait_for()
     return dialog
 
 
-def submit(dialog: "Locator") -> None:
+def name_field(dialog: "Locator") -> "Locator":
+    """Where the name is asked for; it is the first field, and the one that is not optional."""
+    return dialog.locator("textarea").first
+
+
+def approve(dialog: "Locator", name: str, clicks: Clicks) -> None:
+    """Say who it is, and approve."""
+    clicks.click(name_field(dialog))
+    name_field(dialog).press_sequentially(name)
+    clicks.click(field(dialog, "Approve").get_by_role("switch"))
+
+
+def submit(dialog: "Locator", clicks: Clicks) -> None:
     """Press Submit; again where the server's SQLite was locked, which the page says."""
     from playwright.sync_api import TimeoutError as StillThere
 
     for _ in range(6):
-        dialog.get_by_role("button", name="Submit").click()
+        clicks.click(dialog.get_by_role("button", name="Submit"))
         with suppress(StillThere):
             dialog.wait_for(state="hidden", timeout=10_000)
             return
@@ -54,19 +68,20 @@ def test_an_approval_makes_the_version_champion_and_starts_its_smoke_test(
     stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page", figures: Any
 ) -> None:
     before, began = reviews.aliases(), now()
-    dialog = question(page, stack, paused)
-    card = dialog.inner_text()
-    for heading in ("as champion?", "Result", "Gates", "Samples: best", "Samples: worst", "Samples: most changed"):
-        assert heading in card
-    link = dialog.get_by_role("link", name="The run in MLflow").get_attribute("href")
-    assert link is not None
-    assert link.startswith(stack.mlflow)
+    clicks = Clicks(page)
+    dialog = question(page, stack, paused, clicks)
+    asked = dialog.locator(".markdown-renderer")
+    told = asked.inner_text()
+    assert f"{NAME} version {candidate} passed its" in told
+    assert "Answer by" in told
+    for figure in FIGURES:
+        assert figure in told
+    assert asked.evaluate("box => box.scrollHeight <= box.clientHeight + 1"), "it is seen without scrolling"
 
-    choose(page, field(dialog, "Decision"), "approve")
-    field(dialog, "Approver").locator("textarea").fill("Ada Lovelace")
-    field(dialog, "Reason").locator("textarea").fill("reads well, and the gain is sure")
+    approve(dialog, "Ada Lovelace", clicks)
     picture(page, "prefect-approval")
-    submit(dialog)
+    submit(dialog, clicks)
+    decided = clicks.seconds
 
     seconds = wait_for(lambda: reviews.aliases().get("champion") == candidate, 60, "the champion")
     assert stack.end(paused) == "COMPLETED"
@@ -74,9 +89,56 @@ def test_an_approval_makes_the_version_champion_and_starts_its_smoke_test(
     tags = reviews.tags(candidate)
     assert tags["promotion.decision"] == "promoted"
     assert tags["promotion.approver"] == "Ada Lovelace"
-    assert tags["promotion.reason"] == "reads well, and the gain is sure"
     reviews.smoke_tested(began)
+    assert clicks.count <= 4
+    figures("a waiting approval, to the decision in the dialog", decided, f"{clicks.count} clicks")
     figures("approved in Prefect's UI", seconds, "until the aliases had moved")
+
+
+def test_everything_there_is_to_know_is_on_the_run_s_page_while_it_waits(
+    stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
+) -> None:
+    page.goto(f"{stack.prefect}/runs/flow-run/{paused}")
+    page.locator("li.p-tab", has_text="Artifacts").click()
+    page.get_by_text(f"{NAME} version {candidate} waits for an approval").first.wait_for()
+    dialog = question(page, stack, paused, Clicks(page))
+    card = dialog.get_by_role("link", name="Gates, samples, all figures").get_attribute("href")
+    assert card is not None
+    assert card.startswith(stack.prefect)
+
+    page.goto(card)
+    page.get_by_role("heading", name=f"{NAME} version {candidate} as champion?").wait_for()
+    shown = page.locator("body").inner_text()
+    for heading in ("Gates", "Result", "Samples: best", "Samples: worst", "Samples: most changed"):
+        assert heading in shown
+    for title in ("The full report", "The run in MLflow", "The version in MLflow"):
+        link = page.get_by_role("link", name=title).get_attribute("href")
+        assert link is not None
+        assert link.startswith(stack.mlflow)
+    stack.set_state(paused, "CANCELLING", "Cancelling")
+    stack.end(paused)
+
+
+def test_an_answer_without_a_name_is_refused_in_the_dialog(
+    stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
+) -> None:
+    clicks = Clicks(page)
+    dialog = question(page, stack, paused, clicks)
+    for name, why in ((None, "is a required property"), ("  ", "does not match")):
+        if name is not None:
+            name_field(dialog).fill(name)
+        dialog.get_by_role("button", name="Submit").click()
+        dialog.get_by_text(why).wait_for()
+        assert stack.kind(paused) == "PAUSED"
+    before = reviews.aliases()
+    name_field(dialog).fill("Ada Lovelace")
+    submit(dialog, clicks)
+
+    assert stack.end(paused) == "COMPLETED"
+    assert stack.api(f"flow_runs/{paused}")["state_name"] == "Rejected"
+    assert reviews.aliases() == before
+    tags = reviews.tags(candidate)
+    assert (tags["promotion.decision"], tags["promotion.approver"]) == ("rejected", "Ada Lovelace")
 
 
 def test_a_question_outlives_a_restart_of_prefects_server(
@@ -88,23 +150,11 @@ def test_a_question_outlives_a_restart_of_prefects_server(
     again = stack.service("prefect")
     assert again
     assert set(again).isdisjoint(server)
-    dialog = question(page, stack, paused)
-    choose(page, field(dialog, "Decision"), "approve")
-    field(dialog, "Approver").locator("textarea").fill("Ada Lovelace")
-    submit(dialog)
+    clicks = Clicks(page)
+    dialog = question(page, stack, paused, clicks)
+    approve(dialog, "Ada Lovelace", clicks)
+    submit(dialog, clicks)
 
     assert stack.end(paused) == "COMPLETED"
     assert reviews.aliases()["champion"] == candidate
     reviews.smoke_tested(began)
-
-
-def test_submitting_without_a_decision_rejects(
-    stack: Machine, reviews: Reviews, candidate: str, paused: str, page: "Page"
-) -> None:
-    before = reviews.aliases()
-    submit(question(page, stack, paused))
-
-    assert stack.end(paused) == "COMPLETED"
-    assert stack.api(f"flow_runs/{paused}")["state_name"] == "Rejected"
-    assert reviews.aliases() == before
-    assert reviews.tags(candidate)["promotion.decision"] == "rejected"
