@@ -11,7 +11,6 @@ from pydantic import ValidationError as PydanticError
 
 from alignment.config import (
     AlignConfig,
-    DPOConfig,
     GridConfig,
     Group,
     build_config,
@@ -22,7 +21,7 @@ from alignment.config import (
 )
 from alignment.errors import ConfigError, InputError
 from alignment.kinds import Kinds
-from flows.cli.flags import Flags, _text, overrides
+from flows.cli.flags import Flags, overrides
 
 SHIPPED = Path(__file__).parents[2] / "flows" / "configs"
 CONFIGS = sorted(path for path in SHIPPED.glob("*.yaml") if path.stem != "promotion")  # that one configures no run
@@ -468,18 +467,6 @@ def test_a_flag_mends_what_is_wrong_in_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("dpo: {beta: 11}")
     assert load_config(path, overrides(flags(dpo={"beta": "1"}))).dpo.beta == 1
-
-
-@pytest.mark.parametrize(
-    ("field", "described"),
-    [
-        (DPOConfig.model_fields["loss"], "Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels) [hinge]"),
-        (DPOConfig.model_fields["optimizer"], "Optimiser: adamw, rmsprop [adamw]"),
-    ],
-    ids=["described-already", "listed"],
-)
-def test_a_flag_lists_its_choices_once(field, described):
-    assert _text(field)[1].description == described
 
 
 def test_there_is_a_flag_for_every_field():
