@@ -24,6 +24,9 @@ SHOWN = "page.json"
 CHECKS = "validation/checks.json"
 RUN_ID = re.compile(r"[0-9a-f]{4,32}")
 NEWEST = "attributes.start_time DESC"
+GATE = "gate/"
+"""How the metrics begin that are 1 for a gate that passed and 0 for one that did not."""
+COUNTED = 1_000  # refused runs, the newest, that are read
 REFUSED = "attributes.status = 'FINISHED' and tags.`plumbline.verdict` = 'fail'"
 
 
@@ -138,14 +141,18 @@ def first_sample(run_id: str) -> tuple[AlignConfig, SampleRow | None]:
         return AlignConfig(), None
 
 
-def refused_runs(name: str, limit: int) -> list[Any]:
-    """MLflow's newest runs that the gates refused, of the registered model `name` or of all."""
+def refused_runs(name: str) -> list[Any]:
+    """MLflow's newest runs that the gates refused, of the registered model `name` or of all.
+
+    A sweep, of which no point passed, has no gates of its own: its points are here, and it is not.
+    """
     if is_new() or "'" in name:  # which the configuration refuses
         return []
     query = f"{REFUSED} and tags.`plumbline.model_name` = '{name}'" if name else REFUSED
     with guard():
         everywhere = [item.experiment_id for item in client().search_experiments()]
-        return list(client().search_runs(everywhere, query, max_results=limit, order_by=[NEWEST]))
+        found = client().search_runs(everywhere, query, max_results=COUNTED, order_by=[NEWEST])
+    return [run for run in found if any(metric.startswith(GATE) for metric in run.data.metrics)]
 
 
 def _runs_like(begin: str) -> list[str]:
@@ -158,11 +165,7 @@ def _runs_like(begin: str) -> list[str]:
 def _curves(run_id: str, known: Mapping[str, float]) -> Curves:
     """The history of each metric of the training that was logged; older releases logged them in no group."""
     logged = {
-        key: name
-        for _, _, lines in PANELS
-        for key in lines
-        for name in (key, f"{records.TRAINING}{key}")
-        if name in known
+        key: name for _, _, lines in PANELS for key in lines for name in (key, records.curve(key)) if name in known
     }
     with guard():
         return {

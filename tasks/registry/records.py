@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_DIGEST = 36  # characters of a dataset's digest
 METRICS_PER_CALL = 1_000
 TAGS_PER_CALL = 100
-RESULT, TRAINING = "Result/", "Training/"
+REWARDS, RESULT, TRAINING = "Implicit rewards/", "Result/", "Training/"
 """The groups of metrics that people look at first: MLflow sorts groups by code point, so capitals come first."""
 REPORT = "report.json"
 USED_PROMPTS = "prompts/used.txt"
@@ -69,7 +69,12 @@ def complete_history(run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
 
 def in_training(row: Mapping[str, float]) -> dict[str, float]:
     """A row of a training under the names that its metrics have in MLflow."""
-    return {name if name == "step" else f"{TRAINING}{name}": value for name, value in row.items()}
+    return {name if name == "step" else curve(name): value for name, value in row.items()}
+
+
+def curve(name: str) -> str:
+    """A training's metric as MLflow names it: the rewards, which show whether it learns, are a group of their own."""
+    return f"{REWARDS}{name.removeprefix('rewards/')}" if name.startswith("rewards/") else f"{TRAINING}{name}"
 
 
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:

@@ -61,7 +61,7 @@ def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_
     assert record.data.tags["prefect.flow_run_id"]
     assert record.data.metrics["delta/perplexity_ratio"] == pytest.approx(result.report.delta.perplexity_ratio)
     assert {item.dataset.name for item in record.inputs.dataset_inputs} == {"prompts", "pairs"}
-    margins = mlflow_client.get_metric_history(result.run_id, "Training/rewards/margin")
+    margins = mlflow_client.get_metric_history(result.run_id, "Implicit rewards/margin")
     assert [point.step for point in margins] == [2, 4, 6, 8]
     assert {"config.yaml", "lineage.json", "model_card.md", "report.html", "validation"} <= artifacts(
         mlflow_client, result.run_id

@@ -93,11 +93,11 @@ def test_the_evaluation_becomes_metrics_and_the_verdict_a_tag(run_id: str) -> No
     assert data.tags["verdict"] == "refused"
 
 
-def test_mlflow_sorts_the_result_and_the_training_before_every_other_group(run_id: str) -> None:
+def test_mlflow_sorts_the_curves_and_the_result_before_every_other_group(run_id: str) -> None:
     records.log_evaluation(run_id, REPORT, JUDGEMENT)
     records.log_history(run_id, [records.in_training({"step": 1, "loss": 0.7, "rewards/margin": 0.1})])
     groups = sorted({name.rpartition("/")[0] for name in run_of(run_id).data.metrics})
-    assert groups[:3] == ["Result", "Training", "Training/rewards"]
+    assert groups[:3] == ["Implicit rewards", "Result", "Training"]
     assert len(groups) > 5
 
 
