@@ -3,6 +3,7 @@
 import getpass
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -89,20 +90,33 @@ def smoke_command(
 
 
 def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Console) -> "Approval":
-    """Show the candidate's card and ask for a decision and a name; what the flags say is not asked for."""
-    from rich.markdown import Markdown
+    """Show the candidate on one screen and ask for a decision and a name; what the flags say is not asked for."""
     from rich.prompt import Confirm, Prompt
 
     from flows.promote import Approval
-    from tasks.registry.candidates import card
 
     if candidate.settled:
         return Approval(approve=True, approver=approver.strip() or getpass.getuser(), reason=reason)
-    console.print(Markdown(card(candidate)))
+    show_candidate(candidate, console)
     console.print()
     approved = Confirm.ask(f"approve {escape(candidate.title)}?", default=False, console=console)
     name = approver.strip() or Prompt.ask("your name", default=getpass.getuser(), console=console).strip()
     return Approval(approve=approved, approver=name or getpass.getuser(), reason=reason)
+
+
+def show_candidate(candidate: "Candidate", console: Console) -> None:
+    """Print what it would replace, the verdict, the few figures, and where there is more."""
+    from flows.cli.result import show_lines, show_verdict
+    from tasks.registry.candidates import would_replace
+
+    say(console, f"[bold]{escape(candidate.title)}[/] as champion? {escape(would_replace(candidate))}")
+    console.print()
+    if candidate.judgement is not None and candidate.report is not None:
+        show_verdict(candidate.judgement, candidate.report, console)
+        console.print()
+    report = f"plumbline report {quote(f'models:/{candidate.name}/{candidate.version}')}"
+    lines = {"Report": report, "Look at it": candidate.where}
+    show_lines({heading: text for heading, text in lines.items() if text}, console)
 
 
 def _report(outcome: "Outcome", console: Console) -> int:

@@ -1,6 +1,6 @@
 """The result of a run as the terminal shows it and as `--json` writes it, and the commands that come next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from errno import EISDIR
 from json import dumps
@@ -18,7 +18,7 @@ from alignment.stages.store import write_json
 from flows.cli.console import BAD, GOOD, say
 
 if TYPE_CHECKING:
-    from alignment.judging.report import Judgement
+    from alignment.judging.report import EvalReport, Judgement
     from flows.align import AlignResult
 
 TOLD = 4  # gates whose refusal is told in full
@@ -44,21 +44,31 @@ def show(result: "AlignResult", console: Console) -> None:
 
     Long paths and names may make it more.
     """
-    from alignment.judging.headline import headlines
-
     console.print()
-    for heading, text in verdict_lines(result.judgement):
-        say(console, text, head=f"{heading:<{HEAD}}{'' if heading else '- '}")
-    console.print()
-    figures = headlines(result.report)
-    titles = max((len(each.title) for each in figures), default=0)
-    say(console, f"Against the base, on {result.report.prompts:,} held-out prompts:")
-    for each in figures:
-        say(console, escape(each.text), head=f"{'':<{HEAD}}{each.title:<{titles}}  ")
+    show_verdict(result.judgement, result.report, console)
     console.print()
     lines = next_lines(result)
     if result.registered:
         lines = {"Earlier" if result.model is None else "Registered": result.registered} | lines
+    show_lines(lines, console)
+
+
+def show_verdict(judgement: "Judgement", report: "EvalReport", console: Console) -> None:
+    """Print the verdict and why, and the few figures."""
+    from alignment.judging.headline import headlines
+
+    for heading, text in verdict_lines(judgement):
+        say(console, text, head=f"{heading:<{HEAD}}{'' if heading else '- '}")
+    console.print()
+    figures = headlines(report)
+    titles = max((len(each.title) for each in figures), default=0)
+    say(console, f"Against the base, on {report.prompts:,} held-out prompts:")
+    for each in figures:
+        say(console, escape(each.text), head=f"{'':<{HEAD}}{each.title:<{titles}}  ")
+
+
+def show_lines(lines: Mapping[str, str], console: Console) -> None:
+    """Print texts, each after its heading."""
     for heading, text in lines.items():
         say(console, escape(text), head=f"{heading:<{HEAD}}")
 

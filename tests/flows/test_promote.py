@@ -388,7 +388,7 @@ def test_a_person_approves_in_the_terminal(
     assert promote_command(model_name=name, reason="reads well", config=settings) == 0
     shown = capsys.readouterr().out
     assert "It would replace version 1" in shown
-    assert "win rate" in shown
+    assert "prompts won" in shown
     assert f"{name} version 2 is the champion, after version 1; approved by Ann: reads well" in shown
     assert read_aliases(name).champion == "2"
 

@@ -12,6 +12,7 @@ from tests.reports import DRIFT, make_report
 
 LINES = 24
 VERSION = {"name": "my film", "version": "3", "uri": "models:/my film/3", "aliases": ["challenger"]}
+BASE = "models:/my film/2"
 WHERE = "http://127.0.0.1:5000/#/experiments/1/runs/dae5cddca6054ca998efd36e0d456930?workflowType=machine_learning"
 
 
@@ -89,3 +90,27 @@ def test_where_every_gate_refused_it_the_last_ones_are_named_alone_and_it_still_
 )
 def test_the_advice_after_a_refusal_depends_on_the_gates(gates: GatesConfig, told: str) -> None:
     assert told in advice(judge(make_report(), gates))
+
+
+@WIDTHS
+def test_a_promotion_asks_on_one_screen_with_the_figures_in_sight(width: int) -> None:
+    from flows.cli.registry import show_candidate
+    from tasks.registry.candidates import Candidate
+
+    report = make_report()
+    judgement = judge(report, GatesConfig())
+    candidate = Candidate(
+        name="my film",
+        version="3",
+        champion="2",
+        refusal="",
+        where=WHERE,
+        report=report,
+        judgement=judgement,
+        base=BASE,
+    )
+    text = screen(lambda console: show_candidate(candidate, console), width)
+    assert rows(text, width) < LINES - 3, "lines are left for the two questions"
+    require_words(text, judgement.sentence, WHERE, "my film version 3 as champion? It would replace version 2.")
+    assert "reward gain                       +1.50 (+1.40 to +1.60)" in text
+    assert "plumbline report 'models:/my film/3'" in text
