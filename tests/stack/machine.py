@@ -96,6 +96,17 @@ class Machine:
         """The type of a run's state."""
         return str(self.api(f"flow_runs/{run}")["state_type"])
 
+    def artifact(self, run: str, key: str) -> dict[str, Any]:
+        """One of a run's artifacts, as it stands; empty before there is one."""
+        wanted = {"flow_runs": {"id": {"any_": [run]}}, "artifacts": {"key": {"any_": [key]}}}
+        found: list[dict[str, Any]] = self.api("artifacts/filter", wanted)
+        return found[0] if found else {}
+
+    def messages(self, state: str) -> dict[str, str]:
+        """The runs whose state has a name, each with what its state says."""
+        found = self.api("flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": [state]}}}})
+        return {str(run["id"]): str(run["state"]["message"] or "") for run in found}
+
     def kinds(self, runs: list[str]) -> list[str]:
         """The types of several runs' states, in their order, by one call."""
         found = self.api("flow_runs/filter", {"flow_runs": {"id": {"any_": runs}}})

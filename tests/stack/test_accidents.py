@@ -66,6 +66,7 @@ def test_a_cancelled_run_stops_at_once_and_the_next_goes_on_from_its_checkpoint(
         lambda: here.kind(training) == "CANCELLED" and not Path(f"/proc/{process}").exists(), 45, "the end"
     )
     kept = here.checkpoint()
+    assert "press Retry" in here.artifact(training, "run")["description"]
 
     assert 0 < kept < STEPS
     assert [run.info.status for run in here.mlflow_runs(training)] == ["KILLED"]
@@ -134,11 +135,12 @@ def test_twenty_runs_at_once_share_one_slot(here: Machine, undisturbed: Undistur
     stages = ("policy", "after")
     before = {found["key"] for stage in stages for found in here.manifests(stage)}
     runs = [here.run("align", shrunken(steps=40, beta=round(0.1 + number / 100, 2))) for number in range(20)]
-    most = 0
+    most, waited = 0, ""
 
     def all_ended() -> bool:
-        nonlocal most
+        nonlocal most, waited
         most = max(most, here.slots())
+        waited = waited or next(iter(here.messages("WaitingForSlot").values()), "")
         return set(here.kinds(runs)) <= FINAL
 
     seconds = wait_for(all_ended, 1_500, "the end of 20 runs", every=2)
@@ -147,6 +149,7 @@ def test_twenty_runs_at_once_share_one_slot(here: Machine, undisturbed: Undistur
     assert here.kinds(runs) == ["COMPLETED"] * 20
     assert len(found) == 2 * 20
     assert most == 1
+    assert waited.startswith("Waits for a GPU slot")
     assert overlapping(found) == []
     assert here.slots() == 0
     figures("20 runs at once, one slot", seconds, f"none lost; never more than {most} slot taken")

@@ -121,7 +121,7 @@ def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") 
 
     (run,) = runs_of(stack, "align", began)
     assert run["parameters"]["dpo"]["beta"] == 0.45
-    wait_for(lambda: "at work" in shown(stack, run["id"], "run"), FINISHED_WITHIN, "the run's page")
+    wait_for(lambda: "at work" in stack.artifact(run["id"], "run").get("data", ""), FINISHED_WITHIN, "a stage at work")
     tab(form, "Artifacts")
     open_artifact(form, "run")
     form.get_by_text("at work").first.wait_for()
@@ -142,12 +142,6 @@ def test_a_run_is_filled_in_started_and_looked_at(stack: Machine, form: "Page") 
         form.go_back()
 
     show_in_mlflow(stack, form, run["id"])
-
-
-def shown(stack: Machine, run: str, key: str) -> str:
-    """What one of a flow run's artifacts holds; Prefect's page shows it as it was when it was opened."""
-    found = stack.api("artifacts/filter", {"flow_runs": {"id": {"any_": [run]}}, "artifacts": {"key": {"any_": [key]}}})
-    return str(found[0]["data"]) if found else ""
 
 
 def open_artifact(page: "Page", key: str) -> None:
