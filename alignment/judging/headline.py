@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from alignment.judging.formats import percent, plain, signed, times
-from alignment.judging.report import EvalReport, Preferences
+from alignment.judging.report import EvalReport
 
 Interval = tuple[float, float]
+Written = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Headline:
     title: str
     value: float
     interval: Interval | None
-    written: Callable[[float], str]
+    written: Written
 
     @property
     def short(self) -> str:
@@ -33,7 +34,7 @@ class Headline:
         return f"{self.short} ({' to '.join(map(self.written, self.interval))})"
 
 
-FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+FIGURES: tuple[tuple[str, str, Written], ...] = (
     ("reward_gain", "reward gain", signed),
     ("win_rate", "prompts won", percent),
     ("perplexity_ratio", "perplexity, ratio to the base's", times),
@@ -41,6 +42,17 @@ FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("length_change", "length, change in tokens", lambda value: signed(value, 1)),
 )
 """Figures of `EvalReport.delta`, each with its title and how it is written."""
+OF_PAIRS: tuple[tuple[str, str, Written], ...] = (
+    ("preference_accuracy", "accuracy on held-out pairs", percent),
+    ("preference_margin", "margin of held-out pairs, nats", signed),
+)
+"""Figures of `EvalReport.preferences`, whose fields are named without `preference_`."""
+WRITTEN: dict[str, Written] = {name: written for name, _, written in (*OF_PAIRS, *FIGURES)}
+"""How each headline is written, by its name."""
+METRICS: dict[str, str] = {name: f"preferences/{name.removeprefix('preference_')}" for name, *_ in OF_PAIRS} | {
+    name: f"delta/{name}" for name, *_ in FIGURES
+}
+"""The metric of a run's record that holds each headline with all its digits, by the headline's name."""
 
 
 def headlines(report: EvalReport) -> tuple[Headline, ...]:
@@ -51,12 +63,8 @@ def headlines(report: EvalReport) -> tuple[Headline, ...]:
         if (value := report.delta.get(name)) is not None
     ]
     if report.preferences is not None and not report.has_reward:
-        found = [*_of_pairs(report.preferences), *found]
+        pairs = report.preferences
+        values = (pairs.accuracy, pairs.accuracy_ci), (pairs.margin, pairs.margin_ci)
+        of_pairs = zip(OF_PAIRS, values, strict=True)
+        found = [*(Headline(name, title, *value, written) for (name, title, written), value in of_pairs), *found]
     return tuple(found)
-
-
-def _of_pairs(found: Preferences) -> tuple[Headline, Headline]:
-    return (
-        Headline("preference_accuracy", "accuracy on held-out pairs", found.accuracy, found.accuracy_ci, percent),
-        Headline("preference_margin", "margin of held-out pairs, nats", found.margin, found.margin_ci, signed),
-    )

@@ -1,7 +1,7 @@
 """What an evaluation found and what the gates made of it: plain records that every later stage reads."""
 
 import json
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,14 @@ class Record(BaseModel):
     """A frozen record; unknown fields are refused. As JSON an infinite value is a string, so it can be read again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+def as_json(record: BaseModel) -> Any:
+    """A record as the values that JSON has: one that is not finite is a text, `NaN` or `Infinity`.
+
+    It has to be of a model that writes them so, with pydantic's `ser_json_inf_nan="strings"`.
+    """
+    return json.loads(record.model_dump_json())
 
 
 class MissingFigureError(AttributeError):

@@ -2,21 +2,29 @@
 
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from alignment.judging.formats import NONE, percent, plain, signed
+from alignment.judging.formats import NONE
+from alignment.judging.headline import WRITTEN
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
-    from tasks.registry.listing import ListedVersion, RefusedRun
+    from tasks.registry.listing import Figures, ListedVersion, Refused
 
 COLOURS = {"pass": GOOD, "fail": BAD, "refused since": BAD}
-FIGURES = ("gain", "won", "KL")
+FIGURES = {
+    "gain": "reward_gain",
+    "won": "win_rate",
+    "accuracy": "preference_accuracy",
+    "KL": "kl_per_token",
+}
+"""The headlines that tables have, by the headings of their columns."""
 SHORT = 8  # characters of a run's id, which tell it apart
 Model = Annotated[
     str, Parameter(help="Registered name (its champion, else its challenger), name@alias, or models:/name/3")
@@ -46,14 +54,21 @@ def models(
     with registry():
         from tasks.registry.listing import list_refused, list_versions
 
-        runs = list_refused(name) if refused else []
-        found = list_versions(name, must_exist=not runs)
+        runs = list_refused(name) if refused else None
+        found = list_versions(name, must_exist=runs is None or not runs.newest)
     if json:
         from json import dumps
 
-        versions, others = ([each.model_dump(mode="json") for each in listed] for listed in (found, runs))
-        told = {"versions": versions, "refused": others} if refused else versions
-        sys.stdout.write(f"{dumps(told, indent=2, ensure_ascii=False)}\n")
+        from alignment.judging.report import as_json
+
+        told: Any = [as_json(each) for each in found]
+        if runs is not None:
+            told = {
+                "versions": told,
+                "refused": [as_json(each) for each in runs.newest],
+                "more_refused": runs.more,
+            }
+        sys.stdout.write(f"{dumps(told, indent=2, ensure_ascii=False, allow_nan=False)}\n")
         return 0
     console = make_console()
     if not found:
@@ -62,9 +77,9 @@ def models(
         if number:
             console.print()
         console.print(versions_table(model, [each for each in found if each.name == model]))
-    if refused:
+    if runs is not None:
         console.print()
-        console.print(refused_table(runs) if runs else "No run was refused.")
+        console.print(refused_table(runs) if runs.newest else "No run was refused.")
     return 0
 
 
@@ -94,13 +109,14 @@ def export(
 
 def versions_table(name: str, found: "list[ListedVersion]") -> Table:
     """The versions of one model, the newest first; it fits 80 columns."""
-    table = _table(name, ("v", "verdict", *FIGURES, "aliases", "decision", "registered"))
+    headings = figures_of(found)
+    table = _table(name, ("v", "verdict", *headings, "aliases", "decision", "registered"))
     for each in found:
         colour = COLOURS.get(each.verdict, "dim")
         table.add_row(
             each.version,
             f"[{colour}]{each.verdict}[/]",
-            *figures(each),
+            *figures(each, headings),
             escape(", ".join(each.aliases)) or NONE,
             escape(each.decision) or NONE,
             f"{each.registered.astimezone():%Y-%m-%d}",
@@ -108,21 +124,30 @@ def versions_table(name: str, found: "list[ListedVersion]") -> Table:
     return table
 
 
-def refused_table(found: "list[RefusedRun]") -> Table:
+def refused_table(found: "Refused") -> Table:
     """Runs that the gates refused, the newest first; it fits 80 columns."""
-    table = _table("refused runs, newest first", ("run", "began", *FIGURES, "refused by", "name"))
-    for each in found:
+    headings = figures_of(found.newest)
+    table = _table("refused runs, newest first", ("run", "began", *headings, "refused by", "name"))
+    if found.more:
+        table.caption, table.caption_justify = f"and {found.more:,} more", "left"
+    for each in found.newest:
         gates = escape(", ".join(gate.replace("_", " ") for gate in each.gates))
         began = f"{each.started.astimezone():%Y-%m-%d}"
-        table.add_row(each.run_id[:SHORT], began, *figures(each), f"[{BAD}]{gates}[/]", escape(each.name))
+        table.add_row(each.run_id[:SHORT], began, *figures(each, headings), f"[{BAD}]{gates}[/]", escape(each.name))
     return table
 
 
-def figures(each: "ListedVersion | RefusedRun") -> tuple[str, str, str]:
-    """Gain, prompts won and KL as a table has them."""
-    values = (each.reward_gain, signed), (each.win_rate, percent), (each.kl_per_token, lambda value: plain(value, 3))
-    gain, won, kl = (NONE if value is None else written(value) for value, written in values)
-    return gain, won, kl
+def figures_of(found: "Sequence[Figures]") -> tuple[str, ...]:
+    """Which columns of figures a table has: gain, prompts won and KL; of what no reward judged, the accuracy."""
+    by_pairs = [each.reward_gain is None and each.preference_accuracy is not None for each in found]
+    left_out = {"gain", "won"} if by_pairs and all(by_pairs) else set() if any(by_pairs) else {"accuracy"}
+    return tuple(heading for heading in FIGURES if heading not in left_out)
+
+
+def figures(each: "Figures", headings: Sequence[str]) -> list[str]:
+    """The figures as a table has them; of one that is not there, or not finite, a dash."""
+    values = ((FIGURES[heading], getattr(each, FIGURES[heading])) for heading in headings)
+    return [NONE if value is None or not isfinite(value) else WRITTEN[name](value) for name, value in values]
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

@@ -104,7 +104,9 @@ def show_tables(result: "AlignResult", console: Console) -> None:
 
 def summary(result: "AlignResult") -> dict[str, Any]:
     """The result as `--json` writes it; a figure that is not finite is a text, since JSON has no number for it."""
-    found, judged = result.report.model_dump(mode="json"), result.judgement.model_dump(mode="json")
+    from alignment.judging.report import as_json
+
+    found, judged = as_json(result.report), as_json(result.judgement)
     return {
         "run_id": result.run_id,
         "experiment": result.experiment,

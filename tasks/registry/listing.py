@@ -1,5 +1,7 @@
 """The registered models as people look for them: each version with its verdict, figures, aliases and decision."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -7,26 +9,40 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment.aliases import ANCHOR
 from alignment.errors import ModelError
+from alignment.judging.headline import METRICS
 from tasks.registry import marks, recorded, versions
 from tasks.registry.candidates import tags_against
 from tasks.registry.connection import place
+from tasks.registry.recorded import GATE
 from tasks.registry.versions import RegisteredVersion
 
 Verdict = Literal["pass", "fail", "refused since", "anchor", "not judged"]
-GAIN = "delta/reward_gain"
-FIGURES = ("reward_gain", "win_rate", "perplexity_ratio", "kl_per_token", "length_change")
-"""Those of the aligned model against the base, of the run's metrics `delta/…`."""
 REFUSED = 20  # runs, the newest, that are listed
 
 
-class ListedVersion(BaseModel):
-    """One version; its figures are those of the run that it came from, None where that recorded none.
+class Figures(BaseModel):
+    """The headlines of a run, None where it recorded none.
+
+    As JSON one that is not finite is a text, for which JSON has no number.
+    """
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    reward_gain: float | None = None
+    win_rate: float | None = None
+    perplexity_ratio: float | None = None
+    kl_per_token: float | None = None
+    length_change: float | None = None
+    preference_accuracy: float | None = None
+    preference_margin: float | None = None
+
+
+class ListedVersion(Figures):
+    """One version; its figures are those of the run that it came from.
 
     The gain is that of the mean reward on held-out prompts. `decision` is the last one on it, in one word, with who
     decided it when and why; empty where nobody did.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     version: str
@@ -35,12 +51,7 @@ class ListedVersion(BaseModel):
     verdict: Verdict
     reason: str
     """Why it may not be promoted, as far as its tags say; empty for one that passed."""
-    reward_gain: float | None
     reward_gain_ci: tuple[float, float] | None
-    win_rate: float | None = None
-    perplexity_ratio: float | None = None
-    kl_per_token: float | None = None
-    length_change: float | None = None
     decision: str = ""
     approver: str = ""
     decided: datetime | None = None
@@ -69,7 +80,7 @@ def list_versions(name: str = "", *, must_exist: bool = True) -> list[ListedVers
 
 def _listed(version: RegisteredVersion) -> ListedVersion:
     metrics = versions.find_run_metrics(version.run_id) if version.run_id else {}
-    low, high = metrics.get(f"{GAIN}_low"), metrics.get(f"{GAIN}_high")
+    low, high = (metrics.get(f"{METRICS['reward_gain']}_{end}") for end in ("low", "high"))
     return ListedVersion(
         name=version.name,
         version=version.version,
@@ -77,7 +88,7 @@ def _listed(version: RegisteredVersion) -> ListedVersion:
         aliases=version.aliases,
         verdict=verdict_of(version),
         reason=tags_against(version),
-        **{name: metrics.get(f"delta/{name}") for name in FIGURES},
+        **_figures(metrics),
         reward_gain_ci=None if low is None or high is None else (low, high),
         registered=datetime.fromtimestamp(version.created / 1_000, UTC),
         run_id=version.run_id,
@@ -89,10 +100,8 @@ def _listed(version: RegisteredVersion) -> ListedVersion:
     )
 
 
-class RefusedRun(BaseModel):
-    """A run that the gates refused, which is no version; figures as of a version."""
-
-    model_config = ConfigDict(frozen=True)
+class RefusedRun(Figures):
+    """A run that the gates refused, which is no version."""
 
     run_id: str
     name: str
@@ -101,17 +110,21 @@ class RefusedRun(BaseModel):
     gates: tuple[str, ...]
     """Those that refused it."""
     reason: str
-    reward_gain: float | None = None
-    win_rate: float | None = None
-    perplexity_ratio: float | None = None
-    kl_per_token: float | None = None
-    length_change: float | None = None
 
 
-def list_refused(name: str = "", limit: int = REFUSED) -> list[RefusedRun]:
+@dataclass(frozen=True)
+class Refused:
+    """The newest runs that the gates refused, and how many more there are, of which at most 1,000 are counted."""
+
+    newest: list[RefusedRun]
+    more: int
+
+
+def list_refused(name: str = "", limit: int = REFUSED) -> Refused:
     """The newest runs that the gates refused, of the model `name` or of all: at most `limit`."""
     found = []
-    for run in recorded.refused_runs(name, limit):
+    runs = recorded.refused_runs(name)
+    for run in runs[:limit]:
         tags, metrics = run.data.tags, run.data.metrics
         found.append(
             RefusedRun(
@@ -119,14 +132,16 @@ def list_refused(name: str = "", limit: int = REFUSED) -> list[RefusedRun]:
                 name=run.info.run_name or "",
                 model_name=tags.get("plumbline.model_name", ""),
                 started=datetime.fromtimestamp(run.info.start_time / 1_000, UTC),
-                gates=tuple(
-                    key.removeprefix("gate/") for key in metrics if key.startswith("gate/") and not metrics[key]
-                ),
+                gates=tuple(key.removeprefix(GATE) for key in metrics if key.startswith(GATE) and not metrics[key]),
                 reason=tags.get("plumbline.reason", ""),
-                **{each: metrics.get(f"delta/{each}") for each in FIGURES},
+                **_figures(metrics),
             )
         )
-    return found
+    return Refused(found, len(runs) - len(found))
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: metrics.get(metric) for name, metric in METRICS.items()}
 
 
 def _time(text: str) -> datetime | None:

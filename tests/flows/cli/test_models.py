@@ -13,7 +13,7 @@ from rich.console import Console
 from alignment.config import AlignConfig
 from alignment.judging.gates import judge
 from flows.cli.models import refused_table, versions_table
-from tasks.registry.listing import ListedVersion, RefusedRun
+from tasks.registry.listing import ListedVersion, Refused, RefusedRun
 
 Call = Callable[..., Any]
 ROLLED_BACK = ("rolled", "back", "2026-01-02")
@@ -60,6 +60,18 @@ def test_the_table_fits_80_columns_and_loses_nothing() -> None:
     assert lines[4].split() == ["12", "refused", "since", *"–––––", "2026-01-02"]
 
 
+def test_of_what_no_reward_judged_the_accuracy_is_shown() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    by_pairs = listed(reward_gain=None, preference_accuracy=0.8, kl_per_token=0.05, aliases=())
+    console.print(versions_table("film", [by_pairs]))
+    console.print(versions_table("film", [by_pairs, listed(aliases=())]))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert lines[1][2:5] == ["accuracy", "KL", "aliases"]
+    assert lines[2][3:5] == ["80.0%", "0.050"]
+    assert lines[4][2:6] == ["gain", "won", "accuracy", "KL"]
+    assert [line[3:7] for line in lines[5:7]] == [["–", "–", "80.0%", "0.050"], ["+1.01", "–", "–", "–"]]
+
+
 def test_refused_runs_are_a_table_with_the_gates_that_refused_them() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     run = RefusedRun(
@@ -71,12 +83,12 @@ def test_refused_runs_are_a_table_with_the_gates_that_refused_them() -> None:
         reason="Not registered: ...",
         reward_gain=1.24,
     )
-    console.print(refused_table([run]))
+    console.print(refused_table(Refused([run], more=236)))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     words = " ".join(text.split())
     assert "01234567 2026-01-02 +1.24 – –" in words
-    for part in ("kl per", "perplexity", "hinge, beta"):
+    for part in ("kl per", "perplexity", "hinge, beta", "and 236 more"):
         assert part in words
 
 
@@ -120,8 +132,22 @@ def test_refused_runs_are_listed_if_asked_for(plumbline: Call, at_home: Path) ->
         (run, ["kl_per_token"], 0.9)
     ]
     assert json.loads(plumbline("models", "three", "--json").out)[0]["name"] == "three"
+    assert found["more_refused"] == 0
     other = plumbline("models", "nothing", "--refused")
     assert (other.code, "no version is registered as 'nothing'" in other.err) == (2, True)
+
+
+def test_a_figure_that_is_not_finite_is_a_dash_and_in_json_a_text(plumbline: Call, at_home: Path) -> None:
+    from tasks.registry import records, runs
+    from tests.registered import make_run, report
+
+    runs.configure(f"sqlite:///{at_home}/mlflow.db", at_home / "artifacts")
+    bad = report(kl_per_token=float("nan"))
+    run, _ = make_run("not finite", found=bad, tags={"plumbline.model_name": "four"})
+    records.log_evaluation(run, bad, judge(bad, AlignConfig().gates))
+    assert "nan" not in plumbline("models", "four", "--refused").out
+    found = json.loads(plumbline("models", "four", "--refused", "--json").out, parse_constant=pytest.fail)
+    assert found["refused"][0]["kl_per_token"] == "NaN"
 
 
 def test_an_export_is_refused_before_anything_is_written(plumbline: Call, tmp_path: Path) -> None:

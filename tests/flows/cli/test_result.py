@@ -1,5 +1,6 @@
 """The summary that a run ends with: the verdict, why, the few figures and what comes next, on one screen."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from alignment.config import GatesConfig
 from alignment.judging.gates import judge
 from flows.cli.result import advice, show
+from flows.cli.result import summary as result_as_json
 from tests.flows.cli.screen import WIDTHS, require_words, rows, screen
 from tests.reports import DRIFT, make_report
 
@@ -114,3 +116,12 @@ def test_a_promotion_asks_on_one_screen_with_the_figures_in_sight(width: int) ->
     require_words(text, judgement.sentence, WHERE, "my film version 3 as champion? It would replace version 2.")
     assert "reward gain                       +1.50 (+1.40 to +1.60)" in text
     assert "plumbline report 'models:/my film/3'" in text
+
+
+def test_a_figure_that_is_not_finite_is_a_text_in_json() -> None:
+    result = Result(GatesConfig(), delta={"kl_per_token": float("nan")})
+    for name, value in {"experiment": "films", "pairs": {}, "seconds": 1.0, "cached": []}.items():
+        setattr(result, name, value)
+    told = json.loads(json.dumps(result_as_json(result)), parse_constant=pytest.fail)  # type: ignore[arg-type]
+    assert told["delta"]["kl_per_token"] == "NaN"
+    assert {gate["name"]: gate["value"] for gate in told["gates"]}["kl_per_token"] == "NaN"

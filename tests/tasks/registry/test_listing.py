@@ -7,11 +7,14 @@ import pytest
 
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
+from alignment.judging import headline
 from alignment.judging.gates import judge
-from tasks.registry import connection, records, runs, versions
-from tasks.registry.listing import list_refused, list_versions
+from alignment.judging.report import Preferences
+from tasks.registry import columns, connection, marks, records, runs, versions
+from tasks.registry.listing import Figures, Refused, list_refused, list_versions
 from tasks.registry.marks import APPROVER, DECISION, JUDGED_AGAIN, REASON, SMOKE_VERDICT, TIME
 from tests.registered import make_run, make_version, register, report, verdict_tags
+from tests.reports import make_report
 
 pytestmark = pytest.mark.usefixtures("local")
 
@@ -56,12 +59,43 @@ def test_refused_runs_are_those_of_the_model_the_newest_first() -> None:
         records.log_evaluation(run_id, bad, judge(bad, AlignConfig().gates))
         made.append(run_id)
 
-    assert [each.run_id for each in list_refused("mine")] == [made[2], made[0]]
-    assert [each.run_id for each in list_refused("mine", limit=1)] == [made[2]]
-    newest = list_refused("mine")[0]
+    assert [each.run_id for each in list_refused("mine").newest] == [made[2], made[0]]
+    first = list_refused("mine", limit=1)
+    assert ([each.run_id for each in first.newest], first.more) == ([made[2]], 1)
+    newest = list_refused("mine").newest[0]
     assert sorted(newest.gates) == ["kl_per_token", "perplexity_ratio"]
     assert "KL per token 0.90 exceeds 0.2" in newest.reason
-    assert list_refused("it's") == []
+    assert list_refused("it's") == Refused([], more=0)
+
+
+def test_of_a_refused_sweep_the_points_are_listed_and_not_the_sweep() -> None:
+    bad = report(kl_per_token=0.9)
+    parent, _ = make_run("sweep", record=False, tags={"plumbline.model_name": "swept"})
+    point, _ = make_run("a point", found=bad, tags={"plumbline.model_name": "swept", "mlflow.parentRunId": parent})
+    records.log_evaluation(point, bad, judge(bad, AlignConfig().gates))
+    runs.conclude(parent, "fail", "0 of 1 points passed")
+
+    assert [each.run_id for each in list_refused("swept").newest] == [point]
+
+
+def test_of_a_run_without_a_reward_the_figures_of_its_pairs_are_listed() -> None:
+    pairs = Preferences(pairs=80, left_out=0, accuracy=0.8, accuracy_ci=(0.7, 0.9), margin=1.2, margin_ci=(0.5, 1.9))
+    found = make_report(compared=0, preferences=pairs, delta={"reward_gain": None, "reward_gain_ci": None})
+    run_id, uri = make_run("by pairs", found=found)
+    records.log_evaluation(run_id, found, judge(found, AlignConfig().gates))
+    register(run_id, uri, "by pairs", "challenger", tags={})
+
+    (listed,) = list_versions("by pairs")
+
+    assert (listed.reward_gain, listed.preference_accuracy, listed.preference_margin) == (None, 0.8, 1.2)
+
+
+def test_each_headline_is_a_field_and_tags_and_columns_have_no_other() -> None:
+    assert set(Figures.model_fields) == set(headline.METRICS) == set(headline.WRITTEN)
+    assert set(marks.FIGURES) <= set(headline.METRICS)
+    shown = {column.strip("`").removeprefix("metrics.`Result/") for column in columns.COLUMNS if "Result/" in column}
+    assert shown
+    assert shown <= set(headline.METRICS)
 
 
 def test_the_verdict_is_what_the_tags_say() -> None:
