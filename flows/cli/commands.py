@@ -101,6 +101,8 @@ def _complain(message: str, code: int, debug: bool, faults: Sequence[str] = ()) 
         traceback.print_exc()
     console = make_console(stderr=True)
     head = f"[bold {BAD}]plumbline:[/] "
+    if console.is_terminal and code == INTERRUPTED:
+        console.print()  # the terminal wrote ^C into the line at work
     if not console.is_terminal:
         console.print(f"{head}{escape(shown(message))}", soft_wrap=True)
     elif len(faults) > 1:
