@@ -120,7 +120,7 @@ def request(version: "RegisteredVersion") -> dict[str, Any]:
     from tasks.registry import models, recorded, serving
 
     config, first = recorded.first_sample(version.run_id)
-    if not models.takes_messages(version.uri):
+    if not models.takes_messages(version.source):
         return {"inputs": [first.prompt if first is not None and first.prompt.strip() else PROMPT]}
     asked = first.shown[0] if first is not None and first.messages else GREETING
     return {"messages": [{"role": "user", "content": asked}], "max_tokens": serving.new_tokens(config)}

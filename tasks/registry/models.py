@@ -113,11 +113,18 @@ def is_ready(uri: str) -> bool:
 
 
 def takes_messages(uri: str) -> bool:
-    """Whether MLflow's server gives a registered model chats, and not texts to go on with."""
+    """Whether MLflow's server gives a logged model, `models:/m-…`, chats and not texts; False where that is not there.
+
+    Of a version it is the source: MLflow does not find the files of one whose name has a `#`.
+    """
+    from mlflow.exceptions import MlflowException
     from mlflow.models import get_model_info
 
     with guard(), fluent():
-        info = get_model_info(uri)
+        try:
+            info = get_model_info(uri)
+        except MlflowException:
+            return False
     return str((info.metadata or {}).get("task", "")) == "llm/v1/chat"
 
 
