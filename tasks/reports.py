@@ -1,5 +1,6 @@
 """The page of a run: logged with its record, and made again from what MLflow holds, for one run or for two."""
 
+import logging
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from alignment.stages.stage import Refs
 from tasks.figures import values
 from tasks.registry import recorded, records, runs
 
+logger = logging.getLogger("plumbline")
+
 PAGE = runs.PAGE
 """The run's artifact, which MLflow's pages show."""
 LIBRARIES = (
@@ -21,9 +24,16 @@ LIBRARIES = (
 
 
 def log_page(run_id: str, refs: Refs) -> None:
-    """Log the page of a run, once everything else is recorded, and what only the page shows."""
-    records.log_json(run_id, recorded.SHOWN, beside_the_record(refs))
-    records.log_text(run_id, PAGE, page(run_id))
+    """Log the page of a run, once everything else is recorded, and what only the page shows.
+
+    Where that fails, the log says so: the run is trained and judged, and its page can be made again.
+    """
+    try:
+        records.log_json(run_id, recorded.SHOWN, beside_the_record(refs))
+        records.log_text(run_id, PAGE, page(run_id))
+    except Exception as error:
+        told = "%s of run %s was not made: %s: %s; `plumbline report %s` tries again, and the run goes on"
+        logger.warning(told, PAGE, run_id, type(error).__name__, error, run_id, exc_info=True)
 
 
 def page(run_id: str) -> str:

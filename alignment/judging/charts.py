@@ -3,11 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 WIDTH, HEIGHT = 340.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 24.0  # margins around a chart, in its own units
 MAX_POINTS = 400  # of a line: more than a screen has room for
 BINS = 30
+LARGEST = 1e300  # what is further from 0 is drawn there, so that differences of two values stay finite
+CONSTANT = 1e-9  # values that differ by less than this part of them are one bin
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Points = Sequence[tuple[float, float]]
 
@@ -125,6 +131,7 @@ def line_chart(title: str, unit: str, lines: Mapping[str, tuple[str, Points]]) -
 
     None where no line has a finite point.
     """
+    lines = {name: (look, [(x, _bounded(y)) for x, y in points]) for name, (look, points) in lines.items()}
     finite = [(x, y) for _, points in lines.values() for x, y in points if math.isfinite(y)]
     if not finite:
         return None
@@ -197,16 +204,27 @@ def counted(values: Mapping[str, Sequence[float]], bins: int = BINS) -> dict[str
     import numpy as np
 
     arrays = {name: np.asarray(each, dtype=np.float64) for name, each in values.items()}
-    arrays = {name: each[np.isfinite(each)] for name, each in arrays.items()}
+    arrays = {name: np.clip(each[np.isfinite(each)], -LARGEST, LARGEST) for name, each in arrays.items()}
     everything = np.concatenate([*arrays.values(), np.empty(0)])
     if not everything.size:
         return {}
-    edges = np.histogram_bin_edges(everything, bins=bins)
+    edges = bin_edges(everything, bins)
     return {
-        "edges": [float(f"{edge:.6g}") for edge in edges],
+        "edges": [float(f"{edge:.12g}") for edge in edges],
         "counts": {name: np.histogram(each, edges)[0].tolist() for name, each in arrays.items()},
         "means": {name: float(each.mean()) for name, each in arrays.items() if each.size},
     }
+
+
+def bin_edges(values: "Sequence[float] | np.ndarray", bins: int) -> "np.ndarray":
+    """The ends of equal bins over finite values, of which there is one at least; one bin where they hardly differ."""
+    import numpy as np
+
+    low, high = (float(end) for end in np.clip([np.min(values), np.max(values)], -LARGEST, LARGEST))
+    if high - low <= CONSTANT * max(abs(low), abs(high)):
+        pad = 0.05 * max(abs(low), abs(high)) or 0.5
+        return np.array([low - pad, high + pad])
+    return np.linspace(low, high, bins + 1)
 
 
 def scale(
@@ -223,14 +241,14 @@ def scale(
     The scale spans what is `beside` it as well, so that two values can stand on the same one.
     """
     given: list[float | None] = [value, *(interval or ()), neutral, low, high, *beside]
-    marks = [mark for mark in given if mark is not None and math.isfinite(mark)] or [0.0]
+    marks = [_bounded(mark) for mark in given if mark is not None and math.isfinite(mark)] or [0.0]
     pad = 0.14 * ((max(marks) - min(marks)) or 1.0)
     start, end = min(marks) - pad, max(marks) + pad
 
     def place(mark: float) -> float:
         if not math.isfinite(mark):
             return 0.0 if mark == -math.inf else 100.0
-        return round(100 * (mark - start) / (end - start), 2)
+        return round(100 * (_bounded(mark) - start) / (end - start), 2)
 
     bounds = [bound for bound in (low, high) if bound is not None]
     return Scale(
@@ -266,6 +284,10 @@ def _thinned(points: Points) -> list[tuple[float, float]]:
 def _padded(low: float, high: float) -> tuple[float, float]:
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     return float(low - pad), float(high + pad)
+
+
+def _bounded(value: float) -> float:
+    return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else value
 
 
 def _across(x: float, first: float, last: float) -> float:

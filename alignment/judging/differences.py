@@ -1,10 +1,12 @@
 """Which words of two texts differ, for a reader who has both side by side."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-MAX_WORDS = 1_500  # of both texts together; comparing takes their product
+MAX_WORDS = 1_500  # of both texts together
+MAX_SHARED = 10_000  # pairs of one word from each text that are the same; comparing takes this times the texts' length
 WORD = re.compile(r"\s*\S+\s*")
 
 Piece = tuple[str, bool]
@@ -21,11 +23,15 @@ class Difference:
 
 
 def differences(before: str, after: str) -> Difference:
-    """Both texts, whole, in pieces by what they share in the same order; very long texts are not compared."""
+    """Both texts, whole, in pieces by what they share in the same order.
+
+    Very long texts, and long ones that repeat a few words, are not compared.
+    """
     one, two = WORD.findall(before), WORD.findall(after)
-    if len(one) + len(two) > MAX_WORDS:
-        return Difference(_whole(before), _whole(after), None)
     bare: list[list[str]] = [[word.strip() for word in words] for words in (one, two)]
+    counts = [Counter(words) for words in bare]
+    if len(one) + len(two) > MAX_WORDS or sum(n * counts[1][word] for word, n in counts[0].items()) > MAX_SHARED:
+        return Difference(_whole(before), _whole(after), None)
     matcher = SequenceMatcher(None, bare[0], bare[1], autojunk=False)
     left: list[Piece] = []
     right: list[Piece] = []

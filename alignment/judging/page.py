@@ -6,7 +6,7 @@ own style sheet and its own script, by their hashes, and nothing else.
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,13 +18,13 @@ from alignment.errors import InputError
 from alignment.judging import sections
 from alignment.judging.card import result_rows
 from alignment.judging.differences import differences
-from alignment.judging.formats import NONE
+from alignment.judging.formats import NONE, signed
 from alignment.judging.report import SampleRow
 from alignment.judging.sections import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_BYTES = 2_000_000  # of a page
-MAX_ROWS = MAX_BYTES // 600  # samples that could fit into it, if all were short
+MARKUP = 600  # bytes of a sample beside its texts, at least
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 def report_page(run: Run) -> str:
     """The page of one run. Of very many or long samples the first ones stand in it, as many as keep it below 2 MB."""
     return _fitting(
-        sections.samples(run.samples[:MAX_ROWS]),
+        sections.samples(_first(run.samples, sections.texts)),
         lambda rows: _render(
             "report.html",
             run=run,
@@ -56,8 +56,9 @@ def compare_page(one: Run, two: Run) -> str:
     if one.id == two.id:
         raise InputError(f"compare: both are run {one.id} ({one.title}); name two different runs or versions")
     both = sections.same_prompts(one.samples, two.samples)
+    first = _first(both, lambda pair: (*sections.texts(pair[0]), sections.texts(pair[1])[2]))
     return _fitting(
-        [_sample_beside(number, *pair) for number, pair in enumerate(both[:MAX_ROWS], start=1)],
+        [_sample_beside(number, *pair) for number, pair in enumerate(first, start=1)],
         lambda rows: _render(
             "compare.html",
             a=one,
@@ -80,9 +81,8 @@ def incomparable(one: Run, two: Run) -> list[str]:
         "reward": "They were scored by different rewards: gains, wins and spreads are in different units, and do not "
         "compare.",
         "base": "Their base models differ, so each change is a change from another model.",
-        "prompts": "They were judged on different held-out prompts: a difference may be one of the prompts.",
     }
-    found = [sentence for stage, sentence in told.items() if _differs(one, two, stage)]
+    found = [sentence for stage, sentence in told.items() if _differs(one, two, stage)] + _other_prompts(one, two)
     differing = {name for name, _, _ in sections.settings_beside(one, two)}
     if sampling := sorted(name for name in differing if name.startswith("sampling.") and name not in NOT_TEXTS):
         found.append(f"Their texts were written with different settings of the sampling: {', '.join(sampling)}.")
@@ -136,7 +136,7 @@ def _sample_beside(number: int, one: SampleRow, two: SampleRow) -> Mapping[str, 
     if other != base:
         bases = [("Base of A", bases[0][1]), ("Base of B", sections.side(other, two.base_reward))]
     rewards = one.aligned_reward, two.aligned_reward
-    gain = None if rewards[0] is None or rewards[1] is None else rewards[1] - rewards[0]
+    gain = sections.change(*rewards)
     return {
         "number": number,
         "prompt": prompt[: sections.MAX_TEXT],
@@ -147,7 +147,7 @@ def _sample_beside(number: int, one: SampleRow, two: SampleRow) -> Mapping[str, 
             ("B", sections.side(second, rewards[1], compared.after)),
         ],
         "gain": gain,
-        "gained": "" if gain is None else f"{gain:+.2f}".replace("-", "−"),
+        "gained": "" if gain is None else signed(gain),
         "length": max(len(first), len(second)),
         "changed": compared.changed,
     }
@@ -174,6 +174,34 @@ def _differs(one: Run, two: Run, stage: str) -> bool:
     if None not in digests:
         return digests[0] != digests[1]
     return any(name.startswith(f"{stage}.") for name, _, _ in sections.settings_beside(one, two))
+
+
+def _other_prompts(one: Run, two: Run) -> list[str]:
+    """What is known of whether the held-out prompts differ: of those that were set apart, not all may be recorded.
+
+    The stage has the prompts of the training as well, so another result of it may have the same held-out ones.
+    """
+    if not _differs(one, two, "prompts"):
+        return []
+    held = [sorted(map(repr, map(sections.identity, run.samples))) for run in (one, two)]
+    all_recorded = all(len(run.samples) == run.report.prompts for run in (one, two))
+    if all_recorded and held[0] == held[1]:
+        return []
+    differ = all_recorded or one.report.prompts != two.report.prompts
+    return [
+        f"They {'were' if differ else 'may have been'} judged on different held-out prompts: "
+        "a difference may be one of the prompts."
+    ]
+
+
+def _first(rows: Sequence[T], shown: Callable[[T], Iterable[str]]) -> Sequence[T]:
+    """Those that a page could have room for, by the texts that it shows of each; only their texts are compared."""
+    room = MAX_BYTES
+    for number, row in enumerate(rows):
+        room -= MARKUP + sum(min(len(text), sections.MAX_TEXT) for text in shown(row))
+        if room < 0:
+            return rows[:number]
+    return rows
 
 
 def _fitting(rows: Sequence[T], page: Callable[[Sequence[T]], str]) -> str:

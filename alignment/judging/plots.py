@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from alignment.judging.charts import bin_edges
 from alignment.judging.frontier import Point
 from alignment.judging.report import GateResult, Judgement
 
@@ -45,7 +46,7 @@ def reward_histogram(
 
     if not len(base_rewards) or not len(aligned_rewards):
         raise ValueError("reward_histogram needs at least one reward on each side")
-    edges = np.histogram_bin_edges(np.concatenate([base_rewards, aligned_rewards]), bins=36)
+    edges = bin_edges(np.concatenate([base_rewards, aligned_rewards]), 36)
     figure, axes = _blank(8.0, 4.4)
     for rewards, name, colour in ((base_rewards, "base", BASE), (aligned_rewards, "aligned", ALIGNED)):
         mean, share = float(np.mean(rewards)), np.full(len(rewards), 100 / len(rewards))
@@ -74,7 +75,8 @@ def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
         raise ValueError("gap_histogram needs at least one gap")
     below = sum(gap < min_gap for gap in gaps)
     figure, axes = _blank(8.0, 4.0)
-    axes.hist(gaps, bins=36, color=ALIGNED, alpha=0.55, edgecolor="white", linewidth=0.6, label=f"{len(gaps):,} pairs")
+    edges = bin_edges(gaps, 36)
+    axes.hist(gaps, edges, color=ALIGNED, alpha=0.55, edgecolor="white", linewidth=0.6, label=f"{len(gaps):,} pairs")
     axes.axvline(
         min_gap,
         color=WARN,

@@ -290,8 +290,8 @@ def texts(row: SampleRow) -> tuple[str, str, str]:
 
 def same_prompts(one: Sequence[SampleRow], two: Sequence[SampleRow]) -> list[tuple[SampleRow, SampleRow]]:
     """The rows of two runs that are of the same prompt, in the first one's order."""
-    held = {_identity(row): row for row in two}
-    return [(row, held[_identity(row)]) for row in one if _identity(row) in held]
+    held = {identity(row): row for row in two}
+    return [(row, held[identity(row)]) for row in one if identity(row) in held]
 
 
 def side(text: str, score: float | None, pieces: Iterable[Piece] | None = None) -> Side:
@@ -301,7 +301,11 @@ def side(text: str, score: float | None, pieces: Iterable[Piece] | None = None) 
         if left > 0:
             kept.append((part[:left], same))
         left -= len(part)
-    return Side(tuple(kept), max(0, -left), "" if score is None else signed(score))
+    return Side(tuple(kept), max(0, -left), "" if score is None else _score(score))
+
+
+def _score(score: float) -> str:
+    return signed(score) if math.isfinite(score) else "not finite"
 
 
 def earlier_turns(row: SampleRow) -> tuple[tuple[str, str], ...]:
@@ -327,11 +331,17 @@ def _sample(number: int, row: SampleRow) -> Sample:
 
 def gain_of(row: SampleRow) -> float | None:
     """How much more the aligned model's text scored; None where one of the two has no finite score."""
-    if row.base_reward is None or row.aligned_reward is None:
+    return change(row.base_reward, row.aligned_reward)
+
+
+def change(before: float | None, after: float | None) -> float | None:
+    """How much more the second score is; None where one of the two is none, or not finite."""
+    if before is None or after is None:
         return None
-    gain = row.aligned_reward - row.base_reward
-    return gain if math.isfinite(gain) else None
+    more = after - before
+    return more if math.isfinite(more) else None
 
 
-def _identity(row: SampleRow) -> tuple[Any, ...]:
+def identity(row: SampleRow) -> tuple[Any, ...]:
+    """What the rows of two records share that are of the same prompt."""
     return (row.prompt_ids,) if row.prompt_ids else (row.prompt, row.messages)

@@ -65,6 +65,15 @@ def test_a_run_has_its_page_as_an_artifact_and_it_is_the_same_later(tmp_path: Pa
     assert recorded.read_run(run).curves == {"loss": [(1, 1.0), (2, 0.5)]}
 
 
+def test_a_run_goes_on_without_its_page_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, _ = make_run("a run", found=report())
+    records.log_text(run, records.REPORT, "{}")
+    reports.log_page(run, finished(tmp_path))
+    (told,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert told.startswith(f"report.html of run {run} was not made: RecordError: ")
+    assert f"`plumbline report {run}` tries again" in told
+
+
 def test_the_page_of_a_version_says_which_it_is() -> None:
     made = make_version("film")
     assert recorded.read_run(made.run_id).model == "film version 1 (challenger)"

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from alignment.judging.charts import (
     BOTTOM,
     HEIGHT,
+    LARGEST,
     LEFT,
     MAX_POINTS,
     RIGHT,
@@ -111,3 +113,25 @@ def test_two_values_beside_each_other_stand_on_one_scale() -> None:
 @pytest.mark.parametrize(("value", "place"), [(math.inf, 100), (math.nan, 100), (-math.inf, 0)])
 def test_a_value_that_is_not_finite_stands_at_an_end(value: float, place: float) -> None:
     assert scale(value, low=0.0, high=1.0).value == place
+
+
+def test_values_that_hardly_differ_are_one_bin() -> None:
+    found = counted({"pairs": [0.3 - 0.2, 0.2 - 0.1, 0.1]})
+    assert found["counts"] == {"pairs": [3]}
+    assert found["edges"] == pytest.approx([0.095, 0.105])
+    assert counted({"pairs": [0.0, 0.0]})["edges"] == [-0.5, 0.5]
+    for held in (found, counted({"pairs": [1_000_000.25, 1_000_000.5]}, bins=2)):
+        edges: Any = held["edges"]
+        counts: Any = held["counts"]
+        assert histogram("Gap", "", edges, {"pairs": ("aligned", counts["pairs"])}) is not None
+
+
+def test_the_largest_numbers_have_places() -> None:
+    chart = line_chart("Loss", "", {"loss": ("aligned", [(1, 1.7e308), (2, -1.7e308), (3, 0.0)])})
+    assert chart is not None
+    places = [float(value) for point in chart.lines[0].pieces[0].split() for value in point.split(",")]
+    assert all(map(math.isfinite, places))
+    assert places[1] < places[5] < places[3], "the largest is the highest, and y grows downwards"
+    assert all(math.isfinite(tick.at) for tick in (*chart.up, *chart.across))
+    assert counted({"rewards": [1.7e308, -1.7e308]}, bins=2)["edges"] == [-LARGEST, 0, LARGEST]
+    assert scale(1.7e308, neutral=-1.7e308).neutral == pytest.approx(100 * 0.14 / 1.28, abs=0.01)

@@ -35,3 +35,13 @@ def test_very_long_texts_are_not_compared() -> None:
     found = differences("a " * MAX_WORDS, "b")
     assert found.changed is None
     assert found.after == (("b", True),)
+
+
+def test_long_texts_that_repeat_a_few_words_are_not_compared_and_prose_of_their_length_is() -> None:
+    """Comparing the first two would take seconds, and a page has hundreds of them."""
+    repeated = [" ".join("the" if n % step else f"w{n % 7}" for n in range(740)) for step in (2, 3)]
+    assert differences(*repeated).changed is None
+    prose = [" ".join("the" if n % 20 == 0 else f"w{n % 400}" for n in range(start, start + 740)) for start in (0, 40)]
+    found = differences(*prose).changed
+    assert found is not None
+    assert 0 < found < 0.2

@@ -14,6 +14,8 @@ import pytest
 
 from alignment.config import AlignConfig, build_config, flatten
 from alignment.errors import InputError
+from alignment.judging import sections
+from alignment.judging.differences import Difference, differences
 from alignment.judging.gates import judge
 from alignment.judging.page import MAX_BYTES, compare_page, incomparable, is_link, report_page
 from alignment.judging.report import EvalReport, Preferences, SampleRow
@@ -230,6 +232,19 @@ def test_without_the_counts_of_broken_checks_a_page_says_that_they_may_overlap()
     assert "score gap 3" in page.text
 
 
+def test_texts_that_a_page_has_no_room_for_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def counted(before: str, after: str) -> Difference:
+        compared.append(after)
+        return differences(before, after)
+
+    monkeypatch.setattr(sections, "differences", counted)
+    rows = [row(number, base="dull " * 600, aligned="joy " * 750) for number in range(700)]
+    shown = Page(report_page(make_run(samples=rows))).all("article")
+    assert len([each for each in shown if each["class"] == "sample"]) <= len(compared) <= MAX_BYTES // 6_000
+
+
 def test_a_page_has_room_for_the_first_samples_alone_and_says_so() -> None:
     rows = [row(number, base=f"film {number} " + "dull " * 700, aligned="joy " * 900) for number in range(700)]
     source = report_page(make_run(samples=rows))
@@ -297,7 +312,7 @@ def test_what_does_not_compare_is_said() -> None:
     for stage, word in (
         ("reward", "different rewards"),
         ("base", "base models differ"),
-        ("prompts", "held-out prompts"),
+        ("prompts", "They may have been judged on different held-out prompts"),
     ):
         two = replace(one, stages={**one.stages, stage: ref("another")})
         (told,) = incomparable(one, two)
@@ -305,6 +320,27 @@ def test_what_does_not_compare_is_said() -> None:
         assert told in Page(compare_page(one, replace(two, id="f" * 32))).text
     (told,) = incomparable(one, replace(one, settings={**one.settings, "sampling.temperature": 0.5}))
     assert "sampling.temperature" in told
+
+
+def test_held_out_prompts_are_compared_and_not_those_of_the_training() -> None:
+    """Runs that differ in how many prompts they train on are judged on the same ones."""
+    rows = [row(number) for number in range(3)]
+    one = make_run(make_report(prompts=3), samples=rows, stages={"prompts": ref("prompts")})
+    trained_on_more = replace(one, stages={"prompts": ref("others")})
+    assert incomparable(one, trained_on_more) == []
+    different = "They were judged on different held-out prompts"
+    (told,) = incomparable(one, replace(trained_on_more, samples=[*rows[:2], row(7)]))
+    assert told.startswith(different)
+    (told,) = incomparable(one, replace(trained_on_more, report=make_report(prompts=4)))
+    assert told.startswith(different)
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), None])
+def test_beside_each_other_a_score_that_is_none_orders_nothing(reward: float | None) -> None:
+    other = make_run(id="f" * 32, samples=[row(0, aligned_reward=reward), row(1)])
+    page = Page(compare_page(make_run(), other))
+    assert [each["data-gain"] for each in page.all("article")] == ["", "0.0"]
+    assert "nan" not in page.text
 
 
 def test_without_lineage_the_settings_say_what_does_not_compare() -> None:

@@ -247,6 +247,13 @@ def test_no_text_of_the_frontier_leaves_the_figure_or_lies_on_another_or_on_a_li
     assert all(inside(box, axes.bbox) for box in numbers)
 
 
+def test_values_that_hardly_differ_are_drawn_as_one_bin() -> None:
+    gaps = [0.3 - 0.2, 0.2 - 0.1, 0.1]
+    figure: Any = gap_histogram(gaps, 0.05)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [3]
+    assert png(reward_histogram(gaps, gaps, None))
+
+
 def test_a_frontier_without_a_judged_point_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a point that was judged"):
         reward_against_kl([BROKEN], 0.2)
