@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from alignment.judging.card import in_markdown, table
+from alignment.judging.formats import about, duration
 from tasks.progress import Event, Progress, StageProgress
 
 COUNTS = {
@@ -38,24 +39,6 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {COUNTS.get(name, name.replace('_', ' '))}" for name, count in counts.items() if count)
 
 
-def took(seconds: float) -> str:
-    """A time that has passed, as in `14.3 s`, `3 min 5 s` or `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def lasts(seconds: float) -> str:
-    """A time to come, no finer than it is known, as in `10 seconds`, `2 minutes` or `3 hours`."""
-    if seconds < 55:
-        return f"{max(5, 5 * round(seconds / 5))} seconds"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} minute{'s' * (minutes > 1)}"
-    return f"{seconds / 3_600:.1f} hours"
-
-
 def place(progress: Progress, stage: StageProgress) -> str:
     """As in `stage 10 of 14: train policy`."""
     number = list(progress.stages).index(stage.name) + 1
@@ -71,12 +54,12 @@ def finished(progress: Progress, event: Event) -> str:
     if event.kind == "cached":
         told.append("found in the store")
     elif ref is not None:
-        told.append(took(ref.seconds))
+        told.append(duration(ref.seconds))
     return f"{place(progress, stage)}{f', {part}' if part else ''}: {', '.join(told)}"
 
 
 def at_work(progress: Progress) -> str:
-    """The stage at work, as in `stage 10 of 14: train policy, step 120 of 150, loss 0.41, 2 minutes left`."""
+    """The stage at work, as in `stage 10 of 14: train policy, step 120 of 150, loss 0.41, 2 min left`."""
     stage = progress.current
     if stage is None:
         return ""
@@ -105,15 +88,20 @@ def details(progress: Progress, stage: StageProgress) -> list[str]:
 def _left(progress: Progress) -> list[str]:
     of_run, of_stage = progress.left(), progress.left_of_stage()
     if of_run is not None:
-        return [f"{lasts(of_run)} left"]
-    return [] if of_stage is None else [f"{lasts(of_stage)} left of this stage"]
+        return [f"{_to_come(of_run)} left"]
+    return [] if of_stage is None else [f"{_to_come(of_stage)} left of this stage"]
+
+
+def _to_come(seconds: float) -> str:
+    """A time to come, no finer than it is known."""
+    return about(max(5, 5 * round(seconds / 5)))
 
 
 def stages_table(progress: Progress) -> str:
     """The stages of a run in a Markdown table: what each has made, and how long it took."""
     rows = []
     for number, stage in enumerate(progress.stages.values(), 1):
-        seconds = took(stage.seconds) if stage.state == "computed" else ""
+        seconds = duration(stage.seconds) if stage.state == "computed" else ""
         made = counted(stage.counts) if stage.counts else ", ".join(details(progress, stage)[:1]) * bool(stage.total)
         rows.append((str(number), stage.title, stage.state, made, seconds))
     lines = table(("", "Stage", "State", "Made", "Time"), rows)

@@ -1,4 +1,4 @@
-"""How figures are written for people: a value, and a change of it."""
+"""How figures are written for people: a value, a change of it, and a time."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,6 +37,26 @@ def percent(fraction: float) -> str:
 def points(difference: float) -> str:
     """A difference of fractions in percentage points."""
     return f"{signed(100 * difference, 1)} points"
+
+
+def duration(seconds: float) -> str:
+    """A time that was measured, as in `14.3 s`, `3 min 5 s` or `2 h 10 min`."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return _joined((minutes, "min"), (rest, "s")) if minutes < 60 else about(seconds)
+
+
+def about(seconds: float) -> str:
+    """A time in whole seconds or minutes, as in `40 s`, `3 min` or `1 h 20 min`."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return _joined((hours, "h"), (minutes, "min"))
+
+
+def _joined(*parts: tuple[int, str]) -> str:
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 PLAIN = Format(plain, signed)

@@ -18,7 +18,7 @@ from alignment.errors import InputError
 from alignment.judging import sections
 from alignment.judging.card import result_rows
 from alignment.judging.differences import differences
-from alignment.judging.formats import NONE, signed
+from alignment.judging.formats import NONE, duration, signed
 from alignment.judging.report import SampleRow
 from alignment.judging.sections import Run
 
@@ -233,15 +233,9 @@ def _environment() -> Environment:
     made.filters["figure"] = lambda value: f"{value:.4g}".replace("-", "−")
     made.filters["words"] = lambda name: name.replace("_", " ")
     made.globals["series"] = lambda chart: [line.values for line in chart.lines]
-    made.globals["took"] = _took
+    made.filters["duration"] = duration
     made.globals["hash_of"] = lambda name: _hash(made.get_template(name).render())
     return made
-
-
-def _took(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _hash(text: str) -> str:

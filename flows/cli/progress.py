@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from alignment.judging.formats import about
 from flows.cli.console import NOTE, is_live, say
 from tasks import running
 from tasks.running import WAITING, Event
@@ -117,14 +118,12 @@ def status(at_work: AtWork, now: float, width: int, *, bar: bool = False) -> str
     """One line about the stage at work, with markup; of what does not fit, the least telling is left out."""
     event = at_work.event
     row, rate = event.row or {}, at_work.rate(now)
-    left = "" if event.left is None else f"{duration(event.left)} left"
+    left = "" if event.left is None else f"{about(event.left)} left"
     parts = {  # in the order of the line
         "place": f"stage {event.number} of {event.of}" if event.number else "",
         "stage": f"[bold]{escape(event.stage)}[/bold]",
         "bar": "",
-        "done": f"{'step ' * bool(row)}{event.done:,}/{event.total:,}"
-        if event.total
-        else duration(now - at_work.began),
+        "done": f"{'step ' * bool(row)}{event.done:,}/{event.total:,}" if event.total else about(now - at_work.began),
         "loss": f"loss {row['loss']:.3g}" if "loss" in row else "",
         "rate": "" if rate is None else f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s",
         "left": left and f"{left} of the run",
@@ -139,14 +138,6 @@ def status(at_work: AtWork, now: float, width: int, *, bar: bool = False) -> str
         full = min(room, round(room * event.done / event.total))
         parts["bar"] = f"{'█' * full}[dim]{'░' * (room - full)}[/dim]"
     return "  ".join(part for part in parts.values() if part)
-
-
-def duration(seconds: float) -> str:
-    """A time in words, as in `40 s`, `3 min` or `1 h 20 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _columns(parts: dict[str, str]) -> int:

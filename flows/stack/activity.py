@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from alignment.judging.formats import about
 from flows.stack.pages import run_page
 from flows.stack.processes import call
 
@@ -74,9 +75,12 @@ def _state(schedule: Mapping[str, Any]) -> str:
 def _work(run: Mapping[str, Any], names: Mapping[str, str], now: datetime) -> str:
     """The deployment, the time since the start, and the state where it has a name of its own."""
     seconds = _seconds_since(run, now)
-    lasts = f"for {seconds / 60:.0f} min" if seconds >= 60 else f"for {max(seconds, 0):.0f} s"
     own = run["state_name"]
-    told = [names.get(run["deployment_id"] or "", ""), lasts, own if own.upper() != run["state_type"] else ""]
+    told = [
+        names.get(run["deployment_id"] or "", ""),
+        f"for {about(max(seconds, 0))}",
+        own if own.upper() != run["state_type"] else "",
+    ]
     return ", ".join(word for word in told if word)
 
 

@@ -128,7 +128,7 @@ def test_a_page_says_what_became_of_the_run() -> None:
     assert run.judgement.sentence in page.text
     assert "Passed" in page.text
     assert "+1.50 +1.40 to +1.60" in page.text, "the gain with its interval"
-    assert "1 h 02 min" in page.text
+    assert "1 h 2 min" in page.text
     assert all(gate.why in page.text for gate in run.judgement.gates)
     assert "1 of 148 fields differs from the defaults. Field This run Default dpo.beta 0.25 0.5" in re.sub(
         r"1 of \d+ fields", "1 of 148 fields", page.text

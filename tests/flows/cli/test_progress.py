@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from alignment.stages.store import StageRef
-from flows.cli.progress import EVERY, AtWork, StageLines, duration, stage_lines, status
+from flows.cli.progress import EVERY, AtWork, StageLines, stage_lines, status
 from tasks import running
 from tasks.running import Event, tell
 from tests.flows.cli.screen import WIDTHS, require_words, screen
@@ -65,13 +65,6 @@ def test_a_stage_of_which_nothing_is_known_says_how_long_it_is_at_work() -> None
     assert line(Event("samples", "progress", 1200, 2048, number=5, of=14), 80, bar=False) == (
         "stage 5 of 14  samples  1,200/2,048  148/s"
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0 s"), (59.0, "59 s"), (60.0, "1 min"), (89.0, "1 min"), (4800.0, "1 h 20 min")]
-)
-def test_times_in_words(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
 
 
 @WIDTHS

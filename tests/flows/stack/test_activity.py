@@ -61,7 +61,7 @@ def test_what_is_due_counts_as_queued_and_what_is_planned_for_later_does_not() -
 
 def test_of_many_runs_the_first_are_named_and_the_others_counted() -> None:
     many = rows(*(run(f"run {number}", "RUNNING", "2026-11-26T11:00:00+00:00") for number in range(8)))
-    assert many[4:] == ["run | run 4 (align, for 60 min)", "run | and 3 more"]
+    assert many[4:] == ["run | run 4 (align, for 1 h)", "run | and 3 more"]
 
 
 def test_a_schedule_says_whether_it_is_active_and_where_that_is_changed() -> None:
