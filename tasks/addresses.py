@@ -51,6 +51,11 @@ def unfit_signs(path: str) -> str:
     return ", ".join(dict.fromkeys(map(ascii, unfit)))
 
 
+def flow_run_page(prefect: str, run: object) -> str:
+    """A flow run's page, by its id, in the Prefect whose pages are at this address."""
+    return f"{prefect}/runs/flow-run/{run}"
+
+
 def scheme_of(url: str) -> str:
     """The scheme of an address that names a host, in lower case; empty if it is not such an address."""
     try:

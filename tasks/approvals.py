@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 
 from tasks import artifacts
+from tasks.addresses import flow_run_page
 from tasks.notices import moment
 from tasks.registry.candidates import Candidate, figures_list, would_replace
 from tasks.run_log import run_logger
@@ -40,7 +41,7 @@ class Waiting:
 
 def run_page(run: str | UUID) -> str:
     """A flow run's page in Prefect."""
-    return f"{PREFECT_UI_URL.value()}/runs/flow-run/{run}"
+    return flow_run_page(str(PREFECT_UI_URL.value()), run)
 
 
 def artifact_page(artifact: UUID) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from alignment.config import AlignConfig
 from alignment.judging.card import gates_list, in_markdown, result_list, samples_list, table
 from alignment.judging.headline import headlines
+from alignment.judging.links import is_link
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from alignment.stages.stage import Refs
 from tasks import artifacts
@@ -101,7 +102,7 @@ def _check(check: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 def linked(title: str, page: str) -> str:
     """A link to a page; where no server shows it, the command that does."""
-    return f"[{title}]({page})" if page.startswith(("http://", "https://")) else f"{title}: `{page}`"
+    return f"[{title}]({page})" if is_link(page) else f"{title}: `{page}`"
 
 
 def data_uri(picture: Path) -> str:

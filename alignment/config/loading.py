@@ -79,7 +79,7 @@ def _shorter(values: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
 
 def as_error(faults: Sequence[Fault], source: str, overrides: Mapping[str, Any]) -> ConfigError:
     """One line that tells of every fault: first those in which an override has a part, then those of `source`."""
-    given = {name for name, _ in _leaves(overrides)}
+    given = {name for name, _ in leaves(overrides)}
 
     def is_given(fault: Fault) -> bool:
         return any(
@@ -162,10 +162,11 @@ def _without(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
     return rest
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values below nested ones, each under its dotted name."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

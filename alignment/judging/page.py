@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,6 +18,7 @@ from alignment.judging import sections
 from alignment.judging.card import result_rows
 from alignment.judging.differences import differences
 from alignment.judging.formats import NONE, duration, signed
+from alignment.judging.links import is_link
 from alignment.judging.report import SampleRow
 from alignment.judging.sections import Run
 
@@ -103,15 +103,6 @@ def figures_beside(one: Run, two: Run) -> list[tuple[str, str, str, str, str, st
         (name, *rows[0].get(name, nothing), *rows[1].get(name, nothing))  # type: ignore[misc]
         for name in dict.fromkeys([*rows[0], *rows[1]])
     ]
-
-
-def is_link(text: str) -> bool:
-    """Whether a text is the address of a page, which nothing but http and https is."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.netloc) and not any(sign.isspace() for sign in text)
 
 
 def _tiles_beside(one: Run, two: Run) -> list[tuple[str, list[Any]]]:

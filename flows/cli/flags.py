@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
 from alignment.config import AlignConfig, Group
+from alignment.config.loading import leaves
 from alignment.errors import ConfigError, Fault
 from alignment.kinds import Kinds
 
@@ -54,18 +55,10 @@ def takes(info: FieldInfo) -> str:
 
 
 def _by_flags(message: str, given: Mapping[str, Any]) -> str:
-    for field, value in _leaves(given):
+    for field, value in leaves(given):
         named = re.escape(field) + r"(?: = (?:" + re.escape(repr(value)) + "|" + re.escape(str(value)) + r"))"
         message = re.sub(rf"(?<![\w.-]){named}", lambda _, f=field, v=value: f"{flag(f)} {v}", message)  # type: ignore[misc]
     return message
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _groups(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str]]:

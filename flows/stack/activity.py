@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from alignment.judging.formats import about
-from flows.stack.pages import run_page
 from flows.stack.processes import call
+from tasks.addresses import flow_run_page
 
 SHOWN = 5  # runs of a kind; the others are counted
 AT_WORK = {"RUNNING", "CANCELLING", "PENDING"}
@@ -47,7 +47,7 @@ def run_rows(found: Activity, prefect: str, now: datetime) -> list[Row]:
     due = [run for run in found.runs if run["state_type"] == "SCHEDULED" and _seconds_since(run, now) > 0]
     rows = _listed([Row("run", f"{run['name']} ({_work(run, names, now)})") for run in at_work])
     rows += _listed(
-        [Row("approval", f"{run['name']} waits for a person", run_page(prefect, run["id"])) for run in asking]
+        [Row("approval", f"{run['name']} waits for a person", flow_run_page(prefect, run["id"])) for run in asking]
     )
     if due:
         rows.append(Row("queue", f"{len(due)} {'runs wait' if len(due) > 1 else 'run waits'} to be started"))
@@ -76,11 +76,8 @@ def _work(run: Mapping[str, Any], names: Mapping[str, str], now: datetime) -> st
     """The deployment, the time since the start, and the state where it has a name of its own."""
     seconds = _seconds_since(run, now)
     own = run["state_name"]
-    told = [
-        names.get(run["deployment_id"] or "", ""),
-        f"for {about(max(seconds, 0))}",
-        own if own.upper() != run["state_type"] else "",
-    ]
+    lasts = f"for {about(max(seconds, 0))}"
+    told = [names.get(run["deployment_id"] or "", ""), lasts, own if own.upper() != run["state_type"] else ""]
     return ", ".join(word for word in told if word)
 
 

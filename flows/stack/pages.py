@@ -18,8 +18,3 @@ def first_steps_page(prefect: str) -> str:
     wanted = {"artifacts": {"key": {"any_": [FIRST_STEPS_KEY]}}, "limit": 1}
     found = call("POST", f"{prefect}/api/artifacts/filter", wanted)
     return f"{prefect}/artifacts/artifact/{found[0]['id']}" if found else f"{prefect}/artifacts"
-
-
-def run_page(prefect: str, run: str) -> str:
-    """A flow run, by its id."""
-    return f"{prefect}/runs/flow-run/{run}"

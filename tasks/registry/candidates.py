@@ -9,6 +9,7 @@ from alignment.errors import ModelError, PromotionError, RecordError, TrackingEr
 from alignment.judging.card import gates_list, result_list, samples_list
 from alignment.judging.gates import judge
 from alignment.judging.headline import headlines
+from alignment.judging.links import is_link
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from tasks.registry import marks, pages, records, runs, versions
 from tasks.registry.aliases import Aliases, read_aliases
@@ -166,7 +167,7 @@ def would_replace(candidate: Candidate) -> str:
 
 def links(candidate: Candidate) -> str:
     """The run, its report and the version in MLflow: links, or the command that serves the run."""
-    if not pages.is_link(candidate.where):
+    if not is_link(candidate.where):
         return f"The run: `{candidate.where}`"
     version = pages.version_page(candidate.name, candidate.version)
     found = {"The full report": candidate.page, "The run in MLflow": candidate.where, "The version in MLflow": version}

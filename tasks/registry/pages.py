@@ -56,11 +56,6 @@ def version_page(name: str, version: str, at: str | None = None) -> str:
     return _page(f"models/{quote(name, safe='')}/versions/{version}", at)
 
 
-def is_link(page: str) -> bool:
-    """Whether a page is a link, and not the command that serves it."""
-    return page.startswith(("http://", "https://"))
-
-
 def _page(path: str, at: str | None) -> str:
     here = place()
     link = f"#/{path}?{SIDE}"

@@ -17,7 +17,7 @@ from alignment.errors import InputError
 from alignment.judging import sections
 from alignment.judging.differences import Difference, differences
 from alignment.judging.gates import judge
-from alignment.judging.page import MAX_BYTES, compare_page, incomparable, is_link, report_page
+from alignment.judging.page import MAX_BYTES, compare_page, incomparable, report_page
 from alignment.judging.report import EvalReport, Preferences, SampleRow
 from alignment.judging.sections import Run
 from alignment.stages.store import StageRef
@@ -187,23 +187,6 @@ def test_what_a_model_or_a_person_wrote_is_a_text() -> None:
     assert [each["href"] for each in page.all("a") if not each["href"].startswith("#")] == []
     chat = row(1, messages=json.dumps([{"role": EVIL, "content": EVIL}, {"role": "user", "content": EVIL}]))
     assert len(Page(report_page(make_run(samples=[chat]))).all("script")) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "link"),
-    [
-        ("http://127.0.0.1:5000/#/x", True),
-        ("https://host/a?b=c", True),
-        ("javascript:alert(1)", False),
-        ("data:text/html,x", False),
-        ("mlflow ui --backend-store-uri sqlite:///x, then http://127.0.0.1:5000/#/x", False),
-        ("http://host/a b", False),
-        ("http://[", False),
-        ("", False),
-    ],
-)
-def test_only_pages_are_links(text: str, link: bool) -> None:
-    assert is_link(text) is link
 
 
 def test_an_old_record_is_shown_as_far_as_it_goes() -> None:

@@ -84,6 +84,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.headline": "",
     "alignment.judging.hf_metrics": "report",
     "alignment.judging.judges": "",
+    "alignment.judging.links": "",
     "alignment.judging.judges.grammar": "before after",
     "alignment.judging.judges.judge": "before after",
     "alignment.judging.measured": "report",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment.judging.links import is_link
 from tasks.registry import connection, pages
 
 SERVER = "https://ml.example.org/"
@@ -25,7 +26,7 @@ def test_every_page_is_a_link_into_the_side_for_training_runs() -> None:
     assert pages.model_page("shop/reviews 2") == f"{base}models/shop%2Freviews%202{SIDE}"
     assert pages.version_page("reviews", "3") == f"{base}models/reviews/versions/3{SIDE}"
     assert pages.artifact_page("4", "abc", "a b.html") == f"{base}experiments/4/runs/abc/artifacts/a%20b.html{SIDE}"
-    assert pages.is_link(pages.models_page())
+    assert is_link(pages.models_page())
 
 
 @pytest.mark.usefixtures("server")
@@ -48,4 +49,4 @@ def test_a_database_is_shown_by_a_command(monkeypatch: pytest.MonkeyPatch, tmp_p
         f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path}/a b.db', "
         f"then http://127.0.0.1:5000/#/experiments/1/runs/abc{SIDE}"
     )
-    assert not pages.is_link(page)
+    assert not is_link(page)
