@@ -41,7 +41,8 @@ def models(
     json: Annotated[
         bool,
         Parameter(
-            help="Print JSON: a list with an object a version; with --refused an object with `versions` and `refused`",
+            help="Print JSON: a list with an object a version; with --refused an object with `versions`, `refused` "
+            "and how many more there are, `more_refused`",
             negative=(),
             show_default=False,
         ),
@@ -138,9 +139,12 @@ def refused_table(found: "Refused") -> Table:
 
 
 def figures_of(found: "Sequence[Figures]") -> tuple[str, ...]:
-    """Which columns of figures a table has: gain, prompts won and KL; of what no reward judged, the accuracy."""
+    """Which columns of figures a table of 80 columns has room for: gain, prompts won and KL.
+
+    Where no reward judged any of them, the accuracy stands in place of the first two; where none judged some, of wins.
+    """
     by_pairs = [each.reward_gain is None and each.preference_accuracy is not None for each in found]
-    left_out = {"gain", "won"} if by_pairs and all(by_pairs) else set() if any(by_pairs) else {"accuracy"}
+    left_out = {"accuracy"} if not any(by_pairs) else {"gain", "won"} if all(by_pairs) else {"won"}
     return tuple(heading for heading in FIGURES if heading not in left_out)
 
 

@@ -64,12 +64,15 @@ def test_of_what_no_reward_judged_the_accuracy_is_shown() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     by_pairs = listed(reward_gain=None, preference_accuracy=0.8, kl_per_token=0.05, aliases=())
     console.print(versions_table("film", [by_pairs]))
-    console.print(versions_table("film", [by_pairs, listed(aliases=())]))
-    lines = [line.split() for line in console.export_text().splitlines()]
+    console.print(versions_table("film", [by_pairs, listed(decision="rolled back")]))
+    text = console.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    lines = [line.split() for line in text.splitlines()]
     assert lines[1][2:5] == ["accuracy", "KL", "aliases"]
     assert lines[2][3:5] == ["80.0%", "0.050"]
-    assert lines[4][2:6] == ["gain", "won", "accuracy", "KL"]
-    assert [line[3:7] for line in lines[5:7]] == [["–", "–", "80.0%", "0.050"], ["+1.01", "–", "–", "–"]]
+    assert lines[4][2:5] == ["gain", "accuracy", "KL"]
+    assert [line[3:6] for line in lines[5:7]] == [["–", "80.0%", "0.050"], ["+1.01", "–", "–"]]
+    assert [line[0] for line in lines[6:8]] == ["12", "champion"], "an alias stays whole"
 
 
 def test_refused_runs_are_a_table_with_the_gates_that_refused_them() -> None:
