@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from flows.stack.prefect_app import close_failed_cursors, create_app
+from flows.stack.prefect_app import begin_at_once, close_failed_cursors, create_app
 
 INSERT = "INSERT INTO counts VALUES (1)"
 
@@ -56,11 +56,10 @@ async def write_after_a_read_while_another_writes(path: Path, *, mended: bool) -
 
     database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{path}", sqlalchemy_pool_size=5)
     engine = await database.engine()
-    if mended:
-        event.listen(engine.sync_engine, "do_connect", close_failed_cursors)
+    begin = begin_at_once if mended else AioSqliteConfiguration.begin_transaction
 
     async def count() -> None:
-        async with await database.session(engine) as session, database.begin_transaction(session):
+        async with await database.session(engine) as session, begin(database, session):
             (now,) = (await session.execute(text("SELECT count FROM counts"))).one()
             await asyncio.sleep(0.2)
             await session.execute(text(f"UPDATE counts SET count = {now + 1}"))
@@ -74,6 +73,33 @@ async def write_after_a_read_while_another_writes(path: Path, *, mended: bool) -
             assert (await last.exec_driver_sql("SELECT count FROM counts")).one() == (2,)
     finally:
         await engine.dispose()
+
+
+async def read_and_write_within_a_write(path: Path) -> int:
+    """As where Prefect tells of a work queue that it is just pausing: sessions within the transaction of another."""
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{path}", sqlalchemy_pool_size=5)
+    engine = await database.engine()
+    try:
+        async with engine.connect() as first:
+            await first.exec_driver_sql("CREATE TABLE counts (count INTEGER)")
+            await first.exec_driver_sql(INSERT)
+        async with await database.session(engine) as outer, begin_at_once(database, outer):
+            await outer.execute(text("UPDATE counts SET count = 2"))
+            async with await database.session(engine) as inner:
+                (by_itself,) = (await inner.execute(text("SELECT count FROM counts"))).one()
+            async with await database.session(engine) as inner, begin_at_once(database, inner):
+                (in_another,) = (await inner.execute(text("SELECT count FROM counts"))).one()
+        assert by_itself == in_another
+        return int(by_itself)
+    finally:
+        await engine.dispose()
+
+
+def test_what_is_read_within_a_write_does_not_wait_for_it(tmp_path: Path) -> None:
+    """It sees what was there before; waiting would take the minute until SQLite gives up."""
+    assert asyncio.run(asyncio.wait_for(read_and_write_within_a_write(tmp_path / "some.db"), 20)) == 1
 
 
 def test_a_write_of_prefect_s_waits_for_another(tmp_path: Path) -> None:
