@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,9 +70,12 @@ def run_script(remembered: dict[str, str], answer: object) -> dict[str, str]:
     return found
 
 
-def test_mlflow_serves_its_page_with_the_script() -> None:
-    """In a process of its own: importing MLflow's server warns. It fails where an upgrade renames the page's view."""
-    done = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, check=True)
+def test_mlflow_serves_its_page_with_the_script(tmp_path: Path) -> None:
+    """In a process of its own: importing MLflow's server warns. It fails where an upgrade renames the page's view.
+
+    And in a folder of its own, where it makes the database that it would keep runs in.
+    """
+    done = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, check=True, cwd=tmp_path)
     first, _, page = done.stdout.partition("\n")
     assert first == "200 text/html; charset=utf-8 False"
     assert '"mlflow.workflowType_v1": "machine_learning"' in page
