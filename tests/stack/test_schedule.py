@@ -53,11 +53,12 @@ def test_the_weekly_schedule_is_shown_paused_and_a_person_turns_it_on(
     (weekly,) = stack.api(f"deployments/{retrain}/schedules")
     assert not weekly["active"]
     picture(page, "prefect-retrain", height=390, after=1)
-    page.locator(".deployment-schedule-card .p-toggle").click()
+    toggle = page.locator(".deployment-schedule-card .p-toggle").locator("visible=true").first
+    toggle.click()
     wait_for(lambda: stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the schedule")
     page.locator("li.p-tab", has_text="Upcoming").click()
     page.get_by_text("auto-scheduled").locator("visible=true").first.wait_for()
-    page.locator(".deployment-schedule-card .p-toggle").click()
+    toggle.click()
     wait_for(lambda: not stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the pause")
 
 
