@@ -99,6 +99,7 @@ class RunPage:
             self._say(sentences.finished(progress, event))
         elif event.kind == "waiting":
             self._say(sentences.at_work(progress))
+            self._told = None  # a line soon after it goes on
 
     def _say(self, line: str) -> None:
         self._line = time.monotonic()

@@ -66,7 +66,11 @@ def run_stage(
         return found
     tell(Event(label, "started"))
     slots = 0 if stage.parts and part is None else stage.slots(config)
-    slot = gpu_slot(slots, lambda who: tell(Event(label, "waiting", who=who))) if slots else nullcontext()
+    slot = (
+        gpu_slot(slots, lambda who: tell(Event(label, "waiting", who=who)), lambda: tell(Event(label, "started")))
+        if slots
+        else nullcontext()
+    )
     held = held_signals() if stage.trains(config) else nullcontext()
     with store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:

@@ -37,11 +37,12 @@ WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEAS
 
 
 @contextmanager
-def gpu_slot(slots: int, on_wait: Callable[[str], None]) -> Iterator[None]:
+def gpu_slot(slots: int, on_wait: Callable[[str], None], on_go: Callable[[], None]) -> Iterator[None]:
     """Hold slots of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
 
     Where they are taken, `on_wait` is told by whom, and the run's state is `WaitingForSlot` until it has them; both
-    again where the holder changes. Raises Interrupted where the run was asked to stop meanwhile.
+    again where the holder changes. `on_go` is called once the wait is over. Raises Interrupted where the run was asked
+    to stop meanwhile.
     """
     if not _gpu_is_limited():  # `concurrency` would warn of it each time
         yield
@@ -55,7 +56,8 @@ def gpu_slot(slots: int, on_wait: Callable[[str], None]) -> Iterator[None]:
                     on_wait(holder)
                     _set_state(WAITS, f"Waits for a GPU slot{f': {holder}' if holder else ''}.")
                 _pause(ASK_EVERY)
-            _set_state("Running", "")
+            on_go()
+        _set_state("Running", "", after=WAITS)  # without a wait too: one that an error ended may have left its name
         yield
 
 
@@ -94,14 +96,18 @@ def _clock(moment: datetime) -> str:
     return f"{moment.astimezone():%H:%M:%S}"
 
 
-def _set_state(name: str, message: str) -> None:
-    """Name the state of the flow run at work, which is Running; not where it is another, as once it was cancelled."""
+def _set_state(name: str, message: str, *, after: str = "") -> None:
+    """Name the state of the flow run at work, which is Running; not where it is another, as once it was cancelled.
+
+    With `after` only where that is its name.
+    """
     run = flow_run.id
     if not run:
         return
     try:
         with get_client(sync_client=True) as client:
-            if client.read_flow_run(UUID(run)).state_type == StateType.RUNNING:
+            found = client.read_flow_run(UUID(run))
+            if found.state_type == StateType.RUNNING and after in {"", found.state_name}:
                 client.set_flow_run_state(UUID(run), Running(name=name, message=message))
     except (HTTPError, PrefectException, OSError) as error:
         run_logger().debug("the run's state could not be named %s: %s", name, error)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from alignment.rows import SAMPLES as TABLE
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
 from tasks import checks, running, slots, stages
+from tasks.following import following
 from tasks.home import store
 from tasks.pipeline import PIPELINE
+from tasks.progress import Progress, StageProgress
 from tasks.registry import connection, runs
 from tasks.running import Event, run_stage
 from tasks.stopping import stopping_as_one
@@ -110,6 +113,30 @@ def test_what_another_process_finished_meanwhile_is_not_computed(
     monkeypatch.setattr("alignment.stages.store.Store.lock", lock)
     assert run_stage(TEXTS, CONFIG, {}).cached
     assert [event.kind for event in events] == ["started", "cached"]
+
+
+def test_a_stage_that_waited_for_a_slot_says_when_it_begins(
+    monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    """Long before its first progress, as a model is loaded first."""
+
+    @contextmanager
+    def after_a_wait(_: int, on_wait: Any, on_go: Any) -> Iterator[None]:
+        on_wait("another run")
+        on_go()
+        yield
+
+    seen = []
+
+    def body(job: Any) -> dict[str, int]:
+        seen.append(progress.stages["texts"].state)
+        return rows(3)(job.out)
+
+    monkeypatch.setattr(running, "gpu_slot", after_a_wait)
+    with following(Progress([StageProgress("texts", "write texts")])) as progress:
+        run_stage(replace(TEXTS, slots=lambda _: 1, body=body), CONFIG, {})
+    assert [event.kind for event in events] == ["started", "waiting", "started", "computed"]
+    assert seen == ["running"]
 
 
 def test_a_file_that_changes_after_its_key_was_made_is_not_kept_under_it(tmp_path: Path) -> None:

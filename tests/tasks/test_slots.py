@@ -5,10 +5,13 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from httpx import HTTPStatusError, Request, Response
+from prefect.client.schemas.objects import FlowRun, GlobalConcurrencyLimit, State, TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.runtime import flow_run
 from prefect.states import Running
 
 from alignment.errors import Interrupted
@@ -41,7 +44,6 @@ class Client:
 
 
 def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.client.schemas.objects import GlobalConcurrencyLimit
     from prefect.exceptions import ObjectNotFound
 
     taken: list[tuple[str, int]] = []
@@ -54,7 +56,7 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(slots, "concurrency", concurrency)
     for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
         monkeypatch.setattr(slots, "get_client", lambda *, limit=limit, **_: Client(limit))
-        with gpu_slot(2, lambda _: None):
+        with gpu_slot(2, lambda _: None, lambda: None):
             pass
     assert taken == [("gpu", 2)]
 
@@ -62,10 +64,6 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Prefect, which refuses a slot with the statuses in here, the last first, and then grants it."""
-    from httpx import HTTPStatusError, Request, Response
-    from prefect.client.schemas.objects import GlobalConcurrencyLimit
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-
     refusals: list[int] = []
 
     @contextmanager
@@ -84,11 +82,12 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_slot_that_is_taken_is_asked_for_again_and_said_once(questions: list[int]) -> None:
-    waited: list[str] = []
+    told: list[str] = []
     questions.extend([423, 423, 423])
-    with gpu_slot(1, waited.append):
+    with gpu_slot(1, told.append, lambda: told.append("goes on")):
         assert questions == []
-    assert waited == [""]
+        assert told == ["", "goes on"]
+    assert told == ["", "goes on"]
 
 
 def test_who_waits_is_told_when_another_run_comes_to_hold_the_slot(
@@ -98,16 +97,43 @@ def test_who_waits_is_told_when_another_run_comes_to_hold_the_slot(
     monkeypatch.setattr(slots, "holders", lambda: names.pop(0))
     waited: list[str] = []
     questions.extend([423] * 4)
-    with gpu_slot(1, waited.append):
+    with gpu_slot(1, waited.append, lambda: None):
         pass
     assert waited == ["one", "two"]
 
 
-def test_another_refusal_of_a_slot_is_an_error(questions: list[int]) -> None:
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+def test_a_run_whose_wait_an_error_ended_is_running_again_once_it_has_a_slot(
+    questions: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is tried again where Prefect was away for a moment, and may find the slot free."""
+    states: list[State[Any]] = [Running()]
 
+    class AtWork(Client):
+        def read_flow_run(self, _: UUID) -> FlowRun:
+            now = states[-1]
+            return FlowRun(flow_id=uuid4(), state=now, state_type=now.type, state_name=now.name)
+
+        def set_flow_run_state(self, _: UUID, state: State[Any]) -> None:
+            states.append(state)
+
+    def names() -> list[str | None]:
+        return [state.name for state in states]
+
+    limit = GlobalConcurrencyLimit(name="gpu", limit=1)
+    monkeypatch.setattr(slots, "get_client", lambda **_: AtWork(limit))
+    monkeypatch.setattr(flow_run, "id", str(uuid4()), raising=False)
+    with gpu_slot(1, lambda _: None, lambda: None):
+        assert names() == ["Running"]
+    questions.extend([500, 423])
+    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None, lambda: None):
+        pass
+    with gpu_slot(1, lambda _: None, lambda: None):
+        assert names() == ["Running", slots.WAITS, "Running"]
+
+
+def test_another_refusal_of_a_slot_is_an_error(questions: list[int]) -> None:
     questions.append(500)
-    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None):
+    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None, lambda: None):
         pass
 
 
@@ -115,7 +141,7 @@ def test_a_run_that_is_asked_to_stop_waits_for_no_slot_and_is_not_tried_again(qu
     """In a thread of it as well, which no signal reaches: there the context says so."""
 
     def take() -> None:
-        with gpu_slot(1, lambda _: None):
+        with gpu_slot(1, lambda _: None, lambda: None):
             pass
 
     with suppress(KeyboardInterrupt), stopping_as_one():
