@@ -15,6 +15,7 @@ from alignment.judging.card import gates_table, in_markdown, result_table
 from alignment.judging.report import EvalReport, Judgement
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
+from flows.flow import work_begins
 from flows.form import config_flow
 from tasks.checks import require_labels, require_new, require_valid, warn_of_chance
 from tasks.curve import complete_curve
@@ -132,6 +133,7 @@ def connect() -> None:
 def tracked(config: AlignConfig, body: Callable[[AlignConfig, str], R]) -> R:
     """Run `body` under one MLflow run, which ends FINISHED, FAILED after an error, or KILLED after a cancellation."""
     connect()
+    work_begins()
     prefect_run = {
         "prefect.flow_run_id": flow_run.id or "",
         "prefect.flow_run_name": flow_run.name or "",

@@ -30,6 +30,14 @@ def called_here() -> bool:
     return _CALLED_HERE.get()
 
 
+_BEGUN: ContextVar[bool] = ContextVar("begun", default=False)
+
+
+def work_begins() -> None:
+    """Say that the run at work now computes or records something: an error from here on is a failure of the run."""
+    _BEGUN.set(True)
+
+
 class NamedFlow(Flow[..., R]):
     """A flow whose runs have the tags of its deployment, however they are started, and its errors as their reason."""
 
@@ -83,20 +91,24 @@ def make(kind: type[Any], body: Callable[..., Any], name: str, run_tags: Sequenc
 def with_reason(body: Callable[..., R]) -> Callable[..., R | State[Any]]:
     """`body`, where an error of ours is not raised but ends the run in a state that says what is wrong.
 
-    The state is Failed. What a person at a terminal asked for and cannot have is nothing that failed: it ends as
-    NothingDone, and the caller gets the error. An interruption is raised, as Prefect's own signals are.
+    The state is Failed. What a person at a terminal asked for and cannot have, found before `work_begins`, is nothing
+    that failed: it ends as NothingDone. The caller gets the error. An interruption is raised, as Prefect's own signals
+    are.
     """
 
     @functools.wraps(body)
     def ended(*args: Any, **kwargs: Any) -> R | State[Any]:
+        begun = _BEGUN.set(False)
         try:
             return body(*args, **kwargs)
         except Interrupted:
             raise
         except PlumblineError as error:
             reason = str(error).partition("\n")[0]
-            if called_here() and isinstance(error, InputError | PromotionError):
+            if called_here() and not _BEGUN.get() and isinstance(error, InputError | PromotionError):
                 return Completed(name="NothingDone", message=reason, data=error)
             return Failed(message=reason, data=error)
+        finally:
+            _BEGUN.reset(begun)
 
     return ended

@@ -28,6 +28,12 @@ class ConfigFlow(NamedFlow[R], Generic[R]):
         args, kwargs = by_groups(inspect.signature(self.fn), args, kwargs)
         return super().__call__(*args, **kwargs)
 
+    def with_options(self, **options: Any) -> Any:
+        """A copy with other options, and the same form."""
+        made = super().with_options(**options)
+        made.parameters = draw(made.parameters)
+        return made
+
 
 def config_flow(
     name: str, run_name: Callable[[AlignConfig], str] | None = None, *, own_base: bool = True

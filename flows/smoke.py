@@ -10,7 +10,7 @@ from alignment.aliases import CHAMPION
 from alignment.errors import PromotionError
 from alignment.judging.smoke import SmokeResult
 from flows.align import connect
-from flows.flow import REGISTRY, named_flow
+from flows.flow import REGISTRY, named_flow, work_begins
 from flows.settings import MODEL_NAME
 from tasks.run_names import name_run
 from tasks.smoke import load_version, record_smoke, require_sound, reward_of, sentence, write_and_score
@@ -30,6 +30,7 @@ def smoke(
     connect()
     subject = load_version(model_name, alias)
     name_run(f"smoke test of {subject.name} version {subject.version}")
+    work_begins()
     result = write_and_score(subject, reward_of(subject))
     record_smoke(subject, result)
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig, build_config, merge
-from alignment.errors import ValidationError
-from flows.align import AlignResult, align
+from alignment.errors import ConfigError, ValidationError
+from flows.align import AFTER, AlignResult, align
 from tasks import running
 from tasks.running import Event
 from tests.flows.small import OPEN_GATES, SMALL
@@ -140,6 +140,30 @@ def test_a_set_of_pairs_that_breaks_a_bound_stops_the_run_and_the_checks_are_sho
     assert (state.message or "").startswith("pairs: accepted pairs ")
     assert (shown["run"].description or "").startswith("pairs: accepted pairs ")
     assert "Stopped at stage 8 of 13: validate pairs. What is" in (shown["run"].description or "")
+
+
+def test_what_cannot_be_used_and_shows_on_the_way_is_a_failed_run_in_prefect_and_in_mlflow(
+    mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a judge's wrong key does; a run of a night must not end green."""
+
+    def refused(*_: Any) -> None:
+        raise ConfigError("reward.judge.api_key_env: the endpoint refused the key")
+
+    monkeypatch.setitem(AFTER, "texts", refused)
+    with pytest.raises(ConfigError, match="refused the key"):
+        run(config(registry={"experiment": "refused key"}))
+
+    experiment = mlflow_client.get_experiment_by_name("refused key")
+    [record] = mlflow_client.search_runs([experiment.experiment_id])
+    assert record.info.status == "FAILED"
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(record.data.tags["prefect.flow_run_id"]).state
+    assert state is not None
+    assert (state.name, state.message) == ("Failed", "reward.judge.api_key_env: the endpoint refused the key")
 
 
 def test_an_interrupted_training_ends_killed_and_goes_on_from_its_checkpoint(

@@ -10,7 +10,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Completed
 
 from alignment.errors import ConfigError, Interrupted, PlumblineError, PromotionError, ValidationError
-from flows.flow import REGISTRY, named_flow
+from flows.flow import REGISTRY, named_flow, work_begins
 from tasks.run_names import name_run
 
 pytestmark = pytest.mark.usefixtures("at_home")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("at_home")
 SEEN: list[str] = []
 
 
-def raising(error: BaseException) -> Any:
+def raising(error: BaseException, *, begun: bool = False) -> Any:
     @named_flow("raises", REGISTRY, run_name="try {subject}")
     def body(subject: str = "it") -> str:
         """Raise."""
@@ -26,6 +26,8 @@ def raising(error: BaseException) -> Any:
         assert context is not None
         assert context.flow_run is not None
         SEEN.append(str(context.flow_run.id))
+        if begun:
+            work_begins()
         raise error
 
     return body
@@ -61,6 +63,22 @@ def test_what_fails_on_the_way_is_failed_wherever_it_was_started() -> None:
     state = last().state
     assert state is not None
     assert (state.name, state.message) == ("Failed", "too few pairs")
+
+
+def test_what_a_run_cannot_go_on_with_once_its_work_has_begun_is_failed() -> None:
+    """Such as a judge's wrong key, which shows when the first answer is asked for, after hours of other stages."""
+    wrong = ConfigError("reward.judge.api_key_env: the endpoint refused the key\nand more")
+    with pytest.raises(ConfigError) as raised:
+        raising(wrong, begun=True)()
+    assert raised.value is wrong
+    state = last().state
+    assert state is not None
+    assert (state.name, state.message) == ("Failed", "reward.judge.api_key_env: the endpoint refused the key")
+    with pytest.raises(ConfigError):
+        raising(wrong)()
+    state = last().state
+    assert state is not None
+    assert state.name == "NothingDone"  # what one run began is not taken for the next one's
 
 
 def test_an_interruption_is_not_taken_for_an_error() -> None:

@@ -53,6 +53,10 @@ def test_a_form_begins_with_the_start_and_has_a_group_a_stage_in_their_order(flo
     assert recorded == {"title": "Version or run", "type": "string"}
 
 
+def test_a_flow_with_other_options_has_the_same_form(flow: Any) -> None:
+    assert flow.with_options(name="another").parameters == flow.parameters
+
+
 def test_a_group_is_closed_and_a_field_is_empty_until_somebody_changes_it(flow: Any) -> None:
     """Nothing is sent for a field that nobody touched: none has a default, and a switch has a third position."""
     for name in GROUPS:
