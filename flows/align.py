@@ -23,6 +23,7 @@ from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.following import expected_progress, following
 from tasks.home import home, prepare_environment, tracking_uri
 from tasks.pipeline import PIPELINE
+from tasks.progress import ALONE, Points
 from tasks.publishing import log_model, record_run
 from tasks.refusals import announce_refusal
 from tasks.registry import runs
@@ -167,10 +168,10 @@ def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
     return publish(given, judged, run_id)
 
 
-def judge_policy(given: AlignConfig, run_id: str, *, after: float | None = 0.0) -> Judged:
+def judge_policy(given: AlignConfig, run_id: str, *, points: Points = ALONE) -> Judged:
     """Every stage of the pipeline in its order, then the verdict.
 
-    `after` are the seconds that the flow run still takes then, None where they are not known.
+    `points` says which of a sweep's points it is.
 
     Registered models are loaded into local folders first; the record names them as they were given.
     """
@@ -179,7 +180,7 @@ def judge_policy(given: AlignConfig, run_id: str, *, after: float | None = 0.0) 
     PIPELINE.require_usable(config)
     require_gates()
     refs: dict[str, StageRef] = {}
-    with following(expected_progress(config, after=after)):
+    with following(expected_progress(config, points=points)):
         for stage in PIPELINE.wanted(config):
             refs[stage.name] = compute(stage, config, refs, run_id)
             if then := AFTER.get(stage.name):

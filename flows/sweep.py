@@ -1,10 +1,10 @@
 """A grid over loss, beta and learning rate: every point is judged, and the best that passes becomes the challenger."""
 
+import json
 import time
 from functools import partial
 from typing import Any
 
-from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel
@@ -15,7 +15,9 @@ from alignment.errors import TrainingError
 from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
+from tasks import artifacts
 from tasks.evaluation import read_report
+from tasks.progress import Points
 from tasks.refusals import announce_refused_sweep
 from tasks.registry import records, runs
 from tasks.run_page import page_of_run
@@ -53,8 +55,8 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
     began = time.monotonic()
     for number, given in enumerate(configs, 1):
         tell(Event(f"point {number} of {len(configs)}: {label(given)}", "heading"))
-        after = _further(len(configs) - number, len(points), time.monotonic() - began)
-        point, outcome = try_point(given, run_id, after)
+        place = Points(done=len(points), of=len(configs), spent=time.monotonic() - began)
+        point, outcome = try_point(given, run_id, place)
         points.append(point)
         if outcome is not None:
             judged[point.run_id] = (given, outcome)
@@ -64,7 +66,6 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         records.log_figures(run_id, {"reward_against_kl": reward_against_kl(points, config.gates.max_kl_per_token)})
     best = best_point(points)
     told = f"{sum(point.passed for point in points)} of {len(points)} points passed"
-    create_table_artifact(key="sweep", table=rows, description=told)
     result = None
     if best is not None:
         result = publish(*judged[best.run_id], best.run_id)
@@ -73,29 +74,23 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
         told += f"; the {role} is {best.loss}, {best.short}: {result.registered}"
     else:
         announce_refused_sweep(config.registry.model_name, told, runs.run_url(run_id))
+    artifacts.show("sweep", json.dumps(rows), told, "table")
     runs.conclude(run_id, "pass" if best else "fail", told)
     if page := page_of_run():
         page.outcome = told
     return SweepResult(run_id=run_id, where=runs.run_url(run_id), points=rows, best=result, told=told)
 
 
-def try_point(config: AlignConfig, parent: str, after: float | None) -> tuple[Point, Judged | None]:
+def try_point(config: AlignConfig, parent: str, place: Points) -> tuple[Point, Judged | None]:
     """One point as a child run; a training that diverges ends the point, anything else the sweep.
 
-    `after` are the seconds that the further points take.
+    `place` says which one it is.
     """
     dpo = config.dpo
     try:
         with runs.run(config, run_name=label(config), tags={"mlflow.parentRunId": parent}) as run_id:
-            outcome = judge_policy(config, run_id, after=after)
+            outcome = judge_policy(config, run_id, points=place)
     except TrainingError as error:
         return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None
     report, judgement = read_report(outcome.refs["report"]), outcome.judgement
     return Point(dpo.loss, dpo.beta, dpo.learning_rate, run_id, report, judgement, judgement.sentence), outcome
-
-
-def _further(points: int, done: int, seconds: float) -> float | None:
-    """The seconds that further points take, by those that are done; None where none is."""
-    if not points:
-        return 0.0
-    return points * seconds / done if done else None

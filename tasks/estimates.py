@@ -75,17 +75,23 @@ def items(config: AlignConfig, stage: str) -> int:
 
 def earlier_runs(manifests: Sequence[Mapping[str, Any]], bases: Sequence[Mapping[str, Any]]) -> list[Earlier]:
     """What the manifests of a stage say of its runs, with the base models that the manifests of `bases` made."""
-    made = {each.get("digest"): each.get("inputs", {}).get("config") for each in bases}
+    made = {str(each.get("digest")): _mapping(each, "inputs").get("config") for each in bases}
     return [
         Earlier(
             seconds=each["seconds"],
-            read=each["inputs"]["config"],
-            counts=each.get("counts", {}),
-            base=made.get(each["inputs"].get("parents", {}).get("base")),
+            read=inputs["config"],
+            counts={name: count for name, count in _mapping(each, "counts").items() if isinstance(count, int)},
+            base=made.get(str(_mapping(inputs, "parents").get("base"))),
         )
         for each in manifests
-        if isinstance(each.get("seconds"), int | float) and "config" in each.get("inputs", {})
+        if isinstance(each.get("seconds"), int | float) and "config" in (inputs := _mapping(each, "inputs"))
     ]
+
+
+def _mapping(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a manifest; empty where it has none, as a file that another hand wrote may."""
+    found = manifest.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -10,7 +10,8 @@ from alignment.stages.stage import Stage
 from tasks import estimates
 from tasks.home import store
 from tasks.pipeline import PIPELINE
-from tasks.progress import Progress, StageProgress
+from tasks.progress import ALONE, Points, Progress, StageProgress
+from tasks.run_log import run_logger
 from tasks.run_page import page_of_run
 
 _PROGRESS: ContextVar[Progress | None] = ContextVar("_PROGRESS", default=None)
@@ -34,10 +35,10 @@ def following(progress: Progress) -> Iterator[Progress]:
         _PROGRESS.reset(token)
 
 
-def expected_progress(config: AlignConfig, goal: str = "", *, after: float | None = 0.0) -> Progress:
+def expected_progress(config: AlignConfig, goal: str = "", *, points: Points = ALONE) -> Progress:
     """The stages that a configuration asks for, none begun, each with the seconds that it takes by earlier runs.
 
-    What the store has takes none. `after` are the seconds of what the run does besides.
+    What the store has takes none. `points` says which of a sweep's points they are of.
     """
     planned = PIPELINE.plan(config, store(), goal)
     bases = store().earlier("base")
@@ -52,15 +53,20 @@ def expected_progress(config: AlignConfig, goal: str = "", *, after: float | Non
             )
             for item in planned
         ],
-        after=after,
+        points=points,
     )
 
 
 def _expected(stage: Stage, config: AlignConfig, base: Any, bases: list[dict[str, Any]]) -> float | None:
-    return estimates.seconds(
-        stage.reads(config),
-        estimates.earlier_runs(store().earlier(stage.name), bases),
-        base=base if "base" in stage.needs(config) else None,
-        count=estimates.COUNTED.get(stage.name, ""),
-        asked=estimates.items(config, stage.name),
-    )
+    """By earlier runs; unknown too where they say what cannot be reckoned with, since it is for looking at only."""
+    try:
+        return estimates.seconds(
+            stage.reads(config),
+            estimates.earlier_runs(store().earlier(stage.name), bases),
+            base=base if "base" in stage.needs(config) else None,
+            count=estimates.COUNTED.get(stage.name, ""),
+            asked=estimates.items(config, stage.name),
+        )
+    except Exception as error:  # noqa: BLE001 - as above
+        run_logger().debug("how long %s takes could not be estimated: %s", stage.name, error)
+        return None

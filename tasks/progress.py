@@ -29,6 +29,8 @@ class Event:
     of: int = 0
     left: float | None = None
     """Seconds that the whole run still takes, by earlier runs of the same stages; None where nothing is known."""
+    rate: float | None = None
+    """Steps, samples or texts of the stage in a second; None before that can be told."""
     row: Mapping[str, float] | None = None
     """The last row of a training's metrics, where there is one."""
     who: str = ""
@@ -69,27 +71,54 @@ class StageProgress:
         return (self.done - before) / (now - since)
 
     def left(self, now: float) -> float | None:
-        """The seconds that it still takes."""
+        """The seconds that it still takes; None where that is not known, as once it takes longer than was expected."""
         if self.state in {"found", "computed"}:
             return 0.0
         if self.state != "running":
             return self.expected
         rate = self.rate(now)
         by_pace = (self.total - self.done) / rate if rate and self.total else None
-        by_earlier = None if self.expected is None else max(0.0, self.expected - (now - self.began))
+        spent = now - self.began
+        by_earlier = None if self.expected is None or spent > self.expected else self.expected - spent
         known = (by_pace, by_earlier) if self.trains or self.parts else (by_earlier, by_pace)
         return next((seconds for seconds in known if seconds is not None), None)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Which of a run's points its stages are of: a sweep goes through them once for each, any other run once."""
+
+    done: int = 0
+    of: int = 1
+    spent: float = 0.0
+    """The seconds that those took which are done."""
+
+    @property
+    def place(self) -> str:
+        """As in `point 2 of 8`; empty where there is one alone."""
+        return f"point {self.done + 1} of {self.of}" if self.of > 1 else ""
+
+    def after(self, seconds: float) -> float | None:
+        """The seconds that the further points take, if this one takes `seconds` in all.
+
+        None at the first one, which computes what all of them share.
+        """
+        further = self.of - self.done - 1
+        return further * seconds if self.done or not further else None
+
+
+ALONE = Points()
 
 
 class Progress:
     """The stages of a run in their order. Any thread may tell it what happened."""
 
     def __init__(
-        self, stages: Sequence[StageProgress], *, after: float | None = 0.0, clock: Callable[[], float] = monotonic
+        self, stages: Sequence[StageProgress], *, points: Points = ALONE, clock: Callable[[], float] = monotonic
     ) -> None:
-        """`after` are the seconds that follow on the last stage, as of a sweep's further points."""
+        """`points` says which of a sweep's points the stages are of."""
         self.stages = {stage.name: stage for stage in stages}
-        self.after = after
+        self.points = points
         self.current: StageProgress | None = None
         self.began = clock()
         self.changes = 0
@@ -121,25 +150,35 @@ class Progress:
             else:
                 self._of_whole(stage, event)
             number = list(self.stages).index(name) + 1
-            return replace(event, number=number, of=len(self.stages), left=self.left(), row=stage.row or None)
+            return replace(
+                event, number=number, of=len(self.stages), left=self.left(), row=stage.row or None, rate=self.rate()
+            )
 
     def left(self) -> float | None:
         """The seconds that the whole run still takes; None where the time of a stage is not known."""
         now = self._clock()
         with self._lock:
-            each = [stage.left(now) for stage in self.stages.values()]
-        known = [seconds for seconds in (*each, self.after) if seconds is not None]
-        return sum(known) if len(known) == len(each) + 1 else None
+            here = _sum([stage.left(now) for stage in self.stages.values()])
+        return None if here is None else _sum([here, self.points.after(now - self.began + here)])
 
     def fraction(self) -> float:
-        """How much of the run is done, from 0 to 1: by time where that is known, else by stages."""
+        """How much of the run is done, from 0 to 1: by time where that is known, else by points and stages.
+
+        A stage that takes longer than was expected counts as nearly done, so that the others do not count anew.
+        """
         now = self._clock()
         with self._lock:
-            left = self.left()
-            spent = now - self.began
-            if left is not None and spent + left > 0:
-                return spent / (spent + left)
-            return sum(map(_fraction, self.stages.values())) / max(1, len(self.stages))
+            each = [(stage.left(now), stage.expected) for stage in self.stages.values()]
+            stages = sum(map(_fraction, self.stages.values())) / max(1, len(self.stages))
+        spent = now - self.began
+        here = _sum([0.0 if left is None and expected is not None else left for left, expected in each])
+        if here is None or spent + here <= 0:
+            return (self.points.done + stages) / self.points.of
+        after = self.points.after(spent + here)
+        if after is None:
+            return (self.points.done + spent / (spent + here)) / self.points.of
+        spent += self.points.spent
+        return spent / (spent + here + after)
 
     def stop(self) -> None:
         """The run ends: what is at work is not finished."""
@@ -197,6 +236,11 @@ class Progress:
             stage.state, stage.who = "running", ""
             stage.began = self._clock()
             stage.paced = (stage.began, stage.done)
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _fraction(stage: StageProgress) -> float:

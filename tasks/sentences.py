@@ -40,9 +40,10 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def place(progress: Progress, stage: StageProgress) -> str:
-    """As in `stage 10 of 14: train policy`."""
+    """As in `stage 10 of 14: train policy`, of a sweep after `point 2 of 8, `."""
     number = list(progress.stages).index(stage.name) + 1
-    return f"stage {number} of {len(progress.stages)}: {stage.title}"
+    of_stage = f"stage {number} of {len(progress.stages)}: {stage.title}"
+    return ", ".join(filter(None, (progress.points.place, of_stage)))
 
 
 def finished(progress: Progress, event: Event) -> str:
@@ -64,7 +65,9 @@ def at_work(progress: Progress) -> str:
     if stage is None:
         return ""
     if all(each.state in {"found", "computed"} for each in progress.stages.values()):
-        return f"all {len(progress.stages)} stages are done; the result is recorded"
+        point = progress.points.place
+        done = f"all {len(progress.stages)} stages{f' of {point}' if point else ''} are done"
+        return f"{done}; {'its' if point else 'the'} result is recorded"
     if stage.state == "queued":
         return f"waits for a GPU slot{f': {stage.who}' if stage.who else ''}; {place(progress, stage)}"
     return ", ".join((place(progress, stage), *details(progress, stage), *_left(progress)))

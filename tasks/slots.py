@@ -37,7 +37,7 @@ WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEAS
 
 
 @contextmanager
-def gpu_slot(slots: int, on_wait: Callable[[str], None], on_go: Callable[[], None]) -> Iterator[None]:
+def gpu_slot(slots: int, on_wait: Callable[[str], None], on_go: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold slots of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
 
     Where they are taken, `on_wait` is told by whom, and the run's state is `WaitingForSlot` until it has them; both

@@ -10,7 +10,7 @@ import pytest
 from alignment.config import AlignConfig, GridConfig, build_config, merge
 from alignment.errors import TrainingError, ValidationError
 from alignment.training import dpo
-from flows.sweep import SweepResult, _further, sweep
+from flows.sweep import SweepResult, sweep
 from tasks import running
 from tasks.running import Event
 from tests.flows.small import OPEN_GATES, SMALL
@@ -124,6 +124,7 @@ def test_the_table_is_shown_in_prefect_and_kept_in_mlflow_with_the_plot(story: S
     assert [row["verdict"] for row in story.result.points] == ["passed", "passed", "failed"]
     assert story.result.points[2]["why"].startswith("training diverged")
     assert json.loads(story.table.data) == story.result.points
+    assert story.table.description == story.result.told, "with what became of the best, as it is shown after that"
     run_id = story.result.run_id
     kept = json.loads(Path(client.download_artifacts(run_id, "sweep.json")).read_text(encoding="utf-8"))
     assert kept == story.result.points
@@ -147,9 +148,3 @@ def test_a_fault_that_all_points_share_ends_the_sweep(story: Story, client: Any)
         start(wanted)
     where = client.get_experiment_by_name("bad pairs").experiment_id
     assert [run.info.status for run in client.search_runs([where])] == ["FAILED", "FAILED"]
-
-
-def test_what_further_points_take_is_told_by_those_that_are_done() -> None:
-    assert _further(3, done=0, seconds=0.1) is None
-    assert _further(3, done=2, seconds=20) == 30
-    assert _further(0, done=2, seconds=20) == 0

@@ -78,6 +78,23 @@ def test_a_manifest_says_what_was_read_made_and_written_with() -> None:
     assert earlier_runs([manifest, {"seconds": None}, {}], bases) == [Earlier(2.5, {"a": 1}, {"samples": 3}, BASE)]
 
 
+@pytest.mark.parametrize("missing", [None, [], "text", 3])
+def test_a_manifest_that_lacks_a_part_tells_less_and_is_no_error(missing: Any) -> None:
+    whole = {"seconds": 2.5, "counts": {"samples": 3}, "inputs": {"config": {"a": 1}, "parents": {"base": "d"}}}
+    no_parents = {"config": {"a": 1}, "parents": missing}
+    manifests = [whole | {"inputs": missing}, whole | {"inputs": no_parents}, whole | {"counts": missing}]
+    bases = [{"digest": missing, "inputs": missing}, {"digest": "d", "inputs": {"config": BASE}}]
+    assert earlier_runs(manifests, bases) == [Earlier(2.5, {"a": 1}, {"samples": 3}), Earlier(2.5, {"a": 1}, {}, BASE)]
+
+
+def test_what_cannot_be_estimated_is_unknown_and_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OverflowError("integer division result too large for a float")
+
+    monkeypatch.setattr(estimates, "seconds", fails)
+    assert {stage.expected for stage in expected_progress(AlignConfig()).stages.values()} == {None}
+
+
 def test_every_counted_stage_is_one_of_the_pipeline() -> None:
     assert estimates.COUNTED.keys() <= PIPELINE.keys()
 

@@ -6,7 +6,7 @@ import pytest
 
 from alignment.stages.store import StageRef
 from tasks.following import following, progress_of_run
-from tasks.progress import Event, Progress, StageProgress
+from tasks.progress import ALONE, Event, Points, Progress, StageProgress
 from tasks.running import LISTENERS, tell
 
 
@@ -26,10 +26,11 @@ def ref(stage: str, seconds: float = 1.0) -> StageRef:
     return StageRef(stage=stage, key="k", path=Path(), digest="d", counts={"kept": 3}, seconds=seconds)
 
 
-def three(clock: Clock, *expected: float | None) -> Progress:
+def three(clock: Clock, *expected: float | None, points: Points = ALONE) -> Progress:
     names = ("texts", "samples", "policy")
     return Progress(
         [StageProgress(name, name, name == "policy", each) for name, each in zip(names, expected, strict=True)],
+        points=points,
         clock=clock,
     )
 
@@ -114,6 +115,48 @@ def test_the_fraction_is_of_time_where_it_is_known_else_of_stages(clock: Clock) 
     unknown = three(clock, None, None, None)
     unknown.note(Event("texts", "computed", ref=ref("texts")))
     assert unknown.fraction() == pytest.approx(1 / 3)
+
+
+def test_a_stage_that_takes_longer_than_expected_goes_by_its_pace_and_without_one_is_unknown(clock: Clock) -> None:
+    run = three(clock, 0, 10, 5)
+    run.note(Event("samples", "started"))
+    assert run.note(Event("samples", "progress", 0, 100)).left == 10 + 5
+    clock.now += 100
+    event = run.note(Event("samples", "progress", 10, 100))
+    assert (event.rate, event.left) == (0.1, 900 + 5)
+    silent = three(clock, 0, 10, 5)
+    silent.note(Event("samples", "started"))
+    clock.now += 15
+    assert silent.left() is None
+    assert silent.left_of_stage() is None
+    assert silent.fraction() == 15 / (15 + 5)
+
+
+def test_a_sweep_is_as_far_as_all_its_points(clock: Clock) -> None:
+    """The first of four takes 60 s, and each further one 20 s."""
+    first = three(clock, None, None, None, points=Points(0, 4))
+    clock.now += 60
+    for name, done in (("texts", 1 / 12), ("samples", 2 / 12), ("policy", 3 / 12)):
+        first.note(Event(name, "computed", ref=ref(name)))
+        assert first.fraction() == pytest.approx(done)
+    told = []
+    for done in (1, 2, 3):
+        point = three(clock, 0, 0, 20, points=Points(done, 4, spent=60 + 20 * (done - 1)))
+        told.append((point.left(), point.fraction()))
+        clock.now += 20
+        point.note(Event("policy", "computed", ref=ref("policy")))
+        told += [(point.left(), point.fraction())] if done < 3 else []
+        for name in ("texts", "samples"):
+            point.note(Event(name, "cached", ref=ref(name)))
+    assert told == [(60, 60 / 120), (40, 80 / 120), (40, 80 / 120), (20, 100 / 120), (20, 100 / 120)]
+    assert (point.left(), point.fraction()) == (0, 1)
+
+
+def test_what_further_points_take_is_not_known_at_the_first(clock: Clock) -> None:
+    first = three(clock, 10, 20, 30, points=Points(0, 4))
+    clock.now += 20
+    assert first.left() is None
+    assert first.fraction() == pytest.approx(20 / 80 / 4)
 
 
 def test_listeners_hear_where_the_run_is_while_it_is_followed(clock: Clock) -> None:

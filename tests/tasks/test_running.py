@@ -130,7 +130,8 @@ def test_a_stage_that_waited_for_a_slot_says_when_it_begins(
 
     def body(job: Any) -> dict[str, int]:
         seen.append(progress.stages["texts"].state)
-        return rows(3)(job.out)
+        count: dict[str, int] = rows(3)(job.out)
+        return count
 
     monkeypatch.setattr(running, "gpu_slot", after_a_wait)
     with following(Progress([StageProgress("texts", "write texts")])) as progress:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alignment.stages.store import StageRef
-from tasks.progress import Event, Progress, StageProgress
+from tasks.progress import ALONE, Event, Points, Progress, StageProgress
 from tasks.sentences import at_work, counted, finished, page, stages_table
 
 
@@ -16,12 +16,12 @@ class Clock:
         return self.now
 
 
-def run(clock: Clock, policy: float | None = 20.0) -> Progress:
+def run(clock: Clock, policy: float | None = 20.0, points: Points = ALONE) -> Progress:
     stages = [
         StageProgress("samples", "merge samples", expected=0.0),
         StageProgress("policy", "train policy", trains=True, expected=policy),
     ]
-    return Progress(stages, clock=clock)
+    return Progress(stages, points=points, clock=clock)
 
 
 def ref(seconds: float = 14.3, **counts: int) -> StageRef:
@@ -74,6 +74,15 @@ def test_behind_the_last_stage_the_result_is_recorded() -> None:
     progress.note(Event("samples", "cached", ref=ref()))
     progress.note(Event("policy", "computed", ref=ref()))
     assert at_work(progress) == "all 2 stages are done; the result is recorded"
+
+
+def test_of_a_sweep_the_point_is_told_with_its_stage() -> None:
+    progress = run(Clock(), points=Points(1, 4))
+    progress.note(Event("samples", "progress", 3, 150))
+    assert at_work(progress).startswith("point 2 of 4, stage 1 of 2: merge samples, 3 of 150 samples")
+    progress.note(Event("samples", "cached", ref=ref()))
+    progress.note(Event("policy", "computed", ref=ref()))
+    assert at_work(progress) == "all 2 stages of point 2 of 4 are done; its result is recorded"
 
 
 @pytest.mark.parametrize(

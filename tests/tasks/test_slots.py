@@ -56,7 +56,7 @@ def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(slots, "concurrency", concurrency)
     for limit in (ObjectNotFound(ValueError("404")), GlobalConcurrencyLimit(name="gpu", limit=1)):
         monkeypatch.setattr(slots, "get_client", lambda *, limit=limit, **_: Client(limit))
-        with gpu_slot(2, lambda _: None, lambda: None):
+        with gpu_slot(2, lambda _: None):
             pass
     assert taken == [("gpu", 2)]
 
@@ -97,7 +97,7 @@ def test_who_waits_is_told_when_another_run_comes_to_hold_the_slot(
     monkeypatch.setattr(slots, "holders", lambda: names.pop(0))
     waited: list[str] = []
     questions.extend([423] * 4)
-    with gpu_slot(1, waited.append, lambda: None):
+    with gpu_slot(1, waited.append):
         pass
     assert waited == ["one", "two"]
 
@@ -122,18 +122,18 @@ def test_a_run_whose_wait_an_error_ended_is_running_again_once_it_has_a_slot(
     limit = GlobalConcurrencyLimit(name="gpu", limit=1)
     monkeypatch.setattr(slots, "get_client", lambda **_: AtWork(limit))
     monkeypatch.setattr(flow_run, "id", str(uuid4()), raising=False)
-    with gpu_slot(1, lambda _: None, lambda: None):
+    with gpu_slot(1, lambda _: None):
         assert names() == ["Running"]
     questions.extend([500, 423])
-    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None, lambda: None):
+    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None):
         pass
-    with gpu_slot(1, lambda _: None, lambda: None):
+    with gpu_slot(1, lambda _: None):
         assert names() == ["Running", slots.WAITS, "Running"]
 
 
 def test_another_refusal_of_a_slot_is_an_error(questions: list[int]) -> None:
     questions.append(500)
-    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None, lambda: None):
+    with pytest.raises(ConcurrencySlotAcquisitionError), gpu_slot(1, lambda _: None):
         pass
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_is_asked_to_stop_waits_for_no_slot_and_is_not_tried_again(qu
     """In a thread of it as well, which no signal reaches: there the context says so."""
 
     def take() -> None:
-        with gpu_slot(1, lambda _: None, lambda: None):
+        with gpu_slot(1, lambda _: None):
             pass
 
     with suppress(KeyboardInterrupt), stopping_as_one():
