@@ -36,14 +36,18 @@ def free_port(wanted: int = 0) -> int:
     raise StackError("no free port on 127.0.0.1; stop a program that holds one")
 
 
-def start(command: Sequence[str], env: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start(
+    command: Sequence[str], env: Mapping[str, str], log: Path, folder: Path | None = None
+) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, so that Ctrl-C reaches only us; its output is appended to `log`.
 
-    On Linux it gets SIGTERM when the thread that started it ends, by `kill -9` too.
+    It works in `folder`, or where we do. On Linux it gets SIGTERM when the thread that started it ends, by `kill -9`
+    too.
     """
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             command,
+            cwd=folder,
             env={**env, "PYTHONIOENCODING": "utf-8"},  # as the log is read
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -56,6 +56,7 @@ class Service:
     env: Mapping[str, str]
     log: Log
     health: str = ""  # the address that answers 200 once it serves; a worker has none
+    folder: Path | None = None  # that it works in, if it is not ours
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     deaths: int = 0
@@ -63,7 +64,7 @@ class Service:
 
     def start(self) -> None:
         """Start it, for the first time or again."""
-        self.process, self.started = start(self.command, self.env, self.log.path), time.monotonic()
+        self.process, self.started = start(self.command, self.env, self.log.path, self.folder), time.monotonic()
 
     def wait(self, within: float, given_up: Callable[[], bool]) -> None:
         """Return once it serves, or `given_up` returns True. Raises StackError if it ends or does not answer."""
@@ -131,10 +132,12 @@ def make_services(home: Path, ports: Ports, project: Path) -> dict[str, Service]
     }
     folder = stack_file(home, "log")
     folder.mkdir(parents=True, exist_ok=True)
-    return {
+    services = {
         name: Service(name, command, common | env, Log(folder / f"{name}.log"), health)
         for name, (command, env, health) in commands.items()
     }
+    services["prefect"].folder = project  # where a run works, and so what a relative path in a form starts from
+    return services
 
 
 def project_folder() -> Path:

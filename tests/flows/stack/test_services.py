@@ -1,6 +1,7 @@
 """The processes of a stack: their environment, their secrets, and the folder of the project."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_none_of_the_processes_gets_the_address_of_the_notifications(
     monkeypatch.setenv(NOTIFY_URL, "https://hooks.example.org/secret")
     for service in make_services(home, Ports(), Path("/project")).values():
         assert NOTIFY_URL not in service.env
+
+
+def test_a_form_s_relative_path_is_looked_for_where_a_run_looks_for_it(home: Path, tmp_path: Path) -> None:
+    """Prefect's server checks it in the project's folder; the others stay where `plumbline up` was called."""
+    services = make_services(home, Ports(), tmp_path / "project")
+    assert {name: service.folder for name, service in services.items() if service.folder} == {
+        "prefect": tmp_path / "project"
+    }
+
+
+def test_a_service_works_in_its_folder(home: Path, worker: "Begin") -> None:
+    service = worker([sys.executable, "-c", "import os; print(os.getcwd())"])
+    service.folder = home / "elsewhere"
+    service.folder.mkdir()
+    service.start()
+    assert service.process is not None
+    assert service.process.wait(30) == 0
+    assert service.log.path.read_text().strip() == str(service.folder)
 
 
 def test_mlflows_own_names_of_its_settings_are_the_ones_that_are_set(home: Path) -> None:
