@@ -6,6 +6,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from flows.settings import TINY, load_config
 from flows.stack.changes import Change
 from flows.stack.pages import FIRST_STEPS_KEY
 from tasks.registry import pages
@@ -46,9 +47,10 @@ def first_steps(deployments: Mapping[str, str]) -> str:
         "has a link to its curves at once, and at the end the result: verdict, figures, samples before and after.",
         f"**See the curves.** In [MLflow]({pages.experiments_page()}), choose the experiment and then the run: **Model "
         "metrics** has the reward margin and the loss over the steps.",
-        f"**Approve it.** Start [promote]({page('promote', form=True)}) with the model's name. It waits for a person: "
-        "press **Resume** on its page, read the figures, give your name and switch *Approve* on. The version is then "
-        f"the champion among [the registered models]({pages.models_page()}).",
+        f"**Approve it.** Start [promote]({page('promote', form=True)}) with the model's name: after step 1, "
+        f"**{load_config(TINY).registry.model_name}**. It waits for a person: press **Resume** on its page, "
+        "read the figures, give your name and switch *Approve* on. The version is then the champion among "
+        f"[the registered models]({pages.models_page()}).",
         "**Use your own model and data.** The same form takes another preset or an earlier run to start from, and the "
         "fields that differ; from a terminal, a file does: `plumbline run --config FILE`.",
         f"**Let it run by itself.** [retrain]({page('retrain')}) has a weekly schedule. It is shipped **paused**, "

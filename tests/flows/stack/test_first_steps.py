@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from flows.settings import load_config
 from flows.stack.first_steps import first_steps
 from flows.stack.pages import first_steps_page
 from flows.start_from import presets
@@ -52,3 +53,9 @@ def test_its_page_is_that_of_the_artifact(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_preset_that_it_names_is_offered_by_the_form(text: str) -> None:
     assert "**tiny**" in text
     assert "tiny" in presets()
+
+
+def test_the_model_that_the_first_run_registers_is_the_one_to_approve(text: str) -> None:
+    (approve,) = (step for step in text.split("\n\n") if "Approve it" in step)
+    assert "**plumbline-tiny**" in approve
+    assert load_config("tiny.yaml").registry.model_name == "plumbline-tiny"
