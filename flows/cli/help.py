@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from cyclopts.help import HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 
+from alignment.config import AlignConfig, flatten
 from flows.cli.console import say
 from flows.cli.flags import CONFIGURATION, flag, groups
 
@@ -29,11 +31,11 @@ NAMES = range(12, 33)  # columns of the names; a longer one has a line of its ow
 
 
 class Help:
-    """How cyclopts prints a panel of the help; of the configuration only the groups that were named, or `all`."""
+    """How cyclopts prints a panel of the help; of the configuration the groups that were named, or the usual fields."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         """`arguments` are the command line's."""
-        self.topics = topics(arguments)
+        self.topics, self.unknown = topics(arguments)
         self.usual = USUAL.get(arguments[0] if arguments else "", RUNS)
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:  # noqa: ARG002
@@ -59,22 +61,34 @@ class Help:
             by_group.setdefault(_group(entry), []).append(entry)
         if not self.topics:
             usual = {flag(field) for field in self.usual}
-            show(console, f"{CONFIGURATION}: the usual fields", [each for each in entries if each.names[0] in usual])
-            console.print("\n[bold]Its groups[/bold], in the order of the stages")
+            if not self.unknown:
+                of_them = [each for each in entries if each.names[0] in usual]
+                show(console, f"{CONFIGURATION}: the usual fields", of_them)
+            console.print("\n[bold]Groups of the configuration[/bold], in the order of the stages")
             _lines(console, ((name, doc.replace("`", "")) for name, doc in groups().items() if "." not in name))
             console.print()
             say(console, f"`--help dpo` lists the fields of a group, `--help {ALL}` those of all.")
-            return
-        wanted = [name for name in by_group if ALL in self.topics or name.partition(".")[0] in self.topics]
-        for name in wanted:
-            show(console, name or CONFIGURATION, by_group[name])
+        for name in by_group:
+            if any(topic in (ALL, name) or name.startswith(f"{topic}.") for topic in self.topics):
+                show(console, name or CONFIGURATION, by_group[name])
+        for word in self.unknown:
+            console.print()
+            say(console, escape(f"The configuration has no group and no field {word!r}."))
 
 
-def topics(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The words after `--help` that name groups of the configuration, or `all`."""
+def topics(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups of the configuration that the words after `--help` name, or `all`; and the words that name nothing.
+
+    A field names its group, which is "" for a field of none.
+    """
     where = min((arguments.index(name) for name in HELP if name in arguments), default=len(arguments))
-    known = {ALL, *groups()}
-    return tuple(word for word in arguments[where + 1 :] if word in known)
+    after = arguments[where + 1 :] if where else arguments[2:]  # `plumbline --help run` is `plumbline run --help`
+    words = list(takewhile(lambda word: not word.startswith("-"), after))
+    known = {name: name for name in (ALL, *groups())}
+    known |= {field: field.rpartition(".")[0] for field in flatten(AlignConfig())}
+    found = {word: known.get(word.replace("-", "_")) for word in words}
+    named = dict.fromkeys(group for group in found.values() if group is not None)
+    return tuple(named), tuple(word for word, group in found.items() if group is None)
 
 
 def show(console: Console, title: str, entries: Iterable[HelpEntry]) -> None:

@@ -33,7 +33,7 @@ def serve(
     /,
     *,
     port: Annotated[
-        int, Parameter(help="Port on 127.0.0.1; if it is taken, a free one is chosen", validator=PORT)
+        int, Parameter(help="Port on 127.0.0.1; if it cannot be used, or is 0, a free one is chosen", validator=PORT)
     ] = 5001,
     debug: Annotated[bool, Parameter(help="Show the traceback of an error", negative=(), show_default=False)] = False,
 ) -> int:
@@ -50,9 +50,9 @@ def serve(
 
         version = versions.resolve(naming.find_registered(model))
         where = f"http://{LOOPBACK}:{(chosen := free_port(port))}"
-        say(console, f"[bold]{escape(describe(version))}[/], served on {where}")
-        if chosen != port:
-            say(console, f"Port {port} is taken.")
+        say(console, f"[bold]{escape(describe(version))}[/], will be served on {where}")
+        if told := other_port(port, chosen):
+            say(console, told)
         say(console, "MLflow's model server starts, which takes a moment …")
         log = home() / "serve" / f"{chosen}.log"
         with (
@@ -68,6 +68,11 @@ def serve(
             raise StackError(f"MLflow's model server ended by itself with code {code}; see {log}")
     say(console, "Stopped.")
     return 0
+
+
+def other_port(wanted: int, chosen: int) -> str:
+    """That another port than the wanted one was chosen; empty where it was not, and for 0, which wants any."""
+    return "" if wanted in (0, chosen) else f"Port {wanted} cannot be used; took {chosen}."
 
 
 def command(uri: str, port: int) -> list[str]:

@@ -36,7 +36,6 @@ from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
-from tasks.run_page import GO_ON
 from tasks.running import GPU_SLOT
 
 PoolType = Literal["process", "docker", "kubernetes"]
@@ -111,7 +110,8 @@ def zombies() -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message=f"No heartbeat for {SILENT_AFTER} s: the process is gone. {GO_ON}.",
+                message=f"No heartbeat for {SILENT_AFTER} s: the process is gone. Press Retry, or start it again; "
+                "what is finished is kept.",
             )
         ],
     )

@@ -120,7 +120,7 @@ def test_the_printed_command_serves_chats(serve: Serve) -> None:
 def test_it_says_which_version_it_serves_and_how_to_ask_and_ctrl_c_leaves_nothing_behind(serve: Serve) -> None:
     served = serve()
     wait_until(lambda: "Ctrl-C stops it" in served.said, "the line that asks", served.child, served.log)
-    assert served.said.startswith(f"{NAME} version 1 (challenger), served on http://127.0.0.1:")
+    assert served.said.startswith(f"{NAME} version 1 (challenger), will be served on http://127.0.0.1:")
     port = str(served.client.base_url.port)
     asked = re.search(r"^curl .*?\n  -d .*?$", served.said, re.MULTILINE)
     assert asked is not None

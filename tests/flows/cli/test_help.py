@@ -89,10 +89,24 @@ def test_everything_is_in_the_order_of_the_stages(helped: Help) -> None:
         (("run", "--help", "all"), ("all",)),
         (("--help", "run"), ()),
         (("run", "--data.path", "data", "--help"), ()),
+        (("run", "--help", "dpo.beta", "dpo.learning-rate", "reward.judge.model"), ("dpo", "reward.judge")),
+        (("run", "--help", "seed"), ("",)),
+        (("run", "--help", "--data.path", "mine"), ()),
     ],
 )
-def test_the_words_after_help_name_groups(words: tuple[str, ...], found: tuple[str, ...]) -> None:
-    assert topics(words) == found
+def test_the_words_after_help_name_groups_or_fields_of_them(words: tuple[str, ...], found: tuple[str, ...]) -> None:
+    assert topics(words) == (found, ())
+
+
+def test_a_field_shows_its_group_and_a_group_within_a_group_is_shown_alone(helped: Help) -> None:
+    assert helped("run", "--help", "dpo.beta") == helped("run", "--help", "dpo")
+    found = FLAGS.findall(helped("run", "--help", "reward.judge"))
+    assert {name.rpartition(".")[0] for name in found if "." in name} == {"--reward.judge"}
+
+
+def test_what_names_nothing_is_said_to_and_the_groups_are_listed(helped: Help) -> None:
+    text = helped("run", "--help", "dpo.betta")
+    require_words(text, "The configuration has no group and no field 'dpo.betta'.", *groups().keys() - {"reward.judge"})
 
 
 @pytest.mark.parametrize(

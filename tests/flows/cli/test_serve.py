@@ -24,6 +24,32 @@ def test_the_command_names_a_version_and_loopback() -> None:
     assert words[words.index("--port") + 1] == "5001"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [(5001, ""), (0, ""), (80, "Port 80 cannot be used; took 5001.")],  # 80: in use, or no right to
+)
+def test_another_port_than_the_wanted_one_is_told_of(wanted: int, told: str) -> None:
+    assert serve.other_port(wanted, 5001) == told
+
+
+def test_nothing_is_said_to_be_served_before_it_is(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from alignment.errors import StackError
+    from tasks.registry import connection, runs
+
+    monkeypatch.setattr(connection, "_place", None)
+    runs.configure(f"sqlite:///{at_home}/mlflow.db", at_home / "artifacts")
+    make_version("not served yet")
+    monkeypatch.setattr(serve, "quieten", lambda *_: None)
+    monkeypatch.setattr(serve, "command", lambda *_: ["false"])
+    with pytest.raises(StackError, match="ended with code 1 at its start"):
+        serve.serve("not served yet", port=0)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "version 1 (challenger), will be served on http://127.0.0.1:" in shown
+    assert "cannot be used" not in shown
+
+
 @pytest.mark.parametrize("prompt", ["the film was", 'it\'s "5$" \\ `rm` 电影\nx'])
 def test_a_shell_takes_the_line_as_it_is(prompt: str) -> None:
     words = shlex.split(serve.curl("http://127.0.0.1:5001", {"inputs": [prompt]}).replace("\\\n", ""))

@@ -201,12 +201,98 @@ def test_a_stack_of_an_earlier_release_keeps_its_weekly_run(client: Any, project
     from prefect.client.schemas.actions import DeploymentUpdate
 
     apply(project())
-    version = read(client).version.rpartition(".")[0]  # as that release wrote it: without the last part
+    version = ".".join(read(client).version.split(".")[:2])  # as that release wrote it
     client.update_deployment(read(client).id, DeploymentUpdate(version=version))
     assert apply(project(schedules=[WEEKLY | {"active": False}]))["deployment greet/greet"] == "changed"
     (schedule,) = read(client).schedules
     assert schedule.active
-    assert len(read(client).version.split(".")) == 3
+    assert len(read(client).version.split(".")) == 4
+
+
+def notes(project: Path) -> str:
+    from flows.stack.bootstrap import bootstrap
+
+    return next(change.note for change in bootstrap(project) if change.what == "deployment greet/greet")
+
+
+EDITED = "its parameters were changed in Prefect and stay"
+
+
+def edit(client: Any, **fields: Any) -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    client.update_deployment(read(client).id, DeploymentUpdate(**fields))
+
+
+def test_what_a_person_set_is_not_undone_by_another_part_of_the_file(client: Any, project: Callable[..., Path]) -> None:
+    """A schedule that is turned on in the file brings nothing else with it."""
+    apply(project(schedules=[WEEKLY | {"active": False}]))
+    edit(client, parameters={"name": "Ann"}, description="Says hello to Ann.", tags=["mine"])
+    assert apply(project())["deployment greet/greet"] == "changed"
+    found = read(client)
+    assert (found.parameters, found.description, found.tags) == ({"name": "Ann"}, "Says hello to Ann.", ["mine"])
+    assert [item.active for item in found.schedules] == [True]
+
+
+def test_parameters_that_a_person_changed_stay_and_are_told(client: Any, project: Callable[..., Path]) -> None:
+    """Whatever changes in the files, until they are those of the files again."""
+    apply(project())
+    edit(client, parameters={"name": "Ann"})
+    assert notes(project()) == f"{EDITED}; schedule weekly is active"
+    assert notes(project(parameters={"name": "moon"}, description="Says hello.")).startswith(EDITED)
+    assert (read(client).parameters, read(client).description) == ({"name": "Ann"}, "Says hello.")
+    edit(client, parameters={"name": "moon"})
+    assert EDITED not in notes(project(parameters={"name": "sun"}))
+    assert read(client).parameters == {"name": "sun"}
+
+
+def test_parameters_that_changed_in_the_file_alone_are_applied(client: Any, project: Callable[..., Path]) -> None:
+    apply(project())
+    assert notes(project(parameters={"name": "moon"})) == "schedule weekly is active"
+    assert read(client).parameters == {"name": "moon"}
+
+
+def test_an_edit_that_no_longer_fits_the_flow_stays_and_is_told(client: Any, project: Callable[..., Path]) -> None:
+    """Runs would fail, and say why; with the file's parameters they would train something else."""
+    apply(project())
+    edit(client, parameters={"times": 3})
+    folder = project()
+    (folder / "greeting.py").write_text(FLOW.replace(", times: int = 1", ""), encoding="utf-8")
+    assert notes(folder).startswith(f"{EDITED}; they do not fit this release")
+    assert read(client).parameters == {"times": 3}
+
+
+ALIGNING = """
+from prefect import flow
+
+@flow
+def greet(start_from: str = "", data: dict = {}, base: dict = {}, reward: dict = {}, pairs: dict = {}, dpo: dict = {},
+          sampling: dict = {}, evaluation: dict = {}, gates: dict = {}, registry: dict = {}, seed: int = 0) -> None:
+    \"\"\"Start from something.\"\"\"
+"""
+
+
+@pytest.mark.parametrize("by_hand", [{}, {"registry": {"model_name": "mine"}}], ids=["as-applied", "edited"])
+def test_a_stack_of_0_4_had_all_values_as_parameters_and_keeps_those_that_a_person_changed(
+    client: Any, project: Callable[..., Path], by_hand: dict[str, Any]
+) -> None:
+    from flows.settings import CONFIGS, load_config
+
+    def write(**fields: Any) -> Path:
+        folder = project(**fields)
+        (folder / "greeting.py").write_text(ALIGNING, encoding="utf-8")
+        return folder
+
+    before = load_config("quickstart_retrain.yaml").model_dump(mode="json", exclude_unset=True)
+    apply(write(parameters=before))
+    edit(client, version="0a1b2c3d.0a1b2c3d", parameters=before | by_hand)
+    told = notes(write(parameters={}, config=str(CONFIGS / "quickstart_retrain.yaml")))
+    if by_hand:
+        assert told.startswith(EDITED)
+        assert read(client).parameters["registry"] == {"model_name": "mine"}
+    else:
+        assert EDITED not in told
+        assert read(client).parameters == {"start_from": "quickstart_retrain"}
 
 
 def test_a_trigger_that_a_person_disabled_stays_disabled(client: Any, project: Callable[..., Path]) -> None:
@@ -260,6 +346,16 @@ def test_silence_is_measured_for_each_run_and_any_change_of_its_state_ends_it() 
     assert trigger.after == {"prefect.flow-run.heartbeat"}
     assert trigger.expect == {"prefect.flow-run.*"}
     assert trigger.within >= timedelta(seconds=3 * HEARTBEAT)
+
+
+def test_what_is_said_of_a_silent_run_holds_for_every_flow() -> None:
+    """For a promotion that waited as well, which has no checkpoint to go on from."""
+    from flows.stack.bootstrap import zombies
+
+    [action] = zombies().actions
+    assert getattr(action, "message", "") == (
+        "No heartbeat for 90 s: the process is gone. Press Retry, or start it again; what is finished is kept."
+    )
 
 
 @pytest.mark.parametrize(("visible", "devices"), [("", 0), ("-1", 0), ("0", 1), ("2,3", 2), ("GPU-a, GPU-b", 2)])
