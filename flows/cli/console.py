@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 WIDTH = 110  # columns where the output is no terminal and COLUMNS is not set
+NARROW = 20  # columns of text beside what stands before it, below which the text begins on a line of its own
 GOOD, BAD, NOTE = "green", "red", "magenta"  # yellow and cyan fade on white, blue on black
 
 
@@ -33,11 +34,17 @@ def say(console: Console, text: str, *, head: str = "", fold: bool = False) -> N
     """Print text, both with markup, after `head`; further lines begin below the first one's beginning.
 
     Lines end between words. A word that is wider than the console, such as a path that is there to be copied, runs
-    over, or with `fold` is broken.
+    over, or with `fold` is broken. Where `head` leaves too few columns, the text begins below it.
     """
     start = Text.from_markup(head, emoji=False)
-    room = max(console.width - start.cell_len, 20)
     whole = Text.from_markup(text, emoji=False)
+    if start.cell_len and console.width - start.cell_len < NARROW:
+        if start.plain.strip():
+            say(console, head)
+        start = Text("  ")
+        if not whole:
+            return
+    room = max(console.width - start.cell_len, 1)
     lines = whole.wrap(console, room, overflow="fold") if fold else between_words(whole, room)
     for number, line in enumerate(lines):
         line.rstrip()
@@ -48,7 +55,7 @@ def between_words(text: Text, width: int) -> Iterator[Text]:
     """The text in lines of at most `width` columns, if no word is longer."""
     for line in text.split("\n", allow_blank=True):
         ends, used = [], 0
-        for word in re.finditer(r"\S+\s*", line.plain):
+        for word in re.finditer(r"\s*\S+\s*", line.plain):
             if used and used + cell_len(word.group().rstrip()) > width:
                 ends.append(word.start())
                 used = 0

@@ -18,6 +18,7 @@ from alignment.judging.formats import about
 from flows.cli.console import NOTE, is_live, say
 from tasks import running
 from tasks.running import WAITING, Event
+from tasks.sentences import counted
 
 LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
 EVERY = 30.0  # seconds between two lines of a stage at work where there is no terminal
@@ -27,20 +28,10 @@ INDENT = " " * 10
 
 @dataclass(frozen=True)
 class AtWork:
-    """A stage at work: its last event, when it began, and where its counting began; in seconds of one clock."""
+    """A stage at work: its last event, and when it began, in seconds of a clock."""
 
     event: Event
     began: float
-    counted: tuple[float, int] | None = None  # when the first progress was told, and how much was done then
-
-    def after(self, event: Event, now: float) -> "AtWork":
-        """The same stage once it has told its progress."""
-        return replace(self, event=event, counted=self.counted or (now, event.done))
-
-    def rate(self, now: float) -> float | None:
-        """Steps, samples or texts per second; None as long as it is not known."""
-        began, done = self.counted or (now, 0)
-        return (self.event.done - done) / (now - began) if now > began and self.event.done > done else None
 
 
 class StageLines(logging.Handler):
@@ -51,13 +42,18 @@ class StageLines(logging.Handler):
         super().__init__(logging.WARNING)
         self.console = console
         self.stages: dict[str, AtWork] = {}
+        self.folds = False  # below a heading: the stages before were told below another one
+        self.cached: list[Event] = []
         self.said = time.monotonic()
         self.live = Live(get_renderable=self._line, console=console, transient=True) if is_live(console) else None
 
     def hear(self, event: Event) -> None:
         """Show one event of a stage."""
         now = time.monotonic()
+        if event.kind != "cached":
+            self.flush()
         if event.kind == "heading":
+            self.folds = True
             say(self.console, f"\n[bold]{escape(event.stage)}[/bold]")
         elif event.kind == "waiting":
             holder = f" ({event.who})" if event.who else ""
@@ -65,25 +61,38 @@ class StageLines(logging.Handler):
         elif event.kind == "started":
             self.stages[event.stage] = AtWork(event, now)
         elif event.kind == "progress" and event.stage in self.stages:
-            self.stages[event.stage] = self.stages.pop(event.stage).after(event, now)  # the last one is shown
+            self.stages[event.stage] = replace(self.stages.pop(event.stage), event=event)  # the last one is shown
             if self.live is None and now - self.said >= EVERY:
                 self.said = now
                 say(self.console, status(self.stages[event.stage], now, self.console.width - len(INDENT)), head=INDENT)
         elif event.ref is not None:
             self.stages.pop(event.stage, None)
             self.said = now
-            self._finished(event)
+            if event.kind == "cached" and self.folds:
+                self.cached.append(event)
+            else:
+                self._finished(event)
+
+    def flush(self) -> None:
+        """Print what was found in the store since the last line: several stages in one line."""
+        found, self.cached = self.cached, []
+        if len(found) == 1:
+            self._finished(found[0])
+        elif found:
+            place = f"{found[0].number}-{found[-1].number}/{found[0].of}" if found[0].number else ""
+            stages = ", ".join(event.stage for event in found)
+            say(self.console, escape(stages), head=f"{place:>7} [dim]cached[/dim]  ")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a warning of the library."""
+        self.flush()
         say(self.console, f"[{NOTE}]{escape(record.getMessage())}[/]", head=INDENT)
 
     def _finished(self, event: Event) -> None:
         assert event.ref is not None
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in event.ref.counts.items() if count)
         place = f"{event.number:>2}/{event.of}" if event.number else ""
         mark = "[dim]cached[/dim]" if event.kind == "cached" else f"{event.ref.seconds:5.1f}s"
-        say(self.console, escape(counts), head=f"{place:>5} {mark:>6}  {escape(event.stage):<16} ")
+        say(self.console, escape(counted(event.ref.counts)), head=f"{place:>5} {mark:>6}  {escape(event.stage):<16} ")
 
     def _line(self) -> Text:
         """The stage that told something last."""
@@ -112,12 +121,13 @@ def stage_lines(console: Console) -> Iterator[None]:
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(lines)
         running.LISTENERS.remove(lines.hear)
+        lines.flush()
 
 
 def status(at_work: AtWork, now: float, width: int, *, bar: bool = False) -> str:
     """One line about the stage at work, with markup; of what does not fit, the least telling is left out."""
     event = at_work.event
-    row, rate = event.row or {}, at_work.rate(now)
+    row, rate = event.row or {}, event.rate
     left = "" if event.left is None else f"{about(event.left)} left"
     parts = {  # in the order of the line
         "place": f"stage {event.number} of {event.of}" if event.number else "",

@@ -39,6 +39,15 @@ def test_a_word_that_is_wider_than_the_console_runs_over_since_it_is_there_to_be
     assert text.splitlines() == ["Look at it  see", f"            {PATH}", "            there"]
 
 
+def test_where_little_room_is_left_the_text_begins_on_a_line_of_its_own() -> None:
+    console = Console(width=24, file=io.StringIO())
+    say(console, "the policy went further", head="Refused  ")
+    say(console, "than its reward model", head=" " * 10)
+    say(console, "", head="Refused  ")
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines() == ["Refused", "  the policy went", "  further", "  than its reward model", "Refused"]
+
+
 def test_where_it_is_asked_for_a_long_word_is_folded() -> None:
     assert "".join(screen(lambda console: say(console, "日本" * 60, fold=True), 80).split()) == "日本" * 60
 
