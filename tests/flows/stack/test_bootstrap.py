@@ -257,7 +257,7 @@ def test_an_edit_that_no_longer_fits_the_flow_stays_and_is_told(client: Any, pro
     apply(project())
     edit(client, parameters={"times": 3})
     folder = project()
-    (folder / "greeting.py").write_text(FLOW.replace(", times: int = 1", ""), encoding="utf-8")
+    (folder / "greeting.py").write_text(FLOW.replace("times: int = 1", "times: bool = False"), encoding="utf-8")
     assert notes(folder).startswith(f"{EDITED}; they do not fit this release")
     assert read(client).parameters == {"times": 3}
 
