@@ -26,12 +26,25 @@ def what_starts(client: SyncPrefectClient) -> Iterator[str]:
         elif deployment.paused:
             yield f"{name} does not start: the deployment is paused; resume it at {page}"
         else:
-            yield f"{name} starts within seconds, and goes on if there are new prompts; its runs: {page}?tab=Runs"
-            pool = deployment.work_pool_name
-            if pool and not any(each.status == "ONLINE" for each in client.read_workers_for_work_pool(pool)):
-                yield f"No worker polls the pool {pool!r}: the run waits until one does, as with `plumbline up`."
+            waits = list(_what_waits(client, deployment))
+            begins = "gets a run within seconds, which waits" if waits else "starts within seconds"
+            yield f"{name} {begins}, and goes on if there are new prompts; its runs: {page}?tab=Runs"
+            yield from waits
     if not listening:
         yield "Nothing waits for it: `plumbline bootstrap` makes the deployment `retrain` with its automation."
+
+
+def _what_waits(client: SyncPrefectClient, deployment: Any) -> Iterator[str]:
+    """One sentence for each reason why nobody takes up a run of this deployment."""
+    pool, queue = deployment.work_pool_name, deployment.work_queue_name
+    if not pool:
+        return
+    if client.read_work_pool(pool).is_paused:
+        yield f"The work pool {pool!r} is paused; resume it at {url_for('work-pool', pool)}"
+    if queue and (found := client.read_work_queue_by_name(queue, work_pool_name=pool)).is_paused:
+        yield f"The work queue {queue!r} is paused; resume it at {url_for('work-queue', found.id)}"
+    if not any(each.status == "ONLINE" for each in client.read_workers_for_work_pool(pool)):
+        yield f"No worker polls the pool {pool!r}: the run waits until one does, as with `plumbline up`."
 
 
 def _waits(automation: Any) -> bool:

@@ -63,12 +63,44 @@ def test_a_paused_deployment_is_told(client: Any) -> None:
     assert str(made) in told
 
 
-def test_a_pool_without_a_worker_is_told(client: Any) -> None:
+@pytest.fixture
+def pool(client: Any) -> Iterator[str]:
     from prefect.client.schemas.actions import WorkPoolCreate
 
     client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    deployment(client, work_pool_name=POOL)
-    starts, waits = what_starts(client)
-    assert starts.startswith("retrain starts")
-    assert waits.startswith("No worker polls the pool 'listening': the run waits until one does")
+    yield POOL
     client.delete_work_pool(POOL)
+
+
+def poll(client: Any, pool: str) -> None:
+    client.send_worker_heartbeat(work_pool_name=pool, worker_name="one")
+
+
+def test_a_pool_without_a_worker_is_told(client: Any, pool: str) -> None:
+    deployment(client, work_pool_name=pool)
+    starts, waits = what_starts(client)
+    assert starts.startswith("retrain gets a run within seconds, which waits")
+    assert waits.startswith("No worker polls the pool 'listening': the run waits until one does")
+
+
+def test_with_a_worker_it_starts(client: Any, pool: str) -> None:
+    deployment(client, work_pool_name=pool)
+    poll(client, pool)
+    (told,) = what_starts(client)
+    assert told.startswith("retrain starts within seconds")
+
+
+def test_a_paused_pool_and_a_paused_queue_are_told_with_their_pages(client: Any, pool: str) -> None:
+    from prefect.client.schemas.actions import WorkPoolUpdate
+
+    poll(client, pool)
+    queue = client.create_work_queue("training", work_pool_name=pool)
+    deployment(client, work_pool_name=pool, work_queue_name="training")
+    client.update_work_queue(queue.id, is_paused=True)
+    client.update_work_pool(pool, WorkPoolUpdate(is_paused=True))
+    starts, of_pool, of_queue = what_starts(client)
+    assert starts.startswith("retrain gets a run within seconds, which waits")
+    assert of_pool.startswith("The work pool 'listening' is paused; resume it at http")
+    assert of_pool.endswith("/work-pools/work-pool/listening")
+    assert of_queue.startswith("The work queue 'training' is paused; resume it at http")
+    assert of_queue.endswith(f"/work-queues/work-queue/{queue.id}")
