@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.cli.console import BAD, NOTE
 from flows.stack.activity import Row, read_activity, run_rows, schedule_rows, utc_now
 from flows.stack.clients import STOPS_WITHIN, stop_clients
 from flows.stack.pages import deployments_page
@@ -36,14 +37,12 @@ def status(home: Path, console: Console) -> int:
         "worker": "no heartbeat" if age is None else f"last heartbeat {age:.0f} s ago",
     }
     for name, note in notes.items():
-        screen.row(
-            Row(name, f"{'healthy' if healthy[name] else 'no answer':<10} {note}"), "" if healthy[name] else "red"
-        )
+        screen.row(Row(name, f"{'healthy' if healthy[name] else 'no answer':<10} {note}"), "" if healthy[name] else BAD)
     if healthy["prefect"]:
         try:
             found = read_activity(state.prefect)
         except OSError:
-            screen.row(Row("runs", "Prefect is busy and did not tell in time; ask again"), "yellow")
+            screen.row(Row("runs", "Prefect is busy and did not tell in time; ask again"), NOTE)
         else:
             for row in (*run_rows(found, state.prefect, utc_now()), *schedule_rows(found)):
                 screen.row(row)

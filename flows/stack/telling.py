@@ -10,10 +10,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.console import BAD, NOTE
 from flows.stack.activity import Row
 from flows.stack.logs import Said, Teller
 
-COLOURS = {"WARNING": "magenta", "ERROR": "red", "CRITICAL": "red"}
+COLOURS = {"WARNING": NOTE, "ERROR": BAD, "CRITICAL": BAD}
 CLOCK = "%H:%M:%S"
 WHO = 8  # columns of the name before a message; a longer one, as a run has, gets a line of its own
 SELF = "up"

@@ -23,5 +23,8 @@ def test_a_prefect_that_is_too_busy_to_tell_what_runs_is_said_to_be(
     monkeypatch.setattr(control, "last_heartbeat", lambda _: 3.0)
     monkeypatch.setattr(control, "read_activity", busy)
     out = io.StringIO()
-    assert control.status(tmp_path, Console(file=out, width=80)) == 0
-    assert "Prefect is busy and did not tell in time; ask again" in " ".join(out.getvalue().split())
+    console = Console(file=out, width=80, force_terminal=True, color_system="standard")
+    assert control.status(tmp_path, console) == 0
+    (told,) = (line for line in out.getvalue().splitlines() if "busy" in line)
+    assert "Prefect is busy and did not tell in time; ask again" in told
+    assert told.startswith("\x1b[35m"), "magenta: yellow fades on white"
