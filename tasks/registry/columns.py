@@ -23,6 +23,18 @@ COLUMNS = {
 
 def saved_view(now: float | None = None) -> str:
     """The value of the tag: the columns, in their order."""
-    state = {"selectedColumns": list(COLUMNS), "columnOrder": list(COLUMNS), "columnWidths": COLUMNS}
     made = int(1_000 * (time.time() if now is None else now))
-    return json.dumps({"name": NAME, "createdAt": made, "updatedAt": made, "state": json.dumps(state)})
+    return json.dumps({"name": NAME, "createdAt": made, "updatedAt": made, "state": _state()})
+
+
+def is_outdated(view: str) -> bool:
+    """Whether the tag's value is a view of an earlier release, which nobody has changed: MLflow notes when one was."""
+    try:
+        found = json.loads(view)
+        return bool(found["createdAt"] == found["updatedAt"] and found["state"] != _state())
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
+def _state() -> str:
+    return json.dumps({"selectedColumns": list(COLUMNS), "columnOrder": list(COLUMNS), "columnWidths": COLUMNS})

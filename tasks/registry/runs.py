@@ -147,9 +147,10 @@ def artifact_url(run_id: str, name: str) -> str:
 
 
 def _offer_columns(where: str) -> None:
-    """Have the table of the experiment's runs offer the columns of the results, unless it does already."""
+    """Have the table of the experiment's runs offer the columns of the results, unless a person has changed them."""
     with suppress(TrackingError), guard():  # another user's experiment, which this one may not change
-        if columns.TAG not in client().get_experiment(where).tags:
+        view = client().get_experiment(where).tags.get(columns.TAG)
+        if view is None or columns.is_outdated(view):
             client().set_experiment_tag(where, columns.TAG, columns.saved_view())
 
 

@@ -101,9 +101,27 @@ def test_an_experiment_offers_the_columns_of_the_results_once(run_id: str) -> No
     state = json.loads(json.loads(view)["state"])
     assert state["selectedColumns"][:2] == ["tags.`verdict`", "metrics.`Result/reward_gain`"]
     assert set(state["columnWidths"]) == set(state["selectedColumns"])
-    client.set_experiment_tag(where, columns.TAG, "mine")
+    for kept in (view, "mine", "[]", "{}"):
+        client.set_experiment_tag(where, columns.TAG, kept)
+        runs.start_run(CONFIG, "the next one")
+        assert client.get_experiment(where).tags[columns.TAG] == kept
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as it was made", "changed by a person"])
+def test_columns_of_an_earlier_release_are_brought_up_to_date_unless_a_person_changed_them(
+    changed: bool, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow sets `updatedAt` anew whenever somebody saves a view."""
+    where = run_of(run_id).info.experiment_id
+    with monkeypatch.context() as earlier:
+        earlier.setattr(columns, "COLUMNS", {"tags.`verdict`": 100})
+        view = json.loads(columns.saved_view(1.0)) | ({"updatedAt": 2_000} if changed else {})
+    client = connection.client()
+    client.set_experiment_tag(where, columns.TAG, json.dumps(view))
     runs.start_run(CONFIG, "the next one")
-    assert client.get_experiment(where).tags[columns.TAG] == "mine"
+    found = json.loads(client.get_experiment(where).tags[columns.TAG])
+    assert (found == view) is changed
+    assert (len(json.loads(found["state"])["selectedColumns"]) == 1) is changed
 
 
 def test_a_run_without_an_error_is_finished_and_holds_its_config() -> None:
