@@ -11,8 +11,10 @@ from typing import Any
 import prefect
 from httpx import HTTPError
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.utilities.names import IGNORE_LIST
 
 from tasks.running import run_logger
 
@@ -37,7 +39,7 @@ def name_run(what: str) -> str:
     run = None if context is None else context.flow_run
     if run is None:
         return ""
-    if not is_made_up(run.name) and run.name not in _OURS:
+    if not is_free(run):
         return str(run.name)
     name = _ours(with_time(what))
     try:
@@ -55,10 +57,35 @@ def unless_given(template: str) -> Callable[[], str]:
     def name() -> str:
         context = FlowRunContext.get()
         assert context is not None, "Prefect calls it in the context of a run"
-        given = context.flow_run.name if context.flow_run is not None else ""
-        return _ours(with_time(fill(template, context.parameters or {}))) if is_made_up(given) else given
+        if (run := context.flow_run) is None or not is_free(run):
+            return "" if run is None else str(run.name)
+        return _ours(with_time(fill(template, context.parameters or {})))
 
     return name
+
+
+def is_free(run: FlowRun) -> bool:
+    """Whether no person named a run: its name was given here, or Prefect made it up.
+
+    The form fills a name in itself, so that one of the server's kind, such as `hot-dog`, was typed there.
+    """
+    if run.name in _OURS or is_of_form(run.name):
+        return True
+    return is_of_server(run.name) and not (run.deployment_id and _is_from_form(run))
+
+
+def _is_from_form(run: FlowRun) -> bool:
+    """Whether Prefect's form for a run of one's own started it: that alone leaves the first state's message empty.
+
+    Its quick run, a schedule, an automation and a client write something there, or nothing at all.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            states = client.read_flow_run_states(run.id)
+    except (HTTPError, PrefectException, OSError) as error:
+        run_logger().debug("how the run was started could not be read: %s", error)
+        return False
+    return bool(states) and min(states, key=lambda state: state.timestamp).message == ""
 
 
 def _ours(name: str) -> str:
@@ -76,12 +103,16 @@ def with_time(what: str) -> str:
     return f"{what}, {datetime.now().astimezone():%d %b %H:%M:%S}"
 
 
-def is_made_up(name: str) -> bool:
-    """Whether Prefect made a name up: its server from an adjective and an animal, its form from stars and letters."""
+def is_of_server(name: str) -> bool:
+    """Whether a name is one that Prefect's server makes up, of an adjective and an animal."""
     first, _, rest = name.partition("-")
     adjectives, animals = server_words()
-    if first in adjectives and rest in animals:
-        return True
+    return first in adjectives and rest in animals
+
+
+def is_of_form(name: str) -> bool:
+    """Whether a name is one that Prefect's form fills in, of a letter and a star."""
+    first, _, rest = name.partition("-")
     stars, endings = form_words()
     star, _, ending = rest.rpartition("-")
     return LETTER.fullmatch(first) is not None and (rest in stars or (star in stars and ending in endings))
@@ -99,7 +130,7 @@ def server_words() -> tuple[frozenset[str], frozenset[str]]:
         return {word for below in rule["lists"] for word in words(below)} if "lists" in rule else set(rule["words"])
 
     first, second = rules["an"]["lists"]
-    return frozenset(words(first)), frozenset(words(second))
+    return frozenset(words(first) - IGNORE_LIST), frozenset(words(second) - IGNORE_LIST)
 
 
 @cache

@@ -7,11 +7,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
-from prefect.states import Completed
+from prefect.states import Completed, Scheduled
 
 from alignment.errors import ConfigError, Interrupted, PlumblineError, PromotionError, ValidationError
 from flows.flow import REGISTRY, named_flow, work_begins
-from tasks.run_names import name_run
+from tasks.run_names import is_free, name_run
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -134,3 +134,27 @@ def test_a_run_may_be_named_again_once_more_is_known_unless_a_person_named_it() 
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(learns, name="beta-sweep of Friday")
     assert run_flow(learns, flow_run=made, parameters={}) == "beta-sweep of Friday"
+
+
+def started(name: str, message: str | None) -> FlowRun:
+    """A run of a deployment, as the server of the tests makes it."""
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow_from_name("named"), "named")
+        return client.create_flow_run_from_deployment(deployment, name=name, state=Scheduled(message=message))
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "free"),
+    [
+        ("hot-dog", "", False),
+        ("pi-sirius", "", True),
+        ("hot-dog", "Run from the Prefect UI with defaults", True),
+        ("hot-dog", None, True),
+        ("beta-sweep", None, False),
+    ],
+)
+def test_a_name_of_the_server_s_words_was_typed_where_the_form_fills_in_its_own(
+    name: str, message: str | None, free: bool
+) -> None:
+    """The form alone leaves the first state's message empty."""
+    assert is_free(started(name, message)) is free
