@@ -1,15 +1,14 @@
 """The flows `promote`, which makes a version the champion once a person approves, and `rollback`, which undoes that."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import repeat
 from math import ceil
-from threading import Event, Thread, Timer
 from typing import Annotated, Any
 from uuid import UUID
 
-from httpx import HTTPError
 from prefect import pause_flow_run
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout, NotPausedError
@@ -20,11 +19,14 @@ from prefect.states import Completed
 from pydantic import Field, create_model
 
 from alignment.config import PromotionConfig
-from alignment.errors import PromotionError
+from alignment.errors import PlumblineError, PromotionError
+from alignment.judging.card import in_markdown
 from flows.align import connect
+from flows.beside import beside
 from flows.flow import REGISTRY, named_flow
 from flows.settings import MODEL_NAME, PROMOTION, load_promotion
 from tasks import approvals, notices
+from tasks.addresses import flow_run_url
 from tasks.events import APPROVAL_REMINDED, APPROVAL_WAITING, emit
 from tasks.registry.candidates import Candidate, card
 from tasks.registry.promotion import (
@@ -34,6 +36,7 @@ from tasks.registry.promotion import (
     record_rejection,
     restore_previous,
 )
+from tasks.run_log import run_logger
 from tasks.run_names import name_run
 
 LOOK_EVERY = 2  # seconds between two checks for an answer
@@ -82,7 +85,8 @@ def promote(
         answer = approve_automatically(policy, approver, reason)
     else:
         approvals.label_run(flow_run.id, candidate)
-        answer = wait_for_approval(candidate, policy, approver, reason)
+        with told_if_undecided(candidate):
+            return carry_out(candidate, wait_for_approval(candidate, policy, approver, reason))
     return carry_out(candidate, answer)
 
 
@@ -139,7 +143,7 @@ def wait_for_approval(candidate: Candidate, promotion: PromotionConfig, approver
     seconds = promotion.timeout_hours * 3_600
     since = datetime.now(UTC)
     until = since + timedelta(seconds=seconds)
-    page = approvals.run_page(flow_run.id)
+    page = flow_run_url(flow_run.id)
     others = approvals.others_waiting(flow_run.id)
     everything = approvals.show(card(candidate), f"{candidate.title} waits for an approval")
     form = dialog(approvals.dialog(candidate, until, others, everything), approver.strip(), reason)
@@ -153,7 +157,10 @@ def wait_for_approval(candidate: Candidate, promotion: PromotionConfig, approver
     told = notices.waiting(candidate, until, [other.title for other in others], page)
     emit(APPROVAL_WAITING, candidate.name, told | {"version": candidate.version})
     try:
-        with answer_after(seconds, too_late), repeated(promotion.remind_hours * 3_600, seconds, remind):
+        with (
+            beside(partial(give_for, UUID(flow_run.id), too_late), [seconds], "the rejection that nobody gave"),
+            beside(remind, reminders(promotion.remind_hours * 3_600, seconds), "a reminder"),
+        ):
             return pause_flow_run(form, timeout=int(seconds) + SPARE, poll_interval=LOOK_EVERY)
     except FlowPauseTimeout:
         return too_late
@@ -170,44 +177,34 @@ def dialog(description: str, approver: str, reason: str) -> type[Approval]:
     return form
 
 
-@contextmanager
-def answer_after(seconds: float, answer: Approval) -> Iterator[None]:
-    """Give `answer` in place of a person after so many seconds.
+def give_for(run: UUID, answer: Approval) -> None:
+    """Answer in place of a person, unless one has.
 
     Prefect's own timeout would end the run as Failed, and a rejection is no failure.
     """
-    context, run_id = copy_context(), UUID(flow_run.id)
+    with suppress(NotPausedError, FlowPauseTimeout):
+        resume_flow_run(run, run_input=answer.model_dump())
 
-    def give() -> None:
-        with suppress(NotPausedError, FlowPauseTimeout, HTTPError):
-            context.run(resume_flow_run, run_id, run_input=answer.model_dump())
 
-    timer = Timer(seconds, give)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def reminders(every: float, within: float) -> Iterator[float]:
+    """The seconds before each reminder: one after every so many, but not at the end of `within`; 0 never does."""
+    return repeat(every, ceil(within / every) - 1 if every else 0)
 
 
 @contextmanager
-def repeated(every: float, within: float, act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` each time that `every` seconds have passed, but not at the end of `within` seconds; 0 never does."""
-    context, over = copy_context(), Event()
-
-    def keep_on() -> None:
-        for _ in range(ceil(within / every) - 1):
-            if over.wait(every):
-                return
-            context.run(act)
-
-    if every:
-        Thread(target=keep_on, daemon=True).start()
+def told_if_undecided(candidate: Candidate) -> Iterator[None]:
+    """Say on the run's page that nobody is waited for any more, if the block raises an exception."""
     try:
         yield
-    finally:
-        over.set()
+    except BaseException as error:
+        stopped = "The run was stopped before a decision was carried out. Start `promote` again to be asked again."
+        why = in_markdown(str(error)) if isinstance(error, PlumblineError) else stopped
+        try:
+            page = f"# Ended without a decision\n\n{why}\n\n{card(candidate)}"
+            approvals.show(page, f"{candidate.title}: ended without a decision")
+        except Exception as unshown:  # noqa: BLE001 - the error that ended it matters more
+            run_logger().warning("that %s is undecided is not shown in Prefect: %s", candidate.title, unshown)
+        raise
 
 
 def carry_out(candidate: Candidate, answer: Approval) -> Outcome | State[Any]:

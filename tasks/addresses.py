@@ -51,8 +51,12 @@ def unfit_signs(path: str) -> str:
     return ", ".join(dict.fromkeys(map(ascii, unfit)))
 
 
-def flow_run_page(prefect: str, run: object) -> str:
-    """A flow run's page, by its id, in the Prefect whose pages are at this address."""
+def flow_run_url(run: object, prefect: str = "") -> str:
+    """A flow run's page, by its id, in the Prefect at this address, or in the one that the settings name."""
+    if not prefect:
+        from prefect.settings import PREFECT_UI_URL
+
+        prefect = str(PREFECT_UI_URL.value())
     return f"{prefect}/runs/flow-run/{run}"
 
 

@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 
 from tasks import artifacts
-from tasks.addresses import flow_run_page
+from tasks.addresses import flow_run_url
 from tasks.notices import moment
 from tasks.registry.candidates import Candidate, figures_list, would_replace
 from tasks.run_log import run_logger
@@ -37,11 +37,6 @@ class Waiting:
     title: str
     since: datetime
     page: str
-
-
-def run_page(run: str | UUID) -> str:
-    """A flow run's page in Prefect."""
-    return flow_run_page(str(PREFECT_UI_URL.value()), run)
 
 
 def artifact_page(artifact: UUID) -> str:
@@ -91,7 +86,7 @@ def others_waiting(run: str) -> list[Waiting]:
         run_logger().warning("whether other promotions wait could not be read from Prefect: %s", error)
         return []
     waiting = [
-        Waiting(str(each.labels.get(LABEL, each.name)), each.state.timestamp, run_page(each.id))
+        Waiting(str(each.labels.get(LABEL, each.name)), each.state.timestamp, flow_run_url(each.id))
         for each in found
         if each.state is not None and each.id != UUID(run)
     ]

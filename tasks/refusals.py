@@ -3,7 +3,7 @@
 from prefect.runtime import flow_run
 
 from alignment.judging.report import EvalReport, Judgement
-from tasks.approvals import run_page
+from tasks.addresses import flow_run_url
 from tasks.events import MODEL_DRIFTED, RUN_REFUSED, emit
 from tasks.notices import is_drift, notice, refused
 
@@ -24,4 +24,4 @@ def announce_refused_sweep(model_name: str, told: str, where: str) -> None:
 
 
 def _page(where: str) -> str:
-    return run_page(flow_run.id) if flow_run.id else where
+    return flow_run_url(flow_run.id) if flow_run.id else where

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from alignment.judging.formats import about
 from flows.stack.processes import call
-from tasks.addresses import flow_run_page
+from tasks.addresses import flow_run_url
 
 SHOWN = 5  # runs of a kind; the others are counted
 AT_WORK = {"RUNNING", "CANCELLING", "PENDING"}
@@ -47,7 +47,7 @@ def run_rows(found: Activity, prefect: str, now: datetime) -> list[Row]:
     due = [run for run in found.runs if run["state_type"] == "SCHEDULED" and _seconds_since(run, now) > 0]
     rows = _listed([Row("run", f"{run['name']} ({_work(run, names, now)})") for run in at_work])
     rows += _listed(
-        [Row("approval", f"{run['name']} waits for a person", flow_run_page(prefect, run["id"])) for run in asking]
+        [Row("approval", f"{run['name']} waits for a person", flow_run_url(run["id"], prefect)) for run in asking]
     )
     if due:
         rows.append(Row("queue", f"{len(due)} {'runs wait' if len(due) > 1 else 'run waits'} to be started"))

@@ -275,9 +275,11 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
     from prefect.flow_runs import resume_flow_run
 
     make_version(name, alias="third")
+    asked: list[Any] = []
 
     def give() -> None:
         run = paused_run(name)
+        asked.append(run.id)
         read_form(run)
         candidate = promotion.find_candidate(name, 3)
         promotion.make_champion.fn(candidate, "quicker", "Bob")
@@ -289,6 +291,49 @@ def test_a_champion_that_changed_while_it_was_asked_stops_the_promotion(name: st
         promote.promote(name, 2)
     thread.join()
     assert read_aliases(name).champion == "3"
+    [shown] = artifacts(asked[0])
+    assert shown.data.startswith("# Ended without a decision")
+    assert "changed from version 1 to version 3" in shown.data
+    assert shown.description == f"{name} version 2: ended without a decision"
+
+
+def test_a_run_that_is_stopped_while_it_waits_waits_no_more_on_its_page(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.runtime import flow_run
+
+    asked: list[Any] = []
+
+    def cancelled(*_: Any, **__: Any) -> None:
+        asked.append(flow_run.id)
+        [shown] = artifacts(flow_run.id)
+        assert shown.description == f"{name} version 2 waits for an approval"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promote, "pause_flow_run", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        promote.promote(name)
+    [shown] = artifacts(asked[0])
+    assert shown.data.startswith("# Ended without a decision\n\nThe run was stopped before")
+    assert "## Samples: worst" in shown.data
+
+
+def test_that_it_cannot_be_shown_does_not_hide_why_a_run_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> str:
+        raise RuntimeError("no page")
+
+    def ended() -> None:
+        with promote.told_if_undecided(promotion.find_candidate(name, 2)):
+            raise PromotionError("the champion changed")
+
+    monkeypatch.setattr("tasks.approvals.show", broken)
+    with pytest.raises(PromotionError, match="the champion changed"):
+        ended()
+
+
+@pytest.mark.parametrize(("every", "within", "found"), [(24, 72, [24, 24]), (24, 73, [24, 24, 24]), (0, 72, [])])
+def test_a_reminder_comes_now_and_then_but_not_at_the_end(every: float, within: float, found: list[float]) -> None:
+    assert list(promote.reminders(every, within)) == found
 
 
 def test_yes_needs_a_configuration_that_allows_it(name: str, configure: Callable[[str], None]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 
-from tasks.addresses import reason, scheme_of, shown, sqlite_file, sqlite_uri, unfit_signs
+from tasks.addresses import flow_run_url, reason, scheme_of, shown, sqlite_file, sqlite_uri, unfit_signs
 
 HINTS = {"start": "START", "sign_in": "SIGN_IN", "certificate": "CERTIFICATE"}
 FIT = [
@@ -118,3 +119,9 @@ def test_a_reason_is_one_line_and_names_the_way_out(error: Exception, meaning: s
     assert told.startswith(meaning)
     assert "\n" not in told
     assert "secret" not in told
+
+
+def test_a_flow_run_s_page_is_in_the_prefect_that_is_named_else_in_that_of_the_settings() -> None:
+    assert flow_run_url("abc", "http://127.0.0.1:4200") == "http://127.0.0.1:4200/runs/flow-run/abc"
+    with temporary_settings({PREFECT_UI_URL: "http://prefect.here"}):
+        assert flow_run_url("abc") == "http://prefect.here/runs/flow-run/abc"
