@@ -17,11 +17,11 @@ from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
 from tasks import artifacts
 from tasks.evaluation import read_report
-from tasks.progress import Points
+from tasks.progress import Event, Points
 from tasks.refusals import announce_refused_sweep
 from tasks.registry import records, runs
 from tasks.run_page import page_of_run
-from tasks.running import Event, tell
+from tasks.running import tell
 
 
 class SweepResult(BaseModel):

@@ -15,7 +15,8 @@ from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from expectations.gaps import explain_gaps
 from tasks.registry import records
-from tasks.running import RETRIES, run_logger
+from tasks.run_log import run_logger
+from tasks.running import RETRIES
 from tasks.showing import show_checks
 
 CHANCE = 0.55

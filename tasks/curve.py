@@ -8,7 +8,8 @@ from alignment.errors import TrackingError
 from alignment.rows import HISTORY
 from alignment.stages.store import StageRef
 from tasks.registry import records
-from tasks.running import RETRIES, run_logger
+from tasks.run_log import run_logger
+from tasks.running import RETRIES
 
 PAUSE_SECONDS = 60.0  # without MLflow after it failed: each attempt holds the training up
 

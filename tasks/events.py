@@ -23,7 +23,7 @@ from typing import Any
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
-from tasks.running import run_logger
+from tasks.run_log import run_logger
 
 APPROVAL_WAITING = "plumbline.approval.waiting"
 APPROVAL_REMINDED = "plumbline.approval.reminded"

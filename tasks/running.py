@@ -16,13 +16,10 @@ from alignment.stages.store import StageRef, digest
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.progress import Event
-from tasks.run_log import run_logger
 from tasks.run_page import page_of_run
-from tasks.slots import GPU_SLOT, WAITING, gpu_slot
+from tasks.slots import gpu_slot
 from tasks.stopping import held_signals, require_wanted
 from tasks.transient import is_transient
-
-__all__ = ["GPU_SLOT", "WAITING", "Event", "run_logger"]
 
 TELL_EVERY = 0.2  # seconds between two reports of a stage's progress
 

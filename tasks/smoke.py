@@ -19,11 +19,12 @@ from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks import artifacts
 from tasks.home import home, store
+from tasks.progress import Event
 from tasks.registry import downloads, marks, records, versions
 from tasks.registry.aliases import locked
 from tasks.registry.current import keep_current
-from tasks.running import GPU_SLOT, RETRIES, Event, tell
-from tasks.slots import gpu_slot
+from tasks.running import RETRIES, tell
+from tasks.slots import GPU_SLOT, gpu_slot
 from tasks.stages import compute_alone
 
 READ = (

@@ -15,7 +15,8 @@ from tasks.curve import LiveCurve
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.pipeline import PIPELINE
-from tasks.running import GPU_SLOT, RETRIES, parts_folder, run_stage
+from tasks.running import RETRIES, parts_folder, run_stage
+from tasks.slots import GPU_SLOT
 
 
 def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> StageRef:

@@ -17,8 +17,9 @@ from rich.text import Text
 from alignment.judging.formats import about
 from flows.cli.console import NOTE, is_live, say
 from tasks import running
-from tasks.running import WAITING, Event
+from tasks.progress import Event
 from tasks.sentences import counted
+from tasks.slots import WAITING
 
 LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
 EVERY = 30.0  # seconds between two lines of a stage at work where there is no terminal

@@ -36,7 +36,7 @@ from tasks.home import SILENT_AFTER
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
-from tasks.running import GPU_SLOT
+from tasks.slots import GPU_SLOT
 
 PoolType = Literal["process", "docker", "kubernetes"]
 ZOMBIES = "plumbline: runs that fell silent"

@@ -11,7 +11,7 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.errors import ConfigError, ValidationError
 from flows.align import AFTER, AlignResult, align
 from tasks import running
-from tasks.running import Event
+from tasks.progress import Event
 from tests.flows.small import OPEN_GATES, SMALL
 
 pytestmark = pytest.mark.usefixtures("at_home")

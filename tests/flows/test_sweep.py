@@ -12,7 +12,7 @@ from alignment.errors import TrainingError, ValidationError
 from alignment.training import dpo
 from flows.sweep import SweepResult, sweep
 from tasks import running
-from tasks.running import Event
+from tasks.progress import Event
 from tests.flows.small import OPEN_GATES, SMALL
 
 NAME = "swept"

@@ -20,9 +20,9 @@ from tasks import checks, running, slots, stages
 from tasks.following import following
 from tasks.home import store
 from tasks.pipeline import PIPELINE
-from tasks.progress import Progress, StageProgress
+from tasks.progress import Event, Progress, StageProgress
 from tasks.registry import connection, runs
-from tasks.running import Event, run_stage
+from tasks.running import run_stage
 from tasks.stopping import stopping_as_one
 
 CONFIG = AlignConfig.model_validate({"sampling": {"shard_prompts": 8}})

@@ -12,7 +12,8 @@ from rich.text import Text
 from alignment.stages.store import StageRef
 from flows.cli.progress import EVERY, AtWork, StageLines, stage_lines, status
 from tasks import running
-from tasks.running import Event, tell
+from tasks.progress import Event
+from tasks.running import tell
 from tests.flows.cli.screen import WIDTHS, require_words, screen
 
 COUNTS = {"eval": 256, "not_needed": 8390, "repeats": 842, "train": 512, "read": 0}

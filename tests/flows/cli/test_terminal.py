@@ -16,7 +16,8 @@ from alignment.judging.gates import judge
 from alignment.judging.report import SampleRow
 from flows.cli.progress import stage_lines
 from flows.cli.terminal import MAX_TEXT, gates_table, result_table, show_points, show_samples
-from tasks.running import Event, tell
+from tasks.progress import Event
+from tasks.running import tell
 from tests.flows.cli.screen import WIDTHS, require_words, screen
 from tests.reports import DRIFT, make_report
 

@@ -37,7 +37,7 @@ def client(prefect_server: None) -> Iterator[Any]:
     from prefect.client.orchestration import get_client
 
     from flows.stack.bootstrap import ZOMBIES
-    from tasks.running import GPU_SLOT
+    from tasks.slots import GPU_SLOT
 
     with get_client(sync_client=True) as client:
         yield client
