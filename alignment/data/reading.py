@@ -94,9 +94,11 @@ def read_columns(wanted: Wanted, cache: Path, files: list[Path] | None = None) -
 
 def unreadable(path: str | Path, cause: BaseException) -> DataError:
     """The error of a file, or of a dataset on the hub, that cannot be read."""
+    way_out = "give a readable .parquet, .csv or .jsonl file, or the name of a dataset that the hub has"
+    if isinstance(cause, ConnectionError):
+        way_out = "look at the network and its proxy, or give a .parquet, .csv or .jsonl file"
     return DataError(
-        f"data.path {path}: cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]}); "
-        "give a readable .parquet, .csv or .jsonl file, or the name of a dataset that the hub has"
+        f"data.path {path}: cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:200]}); {way_out}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.markup import escape
 
 from alignment.errors import ConfigError, InputError, PlumblineError
@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _complain(str(error), error.exit_code, debug, [fault.message for fault in error.faults])
     except PlumblineError as error:
         code = _complain(str(error), error.exit_code, debug)
+    except UnusedCliTokensError as error:
+        text = f"{' '.join(error.unused_tokens or ())}: not expected there; --help says what the command takes"
+        code = _complain(text, InputError.exit_code, debug)
     except CycloptsError as error:
         code = _complain(" ".join(str(error).split()), InputError.exit_code, debug)
     except KeyboardInterrupt:

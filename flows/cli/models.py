@@ -73,7 +73,12 @@ def models(
         return 0
     console = make_console()
     if not found:
-        console.print("Nothing is registered yet: `plumbline run` registers what passes its gates.", highlight=False)
+        from tasks.registry.connection import place
+
+        nothing = (
+            f"Nothing is registered in MLflow at {place().shown}: `plumbline run` registers what passes its gates."
+        )
+        say(console, escape(nothing))
     for number, model in enumerate(dict.fromkeys(each.name for each in found)):
         if number:
             console.print()

@@ -1,5 +1,6 @@
 """The commands that compute a model, or show what they would compute: run, retrain, sweep, plan."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from alignment.config import AlignConfig, build_grid
-from alignment.errors import REFUSED
+from alignment.errors import REFUSED, ConfigError
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
-from flows.cli.flags import Flags, named_by_flags, overrides
+from flows.cli.flags import Flags, flag, named_by_flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
 from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
@@ -27,6 +28,11 @@ RetrainConfigPath = Annotated[
 JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
 Full = Annotated[bool, Parameter(help="Also print every figure, every gate and some sample texts", negative=())]
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
+
+
+def _several(told: str) -> Parameter:
+    """A flag that takes one or more values: `--betas 0.3 0.5`."""
+    return Parameter(help=told, consume_multiple=True, negative=())
 
 
 def run(
@@ -82,9 +88,11 @@ def retrain(
 def sweep(
     *,
     flags: Flags = None,
-    losses: Annotated[list[str] | None, Parameter(help="Losses to try [hinge sigmoid]")] = None,
-    betas: Annotated[list[float] | None, Parameter(help="Values of beta to try [0.3 0.5]")] = None,
-    learning_rates: Annotated[list[float] | None, Parameter(help="Learning rates to try [1e-4 3e-4]")] = None,
+    losses: Annotated[list[str] | None, _several("Losses to try [hinge sigmoid, or --dpo.loss]")] = None,
+    betas: Annotated[list[float] | None, _several("Values of beta to try [0.3 0.5, or --dpo.beta]")] = None,
+    learning_rates: Annotated[
+        list[float] | None, _several("Learning rates to try [1e-4 3e-4, or --dpo.learning-rate]")
+    ] = None,
     config: ConfigPath = QUICKSTART,
     full: Full = False,
     debug: Debug = False,
@@ -94,7 +102,7 @@ def sweep(
     Of those that pass the gates, the one with the surest gain becomes the challenger.
     """
     wanted = _wanted(config, flags)
-    grid = build_grid(losses=losses, betas=betas, learning_rates=learning_rates)
+    grid = build_grid(**_axes(overrides(flags), losses=losses, betas=betas, learning_rates=learning_rates))
     console = _begin(config, wanted, debug)
     with servers_for_a_flow(console):
         from flows.sweep import sweep as sweep_flow
@@ -134,6 +142,22 @@ def _wanted(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig
     given = overrides(flags)
     with named_by_flags(given):
         return load_startable(config, given, own_base=own_base)
+
+
+def _axes(given: Mapping[str, Any], **axes: list[Any] | None) -> dict[str, list[Any] | None]:
+    """The values of a sweep's grid: a field that a flag sets to one value is not varied.
+
+    Raises ConfigError where a flag sets the value and another one the values to try.
+    """
+    fields = {"losses": "loss", "betas": "beta", "learning_rates": "learning_rate"}
+    for name, values in axes.items():
+        if (value := given.get("dpo", {}).get(fields[name])) is None:
+            continue
+        if values is not None:
+            one = flag(f"dpo.{fields[name]}")
+            raise ConfigError(f"{one} {value} and {flag(name)} both say what to try: leave one of them out")
+        axes[name] = [value]
+    return axes
 
 
 def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:

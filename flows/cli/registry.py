@@ -33,7 +33,9 @@ def promote_command(
     yes: Annotated[bool, Parameter(help="Skip the question, where promotion.automatic allows it", negative=())] = False,
     reason: Reason = "",
     approver: Approver = "",
-    config: Annotated[Path, Parameter(help="YAML file with the promotion's settings [promotion.yaml]")] = PROMOTION,
+    config: Annotated[
+        Path, Parameter(help="YAML file with the promotion's settings [promotion.yaml]", show_default=False)
+    ] = PROMOTION,
 ) -> int:
     """Make a version the champion, if its gates pass again and you approve.
 
@@ -101,7 +103,8 @@ def ask_approval(candidate: "Candidate", reason: str, approver: str, console: Co
     console.print()
     approved = Confirm.ask(f"approve {escape(candidate.title)}?", default=False, console=console)
     name = approver.strip() or Prompt.ask("your name", default=getpass.getuser(), console=console).strip()
-    return Approval(approve=approved, approver=name or getpass.getuser(), reason=reason)
+    why = reason or Prompt.ask("why (the version keeps it)", default="", show_default=False, console=console).strip()
+    return Approval(approve=approved, approver=name or getpass.getuser(), reason=why)
 
 
 def show_candidate(candidate: "Candidate", console: Console) -> None:

@@ -1,5 +1,7 @@
 """The result of a run as the terminal shows it and as `--json` writes it, and the commands that come next."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from errno import EISDIR
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from flows.align import AlignResult
 
 TOLD = 4  # gates whose refusal is told in full
+PROGRAMS = ("plumbline", "mlflow")
 HEAD = 12  # columns of what stands before a text
 
 
@@ -68,9 +71,18 @@ def show_verdict(judgement: "Judgement", report: "EvalReport", console: Console)
 
 
 def show_lines(lines: Mapping[str, str], console: Console) -> None:
-    """Print texts, each after its heading."""
+    """Print texts, each after its heading; a command as it can be pasted here."""
     for heading, text in lines.items():
-        say(console, escape(text), head=f"{heading:<{HEAD}}")
+        say(console, escape(runnable(text)), head=f"{heading:<{HEAD}}")
+
+
+def runnable(text: str) -> str:
+    """A command, by its program's path where the shell does not find that by its name; any other text as it is."""
+    program, _, rest = text.partition(" ")
+    if program not in PROGRAMS or shutil.which(program):
+        return text
+    beside, here = Path(sys.executable).with_name(program), Path.cwd()
+    return f"{quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))} {rest}"
 
 
 def verdict_lines(judgement: "Judgement") -> list[tuple[str, str]]:

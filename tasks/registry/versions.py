@@ -274,7 +274,8 @@ def resolve(uri: str) -> RegisteredVersion:
             found = None
         if found is not None:
             return found
-        raise ModelError(f"{uri}: no such model in MLflow at {place().shown}; {_what_there_is(name)}")
+        what = f"version has the alias {match['alias']}" if match["alias"] and read_model(name) else "such model"
+        raise ModelError(f"{uri}: no {what} in MLflow at {place().shown}; {_what_there_is(name)}")
 
 
 def _pages(search: Any, **wanted: Any) -> Iterator[Any]:

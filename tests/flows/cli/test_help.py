@@ -13,6 +13,7 @@ from flows.cli import commands
 from flows.cli.commands import COMMANDS
 from flows.cli.flags import flag, groups, named_by_flags, overrides, takes
 from flows.cli.help import RUNS, USUAL, topics
+from flows.cli.pipeline import _axes
 from tests.flows.cli.outcome import Outcome
 from tests.flows.cli.screen import require_words
 
@@ -180,3 +181,21 @@ def test_in_a_terminal_each_fault_has_a_line_and_in_a_pipe_all_have_one(monkeypa
         monkeypatch.setattr(commands, "make_console", lambda console=console, **_: console)
         commands._complain("first; second", 2, debug=False, faults=["first", "second"])
         assert len(console.file.getvalue().splitlines()) == lines  # type: ignore[attr-defined]
+
+
+def test_a_sweep_takes_several_values_behind_one_flag_and_varies_no_field_that_a_flag_sets(plumbline: Any) -> None:
+    """Both end before anything is computed: the one for its value, the other for the contradiction."""
+    out_of_bounds = plumbline("sweep", "--config", "tiny", "--betas", "0.3", "99")
+    assert (out_of_bounds.code, "betas.1 = 99.0" in out_of_bounds.err) == (2, True)
+    both = plumbline("sweep", "--config", "tiny", "--dpo.beta", "0.1", "--betas", "0.3")
+    assert (both.code, "--dpo.beta 0.1 and --betas both say what to try" in both.err) == (2, True)
+    assert _axes({"dpo": {"beta": "0.1"}}, losses=None, betas=None, learning_rates=None) == {
+        "losses": None,
+        "betas": ["0.1"],
+        "learning_rates": None,
+    }
+
+
+def test_a_word_too_many_is_named(plumbline: Any) -> None:
+    found = plumbline("run", "--config", "tiny", "extra")
+    assert (found.code, found.err) == (2, "plumbline: extra: not expected there; --help says what the command takes\n")

@@ -1,13 +1,15 @@
 """The summary that a run ends with: the verdict, why, the few figures and what comes next, on one screen."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.config import GatesConfig
 from alignment.judging.gates import judge
-from flows.cli.result import advice, show
+from flows.cli.result import advice, runnable, show
 from flows.cli.result import summary as result_as_json
 from tests.flows.cli.screen import WIDTHS, require_words, rows, screen
 from tests.reports import DRIFT, make_report
@@ -125,3 +127,15 @@ def test_a_figure_that_is_not_finite_is_a_text_in_json() -> None:
     told = json.loads(json.dumps(result_as_json(result)), parse_constant=pytest.fail)  # type: ignore[arg-type]
     assert told["delta"]["kl_per_token"] == "NaN"
     assert {gate["name"]: gate["value"] for gate in told["gates"]}["kl_per_token"] == "NaN"
+
+
+def test_a_command_can_be_pasted_where_the_environment_is_not_activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, link = "plumbline report models:/films/3", "http://127.0.0.1:5000/#/runs"
+    assert runnable(command) == command
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.chdir("/")
+    folder = Path(sys.executable).parent
+    assert runnable(command) == f"{folder / command}"
+    monkeypatch.chdir(folder.parent)
+    assert runnable(command) == f"{folder.name}/{command}"
+    assert runnable(link) == link
