@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import plumbline
-from alignment.errors import ConfigError, DataError, ModelError
+from alignment.errors import ConfigError, ModelError
 from flows.align import AlignResult
 from tests.flows.small import OPEN_GATES, SMALL
 
@@ -153,7 +153,7 @@ def test_bad_input_is_raised(folder: Path) -> None:
         plumbline.generate("nothing", "a", temperature=11)
     with pytest.raises(ConfigError, match=r"^dpo\.beta = 99"):
         plumbline.load_config("quickstart.yaml", {"dpo": {"beta": 99}})
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         plumbline.align(plumbline.build_config(SMALL | {"data": {"path": "missing.csv"}}), quiet=True)
     with pytest.raises(ModelError, match="no chat template"):
         plumbline.generate(str(folder), ["a"], system="be brief")

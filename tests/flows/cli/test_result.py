@@ -129,11 +129,13 @@ def test_a_figure_that_is_not_finite_is_a_text_in_json() -> None:
     assert {gate["name"]: gate["value"] for gate in told["gates"]}["kl_per_token"] == "NaN"
 
 
-def test_a_command_can_be_pasted_where_the_environment_is_not_activated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_can_be_pasted_where_the_environment_is_not_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command, link = "plumbline report models:/films/3", "http://127.0.0.1:5000/#/runs"
     assert runnable(command) == command
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.chdir("/")
+    monkeypatch.chdir(tmp_path)
     folder = Path(sys.executable).parent
     assert runnable(command) == f"{folder / command}"
     monkeypatch.chdir(folder.parent)

@@ -11,6 +11,7 @@ from alignment.errors import ModelError
 from alignment.stages.store import StageRef
 from tasks import publishing
 from tasks.registry import connection, models, runs
+from tasks.registry.descriptions import MAX_LENGTH, ROOM
 from tests.registered import register
 from tests.tasks.registry.judged import CONFIG, JUDGEMENT, REPORT, SAMPLE
 
@@ -26,7 +27,7 @@ def test_a_model_is_logged_registered_loaded_by_its_alias_and_writes(logged: tup
     assert (version.uri, version.aliases, version.run_id) == ("models:/tiny/1", ("challenger",), run)
     assert version.tags == tags | {"plumbline.key": "k1"}
     item = connection.client().get_model_version("tiny", "1")
-    assert len(item.description) == 5_000
+    assert len(item.description) == MAX_LENGTH - ROOM
     assert item.description.endswith("the whole text is in the run's artifact model_card.md.")
     with connection.fluent():
         model = mlflow.pyfunc.load_model("models:/tiny@challenger")
