@@ -261,7 +261,7 @@ def test_down_ends_a_command_that_waits_in_another_terminal(stack: Stack) -> Non
 
     stack.up()
     stack.ready()
-    (run,) = stack.prefect("/flow_runs/filter", {"flow_runs": {"name": {"like_": "align-"}}}, "POST")
+    (run,) = stack.prefect("/flow_runs/filter", {"flows": {"name": {"any_": ["align"]}}}, "POST")
     assert run["state"]["type"] == "CRASHED"
     stack.prefect("/v2/concurrency_limits/decrement-with-lease", {"lease_id": lease["lease_id"]}, "POST")
 
