@@ -128,7 +128,7 @@ def test_an_answer_without_a_name_is_refused_in_the_dialog(
     for name in ("", "  "):
         name_field(dialog).fill(name)
         dialog.get_by_role("button", name="Submit").click()
-        dialog.get_by_text(re.compile("is a required property|does not match|should have at least")).first.wait_for()
+        page.get_by_text(re.compile("is a required property|does not match|should have at least")).first.wait_for()
         page.wait_for_timeout(2_000)
         assert dialog.is_visible()
         assert stack.kind(paused) == "PAUSED"

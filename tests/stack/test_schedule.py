@@ -53,7 +53,7 @@ def test_the_weekly_schedule_is_shown_paused_and_a_person_turns_it_on(
     (weekly,) = stack.api(f"deployments/{retrain}/schedules")
     assert not weekly["active"]
     picture(page, "prefect-retrain", height=390, after=1)
-    toggle = page.locator(".deployment-schedule-card .p-toggle").locator("visible=true").first
+    toggle = page.locator(".deployment-schedule-card .p-toggle__control").first
     toggle.click()
     wait_for(lambda: stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the schedule")
     page.locator("li.p-tab", has_text="Upcoming").click()
