@@ -43,6 +43,11 @@ def begun(stack: Machine, since: str, by: str) -> dict[str, Any]:
     return found()[0]
 
 
+def flip(page: "Page") -> None:
+    """Press the schedule's switch, of which the page has one for each of its layouts."""
+    page.locator(".deployment-schedule-card .p-toggle__control").locator("visible=true").first.click()
+
+
 def test_the_weekly_schedule_is_shown_paused_and_a_person_turns_it_on(
     stack: Machine, retrain: str, page: "Page"
 ) -> None:
@@ -53,12 +58,15 @@ def test_the_weekly_schedule_is_shown_paused_and_a_person_turns_it_on(
     (weekly,) = stack.api(f"deployments/{retrain}/schedules")
     assert not weekly["active"]
     picture(page, "prefect-retrain", height=390, after=1)
-    toggle = page.locator(".deployment-schedule-card .p-toggle__control").first
-    toggle.click()
+    flip(page)
     wait_for(lambda: stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the schedule")
+    coming = {"deployments": {"id": {"any_": [retrain]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    wait_for(lambda: bool(stack.api("flow_runs/filter", coming)), 120, "Prefect's next look at the schedules")
+    page.reload()
     page.locator("li.p-tab", has_text="Upcoming").click()
     page.get_by_text("auto-scheduled").locator("visible=true").first.wait_for()
-    toggle.click()
+    page.goto(f"{stack.prefect}/deployments/deployment/{retrain}")
+    flip(page)
     wait_for(lambda: not stack.api(f"deployments/{retrain}/schedules")[0]["active"], 30, "the pause")
 
 
