@@ -91,14 +91,24 @@ def verdict_lines(judgement: "Judgement") -> list[tuple[str, str]]:
 
     failed = [gate for gate in judgement.gates if not gate.passed]
     total = len(judgement.gates)
+    left_out = [("", escape(text)) for text in _not_applied(judgement)]
     if not failed:
-        return [("Passed", f"[bold {GOOD}]{escape(judgement.sentence)}[/]"), ("Gates", f"{total} gates passed.")]
+        passed = [("Passed", f"[bold {GOOD}]{escape(judgement.sentence)}[/]"), ("Gates", f"{total} gates passed.")]
+        return passed + left_out
     told = f"Not registered: {len(failed)} of {total} gates refused it, {total - len(failed)} passed."
     lines = [("Refused", f"[bold {BAD}]{told}[/]")]
     lines += [("", f"[{BAD}]{escape(clause(gate))}[/]") for gate in failed[:TOLD]]
     if others := failed[TOLD:]:
         lines.append(("", f"[{BAD}]Also {', '.join(escape(gate.name) for gate in others)}.[/]"))
-    return lines
+    return lines + left_out
+
+
+def _not_applied(judgement: "Judgement") -> list[str]:
+    """The gates that were not applied, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in judgement.not_applied.items():
+        names.setdefault(why, []).append(name)
+    return [f"not applied: {why} ({', '.join(found)})" for why, found in names.items()]
 
 
 def show_tables(result: "AlignResult", console: Console) -> None:
