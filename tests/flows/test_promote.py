@@ -439,10 +439,11 @@ def test_a_person_approves_in_the_terminal(
 
 
 def test_a_person_rejects_in_the_terminal(name: str, terminal: Callable[..., None], settings: Path) -> None:
-    terminal("", "Ann")
+    terminal("", "Ann", "it rambles")
     assert promote_command(model_name=name, config=settings) == 3
-    assert versions.get_version(name, "2").tags["promotion.decision"] == "rejected"
-    assert versions.get_version(name, "2").tags["promotion.approver"] == "Ann"
+    tags = versions.get_version(name, "2").tags
+    assert tags["promotion.decision"] == "rejected"
+    assert (tags["promotion.approver"], tags["promotion.reason"]) == ("Ann", "it rambles")
 
 
 def test_with_yes_nobody_is_asked(name: str, terminal: Callable[..., None], settings: Path) -> None:
