@@ -477,7 +477,8 @@ def test_a_dataset_that_the_hub_does_not_give_is_refused(refusal, monkeypatch):
         raise ConnectionError("Couldn't reach\nthe hub")
 
     monkeypatch.setattr(datasets, "load_dataset", missing)
-    assert refusal("someone/reviews") == f"cannot be read (ConnectionError: Couldn't reach the hub); {ADVICE}"
+    way_out = "look at the network and its proxy, or give a .parquet, .csv or .jsonl file"
+    assert refusal("someone/reviews") == f"cannot be read (ConnectionError: Couldn't reach the hub); {way_out}"
 
 
 def test_a_full_disk_is_not_blamed_on_the_data(read, monkeypatch):

@@ -16,6 +16,7 @@ IDS = {name: f"id-of-{name}" for name in DEPLOYMENTS}
 @pytest.fixture
 def text(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    monkeypatch.setattr("tasks.registry.connection._place", None)  # as another test may have left it
     return first_steps(IDS)
 
 
