@@ -32,7 +32,7 @@ def offered() -> tuple[str, ...]:
 def _is_to_be_filled_in(name: str) -> bool:
     """Whether a preset names a file that is a person's own: one of data, or one of code, which no form may run."""
     values = read_yaml(CONFIGS / f"{name}.yaml")
-    return bool(Path(values["data"]["path"]).suffix) or "function" in values.get("reward", {})
+    return bool(Path(values.get("data", {}).get("path", "")).suffix) or "function" in values.get("reward", {})
 
 
 def read_start(name: str) -> Mapping[str, Any]:
