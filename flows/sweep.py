@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from alignment.config import AlignConfig, GridConfig
 from alignment.config.label import label
 from alignment.errors import TrainingError
-from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
+from alignment.judging.grid import Point, best_point, grid_configs, point_rows
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
 from tasks import artifacts

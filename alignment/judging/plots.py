@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from alignment.judging.charts import bin_edges
-from alignment.judging.frontier import Point
+from alignment.judging.grid import Point
 from alignment.judging.report import GateResult, Judgement
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alignment.judging.frontier import Point
+from alignment.judging.grid import Point
 from alignment.judging.plots import (
     gap_histogram,
     gates_chart,

@@ -79,7 +79,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.comparison": "report",
     "alignment.judging.differences": "",
     "alignment.judging.formats": "report",
-    "alignment.judging.frontier": "",
+    "alignment.judging.grid": "",
     "alignment.judging.gates": "",
     "alignment.judging.headline": "",
     "alignment.judging.hf_metrics": "report",

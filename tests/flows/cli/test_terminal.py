@@ -11,8 +11,8 @@ from rich.console import Console
 
 from alignment.config import GatesConfig
 from alignment.judging.card import result_rows
-from alignment.judging.frontier import Point, point_rows
 from alignment.judging.gates import judge
+from alignment.judging.grid import Point, point_rows
 from alignment.judging.report import SampleRow
 from flows.cli.progress import stage_lines
 from flows.cli.terminal import MAX_TEXT, gates_table, result_table, show_points, show_samples

@@ -8,7 +8,7 @@ import pytest
 
 from alignment.config import AlignConfig, GridConfig, flatten
 from alignment.errors import ConfigError
-from alignment.judging.frontier import Point, best_point, grid_configs, point_rows
+from alignment.judging.grid import Point, best_point, grid_configs, point_rows
 from alignment.judging.report import GateResult, Judgement, Preferences
 from tests.alignment.chain import keys
 from tests.reports import make_report
