@@ -1,0 +1,91 @@
+"""Runs the pipeline's stages in this process, one after the other, without a scheduler; what the store has is taken."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.config import AlignConfig
+from alignment.judging.report import EvalReport, Judgement
+from alignment.rows import REPORT
+from alignment.stages.job import Counts, Job
+from alignment.stages.plan import KEY_LENGTH, lineage
+from alignment.stages.stage import Stage
+from alignment.stages.store import StageRef, Store, digest
+from tasks.pipeline import PIPELINE
+
+Heard = Callable[[StageRef], None]
+
+
+def _deaf(ref: StageRef) -> None:
+    """Hears of no stage."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is finished: its stages by name, what its evaluation found, and what the gates made of it."""
+
+    refs: Mapping[str, StageRef]
+    report: EvalReport
+    judgement: Judgement
+
+
+def run(config: AlignConfig, store: Store, heard: Heard = _deaf) -> Finished:
+    """Every stage that the configuration asks for, and the gates; `heard` is told of each stage once it is there."""
+    from alignment.judging.gates import judge
+
+    refs = compute(config, store, heard=heard)
+    text = (refs["report"].path / REPORT).read_text(encoding="utf-8")
+    report = EvalReport.model_validate_json(text)
+    return Finished(refs, report, judge(report, config.gates))
+
+
+def compute(config: AlignConfig, store: Store, goal: str = "", heard: Heard = _deaf) -> dict[str, StageRef]:
+    """The stages that a configuration asks for, by name; with a `goal`, that one and what it needs alone."""
+    refs: dict[str, StageRef] = {}
+    for stage in PIPELINE.wanted(config, goal):
+        refs[stage.name] = _stage(stage, config, refs, store)
+        heard(refs[stage.name])
+    return refs
+
+
+def _stage(stage: Stage, config: AlignConfig, refs: Mapping[str, StageRef], store: Store) -> StageRef:
+    """One stage from the store, or computed; its parts outlive a crash, and go once they are merged."""
+    made_of = lineage(stage, config, refs)
+    key = digest(made_of)[:KEY_LENGTH]
+    if (found := store.find(stage.name, key)) is not None:
+        return found
+    needed = {name: refs[name] for name in stage.needs(config)}
+
+    def write(folder: str, name: str, body: Callable[[Job], Counts], spent: float = 0.0, **others: Any) -> StageRef:
+        def fill(out: Path) -> Counts:
+            return body(
+                Job(
+                    config,
+                    inputs={each: ref.path for each, ref in needed.items()},
+                    digests={each: ref.digest for each, ref in needed.items()},
+                    out=out,
+                    work=store.work(folder, name),
+                    kept=store.kept,
+                    read=made_of["config"],
+                    **others,
+                )
+            )
+
+        with store.lock(folder, name):
+            if (found := store.find(folder, name)) is None:
+                found = store.write(folder, name, fill, inputs=made_of, spent=spent)
+            store.clear_work(folder, name)
+        return found
+
+    if stage.parts is None:
+        return write(stage.name, key, stage.body)
+    folder = f"{stage.name}-parts"
+    parts = [
+        write(folder, f"{key}-{part[0]}-{part[1]}", stage.parts.body, part=part)
+        for part in stage.parts.split(config, refs)
+    ]
+    spent = sum(ref.seconds for ref in parts)
+    merged = write(stage.name, key, stage.body, spent, parts=tuple(ref.path for ref in parts))
+    store.discard(folder, f"{key}-")
+    return merged
