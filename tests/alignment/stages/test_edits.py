@@ -79,6 +79,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.comparison": "report",
     "alignment.judging.differences": "",
     "alignment.judging.formats": "report",
+    "alignment.judging.frontier": "",
     "alignment.judging.grid": "",
     "alignment.judging.gates": "",
     "alignment.judging.headline": "",
