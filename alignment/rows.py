@@ -281,6 +281,14 @@ REFERENCED: Table[Pair] = Table(
 )
 EVALUATED: Table[Sample] = Table("samples.parquet", pa.schema([*_SCORED, ("base_logprob", pa.float64())]))
 
+TRAJECTORY: Table[Any] = Table(
+    "trajectory.parquet", pa.schema([("step", pa.int64()), *EVALUATED.schema, ("kl", pa.float64())])
+)
+"""`EVALUATED` rows of a policy at steps of its training, each with the KL from the reference where the policy wrote it.
+
+It is exact over the vocabulary at each position and summed over them, in nats.
+"""
+
 ANCHORED: Table[Any] = Table("anchored.parquet", pa.schema([("side", pa.string()), ("base_logprob", pa.float64())]))
 """The log-probs under the anchor of both models' samples, in their order: those of `before`, then those of `after`."""
 

@@ -1,5 +1,7 @@
 """What the stages `before`, `after` and `drift` share: fresh samples on the held-out prompts, and what is measured."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -7,7 +9,7 @@ import pyarrow as pa
 from alignment.config import AlignConfig
 from alignment.kinds import ENGINES, JUDGES, Kinds
 from alignment.rewards.parts import normalises
-from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
+from alignment.rows import EVALUATED, JUDGED, MODEL, Sample, Table
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold"}
+NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"}
 """Fields of `evaluation` that decide nothing of a judgement."""
 
 
@@ -66,15 +68,21 @@ def evaluate(job: Job, writer: str) -> Counts:
         for row, logprob in zip(inexact, logprobs(job, own, inexact), strict=True):
             row |= {"logprob": logprob, "exact_logprob": True}
     of_base = [row["logprob"] for row in rows] if is_base else logprobs(job, base_model(job), rows)
+    for row, logprob in zip(rows, of_base, strict=True):
+        row["base_logprob"] = logprob
+    return write_judged(job, EVALUATED, job.out, rows)
+
+
+def write_judged(job: Job, table: Table[Any], folder: Path, rows: Sequence[Sample]) -> Counts:
+    """Samples with their rewards and judgements, which have a column each beside those of `table`."""
     scored = rewards_of(job, rows)
-    for row, logprob, reward in zip(rows, of_base, scored.values, strict=True):
-        row |= {"base_logprob": logprob, "reward": reward}
     figures = JUDGES.get(job.config.evaluation.judge)([row["text"] for row in rows], job.config.evaluation)
     judged = {f"{JUDGED}{figure}": list(found) for figure, found in figures.items()}
     further = {**part_columns(scored), **judged}
-    EVALUATED.write(
-        job.out,
-        ({**row, **{name: found[number] for name, found in further.items()}} for number, row in enumerate(rows)),
+    columns = {"reward": scored.values, **further}
+    table.write(
+        folder,
+        ({**row, **{name: found[number] for name, found in columns.items()}} for number, row in enumerate(rows)),
         dict.fromkeys(further, pa.float64()),
     )
     prompts = len({row["prompt_id"] for row in rows})
