@@ -162,6 +162,7 @@ class Kinds(Generic[T]):
 
 
 LOSSES: Kinds[Any] = Kinds("losses", "loss", "alignment.training.losses")
+DIVERGENCES: Kinds[Any] = Kinds("divergences", "divergence", "alignment.training.divergences")
 STRATEGIES: Kinds[Any] = Kinds("strategies", "strategy", "alignment.data.pairs")
 REWARDS: Kinds[Any] = Kinds("rewards", "reward", "alignment.rewards")
 REWARD_MODELS: Kinds[Any] = Kinds("reward_models", "reward_model", "alignment.rewards")

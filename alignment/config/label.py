@@ -7,4 +7,4 @@ def label(config: AlignConfig) -> str:
     """The settings that people compare runs by, as in `hinge, beta 0.5, lr 0.0003`."""
     dpo = config.dpo
     trainer = "" if dpo.trainer == "dpo" else f"{dpo.trainer}, "
-    return f"{trainer}{dpo.loss}, beta {dpo.beta:g}, lr {dpo.learning_rate:g}"
+    return f"{trainer}{dpo.objective}, beta {dpo.beta:g}, lr {dpo.learning_rate:g}"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import Group, at_most, open_to
-from alignment.kinds import ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
+from alignment.kinds import DIVERGENCES, ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """`tf32` is fp32 whose matrix products a GPU may round to 10 bits of mantissa; on a CPU it is fp32."""
@@ -114,6 +114,13 @@ class DPOConfig(Group):
     loss: Annotated[str, LOSSES] = Field(
         "hinge", description="Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels)"
     )
+    divergence: Annotated[str, DIVERGENCES] = Field(
+        "reverse_kl",
+        description="What pulls towards the reference: reverse_kl (DPO's own), forward_kl, jensen_shannon, or alpha",
+    )
+    divergence_alpha: float = Field(
+        0.5, gt=0, lt=1, description="For the divergence alpha: near 0 it is the reverse KL, near 1 the forward"
+    )
     beta: float = Field(0.5, gt=0, le=10, description="Strength of the pull towards the reference")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Chance that a pair is labelled the wrong way round, for sigmoid and robust"
@@ -163,11 +170,36 @@ class DPOConfig(Group):
     def _auto_is_none(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return () if names == ("auto",) else names
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the divergence depends on `divergence_alpha`."""
+        return bool(DIVERGENCES.origin(self.divergence).options.get("parameter", False))
+
+    @property
+    def objective(self) -> str:
+        """The loss in words, with the divergence where it is not DPO's own, as in `hinge under alpha 0.3`."""
+        alpha = f" {self.divergence_alpha:g}" if self.has_alpha else ""
+        return self.loss if self.divergence == "reverse_kl" else f"{self.loss} under {self.divergence}{alpha}"
+
     @model_validator(mode="after")
-    def _smoothing_has_an_effect(self) -> Self:
-        if self.label_smoothing and not LOSSES.origin(self.loss).options.get("smoothing", True):
-            raise ValueError(
-                f"dpo.label_smoothing = {self.label_smoothing:g} has no effect on the {self.loss} loss: "
-                "set it to 0, or take the sigmoid or robust loss"
-            )
+    def _loss_goes_with_the_others(self) -> Self:
+        origin = LOSSES.origin(self.loss)
+        any_divergence = origin.options.get("any_divergence", bool(origin.package))  # of a package: asked at training
+        if fault := fault_of_loss(self, smoothing=origin.options.get("smoothing", True), any_divergence=any_divergence):
+            raise ValueError(fault)
         return self
+
+
+def fault_of_loss(config: DPOConfig, *, smoothing: bool, any_divergence: bool) -> str:
+    """Why a loss that has `smoothing` or not, and goes with `any_divergence` or not, is refused; empty if it is not."""
+    if config.label_smoothing and not smoothing:
+        return (
+            f"dpo.label_smoothing = {config.label_smoothing:g} has no effect on the {config.loss} loss: "
+            "set it to 0, or take the sigmoid or robust loss"
+        )
+    if config.divergence != "reverse_kl" and not any_divergence:
+        return (
+            f"dpo.divergence = {config.divergence} does not go with the {config.loss} loss, which reads log-ratios: "
+            "set it to reverse_kl, or take the sigmoid, hinge or robust loss"
+        )
+    return ""

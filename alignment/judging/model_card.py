@@ -61,7 +61,9 @@ def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
         ("Pairs", _pairs(config)),
         (
             "Loss",
-            ", ".join(part for part in (f"{dpo.trainer.upper()}, {dpo.loss}", f"beta {dpo.beta:g}", *extras) if part),
+            ", ".join(
+                part for part in (f"{dpo.trainer.upper()}, {dpo.objective}", f"beta {dpo.beta:g}", *extras) if part
+            ),
         ),
         (
             "Optimiser",

@@ -1,12 +1,12 @@
 """Stage `policy`: the base model, trained on the accepted pairs."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from alignment.config import AlignConfig
-from alignment.kinds import LOSSES, TRAINERS
+from alignment.kinds import DIVERGENCES, LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import forget_base
@@ -14,6 +14,9 @@ from alignment.stages.row_file import RowFile
 from alignment.stages.sources import fields_of
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
 
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
 PAIRS = "pairs.arrow"
@@ -23,6 +26,8 @@ ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 def reads(config: AlignConfig) -> Any:
     """The settings of the training; of an adapter, where one is trained, with the library that makes it."""
     dpo, unread = config.dpo, {"checkpoint_every", "gradient_checkpointing"}
+    if not dpo.has_alpha:
+        unread = unread | {"divergence_alpha"}
     if dpo.adapter == "none":
         return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread | ADAPTER_FIELDS), "seed": config.seed}
     return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread), "seed": config.seed, "peft": version("peft")}
@@ -32,7 +37,7 @@ def makes(config: AlignConfig) -> str:
     """What a plan says of it."""
     dpo = config.dpo
     adapter = "" if dpo.adapter == "none" else f", {dpo.adapter} of rank {dpo.adapter_rank}"
-    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {dpo.loss}{adapter}"
+    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {dpo.objective}{adapter}"
 
 
 @stage(
@@ -42,7 +47,7 @@ def makes(config: AlignConfig) -> str:
     makes=makes,
     slots=1,
     trains=True,
-    uses=lambda c: [(TRAINERS, c.dpo.trainer), (LOSSES, c.dpo.loss)],
+    uses=lambda c: [(TRAINERS, c.dpo.trainer), (LOSSES, c.dpo.loss), (DIVERGENCES, c.dpo.divergence)],
     libraries=MODELS,
 )
 def policy(job: Job) -> Counts:
@@ -56,12 +61,9 @@ def policy(job: Job) -> Counts:
 
     forget_base()
     config = job.config
-    loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {config.base.model}")
-    schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
-    rows = RowFile(job.work / PAIRS, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
+    loaded, rows = untrained(job), pairs_of(job)
     counts = {"pairs": len(rows)}
     if config.dpo.adapter != "none":
-        loaded = adapter.attach(loaded, config.dpo, config.seed)
         counts |= adapter.trainable(loaded.model)
     outcome = TRAINERS.get(config.dpo.trainer)(
         loaded, rows, config, work=job.work, progress=job.progress, on_row=job.on_row
@@ -72,6 +74,22 @@ def policy(job: Job) -> Counts:
     models.save(loaded, job.out / MODEL)
     write_json(job.out / HISTORY, outcome.history)
     return counts | {"steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
+
+
+def untrained(job: Job) -> "Loaded":
+    """The base model as its training begins: with a new adapter, where one is trained."""
+    from alignment import models
+    from alignment.training import adapter
+
+    config = job.config
+    loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {config.base.model}")
+    return loaded if config.dpo.adapter == "none" else adapter.attach(loaded, config.dpo, config.seed)
+
+
+def pairs_of(job: Job) -> RowFile:
+    """The pairs that it learns from, read one by one from a file in `job.work`."""
+    schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
+    return RowFile(job.work / PAIRS, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
 
 
 def name_of_base(config: AlignConfig, digest: str) -> tuple[str, str]:

@@ -12,14 +12,15 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from alignment.config import AlignConfig, DPOConfig
+from alignment.config.policy import fault_of_loss
 from alignment.errors import ConfigError
-from alignment.kinds import LOSSES
+from alignment.kinds import DIVERGENCES, LOSSES
 from alignment.layout import Layout, Tokens, lay_flat, lay_in_buckets
 from alignment.logprobs import computing, logprobs, why_padded
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck, plain_logprob
 from alignment.training.harness import Progress, SafeTrainer, Settings, fit
-from alignment.training.losses import PairLogps, chosen_nll, has_smoothing
+from alignment.training.losses import PairLogps, chosen_nll, has_any_divergence, has_smoothing
 from alignment.training.protocol import Row, TrainingOutcome, trainer
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,11 @@ MEANS = (
     *("rewards/chosen", "rewards/rejected", "rewards/margin", "rewards/accuracy"),
     *("logps/chosen", "logps/rejected", "chosen_drop"),
 )
-"""What is logged beside the loss: means over the pairs since the last line."""
+"""What is logged beside the loss: means over the pairs since the last line.
+
+Rewards are those that the policy implies, β f'(u), and so in nats under the reverse KL alone; log-probs and the drop of
+the chosen one are in nats under every divergence.
+"""
 
 _RUNAWAY_ACCURACY = 0.98
 
@@ -80,14 +85,12 @@ def train(
     """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
 
     Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
-    Raises ConfigError if `label_smoothing` has no effect on the loss, TrainingError if the loss stops being finite, and
-    ModelError, which calls the model `name`, if it cannot be trained.
+    Raises ConfigError if `label_smoothing` has no effect on the loss or the loss does not go with the divergence,
+    TrainingError if the loss stops being finite, and ModelError, which calls the model `name`, if it cannot be trained.
     """
-    if config.label_smoothing and not has_smoothing(LOSSES.get(config.loss)):
-        raise ConfigError(
-            f"dpo.label_smoothing = {config.label_smoothing:g} has no effect on the {config.loss} loss: "
-            "set it to 0, or take the sigmoid or robust loss"
-        )
+    function = LOSSES.get(config.loss)
+    if fault := fault_of_loss(config, smoothing=has_smoothing(function), any_divergence=has_any_divergence(function)):
+        raise ConfigError(fault)
     without_dropout(model)
     settings = Settings(
         steps=config.steps,
@@ -149,14 +152,21 @@ def pair_logps(model: Any, batch: dict[str, Any], *, entropy: bool = False) -> t
     """The policy's log-probs of a collated batch beside the reference's, and where asked for each token's entropy."""
     layouts = [Layout.of(tensors) for tensors in batch["layouts"]]
     sums, entropies = zip(*(logprobs(model, layout, entropy=entropy) for layout in layouts), strict=True)
-    parts = (torch.stack(sums).sum(0), batch["reference"], torch.stack([layout.lengths for layout in layouts]).sum(0))
-    return PairLogps(*(side for part in parts for side in part.chunk(2))), torch.cat(entropies) if entropy else None
+    chosen, rejected = torch.stack(sums).sum(0).chunk(2)
+    reference_chosen, reference_rejected = batch["reference"].chunk(2)
+    chosen_tokens, rejected_tokens = torch.stack([layout.lengths for layout in layouts]).sum(0).chunk(2)
+    pairs = PairLogps(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens)
+    return pairs, torch.cat(entropies) if entropy else None
 
 
 def objective(pairs: PairLogps, config: DPOConfig) -> Tensor:
     """Each pair's loss plus, where asked for, its NLL per chosen token; shape [B]: no pair depends on others."""
-    value: Tensor = LOSSES.get(config.loss)(pairs, config.beta, config.label_smoothing)
+    value: Tensor = LOSSES.get(config.loss)(_under(pairs, config), config.beta, config.label_smoothing)
     return value + config.nll_weight * chosen_nll(pairs) if config.nll_weight else value
+
+
+def _under(pairs: PairLogps, config: DPOConfig) -> PairLogps:
+    return pairs.under(DIVERGENCES.get(config.divergence), config.divergence_alpha)
 
 
 class DPOTrainer(SafeTrainer):
@@ -193,7 +203,7 @@ class DPOTrainer(SafeTrainer):
         pairs, entropies = pair_logps(model, inputs, entropy=is_logged)
         losses = objective(pairs, self.config)
         loss = losses.sum() / (num_items_in_batch or len(losses))
-        self._window.append(means(pairs, self.config.beta))
+        self._window.append(means(pairs, self.config))
         if entropies is not None:
             self._entropies.append(entropies)
         return (loss, {}) if return_outputs else loss
@@ -210,10 +220,11 @@ class DPOTrainer(SafeTrainer):
 
 
 @torch.no_grad()
-def means(pairs: PairLogps, beta: float) -> Tensor:
+def means(pairs: PairLogps, config: DPOConfig) -> Tensor:
     """What `MEANS` are the means of: [7, B]."""
-    chosen, rejected = beta * pairs.chosen_logratio, beta * pairs.rejected_logratio
-    accuracy = (chosen > rejected).float()
+    under = _under(pairs, config)
+    chosen, rejected = under.chosen_reward(config.beta), under.rejected_reward(config.beta)
+    accuracy = (pairs.logratio_gap > 0).float()  # f' rises, but where it is bounded, rounding makes far texts equal
     drop = -pairs.chosen_logratio
     return torch.stack([chosen, rejected, chosen - rejected, accuracy, pairs.chosen, pairs.rejected, drop])
 

@@ -4,18 +4,22 @@ A package adds a loss by an entry point of the group `plumbline.losses`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alignment.kinds import LOSSES, registers
+from alignment.training.divergences import Derivative, reverse_kl
 
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Completion log-probabilities of B pairs, each of shape [B]: sums over tokens, in nats, and token counts."""
+    """Completion log-probabilities of B pairs, each of shape [B]: sums over tokens, in nats, and token counts.
+
+    What they imply, rewards and margins, depends on the divergence that pulls the policy towards the reference.
+    """
 
     chosen: Tensor
     rejected: Tensor
@@ -23,6 +27,8 @@ class PairLogps:
     reference_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
+    divergence: Derivative = reverse_kl
+    alpha: float = 0.0
 
     @property
     def chosen_logratio(self) -> Tensor:
@@ -36,22 +42,44 @@ class PairLogps:
 
     @property
     def logratio_gap(self) -> Tensor:
-        """The difference h of the two log-ratios, shape [B]; the margin is beta · h."""
+        """The difference of the two log-ratios, shape [B]."""
         return self.chosen_logratio - self.rejected_logratio
+
+    def under(self, divergence: Derivative, alpha: float) -> "PairLogps":
+        """The same log-probabilities under another divergence."""
+        return replace(self, divergence=divergence, alpha=alpha)
+
+    def chosen_reward(self, beta: float) -> Tensor:
+        """The reward β f'(u_w) that the policy implies for the chosen text, shape [B]: 0 where it is its reference."""
+        return beta * self.divergence(self.chosen_logratio, self.alpha)
+
+    def rejected_reward(self, beta: float) -> Tensor:
+        """The same of the rejected text, β f'(u_l), shape [B]."""
+        return beta * self.divergence(self.rejected_logratio, self.alpha)
+
+    def margin(self, beta: float) -> Tensor:
+        """m = β (f'(u_w) − f'(u_l)), shape [B]: Wang et al. 2023; under the reverse KL, β times `logratio_gap`."""
+        return self.chosen_reward(beta) - self.rejected_reward(beta)
 
 
 LossFunction = Callable[[PairLogps, float, float], Tensor]
 """`(pairs, beta, label_smoothing)` to the loss of each pair, [B]; label_smoothing is the chance ε of a wrong label."""
 
 _WITHOUT_SMOOTHING: set[LossFunction] = set()
+_OF_ANY_DIVERGENCE: set[LossFunction] = set()
 
 
-def loss(name: str, *, smoothing: bool = True) -> Callable[[LossFunction], LossFunction]:
-    """Register a loss under the name that `dpo.loss` takes; without `smoothing`, it ignores its `label_smoothing`."""
+def loss(name: str, *, smoothing: bool = True, any_divergence: bool = False) -> Callable[[LossFunction], LossFunction]:
+    """Register a loss under the name that `dpo.loss` takes; without `smoothing`, it ignores its `label_smoothing`.
+
+    A loss of `any_divergence` reads the pairs' `margin` or rewards, not their log-ratios.
+    """
 
     def register(function: LossFunction) -> LossFunction:
         if not smoothing:
             _WITHOUT_SMOOTHING.add(function)
+        if any_divergence:
+            _OF_ANY_DIVERGENCE.add(function)
         return registers(LOSSES, name)(function)
 
     return register
@@ -62,18 +90,23 @@ def has_smoothing(function: LossFunction) -> bool:
     return function not in _WITHOUT_SMOOTHING
 
 
-@loss("sigmoid")
+def has_any_divergence(function: LossFunction) -> bool:
+    """Whether a loss goes with every `dpo.divergence`; else any but `reverse_kl` is refused."""
+    return function in _OF_ANY_DIVERGENCE
+
+
+@loss("sigmoid", any_divergence=True)
 def sigmoid(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """−(1−ε) log σ(βh) − ε log σ(−βh): Rafailov et al. 2023, eq. 7; with ε > 0 conservative, Mitchell 2023."""
-    margin = beta * pairs.logratio_gap
+    """−(1−ε) log σ(m) − ε log σ(−m): Rafailov et al. 2023, eq. 7; with ε > 0 conservative, Mitchell 2023."""
+    margin = pairs.margin(beta)
     return -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
 
 
-@loss("hinge", smoothing=False)
+@loss("hinge", smoothing=False, any_divergence=True)
 def hinge(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """max(0, 1 − βh): Zhao et al. 2023 (SLiC), eq. 5, on the log-ratios as in Liu et al. 2024 (RSO), eq. 11."""
+    """max(0, 1 − m): Zhao et al. 2023 (SLiC), eq. 5, on the log-ratios as in Liu et al. 2024 (RSO), eq. 11."""
     del label_smoothing  # it has no model of wrong labels
-    return torch.relu(1 - beta * pairs.logratio_gap)
+    return torch.relu(1 - pairs.margin(beta))
 
 
 @loss("ipo", smoothing=False)
@@ -81,16 +114,18 @@ def ipo(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     """(h̄ − 1/(2β))², h̄ from log-ratios averaged over tokens: Azar et al. 2023, eq. 17, with β as its τ.
 
     The average per token, which the authors' own experiments used, keeps the target independent of the text's length.
+    It needs what is additive over tokens, as log u alone is: of another f'(u), TRL 1.16 divides that of the whole text
+    by its length, so that long texts could not reach the target of short ones.
     """
     del label_smoothing  # regression to a finite target is already robust to noise
     gap = pairs.chosen_logratio / pairs.chosen_tokens - pairs.rejected_logratio / pairs.rejected_tokens
     return (gap - 1 / (2 * beta)) ** 2
 
 
-@loss("robust")
+@loss("robust", any_divergence=True)
 def robust(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """(−(1−ε) log σ(βh) + ε log σ(−βh)) / (1−2ε): Chowdhury et al. 2024, eq. 9, unbiased if labels flip at rate ε."""
-    margin = beta * pairs.logratio_gap
+    """(−(1−ε) log σ(m) + ε log σ(−m)) / (1−2ε): Chowdhury et al. 2024, eq. 9, unbiased if labels flip at rate ε."""
+    margin = pairs.margin(beta)
     kept = -(1 - label_smoothing) * F.logsigmoid(margin)
     flipped = -label_smoothing * F.logsigmoid(-margin)
     return (kept - flipped) / (1 - 2 * label_smoothing)

@@ -222,6 +222,11 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "config: dpo.label_smoothing = 0.25 has no effect on the ipo loss: "
         "set it to 0, or take the sigmoid or robust loss",
     ),
+    "a divergence that goes with no ipo": (
+        {"dpo": {"loss": "ipo", "divergence": "forward_kl"}},
+        "config: dpo.divergence = forward_kl does not go with the ipo loss, which reads log-ratios: "
+        "set it to reverse_kl, or take the sigmoid, hinge or robust loss",
+    ),
     "a judge of another language": (
         {"data": {"path": "my.csv"}, "evaluation": {"judge": "grammar"}},
         "config: evaluation.judge = grammar knows the built-in grammar alone, and data.path = my.csv is not it: "

@@ -151,6 +151,7 @@ FIELD_MOVES: list[tuple[str, Any, str]] = [
     ("validation.min_gap", 0.5, "validation"),
     ("validation.min_pairs", 1, "validation"),
     ("dpo.beta", 0.1, "policy"),
+    ("dpo.divergence", "forward_kl", "policy"),
     ("dpo.steps", 11, "policy"),
     ("dpo.log_every", 1, "policy"),
     ("dpo.precision", "bf16", "policy"),
@@ -172,6 +173,7 @@ def test_a_field_moves_the_keys_from_its_stage_on(field, value, stage):
     ("group", "fields"),
     [
         ("dpo", {"checkpoint_every": 7}),
+        ("dpo", {"divergence_alpha": 0.3}),  # of another divergence
         ("sampling", {"shard_prompts": 3}),
         ("sampling", {"batch_tokens": 64}),
         ("gates", {"min_win_rate": 0.9}),
@@ -206,6 +208,7 @@ APPLY: dict[str, dict[str, Any]] = {
     "data.split": {"data": {"path": "some/reviews"}},
     "reward.parts": {"reward": {"kind": "sum", "parts": [{"name": "a"}, {"name": "b"}]}},
     "dpo.adapter_": {"dpo": {"adapter": "lora"}},
+    "dpo.divergence_": {"dpo": {"divergence": "alpha"}},
 }
 """What has to be configured for a field to apply, by how the field's name begins."""
 

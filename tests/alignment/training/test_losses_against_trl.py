@@ -1,4 +1,7 @@
-"""Loss and gradient of a whole batch, from token ids to every weight, against TRL's DPOTrainer."""
+"""Loss and gradient of a whole batch, from token ids to every weight, against TRL's DPOTrainer.
+
+TRL's alpha-divergence runs the other way: its coefficient is 1 − `dpo.divergence_alpha`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +49,22 @@ CASES = {
     "ipo": Case(DPOConfig(loss="ipo", beta=BETA), {"loss_type": "ipo"}),
     "robust": Case(
         DPOConfig(loss="robust", beta=BETA, label_smoothing=0.1), {"loss_type": "robust", "label_smoothing": 0.1}
+    ),
+    "sigmoid under forward KL": Case(
+        DPOConfig(loss="sigmoid", divergence="forward_kl", beta=BETA), {"f_divergence_type": "forward_kl"}
+    ),
+    "hinge under Jensen-Shannon": Case(
+        DPOConfig(loss="hinge", divergence="jensen_shannon", beta=BETA),
+        {"loss_type": "hinge", "f_divergence_type": "js_divergence"},
+    ),
+    "robust under alpha": Case(
+        DPOConfig(loss="robust", label_smoothing=0.1, divergence="alpha", divergence_alpha=0.3, beta=BETA),
+        {
+            "loss_type": "robust",
+            "label_smoothing": 0.1,
+            "f_divergence_type": "alpha_divergence",
+            "f_alpha_divergence_coef": 0.7,
+        },
     ),
     "sigmoid and NLL": Case(
         DPOConfig(loss="sigmoid", beta=BETA, nll_weight=NLL_WEIGHT),
@@ -205,6 +224,53 @@ def test_gradient_of_every_weight(ours: tuple[float, Gradients], theirs: tuple[f
             rtol=0,
             msg=partial("{}: {}".format, name),
         )
+
+
+DIVERGENCES = {
+    "reverse_kl": {"f_divergence_type": "reverse_kl"},
+    "forward_kl": {"f_divergence_type": "forward_kl"},
+    "jensen_shannon": {"f_divergence_type": "js_divergence"},
+    "alpha": {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.8},
+}
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize(("loss", "smoothing"), [("sigmoid", 0.0), ("hinge", 0.0), ("robust", 0.1)])
+def test_each_divergence_with_each_loss_far_from_the_reference(
+    divergence: str,
+    loss: str,
+    smoothing: float,
+    reference: Any,
+    pairs: list[Pair],
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+) -> None:
+    """Log-ratios from −12 to 12 nats, set by reference log-probs that both sides are given.
+
+    Loss by loss to 1e-5, of the largest where that is above 1: e^12 is a margin of 160,000, which fp32 holds to 1e-7.
+    """
+    ladder = torch.linspace(-12, 12, 16)[torch.randperm(16, generator=torch.Generator().manual_seed(3))]
+    references = [
+        pair[f"reference_{side}"] - float(ratio)
+        for (pair, side), ratio in zip(((p, s) for s in ("chosen", "rejected") for p in pairs), ladder, strict=True)
+    ]
+    batch = dpo.collate(pairs, pad_id=0) | {"reference": torch.tensor(references)}
+    config = DPOConfig(loss=loss, label_smoothing=smoothing, divergence=divergence, divergence_alpha=0.2, beta=BETA)
+    with torch.no_grad():
+        found = dpo.objective(dpo.pair_logps(reference, batch)[0], config)
+
+    examples = [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
+    settings = {"loss_type": loss, "label_smoothing": smoothing, **DIVERGENCES[divergence]}
+    trainer = trl_trainer(settings, reference, reference, examples, tiny_tokenizer, tmp_path)
+    trainer.precompute_ref_logps = True
+    for row in range(len(pairs)):
+        given = {
+            f"ref_{side}_logps": torch.tensor([references[row + start]])
+            for side, start in (("chosen", 0), ("rejected", len(pairs)))
+        }
+        with torch.no_grad():
+            theirs = trainer.compute_loss(reference, trainer.data_collator([examples[row]]) | given).item()
+        assert found[row].item() == pytest.approx(theirs, rel=1e-5, abs=1e-5)
 
 
 def test_conservative_sigmoid_by_hand(reference: Any, pairs: list[Pair]) -> None:
