@@ -17,7 +17,15 @@ def test_the_defaults_are_within_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "pairs"), [("best_vs_worst", 1), ("best_vs_random", 1), ("best_vs_rest", 3), ("all_pairs", 6)]
+    ("strategy", "pairs"),
+    [
+        ("best_vs_worst", 1),
+        ("best_vs_random", 1),
+        ("best_half_vs_worst_half", 2),
+        ("gap_weighted", 2),
+        ("best_vs_rest", 3),
+        ("all_pairs", 6),
+    ],
 )
 def test_the_pairs_of_four_samples(strategy: str, pairs: int) -> None:
     assert pairs_of_a_prompt(build_config({"pairs": {"strategy": strategy}})) == pairs
