@@ -1,0 +1,294 @@
+"""The figures of docs/study.md, each part by one command; what is recorded already is not run again.
+
+python -m benchmarks.study cliff --data reviews.parquet
+python -m benchmarks.study cliff --report
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from benchmarks.trials import PARTS, POSSIBLE, Trial
+
+os.environ |= {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "flows" / "configs"
+RESULTS = ROOT / "benchmarks" / "results" / "study.parquet"
+SHOWN = 3  # texts of each model that are kept
+BEST_OF = (1, 2, 4, 8, 16)
+BETAS = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5)
+
+Record: TypeAlias = dict[str, Any]
+Columns: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], str]]
+
+
+def config_of(trial: Trial, data: str, base: str = "") -> Any:
+    """The configuration of a trial on labelled reviews; `base` is the folder of a model that has to be given."""
+    from alignment.config import load_config, merge
+
+    overrides = merge(trial.overrides, {"data": {"path": data}})
+    if trial.given:
+        overrides = merge(overrides, {"base": {"model": base}})
+    return load_config(CONFIGS / f"{trial.preset}.yaml", overrides)
+
+
+def named(config: Any, trial: Trial) -> str:
+    """A hash of what decides a run's figures: not where its data and models lie, nor where it is registered.
+
+    Defaults are left out, so that a field of a later release does not rename the runs of this one.
+    """
+    from alignment.stages.store import digest
+
+    left_out = {"registry": True, "data": {"path"}, "base": {"model"}}
+    fields = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    return digest([fields, trial.given, trial.after and [trial.after.name, trial.after.overrides]])[:16]
+
+
+class Home:
+    """A folder with the stages that were computed, and the CPU-seconds that each of them took."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the folder."""
+        from alignment.stages.store import Store
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store, self.noted = Store(folder / "store"), folder / "seconds.json"
+        self.seconds: dict[str, float] = json.loads(self.noted.read_text("utf-8")) if self.noted.exists() else {}
+        self.since = time.process_time()
+
+    def heard(self, ref: Any) -> None:
+        """Note what a stage took, and say so."""
+        from alignment.stages.store import write_json
+
+        spent = time.process_time() - self.since
+        if not ref.cached and ref.key not in self.seconds:
+            self.seconds[ref.key] = round(spent, 1)
+            write_json(self.noted, self.seconds)
+            print(f"  {ref.stage} {spent:.0f} CPU-s {ref.counts}", flush=True)
+        self.since = time.process_time()
+
+    def spent(self, refs: Mapping[str, Any]) -> float:
+        """CPU-seconds of stages; nan where one was computed by another command."""
+        return sum(self.seconds.get(ref.key, math.nan) for ref in refs.values())
+
+
+def measure(trial: Trial, data: str, home: Home, base: str = "") -> Record:
+    """Run a trial, and record what it found; its `seconds` count what an earlier trial computed for it."""
+    from alignment.config import build_config, merge
+    from alignment.rows import MODEL
+    from benchmarks.runner import compute, run
+
+    config = named_after = config_of(trial, data, base)
+    if trial.after is not None:
+        before = compute(config_of(trial.after, data, base), home.store, "after", home.heard)
+        folders = {
+            "base": {"model": str(before["policy"].path / MODEL)},
+            "reward": {"model": str(before["reward"].path / MODEL)},
+            "evaluation": {"anchor": str(before["base"].path / MODEL)},
+        }
+        config = build_config(merge(config.model_dump(mode="json"), folders))
+    found = run(config, home.store, home.heard)
+    report, delta = found.report, found.report.delta
+    low, high = delta.reward_gain_ci
+    sd = report.base.reward_sd
+    return about(trial, named(named_after, trial)) | {
+        "base_perplexity": report.base_validation_perplexity,
+        "reward_accuracy": report.reward_validation_accuracy,
+        "pairs": found.refs["policy"].counts["pairs"],
+        "steps": found.refs["policy"].counts["steps"],
+        "winners": report.winners_mean,
+        "reward_base": report.base.reward_mean,
+        "reward_aligned": report.aligned.reward_mean,
+        "reward_sd": sd,
+        "gain": delta.reward_gain_in_sd,
+        "gain_low": low / sd,
+        "gain_high": high / sd,
+        "won": delta.win_rate,
+        "won_length_matched": delta.get("win_rate_length_matched"),
+        "perplexity_ratio": delta.perplexity_ratio,
+        "kl": delta.kl,
+        "kl_per_token": delta.kl_per_token,
+        "reward_sd_ratio": delta.reward_sd_ratio,
+        "entropy_base": report.base.entropy,
+        "entropy_aligned": report.aligned.entropy,
+        "distinct_2_base": report.base.get("distinct_2"),
+        "distinct_2_aligned": report.aligned.get("distinct_2"),
+        "length_change": delta.get("length_change"),
+        "verdict": found.judgement.verdict,
+        "refused_by": [gate.name for gate in found.judgement.gates if not gate.passed],
+        "seconds": home.spent(found.refs),
+        "texts": texts(found.refs["report"].path),
+    }
+
+
+def about(trial: Trial, config: str) -> Record:
+    """What a record says of its trial."""
+    return {
+        "part": trial.part,
+        "trial": trial.name,
+        "seed": trial.seed,
+        "preset": trial.preset,
+        "changes": json.dumps(dict(trial.changes), sort_keys=True),
+        "config": config,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def texts(folder: Path) -> list[Record]:
+    """What both models wrote to the first held-out prompts, without the prompts, which are of the data."""
+    from alignment.rows import SAMPLE_TEXTS
+
+    rows = json.loads((folder / SAMPLE_TEXTS).read_text("utf-8"))[:SHOWN]
+    return [
+        {side: row[side].removeprefix(row["prompt"]) for side in ("base", "aligned")}
+        | {f"{side}_reward": row[f"{side}_reward"] for side in ("base", "aligned")}
+        for row in rows
+    ]
+
+
+def possible(data: str, home: Home) -> Iterator[Record]:
+    """What needs no training: the best of n samples of the base, and the optimum for each beta, in SDs of the base.
+
+    The best of n is at once how far the mean of the winners stands above that of all samples: what a comparison with
+    the winners as its `before` is wrong by.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from alignment.judging.ceiling import best_of_n, ceiling
+    from alignment.rows import SCORES
+    from benchmarks.runner import compute
+
+    config = config_of(POSSIBLE, data)
+    refs = compute(config, home.store, "scores", home.heard)
+    column = pq.read_table(refs["scores"].path / SCORES.file, columns=["reward"]).column(0).to_numpy()
+    rewards = column.reshape(-1, config.sampling.samples_per_prompt)
+    sd, mean = float(rewards.std()), float(rewards.mean())
+    within = float(np.sqrt(rewards.var(axis=1, ddof=1).mean()))
+    curves = [(f"best of {point.setting:g}", point) for point in best_of_n(rewards, BEST_OF)]
+    curves += [(f"optimum, beta {point.setting:g}", point) for point in ceiling(rewards, BETAS)]
+    for name, point in curves:
+        yield about(POSSIBLE, named(config, POSSIBLE)) | {
+            "trial": name,
+            "kl": point.kl,
+            "gain": (point.reward - mean) / sd,
+            "gain_low": (point.reward - 2 * point.reward_se - mean) / sd,
+            "gain_high": (point.reward + 2 * point.reward_se - mean) / sd,
+            "reward_base": mean,
+            "reward_aligned": point.reward,
+            "reward_sd": sd,
+            "reward_sd_within": within,
+            "verdict": "trusted" if point.trusted else "too few samples",
+            "seconds": home.spent(refs),
+        }
+
+
+def recorded(path: Path = RESULTS) -> list[Record]:
+    """What has been measured so far."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist() if path.exists() else []
+
+
+def keep(records: Sequence[Record], path: Path = RESULTS) -> None:
+    """Add records, each in place of the one of the same trial, seed and configuration."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    new = {identity(record) for record in records}
+    rows = [row for row in recorded(path) if identity(row) not in new] + list(records)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    draft = path.with_name(f".{path.name}")
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in columns}), draft)
+    draft.rename(path)
+
+
+def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What no two records share."""
+    return row["part"], row["trial"], row["seed"], row["config"]
+
+
+def run_part(trials: Sequence[Trial], data: str, home: Home, base: str = "", path: Path = RESULTS) -> None:
+    """Run the trials that are not recorded, and keep each one's record as soon as it is there."""
+    for trial in trials:
+        key = (trial.part, trial.name, trial.seed, named(config_of(trial, data, base), trial))
+        if key not in {identity(row) for row in recorded(path)}:
+            print(f"{trial.part}: {trial.name}, seed {trial.seed}", flush=True)
+            keep([measure(trial, data, home, base)], path)
+
+
+TRAINED: Columns = {
+    "trial": lambda row: row["trial"] + (f", seed {row['seed']}" if row["seed"] else ""),
+    "reward": lambda row: f"{row['reward_base']:+.2f} → {row['reward_aligned']:+.2f}",
+    "gain, SDs": lambda row: f"{row['gain']:+.2f} ({row['gain_low']:+.2f} to {row['gain_high']:+.2f})",
+    "won": lambda row: f"{row['won']:.0%}",
+    "perplexity ratio": lambda row: f"{row['perplexity_ratio']:.2f}",
+    "KL, nats": lambda row: f"{row['kl']:.1f}",
+    "entropy": lambda row: f"{row['entropy_base']:.2f} → {row['entropy_aligned']:.2f}",
+    "verdict": lambda row: "passed" if row["verdict"] == "pass" else f"refused: {', '.join(row['refused_by'])}",
+    "CPU-s": lambda row: f"{row['seconds']:,.0f}",
+}
+UNTRAINED: Columns = {
+    "policy": lambda row: row["trial"],
+    "gain, SDs": TRAINED["gain, SDs"],
+    "KL, nats": lambda row: f"{row['kl']:.2f}",
+    "estimate": lambda row: row["verdict"],
+}
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(show(row) for show in columns.values())} |"
+
+
+def samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The texts of each record, as Markdown."""
+    for row in rows:
+        for text in row["texts"] or []:
+            yield f"- {row['trial']}: “…{' '.join(text['aligned'].split())}” ({text['aligned_reward']:+.1f});"
+            yield f"  base: “…{' '.join(text['base'].split())}” ({text['base_reward']:+.1f})"
+
+
+def main() -> None:
+    """Run a part, and print its table from what is recorded."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=[*PARTS, "possible"])
+    parser.add_argument("--data", default="stanfordnlp/imdb", help="labelled reviews: a file, or a name on the hub")
+    parser.add_argument("--base", default="", help="folder of the pretrained model that the part `smollm` starts from")
+    parser.add_argument("--home", type=Path, default=ROOT / ".plumbline" / "study", help="folder of what is computed")
+    parser.add_argument("--only", default="", help="the trials whose name contains this")
+    parser.add_argument("--report", action="store_true", help="run nothing: print what is recorded")
+    parser.add_argument("--texts", action="store_true", help="print the texts that are kept too")
+    asked = parser.parse_args()
+    trials = [trial for trial in PARTS.get(asked.part, lambda: [])() if asked.only in trial.name]
+    if not asked.report:
+        if asked.part == POSSIBLE.part:
+            keep(list(possible(asked.data, Home(asked.home))))
+        run_part(trials, asked.data, Home(asked.home), asked.base)
+    order = {(trial.part, trial.name): number for number, trial in enumerate(trials)}
+    rows = [
+        row for row in recorded() if (row["part"], row["trial"]) in order or row["part"] == asked.part == "possible"
+    ]
+    rows.sort(key=lambda row: (order.get((row["part"], row["trial"]), 0), row["seed"]))
+    print("\n".join(table(rows, TRAINED if trials else UNTRAINED)))
+    if asked.texts:
+        print("\n".join(samples(rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The runs of the study: what each is called, and what it sets beside a preset."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Changes: TypeAlias = dict[str, Any]
+"""Fields by their dotted names."""
+
+SCRATCH: Changes = {
+    "data.rows": 0,
+    "base.vocab_size": 4096,
+    "base.layers": 3,
+    "base.width": 192,
+    "base.heads": 6,
+    "base.steps": 1600,
+    "base.batch_size": 32,
+    "base.learning_rate": 2e-3,
+    "reward.layers": 2,
+    "reward.width": 128,
+    "reward.steps": 2000,
+    "reward.batch_size": 32,
+    "reward.learning_rate": 5e-4,
+    "prompts.eval_count": 384,
+}
+"""Base and reward model that most of the study shares, trained here on the reviews: the preset may change."""
+
+EARLIER: Changes = SCRATCH | {
+    "prompts.count": 1024,
+    "sampling.samples_per_prompt": 4,
+    "dpo.loss": "hinge",
+    "dpo.beta": 0.5,
+    "dpo.learning_rate": 1e-4,
+    "dpo.steps": 200,
+    "dpo.batch_size": 8,
+    "dpo.warmup_steps": 20,
+}
+"""What `imdb_scratch.yaml` was when the study began."""
+
+NOTEBOOK: Changes = SCRATCH | {
+    "prompts.count": 4096,
+    "sampling.samples_per_prompt": 2,
+    "validation.min_gap": 0.0,
+    "validation.min_tokens": 1,
+    "validation.min_chars": 1,
+    "validation.max_length_ratio": 1000.0,
+    "validation.max_quarantined": 1.0,
+    "validation.chosen_longer_min": 0.0,
+    "validation.chosen_longer_max": 1.0,
+    "validation.max_length_correlation": 1.0,
+    "dpo.beta": 0.1,
+    "dpo.schedule": "linear",
+    "dpo.steps": 700,
+    "dpo.batch_size": 16,
+    "dpo.warmup_steps": 25,
+    "dpo.stop_chosen_drop": 0.0,
+}
+"""The notebook's settings (`notebook_hinge.yaml`) with a quarter of its prompts, and so of its steps: 2.7 epochs."""
+
+NOTEBOOK_RATE = 1e-3
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, NOTEBOOK_RATE)
+
+MORE: Changes = EARLIER | {
+    "prompts.count": 4096,
+    "sampling.samples_per_prompt": 8,
+    "dpo.batch_size": 16,
+    "dpo.steps": 500,
+    "dpo.learning_rate": 2e-4,
+    "dpo.warmup_steps": 50,
+}
+"""Four times the prompts, and the best against the worst of eight."""
+
+LEVERS: Mapping[str, Changes] = {
+    "as it was": EARLIER,
+    "4,096 prompts, best against worst of 8, 500 steps of 16": MORE,
+}
+"""One change after the other on the way to a better model, with those that did not help."""
+
+SMOLLM: Changes = {name: value for name, value in SCRATCH.items() if not name.startswith("base.")} | {
+    "prompts.count": 512,
+    "prompts.eval_count": 192,
+    "sampling.samples_per_prompt": 4,
+    "dpo.loss": "sigmoid",
+    "dpo.beta": 0.1,
+    "dpo.steps": 150,
+    "dpo.batch_size": 8,
+    "dpo.warmup_steps": 15,
+    "dpo.checkpoint_every": 50,
+}
+"""A pretrained model of 135 million parameters as the policy on the reviews' openings."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of the study: `changes` are fields by their dotted names, laid over a preset.
+
+    A second round starts from the policy of the trial `after`, with its reward model, and is judged against the first
+    base too. With `given`, the base model is a folder that the command names.
+    """
+
+    part: str
+    name: str
+    changes: Changes = field(default_factory=dict)
+    seed: int = 0
+    preset: str = "imdb_scratch"
+    after: "Trial | None" = None
+    given: bool = False
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The changes as a configuration nests them."""
+        nested: dict[str, Any] = {"seed": self.seed}
+        for name, value in self.changes.items():
+            group, _, leaf = name.partition(".")
+            nested.setdefault(group, {})[leaf] = value
+        return nested
+
+
+def table() -> list[Trial]:
+    """The notebook's two runs."""
+    return [trial for trial in cliff() if trial.changes["dpo.learning_rate"] == NOTEBOOK_RATE]
+
+
+def cliff() -> list[Trial]:
+    """Everything as in the notebook but the learning rate."""
+    return [
+        Trial("cliff", f"{loss}, lr {rate:g}", NOTEBOOK | {"dpo.loss": loss, "dpo.learning_rate": rate})
+        for rate in RATES
+        for loss in ("hinge", "sigmoid")
+    ]
+
+
+def levers() -> list[Trial]:
+    """What was tried on the way to a better model."""
+    return [Trial("levers", name, changes) for name, changes in LEVERS.items()]
+
+
+def target() -> list[Trial]:
+    """The preset as it is shipped, from three seeds."""
+    return [Trial("target", "imdb_scratch.yaml", seed=seed) for seed in (0, 1, 2)]
+
+
+def smollm() -> list[Trial]:
+    """A pretrained base, at a learning rate for a model of its size and at the notebook's."""
+    return [
+        Trial("smollm", f"SmolLM2-135M, lr {rate:g}", SMOLLM | {"dpo.learning_rate": rate}, given=True)
+        for rate in (1e-5, NOTEBOOK_RATE)
+    ]
+
+
+PARTS: Mapping[str, Callable[[], list[Trial]]] = {
+    "table": table,
+    "cliff": cliff,
+    "levers": levers,
+    "target": target,
+    "smollm": smollm,
+}
+"""The parts that train; `possible` is the one that does not."""
+
+POSSIBLE = Trial("possible", "", SCRATCH | {"prompts.count": 512, "sampling.samples_per_prompt": 16})
+"""Sixteen samples of the base for each of 512 prompts."""

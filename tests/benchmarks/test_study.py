@@ -1,0 +1,134 @@
+"""The study's commands: what names a run, what is recorded of it and kept, and the tables that are printed."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config import AlignConfig
+from alignment.rows import SAMPLE_TEXTS
+from alignment.stages.store import write_json
+from benchmarks import study
+from benchmarks.trials import PARTS, POSSIBLE, Trial
+
+ROW: dict[str, Any] = {
+    "part": "cliff",
+    "trial": "hinge",
+    "seed": 1,
+    "config": "c",
+    "reward_base": 0.1,
+    "reward_aligned": 0.9,
+    "gain": 0.5,
+    "gain_low": 0.25,
+    "gain_high": 0.75,
+    "won": 0.625,
+    "perplexity_ratio": 4.0,
+    "kl": 2.5,
+    "entropy_base": 6.0,
+    "entropy_aligned": 6.5,
+    "verdict": "fail",
+    "refused_by": ["perplexity_ratio", "kl_per_token"],
+    "seconds": 1234.0,
+    "texts": [{"base": " was\nbad", "base_reward": -1.0, "aligned": " was good", "aligned_reward": 2.0}],
+}
+
+
+def every() -> list[Trial]:
+    return [trial for part in PARTS.values() for trial in part()]
+
+
+@pytest.mark.parametrize("trial", [*every(), POSSIBLE], ids=lambda trial: f"{trial.part}: {trial.name} {trial.seed}")
+def test_each_trial_is_a_configuration_that_can_be_run(trial: Trial) -> None:
+    config = study.config_of(trial, "reviews.parquet", "model")
+    assert isinstance(config, AlignConfig)
+    assert config.data.path == "reviews.parquet"
+    assert config.base.model == ("model" if trial.given else "train")
+
+
+def test_no_two_trials_of_a_part_have_one_name_and_seed() -> None:
+    for part in PARTS.values():
+        names = [(trial.part, trial.name, trial.seed) for trial in part()]
+        assert len(names) == len(set(names))
+
+
+def test_the_two_runs_of_the_notebook_are_recorded_once_for_both_parts() -> None:
+    shared = [trial for trial in PARTS["cliff"]() if trial in PARTS["table"]()]
+    assert [trial.name for trial in shared] == ["hinge, lr 0.001", "sigmoid, lr 0.001"]
+
+
+def test_a_run_is_named_by_what_decides_its_figures() -> None:
+    trial = Trial("cliff", "one", {"dpo.beta": 0.1})
+
+    def name(trial: Trial, data: str = "a.parquet") -> str:
+        return study.named(study.config_of(trial, data), trial)
+
+    assert name(trial) == name(trial, "elsewhere/b.parquet")
+    assert name(trial) == name(replace(trial, changes={"dpo.beta": 0.1, "registry.model_name": "other"}))
+    changed = [
+        replace(trial, changes={"dpo.beta": 0.2}),
+        replace(trial, seed=1),
+        replace(trial, after=Trial("cliff", "first round", {"dpo.beta": 0.3})),
+    ]
+    assert len({name(each) for each in [trial, *changed]}) == 4
+
+
+def test_a_record_takes_the_place_of_an_earlier_one_of_the_same_run(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "study.parquet"
+    other = {"part": "possible", "trial": "best of 2", "seed": 0, "config": "c", "gain": 0.56}
+    study.keep([ROW, other], path)
+    study.keep([ROW | {"gain": 0.6}], path)
+    found = study.recorded(path)
+    assert [(row["trial"], row["gain"]) for row in found] == [("best of 2", 0.56), ("hinge", 0.6)]
+    assert found[0]["refused_by"] is None
+    assert found[1]["texts"] == ROW["texts"]
+    assert [file.name for file in path.parent.iterdir()] == ["study.parquet"]
+
+
+def test_what_is_recorded_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ran = tmp_path / "study.parquet", []
+
+    def measure(trial: Trial, data: str, home: study.Home, base: str = "") -> dict[str, Any]:
+        ran.append(trial.name)
+        return study.about(trial, study.named(study.config_of(trial, data), trial))
+
+    monkeypatch.setattr(study, "measure", measure)
+    trials = [Trial("levers", "one", {"dpo.beta": 0.1}), Trial("levers", "two", {"dpo.beta": 0.2})]
+    home = study.Home(tmp_path / "home")
+    study.run_part(trials[:1], "a.parquet", home, path=path)
+    study.run_part(trials, "b.parquet", home, path=path)
+    assert ran == ["one", "two"]
+
+
+def test_the_seconds_of_a_stage_outlive_the_command_that_computed_it(tmp_path: Path) -> None:
+    class Ref:
+        stage, key, cached, counts = "base", "k", False, dict[str, int]()
+
+    study.Home(tmp_path).heard(Ref())
+    later = study.Home(tmp_path)
+    noted = later.spent({"base": Ref()})
+    Ref.cached = True
+    later.heard(Ref())
+    assert later.spent({"base": Ref()}) == noted < math.inf
+    Ref.key = "of another command"
+    assert math.isnan(later.spent({"base": Ref()}))
+
+
+def test_a_table_has_a_line_for_each_record_and_a_verdict_with_its_reasons() -> None:
+    heading, rule, line = study.table([ROW], study.TRAINED)
+    assert heading.startswith("| trial | reward | gain, SDs | won |")
+    assert rule == f"|{'---|' * len(study.TRAINED)}"
+    assert line == (
+        "| hinge, seed 1 | +0.10 → +0.90 | +0.50 (+0.25 to +0.75) | 62% | 4.00 | 2.5 | 6.00 → 6.50 "
+        "| refused: perplexity_ratio, kl_per_token | 1,234 |"
+    )
+
+
+def test_kept_texts_are_those_of_the_models_without_the_prompts(tmp_path: Path) -> None:
+    row = {"prompt": "This film", "base": "This film was\nbad", "base_reward": -1.0}
+    row |= {"aligned": "This film was good", "aligned_reward": 2.0}
+    write_json(tmp_path / SAMPLE_TEXTS, [row] * 5)
+    found = study.texts(tmp_path)
+    assert found == ROW["texts"] * study.SHOWN
+    assert list(study.samples([ROW])) == ["- hinge: “…was good” (+2.0);", "  base: “…was bad” (-1.0)"]
