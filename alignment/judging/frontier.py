@@ -108,6 +108,22 @@ class CurvePoint(_Row):
 AnyPoint = TypeVar("AnyPoint", FrontierPoint, CurvePoint)
 
 
+class Share(NamedTuple):
+    """How much of what is possible within a KL of `limit` the best point within it has gained.
+
+    `fraction` is (reward of the point - reward of the reference) / (`ceiling` - reward of the reference), where
+    `ceiling` is the ceiling's reward at a KL of `limit`, not at the point's own: a point that stays well below the
+    limit is told what the rest of it could have given. None stands where no point is within the limit, or the ceiling
+    does not reach that far; `trusted` says whether its samples suffice there.
+    """
+
+    limit: float
+    point: FrontierPoint | None
+    ceiling: float | None
+    fraction: float | None
+    trusted: bool
+
+
 class Drop(NamedTuple):
     """What a training lost again: the point with its highest reward, its last point, and the difference of the two."""
 
@@ -157,6 +173,38 @@ def reward_at(points: Iterable[FrontierPoint], limits: Sequence[float] = LIMITS)
     """
     line = pareto(points)
     return {limit: max((p for p in line if p.kl <= limit), key=lambda p: p.reward, default=None) for limit in limits}
+
+
+def ceiling_at(ceiling: Iterable[CurvePoint], reference: Reference, kl: float) -> tuple[float | None, bool]:
+    """The ceiling's reward at this KL, and whether it is trusted there; None beyond the curve's last point.
+
+    Between two points, the reference at a KL of 0 being the first, it is linear in the root of the KL: exactly so for a
+    reward with a normal distribution, whose ceiling is mean + SD sqrt(2 KL).
+    """
+    before = CurvePoint(math.inf, 0.0, 0.0, reference.reward, reference.reward_se, float(reference.samples), True)
+    if kl <= 0:
+        return before.reward, True
+    for after in pareto(ceiling):
+        if after.kl >= kl:
+            start, end = math.sqrt(before.kl), math.sqrt(after.kl)
+            share = (math.sqrt(kl) - start) / (end - start)
+            return before.reward + share * (after.reward - before.reward), before.trusted and after.trusted
+        before = after if after.kl > 0 else before
+    return None, False
+
+
+def fraction_of_ceiling(
+    points: Iterable[FrontierPoint], ceiling: Sequence[CurvePoint], reference: Reference, limit: float = 3.0
+) -> Share:
+    """How much of the gain that is possible at a KL of `limit` the best point with a KL of at most that has: a `Share`.
+
+    1 is the ceiling, 0 the reference. Above 1 it is by chance, or where the ceiling is not trusted.
+    """
+    point = reward_at(points, (limit,))[limit]
+    highest, trusted = ceiling_at(ceiling, reference, limit)
+    if point is None or highest is None or highest <= reference.reward:
+        return Share(limit, point, highest, None, trusted)
+    return Share(limit, point, highest, (point.reward - reference.reward) / (highest - reference.reward), trusted)
 
 
 def drop_after_peak(points: Sequence[FrontierPoint]) -> Drop:
