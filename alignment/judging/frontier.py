@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 LIMITS = (1.0, 2.0, 3.0, 5.0, 10.0)
 """The KLs at which a frontier is read."""
 
+VIEW = 15.0  # nats that are always shown
 WITHIN = 2.0  # standard errors in which two estimates agree
 ROUNDING = 1e-3  # nats by which sums of log-probs in fp32 may differ
 CHANCE = 0.01  # that one of all points disagrees although every estimate is right
@@ -205,6 +206,18 @@ def fraction_of_ceiling(
     if point is None or highest is None or highest <= reference.reward:
         return Share(limit, point, highest, None, trusted)
     return Share(limit, point, highest, (point.reward - reference.reward) / (highest - reference.reward), trusted)
+
+
+def allowed_kl(reference: Reference, max_kl_per_token: float) -> float:
+    """The bound of the gate on the KL per token as one of a completion, at the mean length of the reference's own."""
+    return max_kl_per_token * reference.tokens
+
+
+def largest_shown(kls: Iterable[float], *, at_least: float) -> float:
+    """How far an axis of KLs goes: to the largest, unless that is so far off that all others would be crowded."""
+    room = max(VIEW, 2 * at_least)
+    farthest = max(kls, default=0.0)
+    return max(farthest, at_least) if farthest <= 1.5 * room else room
 
 
 def drop_after_peak(points: Sequence[FrontierPoint]) -> Drop:

@@ -1,4 +1,4 @@
-"""What is read off a frontier, as rows of text for a table: the best reward within each KL, and how near the ceiling."""
+"""What is read off a frontier, as rows of a table: the best reward within each KL, and how near the ceiling it is."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,8 +16,13 @@ from alignment.judging.frontier import (
 
 def name_of(point: FrontierPoint, among: Iterable[FrontierPoint]) -> str:
     """What was trained, as people write it: loss, divergence where they differ, and beta."""
+    return f"{method_of(point, among)}, β {point.beta:g}"
+
+
+def method_of(point: FrontierPoint, among: Iterable[FrontierPoint]) -> str:
+    """The loss, and the divergence where there are several."""
     divergence = f", {words(point.divergence)}" if len({each.divergence for each in among}) > 1 else ""
-    return f"{words(point.loss)}{divergence}, β {point.beta:g}"
+    return f"{words(point.loss)}{divergence}"
 
 
 def words(name: str) -> str:

@@ -47,7 +47,7 @@ def reward_histogram(
     if not len(base_rewards) or not len(aligned_rewards):
         raise ValueError("reward_histogram needs at least one reward on each side")
     edges = bin_edges(np.concatenate([base_rewards, aligned_rewards]), 36)
-    figure, axes = _blank(8.0, 4.4)
+    figure, axes = blank(8.0, 4.4)
     for rewards, name, colour in ((base_rewards, "base", BASE), (aligned_rewards, "aligned", ALIGNED)):
         mean, share = float(np.mean(rewards)), np.full(len(rewards), 100 / len(rewards))
         axes.hist(rewards, edges, weights=share, color=colour, alpha=0.45, label=f"{name}, {len(rewards):,} samples")
@@ -61,7 +61,7 @@ def reward_histogram(
             linestyle=(0, (5, 3)),
             label=f"biased baseline: mean of the winners {_signed(winners_mean)}",
         )
-    _name(axes, "Reward of fresh samples on held-out prompts", "reward", "samples (%)")
+    titled(axes, "Reward of fresh samples on held-out prompts", "reward", "samples (%)")
     _legend_below(figure, axes, columns=3)
     return figure
 
@@ -74,7 +74,7 @@ def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
     if not len(gaps):
         raise ValueError("gap_histogram needs at least one gap")
     below = sum(gap < min_gap for gap in gaps)
-    figure, axes = _blank(8.0, 4.0)
+    figure, axes = blank(8.0, 4.0)
     edges = bin_edges(gaps, 36)
     axes.hist(gaps, edges, color=ALIGNED, alpha=0.55, edgecolor="white", linewidth=0.6, label=f"{len(gaps):,} pairs")
     axes.axvline(
@@ -84,7 +84,7 @@ def gap_histogram(gaps: Sequence[float], min_gap: float) -> "Figure":
         linestyle=(0, (5, 3)),
         label=f"smallest accepted gap {min_gap:g}, {below:,} {'pair' if below == 1 else 'pairs'} below it",
     )
-    _name(axes, "Score gap within a pair", "chosen score − rejected score", "pairs")
+    titled(axes, "Score gap within a pair", "chosen score − rejected score", "pairs")
     _legend_below(figure, axes, columns=2)
     return figure
 
@@ -120,7 +120,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> "Figure":
         if title == "Accuracy":
             axes.set_ylim(-0.03, 1.03)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _name(axes, title, "step", unit)
+        titled(axes, title, "step", unit)
         if len(axes.lines) > 1:
             axes.legend(
                 loc="lower right",
@@ -140,7 +140,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> "Figure":
 def gates_chart(judgement: Judgement) -> "Figure":
     """One row a gate, each on a scale of its own: the allowed range as a band, the value as a dot."""
     count = max(1, len(judgement.gates))
-    figure, axes = _blank(8.6, 1.0 + 0.46 * count)
+    figure, axes = blank(8.6, 1.0 + 0.46 * count)
     for row, gate in enumerate(judgement.gates):
         low, high, value = _positions(gate)
         colour = ALIGNED if gate.passed else WARN
@@ -182,7 +182,7 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
         and math.isfinite(point.report.delta.kl_per_token + sum(point.report.delta.reward_gain_ci))
     }
     columns = max(1, math.ceil(len(judged) / LEGEND_ROWS))
-    figure, axes = _blank(8.0 + 2.4 * columns, 5.0)
+    figure, axes = blank(8.0 + 2.4 * columns, 5.0)
     losses = sorted({point.loss for point, _ in judged.values()})
     for number, (point, delta) in judged.items():
         order = losses.index(point.loss)
@@ -206,7 +206,7 @@ def reward_against_kl(points: Sequence[Point], max_kl_per_token: float) -> "Figu
     if max((delta.kl_per_token for _, delta in judged.values()), default=0) > 5 * max_kl_per_token:
         axes.set_xscale("symlog", linthresh=max_kl_per_token)  # an estimate may lie below 0
     hollow = "; hollow: refused" if any(not point.passed for point, _ in judged.values()) else ""
-    _name(axes, f"Reward against distance{hollow}", "KL(policy ‖ reference), nats per token", "reward gain")
+    titled(axes, f"Reward against distance{hollow}", "KL(policy ‖ reference), nats per token", "reward gain")
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside right upper",
@@ -294,7 +294,8 @@ def _figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def _blank(width: float, height: float) -> tuple["Figure", Any]:
+def blank(width: float, height: float) -> tuple["Figure", Any]:
+    """A figure of so many inches, and its axes, in the house's look."""
     figure = _figure(width, height)
     axes = figure.subplots()
     _bare(axes)
@@ -310,7 +311,8 @@ def _bare(axes: Any) -> None:
     axes.tick_params(colors=INK, length=0, labelsize=9)
 
 
-def _name(axes: Any, title: str, x: str, y: str) -> None:
+def titled(axes: Any, title: str, x: str, y: str) -> None:
+    """Write a title above the axes and a name beside each."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=8)
     axes.set_xlabel(x, fontsize=9.5, color=INK)
     axes.set_ylabel(y, fontsize=9.5, color=INK)

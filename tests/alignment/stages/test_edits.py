@@ -13,8 +13,8 @@ from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef
 from tasks.pipeline import PIPELINE
 
-GOLD = {"name": "second", "kind": "classifier", "model": "some/model"}
-CONFIG = build_config({"evaluation": {"anchor": "some/model", "judge": "grammar", "gold": [GOLD]}})
+GOLD = [{"name": "second", "kind": "classifier", "model": "some/model"}, {"name": "words", "kind": "tfidf"}]
+CONFIG = build_config({"evaluation": {"anchor": "some/model", "judge": "grammar", "gold": GOLD}})
 REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, seconds=0.0)
 
 EDITS: dict[str, str] = {
@@ -24,6 +24,7 @@ EDITS: dict[str, str] = {
     "alignment.aliases": "",
     "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
     "alignment.config": "",
+    "alignment.config.frontier": "",
     "alignment.config.group": "",
     "alignment.config.inputs": "",
     "alignment.config.judge": "",
@@ -88,13 +89,13 @@ EDITS: dict[str, str] = {
     "alignment.judging.gates": "",
     "alignment.judging.headline": "",
     "alignment.judging.hf_metrics": "report",
-    "alignment.judging.judges": "",
+    "alignment.judging.judges": "gold",
     "alignment.judging.links": "",
     "alignment.judging.judges.grammar": "before after",
     "alignment.judging.judges.judge": "before after",
     "alignment.judging.judges.ngrams": "",
     "alignment.judging.judges.realism": "",
-    "alignment.judging.judges.words": "",
+    "alignment.judging.judges.words": "gold",
     "alignment.judging.measured": "report",
     "alignment.judging.metric": "report",
     "alignment.judging.metrics": "report",
@@ -107,6 +108,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.sections": "",
     "alignment.judging.smoke": "",
     "alignment.judging.statistics": "report",
+    "alignment.judging.trajectory": "",
     "alignment.kinds": "",
     "alignment.kl": "",
     "alignment.layout": "base samples reference policy before after drift ranking",
@@ -135,6 +137,8 @@ EDITS: dict[str, str] = {
     "alignment.rewards.reading": "reward scores before after drift gold",
     "alignment.rewards.sum": "",
     "alignment.rewards.sum_model": "",
+    "alignment.rewards.tfidf": "gold",
+    "alignment.rewards.tfidf_model": "gold",
     "alignment.rows": "texts base reward prompts samples scores pairs validation reference policy before after anchor "
     "drift ranking gold report",
     "alignment.sampling": "",
@@ -167,6 +171,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.prompts": "prompts",
     "alignment.stages.ranking": "ranking",
     "alignment.stages.reference": "reference",
+    "alignment.stages.reference_samples": "",
     "alignment.stages.report": "report",
     "alignment.stages.reward": "reward",
     "alignment.stages.row_file": "policy",
@@ -174,10 +179,13 @@ EDITS: dict[str, str] = {
     "alignment.stages.scores": "scores",
     "alignment.stages.scoring": "scores before after drift gold",
     "alignment.stages.sides": "samples before after drift ranking report",
+    "alignment.stages.set_aside": "reward gold",
     "alignment.stages.sources": "",
     "alignment.stages.stage": "",
     "alignment.stages.store": "",
     "alignment.stages.texts": "texts",
+    "alignment.stages.trajectory": "",
+    "alignment.stages.trajectory_report": "",
     "alignment.training": "",
     "alignment.training.adapter": "policy",
     "alignment.training.checkpoints": "base reward policy gold",
