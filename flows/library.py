@@ -1,5 +1,6 @@
 """What `plumbline` offers to Python: each function finds or starts the servers that it needs, and prepares the home."""
 
+import json
 import re
 import shutil
 import uuid
@@ -16,6 +17,7 @@ from tasks.home import home, prepare_environment, store, tracking_uri
 
 if TYPE_CHECKING:
     from alignment.generation import OnText, Prompt
+    from alignment.judging.ratings import Ratings
     from alignment.models import Loaded
     from expectations.checking import Checked
     from flows.align import AlignResult
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tasks.registry.listing import ListedVersion
 
 WIDTH = 100  # columns of what is printed into a notebook
+PAIR_FILES = (".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -239,19 +242,75 @@ def compare(one: str, two: str, out: str | Path | None = None) -> Path:
         return _write(page, out, " vs ".join(each.title for each in found))
 
 
+def ratings(subject: str, pairs: str | Path | None = None) -> "Ratings":
+    """How people rated a run's samples in MLflow: `win_rate` with `win_rate_ci`, counts, `agreement` with the scores.
+
+    `subject` is as for `report`. With `pairs`, a file that ends in .jsonl or .parquet, the rated texts are written as
+    preference pairs, which `pairs.source` `given` reads. Raises ModelError where there is no such run or version,
+    InputError where nothing was offered for rating or the file cannot be written.
+    """
+    from alignment.judging.ratings import as_pairs, summarise
+
+    if pairs is not None and Path(pairs).suffix not in PAIR_FILES:
+        raise InputError(f"{pairs}: pairs are written as {' or '.join(PAIR_FILES)}; name such a file")
+    with registry():
+        from tasks.registry import recorded, review
+
+        found = recorded.find(subject)
+        rated, unreadable = review.read_ratings(found.run_id)
+    if not rated:
+        raise InputError(
+            f"{found.title}: none of its samples is in MLflow's pages to be rated; make a run with "
+            "registry.review_rows above 0"
+        )
+    if pairs is not None:
+        _write_pairs(list(as_pairs(rated)), Path(pairs).expanduser())
+    return summarise(rated, unreadable=unreadable)
+
+
+def ratings_page(subject: str) -> str:
+    """Where people rate a run's samples: a link, or the command that serves the local database."""
+    with registry():
+        from tasks.registry import recorded, runs
+
+        return runs.rating_url(recorded.find(subject).run_id)
+
+
+def _write_pairs(rows: "Sequence[Mapping[str, Any]]", target: Path) -> None:
+    if not rows:
+        raise InputError(f"{target}: no text of the run is preferred by people yet, so there is no pair to write")
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with _draft_of(target) as draft:
+        if target.suffix == ".parquet":
+            parquet.write_table(pa.Table.from_pylist(rows), draft)
+        else:
+            draft.write_text(
+                "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), "utf-8", "backslashreplace"
+            )
+
+
 def _write(page: str, out: str | Path | None, title: str) -> Path:
     """Write a page to a file, which is there whole or not at all."""
     named = re.sub(r"[^A-Za-z0-9]+", "-", title).strip("-")
     target = Path(out).expanduser() if out is not None else Path(f"{named[:100]}.html")
+    with _draft_of(target) as draft:
+        draft.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return target
+
+
+@contextmanager
+def _draft_of(target: Path) -> Iterator[Path]:
+    """A file that takes the place of `target` once it is whole. Raises InputError where it cannot be written."""
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        draft.write_text(page, encoding="utf-8", errors="backslashreplace")
+        yield draft
         draft.replace(target)
     except OSError as error:
         raise InputError(f"{target}: {error.strerror}; name a file that you may write") from error
     finally:
         draft.unlink(missing_ok=True)
-    return target
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignment.config import AlignConfig, build_config
     from alignment.errors import InputError, PlumblineError, StageError
-    from flows.library import align, check, compare, export, generate, load, models, plan, plots, report
+    from flows.library import align, check, compare, export, generate, load, models, plan, plots, ratings, report
     from flows.settings import load_config
 
 _PLACES = {
@@ -36,6 +36,7 @@ _PLACES = {
     "models": "flows.library",
     "plan": "flows.library",
     "plots": "flows.library",
+    "ratings": "flows.library",
     "report": "flows.library",
 }
 """The module that each public name lives in."""
@@ -56,6 +57,7 @@ __all__ = [
     "models",
     "plan",
     "plots",
+    "ratings",
     "report",
 ]
 

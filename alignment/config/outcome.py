@@ -102,6 +102,13 @@ class RegistryConfig(Group):
         max_length=100,
         description="Alias that a passing model gets; `champion` and `previous` belong to the promotion",
     )
+    review_rows: int = Field(
+        32,
+        ge=0,
+        le=1_000,
+        description="Held-out prompts whose texts stand in MLflow's pages with their scores, for people to read and "
+        "rate; 0 puts none there",
+    )
 
     @model_validator(mode="after")
     def _names_are_mlflows(self) -> Self:

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.markup import escape
 
 from alignment.errors import ConfigError, InputError, PlumblineError
-from flows.cli import check, generate, importing, init, models, pipeline, registry, report, serve, stack
+from flows.cli import check, generate, importing, init, models, pipeline, ratings, registry, report, serve, stack
 from flows.cli.console import BAD, make_console, say
 from flows.cli.help import Help
 from flows.cli.output import make_steady
@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, Callable[..., int] | App]] = {
         "why": report.why,
         "report": report.report,
         "compare": report.compare,
+        "ratings": ratings.ratings,
         "generate": generate.generate,
         "serve": serve.serve,
         "export": models.export,

@@ -13,6 +13,7 @@ from tasks.registry.connection import place
 PUBLIC = "PLUMBLINE_MLFLOW_URL"  # the address that people open MLflow at, if it is not the one that runs use
 INSIDE = ""  # in place of an address: a link from one of MLflow's own pages to another
 SIDE = "workflowType=machine_learning"
+GENAI = "workflowType=genai"  # the side that alone has reviews
 LOCAL = "http://127.0.0.1:5000"  # where `mlflow ui` serves
 
 
@@ -24,6 +25,16 @@ def run_page(experiment: str, run: str, at: str | None = None) -> str:
 def artifact_page(experiment: str, run: str, name: str, at: str | None = None) -> str:
     """One of a run's artifacts, in MLflow's viewer."""
     return _page(f"experiments/{experiment}/runs/{run}/artifacts/{quote(name)}", at)
+
+
+def samples_page(experiment: str, run: str, at: str | None = None) -> str:
+    """A run's samples, a row for each prompt with its scores."""
+    return _page(f"experiments/{experiment}/runs/{run}/traces", at)
+
+
+def review_page(experiment: str, queue: str, at: str | None = None) -> str:
+    """The samples of a run that wait to be rated, in the queue of this id."""
+    return f"{_page(f'experiments/{experiment}/review-queue', at, GENAI)}&selectedQueueId={queue}"
 
 
 def experiment_page(experiment: str, at: str | None = None) -> str:
@@ -56,9 +67,9 @@ def version_page(name: str, version: str, at: str | None = None) -> str:
     return _page(f"models/{quote(name, safe='')}/versions/{version}", at)
 
 
-def _page(path: str, at: str | None) -> str:
+def _page(path: str, at: str | None, side: str = SIDE) -> str:
     here = place()
-    link = f"#/{path}?{SIDE}"
+    link = f"#/{path}?{side}"
     if at == INSIDE:
         return link
     if at or here.remote:

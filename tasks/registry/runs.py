@@ -17,7 +17,7 @@ from tasks.addresses import shown
 from tasks.registry import columns, notes
 from tasks.registry.connection import check, client, configure, experiment, guard
 from tasks.registry.descriptions import with_ours
-from tasks.registry.pages import INSIDE, artifact_page, results_page, run_page
+from tasks.registry.pages import INSIDE, artifact_page, results_page, review_page, run_page, samples_page
 
 __all__ = ["check", "configure"]  # re-exported, so that flows need no second module
 
@@ -31,6 +31,8 @@ PARAMS_PER_CALL = 100
 NOTE = "mlflow.note.content"
 PAGE = "report.html"  # the run's page as an artifact
 REASON = "plumbline.reason"
+REVIEW = "plumbline.review"
+"""The tag with the id of the queue in which people rate the run's samples."""
 VERDICT = "verdict"
 """The tag that people read in the table of runs: running, passed, refused, skipped, cancelled or failed."""
 
@@ -121,6 +123,7 @@ def conclude(run_id: str, verdict: str, sentence: str, *, told: str = "", links:
         found = client().get_run(run_id)
     elsewhere = {
         "report": artifact_page(found.info.experiment_id, run_id, PAGE, INSIDE) if told else "",
+        **_samples(found.info.experiment_id, run_id, found.data.tags.get(REVIEW, "")),
         **_links(found.data.tags),
         "all results": results_page(found.info.experiment_id, INSIDE),
     }
@@ -146,6 +149,18 @@ def artifact_url(run_id: str, name: str) -> str:
         return artifact_page(client().get_run(run_id).info.experiment_id, run_id, name)
 
 
+def rating_url(run_id: str) -> str:
+    """Where people rate the run's samples: a link, or the command that serves the local database.
+
+    Of a run without a queue it is the page of its samples.
+    """
+    with guard():
+        found = client().get_run(run_id)
+    queue = found.data.tags.get(REVIEW, "")
+    where = found.info.experiment_id
+    return review_page(where, queue) if queue else samples_page(where, run_id)
+
+
 def _offer_columns(where: str) -> None:
     """Have the table of the experiment's runs offer the columns of the results, unless a person has changed them."""
     with suppress(TrackingError), guard():  # another user's experiment, which this one may not change
@@ -157,6 +172,13 @@ def _offer_columns(where: str) -> None:
 def _links(tags: Mapping[str, str]) -> dict[str, str]:
     """What every note links to."""
     return {"Prefect": tags.get("prefect.flow_run_url", "")}
+
+
+def _samples(where: str, run_id: str, queue: str) -> dict[str, str]:
+    """Where people read and rate the samples; nothing where the run has none to rate."""
+    if not queue:
+        return {}
+    return {"samples": samples_page(where, run_id, INSIDE), "rate them": review_page(where, queue, INSIDE)}
 
 
 def _end_orphans(where: str) -> None:

@@ -1,0 +1,133 @@
+"""The samples of an evaluation in MLflow's pages, and what people say of them there."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from alignment.errors import TrackingError
+from alignment.judging.ratings import summarise
+from alignment.judging.review import Comparison
+from tasks.registry import connection, review, runs
+from tests.tasks.registry.judged import CONFIG, run_of
+
+pytestmark = pytest.mark.usefixtures("local")
+
+CHAT = '[{"role": "user", "content": "How was it?"}]'
+ROWS = [
+    Comparison(f"p{n}", f"film {n}", CHAT if n == 3 else "", f" bad {n}", f" good {n}", {"reward_gain": float(n - 1)})
+    for n in range(4)
+]
+
+
+def assess(run_id: str, row: Comparison, value: Any, who: str = "ann", name: str = "better") -> None:
+    """Rate as MLflow's page does: a feedback by a person, with no run and no span."""
+    from mlflow.entities import AssessmentSource, Feedback
+
+    source = AssessmentSource(source_type="HUMAN", source_id=who)
+    made = Feedback(name=name, value=value, source=source)
+    made.trace_id = review._trace_id(run_id, row)
+    review._store().log_assessment(made.trace_id, made)
+
+
+def traces(run_id: str) -> list[Any]:
+    where = run_of(run_id).info.experiment_id
+    return list(connection.client().search_traces(locations=[where], run_id=run_id))
+
+
+@pytest.fixture(scope="module")
+def offered(home: Any) -> str:
+    """A run whose samples were offered twice, as by a task that is tried again."""
+    before = connection._place
+    runs.configure(f"sqlite:///{home}/mlflow.db", home / "artifacts")
+    run_id = runs.start_run(CONFIG, "reviewed")
+    for _ in range(2):
+        review.offer(run_id, ROWS)
+    connection._place = before
+    return run_id
+
+
+def test_each_prompt_is_a_trace_of_the_run_with_its_scores(offered: str) -> None:
+    found = traces(offered)
+    assert len(found) == len(ROWS)
+    assert [trace.info.request_preview for trace in found] == ["film 0", "film 1", "film 2", "How was it?"]
+    first = next(trace for trace in found if trace.info.request_preview == "film 2")
+    assert [(each.name, each.value, each.source.source_type) for each in first.info.assessments] == [
+        ("reward_gain", 1.0, "CODE")
+    ]
+    assert [span.name for span in first.data.spans] == ["comparison", "base model", "aligned model"]
+    assert first.data.spans[0].inputs == {"prompt": "film 2"}
+    assert first.data.spans[0].outputs == ROWS[2].texts(offered)
+
+
+def test_the_prompts_are_a_data_set_which_two_runs_share(offered: str) -> None:
+    other = runs.start_run(CONFIG, "the same prompts")
+    review.offer(other, ROWS)
+    where = run_of(offered).info.experiment_id
+    (found,) = connection.client().search_datasets(experiment_ids=[where], filter_string="name LIKE 'held-out%'")
+    with connection.fluent():
+        records = connection.client().get_dataset(found.dataset_id).to_df()
+    assert len(records) == len(ROWS)
+    assert {"prompt": "film 1"} in list(records["inputs"])
+
+
+def test_a_queue_asks_which_text_is_better(offered: str) -> None:
+    tag = run_of(offered).data.tags[runs.REVIEW]
+    queue = review._store()._get_review_queue(tag)
+    assert queue.name == f"reviewed ({offered[:8]})"
+    assert len(review._store()._list_review_queue_items(tag)) == len(ROWS)
+    (schema,) = (review._store()._get_label_schema(each) for each in queue.schema_ids)
+    assert (schema.name, schema.input.options) == ("better", ["A", "B", "equal"])
+    assert tag in runs.rating_url(offered)
+    runs.conclude(offered, "pass", "It passed.", told="x")
+    note = run_of(offered).data.tags["mlflow.note.content"]
+    assert f"review-queue?workflowType=genai&selectedQueueId={tag}" in note
+
+
+def test_what_people_say_is_read_back_by_who_wrote_which_text(offered: str) -> None:
+    """The last answer of a person counts, another's beside it; other assessments and other answers do not."""
+    aligned = {row.prompt_id: row.letter_of_aligned(offered) for row in ROWS}
+    assess(offered, ROWS[0], "equal")
+    assess(offered, ROWS[0], aligned["p0"])
+    assess(offered, ROWS[0], "A", name="other")
+    assess(offered, ROWS[2], "AB"[aligned["p2"] == "A"].lower())
+    assess(offered, ROWS[2], "equal", who="bo")
+    assess(offered, ROWS[3], "both")
+    rated, unreadable = review.read_ratings(offered)
+    votes = {each.prompt or "chat": each.votes for each in rated}
+    assert votes == {"film 0": {"ann": "aligned"}, "film 1": {}, "film 2": {"ann": "base", "bo": "equal"}, "chat": {}}
+    assert unreadable == 1
+    assert {each.aligned for each in rated} == {row.aligned for row in ROWS}
+    assert next(each.messages for each in rated if each.messages) == CHAT
+    assert summarise(rated).agreement["reward"].prompts == 2
+
+
+def test_offered_again_what_people_said_stays(offered: str) -> None:
+    assess(offered, ROWS[1], "equal", who="cy")
+    review.offer(offered, ROWS)
+    assert any("cy" in each.votes for each in review.read_ratings(offered)[0])
+
+
+def test_a_server_without_reviews_keeps_the_rest(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, INTERNAL_ERROR
+    from mlflow.tracing.client import TracingClient
+
+    def fails(code: int) -> Any:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise MlflowException("no", code)
+
+        return refuse
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "plumbline"):
+        patch.setattr(TracingClient, "_get_label_schema_by_name", fails(ENDPOINT_NOT_FOUND))
+        review.offer(run_id, ROWS[:2])
+    assert (len(traces(run_id)), runs.REVIEW in run_of(run_id).data.tags) == (2, False)
+    assert "has no review queues" in caplog.text
+    assert "/traces" in runs.rating_url(run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(TracingClient, "log_spans", fails(INTERNAL_ERROR))
+        with pytest.raises(TrackingError):
+            review.offer(run_id, ROWS[:2])
