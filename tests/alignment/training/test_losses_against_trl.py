@@ -4,7 +4,7 @@ TRL's alpha-divergence runs the other way: its coefficient is 1 − `dpo.diverge
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Case:
     ours: DPOConfig
     theirs: dict[str, Any]
     batch: int = 8
+    noise: float = 0.05
+    """How far the policy is from the reference: under the forward KL, e^4 times the rounding of a log-ratio of −4."""
 
 
 CASES = {
@@ -51,7 +53,7 @@ CASES = {
         DPOConfig(loss="robust", beta=BETA, label_smoothing=0.1), {"loss_type": "robust", "label_smoothing": 0.1}
     ),
     "sigmoid under forward KL": Case(
-        DPOConfig(loss="sigmoid", divergence="forward_kl", beta=BETA), {"f_divergence_type": "forward_kl"}
+        DPOConfig(loss="sigmoid", divergence="forward_kl", beta=BETA), {"f_divergence_type": "forward_kl"}, noise=0.02
     ),
     "hinge under Jensen-Shannon": Case(
         DPOConfig(loss="hinge", divergence="jensen_shannon", beta=BETA),
@@ -80,15 +82,15 @@ def reference(tiny_gpt2: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def make_policy(tiny_gpt2: Callable[..., Any]) -> Callable[[], Any]:
+def make_policy(tiny_gpt2: Callable[..., Any]) -> Callable[..., Any]:
     """Builds the reference with a little noise, always the same, so that margins are of both signs and not zero."""
 
-    def build() -> Any:
+    def build(noise: float = 0.05) -> Any:
         model = tiny_gpt2(0, vocab_size=VOCABULARY)
-        noise = torch.Generator().manual_seed(1)
+        draws = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for weight in model.parameters():
-                weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+                weight.add_(noise * torch.randn(weight.shape, generator=draws))
         return model
 
     return build
@@ -137,12 +139,12 @@ LAYOUTS: dict[str, tuple[bool, list[Sequence[int]]]] = {
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def ours(
-    request: pytest.FixtureRequest, case: Case, make_policy: Callable[[], Any], pairs: list[Pair]
+    request: pytest.FixtureRequest, case: Case, make_policy: Callable[..., Any], pairs: list[Pair]
 ) -> tuple[float, Gradients]:
     """The mean loss of all pairs, and its gradient, which their batches add up to."""
     is_flat, batches = LAYOUTS[request.param]
     in_buckets = "buckets" in request.param
-    model, loss = make_policy(), 0.0
+    model, loss = make_policy(case.noise), 0.0
     with pytest.MonkeyPatch.context() as patch, computing(model, is_flat=is_flat):
         patch.setattr(layout, "WORTH_TOKENS", 1 if in_buckets else 1_000_000)
         for rows in batches:
@@ -157,14 +159,14 @@ def ours(
 @pytest.fixture(scope="module")
 def theirs(
     case: Case,
-    make_policy: Callable[[], Any],
+    make_policy: Callable[..., Any],
     tiny_tokenizer: Any,
     reference: Any,
     pairs: list[Pair],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[float, Gradients]:
     """TRL pads, scores and compares by itself: it gets the same token ids, and the reference as a model."""
-    model = make_policy()
+    model = make_policy(case.noise)
     examples = [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
     trainer = trl_trainer(case.theirs, model, reference, examples, tiny_tokenizer, tmp_path_factory.mktemp("trl"))
     batches = [examples[start : start + case.batch] for start in range(0, len(examples), case.batch)]
@@ -202,7 +204,7 @@ def backward(model: Any, loss: torch.Tensor) -> tuple[float, Gradients]:
     return loss.item(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-def test_the_batch_tells_the_losses_apart(make_policy: Callable[[], Any], pairs: list[Pair]) -> None:
+def test_the_batch_tells_the_losses_apart(make_policy: Callable[..., Any], pairs: list[Pair]) -> None:
     """Margins of both signs, and at least one past the hinge's corner."""
     found, _ = dpo.pair_logps(make_policy(), dpo.collate(pairs, pad_id=0))
     margins = BETA * found.logratio_gap
@@ -240,37 +242,37 @@ def test_each_divergence_with_each_loss_far_from_the_reference(
     divergence: str,
     loss: str,
     smoothing: float,
+    make_policy: Callable[..., Any],
     reference: Any,
     pairs: list[Pair],
     tiny_tokenizer: Any,
     tmp_path: Path,
 ) -> None:
-    """Log-ratios from −12 to 12 nats, set by reference log-probs that both sides are given.
+    """Log-ratios from −12 to 12 nats: each side is given a reference that is that far from its own log-probs.
 
-    Loss by loss to 1e-5, of the largest where that is above 1: e^12 is a margin of 160,000, which fp32 holds to 1e-7.
+    Pair by pair to 1e-5, of the loss where that is above 1: the largest are 50,000.
     """
-    ladder = torch.linspace(-12, 12, 16)[torch.randperm(16, generator=torch.Generator().manual_seed(3))]
-    references = [
-        pair[f"reference_{side}"] - float(ratio)
-        for (pair, side), ratio in zip(((p, s) for s in ("chosen", "rejected") for p in pairs), ladder, strict=True)
-    ]
-    batch = dpo.collate(pairs, pad_id=0) | {"reference": torch.tensor(references)}
-    config = DPOConfig(loss=loss, label_smoothing=smoothing, divergence=divergence, divergence_alpha=0.2, beta=BETA)
-    with torch.no_grad():
-        found = dpo.objective(dpo.pair_logps(reference, batch)[0], config)
-
+    chosen, rejected = torch.linspace(-12, 12, 16)[
+        torch.randperm(16, generator=torch.Generator().manual_seed(3))
+    ].chunk(2)
     examples = [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
     settings = {"loss_type": loss, "label_smoothing": smoothing, **DIVERGENCES[divergence]}
-    trainer = trl_trainer(settings, reference, reference, examples, tiny_tokenizer, tmp_path)
+    model = make_policy()
+    trainer = trl_trainer(settings, model, reference, examples, tiny_tokenizer, tmp_path)
     trainer.precompute_ref_logps = True
-    for row in range(len(pairs)):
-        given = {
-            f"ref_{side}_logps": torch.tensor([references[row + start]])
-            for side, start in (("chosen", 0), ("rejected", len(pairs)))
-        }
-        with torch.no_grad():
-            theirs = trainer.compute_loss(reference, trainer.data_collator([examples[row]]) | given).item()
-        assert found[row].item() == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    theirs = []
+    with torch.no_grad():
+        found, _ = dpo.pair_logps(model, dpo.collate(pairs, pad_id=0))
+        for row, example in enumerate(examples):
+            batch = trainer.data_collator([example])
+            logps = trainer.compute_ref_log_probs(model, batch)
+            batch |= {"ref_chosen_logps": logps[0] - chosen[row], "ref_rejected_logps": logps[1] - rejected[row]}
+            theirs.append(trainer.compute_loss(model, batch).item())
+    ours = dpo.objective(
+        replace(found, reference_chosen=found.chosen - chosen, reference_rejected=found.rejected - rejected),
+        DPOConfig(loss=loss, label_smoothing=smoothing, divergence=divergence, divergence_alpha=0.2, beta=BETA),
+    )
+    assert ours.tolist() == pytest.approx(theirs, rel=1e-5, abs=1e-5)
 
 
 def test_conservative_sigmoid_by_hand(reference: Any, pairs: list[Pair]) -> None:
