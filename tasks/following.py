@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from alignment.config import AlignConfig
+from alignment.stages.plan import Pipeline
 from alignment.stages.stage import Stage
 from tasks import estimates
 from tasks.home import store
@@ -35,12 +36,14 @@ def following(progress: Progress) -> Iterator[Progress]:
         _PROGRESS.reset(token)
 
 
-def expected_progress(config: AlignConfig, goal: str = "", *, points: Points = ALONE) -> Progress:
+def expected_progress(
+    config: AlignConfig, goal: str = "", *, points: Points = ALONE, pipeline: Pipeline = PIPELINE
+) -> Progress:
     """The stages that a configuration asks for, none begun, each with the seconds that it takes by earlier runs.
 
     What the store has takes none. `points` says which of a sweep's points they are of.
     """
-    planned = PIPELINE.plan(config, store(), goal)
+    planned = pipeline.plan(config, store(), goal)
     bases = store().earlier("base")
     base = PIPELINE["base"].reads(config)
     return Progress(

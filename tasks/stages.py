@@ -14,7 +14,7 @@ from alignment.stages.store import StageRef
 from tasks.curve import LiveCurve
 from tasks.following import progress_of_run
 from tasks.home import store
-from tasks.pipeline import PIPELINE
+from tasks.pipeline import PIPELINE, STAGES
 from tasks.running import RETRIES, parts_folder, run_stage
 from tasks.slots import GPU_SLOT
 
@@ -57,7 +57,7 @@ def compute_alone(goal: str, config: AlignConfig) -> StageRef:
 
 @cache
 def _task(name: str) -> Task[..., StageRef]:
-    stage = PIPELINE[name]
+    stage = STAGES[name]
 
     def run(config: AlignConfig, refs: dict[str, StageRef], run_id: str, parts: list[StageRef] | None = None) -> Any:
         curve = LiveCurve(run_id) if run_id else None
@@ -68,7 +68,7 @@ def _task(name: str) -> Task[..., StageRef]:
 
 @cache
 def _part_task(name: str) -> Task[..., StageRef]:
-    stage = PIPELINE[name]
+    stage = STAGES[name]
     parts = stage.parts
     assert parts is not None
 

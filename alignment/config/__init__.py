@@ -1,5 +1,6 @@
 """The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
 
+from alignment.config.frontier import FrontierConfig, PointConfig, build_frontier, frontier_configs
 from alignment.config.group import Group
 from alignment.config.inputs import (
     BaseConfig,
@@ -23,11 +24,13 @@ __all__ = [
     "DPOConfig",
     "DataConfig",
     "EvaluationConfig",
+    "FrontierConfig",
     "GatesConfig",
     "GridConfig",
     "Group",
     "JudgeConfig",
     "PairsConfig",
+    "PointConfig",
     "Precision",
     "PromotionConfig",
     "PromptsConfig",
@@ -40,9 +43,11 @@ __all__ = [
     "ValidationConfig",
     "as_error",
     "build_config",
+    "build_frontier",
     "build_grid",
     "examine",
     "flatten",
+    "frontier_configs",
     "load_config",
     "merge",
 ]

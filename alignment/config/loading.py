@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError as PydanticError
 
-from alignment.config.group import Group
+from alignment.config.group import G, Group
 from alignment.config.outcome import GridConfig
 from alignment.config.whole import AlignConfig
 from alignment.errors import ConfigError, Fault
@@ -102,11 +102,17 @@ def as_fault(message: str) -> Fault:
 
 def build_grid(**values: Any) -> GridConfig:
     """A sweep's grid from the values that were given; raises ConfigError for one that is out of bounds."""
+    return build_group(GridConfig, "sweep", values)
+
+
+def build_group(group: type[G], source: str, values: Mapping[str, Any]) -> G:
+    """A group from the values that were given, None for one that was not; raises ConfigError, which names `source`."""
     try:
-        return GridConfig.model_validate({name: value for name, value in values.items() if value is not None})
+        return group.model_validate({name: value for name, value in values.items() if value is not None})
     except PydanticError as error:
         faults = [item for item in error.errors() if item["type"] != "too_short"]  # it follows from a bad element
-        raise ConfigError(f"sweep: {'; '.join(_fault(item).message for item in faults or error.errors())}") from error
+        told = "; ".join(_fault(item).message for item in faults or error.errors())
+        raise ConfigError(f"{source}: {told}") from error
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

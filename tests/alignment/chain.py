@@ -8,7 +8,7 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.stages.job import Job
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, digest_folder
-from tasks.pipeline import PIPELINE
+from tasks.pipeline import PIPELINE, STAGES
 
 TEXTS, PROMPTS, HELD_OUT, STEPS = 300, 12, 6, 3
 SIZE = {"layers": 1, "width": 16, "heads": 2, "context": 32, "batch_size": 4, "learning_rate": 1e-2}
@@ -54,7 +54,7 @@ class Chain:
         self, name: str, folder: str = "", part: tuple[int, int] | None = None, parts: tuple[Path, ...] = ()
     ) -> Path:
         """Fill `folder`, by default the stage's own name, with a stage or a part of it."""
-        stage = PIPELINE[name]
+        stage = STAGES[name]
         out, work = self.root / (folder or name), self.root / f"work-{folder or name}"
         out.mkdir()
         work.mkdir()
