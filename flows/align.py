@@ -13,6 +13,7 @@ from alignment.config import AlignConfig
 from alignment.config.label import label
 from alignment.judging.card import gates_table, in_markdown, result_table
 from alignment.judging.report import EvalReport, Judgement
+from alignment.stages.plan import Pipeline
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from flows.flow import work_begins
@@ -48,6 +49,7 @@ AFTER: dict[str, Then] = {
         config.validation.min_gap,
     ),
     "policy": lambda _, refs, run_id: complete_curve(refs["policy"], run_id),
+    "trajectory": lambda _, refs, run_id: complete_curve(refs["trajectory"], run_id),
 }
 """What is done once a stage is finished, whether it was computed or found in the store; it may stop the run."""
 
@@ -177,17 +179,23 @@ def judge_policy(given: AlignConfig, run_id: str, *, points: Points = ALONE) -> 
     """
     config, lineage = with_local_models(given, home() / "models")
     runs.tag(run_id, lineage)
-    PIPELINE.require_usable(config)
-    require_gates()
-    refs: dict[str, StageRef] = {}
-    with following(expected_progress(config, points=points)):
-        for stage in PIPELINE.wanted(config):
-            refs[stage.name] = compute(stage, config, refs, run_id)
-            if then := AFTER.get(stage.name):
-                then(config, refs, run_id)
+    refs = compute_all(PIPELINE, config, run_id, points=points)
     judgement = apply_gates(unlinked(config), refs["report"])
     record_run(unlinked(given), unlinked(refs), judgement, run_id)
     return Judged(refs, judgement)
+
+
+def compute_all(pipeline: Pipeline, config: AlignConfig, run_id: str, *, points: Points = ALONE) -> dict[str, StageRef]:
+    """Every stage of a pipeline in its order, each with what is done after it."""
+    pipeline.require_usable(config)
+    require_gates()
+    refs: dict[str, StageRef] = {}
+    with following(expected_progress(config, points=points, pipeline=pipeline)):
+        for stage in pipeline.wanted(config):
+            refs[stage.name] = compute(stage, config, refs, run_id)
+            if then := AFTER.get(stage.name):
+                then(config, refs, run_id)
+    return refs
 
 
 def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:

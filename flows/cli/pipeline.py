@@ -30,7 +30,11 @@ Full = Annotated[bool, Parameter(help="Also print every figure, every gate and s
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
 
 
-def _several(told: str) -> Parameter:
+AXES = {"losses": "loss", "betas": "beta", "learning_rates": "learning_rate"}
+"""What a sweep varies, with the field of `dpo` that has one value of it."""
+
+
+def several(told: str) -> Parameter:
     """A flag that takes one or more values: `--betas 0.3 0.5`."""
     return Parameter(help=told, consume_multiple=True, negative=())
 
@@ -48,13 +52,13 @@ def run(
     It ends with 0 where the model was registered, 3 where a gate refused it, 2 for a configuration or data that cannot
     be used, 1 for anything unexpected.
     """
-    wanted = _wanted(config, flags)
+    wanted = wanted_config(config, flags)
     require_writable(json)
-    console = _begin(config, wanted, debug)
+    console = begin(config, wanted, debug)
     with servers_for_a_flow(console):
         from flows.align import align
 
-        result = align(**_groups(wanted))
+        result = align(**groups(wanted))
     return report(result, json, console, full)
 
 
@@ -70,14 +74,14 @@ def retrain(
 
     It ends as `run` does, and with 0 where too few prompts are new.
     """
-    wanted = _wanted(config, flags, own_base=False)
+    wanted = wanted_config(config, flags, own_base=False)
     require_writable(json)
-    console = _begin(config, wanted, debug)
+    console = begin(config, wanted, debug)
     with servers_for_a_flow(console):
         from flows.align import AlignResult
         from flows.retrain import retrain as retrain_flow
 
-        state: Any = retrain_flow(**_groups(wanted), return_state=True)
+        state: Any = retrain_flow(**groups(wanted), return_state=True)
         if state.name == "Skipped":
             say(console, escape(state.message or ""), head="\n[bold]Skipped[/bold]: ")
             return 0
@@ -88,10 +92,10 @@ def retrain(
 def sweep(
     *,
     flags: Flags = None,
-    losses: Annotated[list[str] | None, _several("Losses to try [hinge sigmoid, or --dpo.loss]")] = None,
-    betas: Annotated[list[float] | None, _several("Values of beta to try [0.3 0.5, or --dpo.beta]")] = None,
+    losses: Annotated[list[str] | None, several("Losses to try [hinge sigmoid, or --dpo.loss]")] = None,
+    betas: Annotated[list[float] | None, several("Values of beta to try [0.3 0.5, or --dpo.beta]")] = None,
     learning_rates: Annotated[
-        list[float] | None, _several("Learning rates to try [1e-4 3e-4, or --dpo.learning-rate]")
+        list[float] | None, several("Learning rates to try [1e-4 3e-4, or --dpo.learning-rate]")
     ] = None,
     config: ConfigPath = QUICKSTART,
     full: Full = False,
@@ -101,13 +105,13 @@ def sweep(
 
     Of those that pass the gates, the one with the surest gain becomes the challenger.
     """
-    wanted = _wanted(config, flags)
-    grid = build_grid(**_axes(overrides(flags), losses=losses, betas=betas, learning_rates=learning_rates))
-    console = _begin(config, wanted, debug)
+    wanted = wanted_config(config, flags)
+    grid = build_grid(**axes(overrides(flags), AXES, losses=losses, betas=betas, learning_rates=learning_rates))
+    console = begin(config, wanted, debug)
     with servers_for_a_flow(console):
         from flows.sweep import sweep as sweep_flow
 
-        found = sweep_flow(**_groups(wanted), grid=grid)
+        found = sweep_flow(**groups(wanted), grid=grid)
     from flows.cli import terminal
 
     console.print()
@@ -126,7 +130,7 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     It shows the stages, which of them the store has, and the counts, and computes nothing. A registered model is
     downloaded first, as a run does: its content decides what is cached.
     """
-    wanted = _wanted(config, flags)
+    wanted = wanted_config(config, flags)
     quieten(debug)
     from flows.cli.planning import plan_table
     from flows.library import plan as make_plan
@@ -135,7 +139,7 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     return 0
 
 
-def _wanted(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig:
+def wanted_config(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig:
     """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
     from flows.submission import load_startable
 
@@ -144,23 +148,25 @@ def _wanted(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig
         return load_startable(config, given, own_base=own_base)
 
 
-def _axes(given: Mapping[str, Any], **axes: list[Any] | None) -> dict[str, list[Any] | None]:
-    """The values of a sweep's grid: a field that a flag sets to one value is not varied.
+def axes(
+    given: Mapping[str, Any], fields: Mapping[str, str], **varied: list[Any] | None
+) -> dict[str, list[Any] | None]:
+    """The values to try of each axis: one whose field of `dpo` a flag sets to one value is not varied.
 
-    Raises ConfigError where a flag sets the value and another one the values to try.
+    `fields` are those fields by axis. Raises ConfigError where a flag sets the value and another one the values to try.
     """
-    fields = {"losses": "loss", "betas": "beta", "learning_rates": "learning_rate"}
-    for name, values in axes.items():
+    for name, values in varied.items():
         if (value := given.get("dpo", {}).get(fields[name])) is None:
             continue
         if values is not None:
             one = flag(f"dpo.{fields[name]}")
             raise ConfigError(f"{one} {value} and {flag(name)} both say what to try: leave one of them out")
-        axes[name] = [value]
-    return axes
+        varied[name] = [value]
+    return varied
 
 
-def _begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
+def begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
+    """The console, with the line that says what begins."""
     quieten(debug)
     console = make_console()
     say(console, f"[bold]plumbline[/bold] {escape(heading(config, wanted))}, seed {wanted.seed}")
@@ -176,5 +182,6 @@ def heading(config: Path, wanted: AlignConfig) -> str:
     return f"{data}, with the settings of {config.name}"
 
 
-def _groups(wanted: AlignConfig) -> dict[str, Any]:
+def groups(wanted: AlignConfig) -> dict[str, Any]:
+    """The configuration as a flow takes it: its groups by name."""
     return {name: getattr(wanted, name) for name in AlignConfig.model_fields}

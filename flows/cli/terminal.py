@@ -1,6 +1,6 @@
 """The tables of a result in a terminal: every figure, the gates, sample texts, and the points of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -71,8 +71,14 @@ def show_points(points: Sequence[Mapping[str, str]], console: Console) -> None:
 
 
 def _table(title: str, *headings: str) -> Table:
+    return plain_table(title, *headings, words=LEFT - {""} if title.endswith("points") else LEFT)
+
+
+def plain_table(title: str, *headings: str, words: Collection[str]) -> Table:
+    """An empty table without lines; columns of `words` stand on the left, numbers on the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings):
-        words = heading in LEFT and not (number == 0 and title.endswith("points"))
-        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "", header_style="bold")
+    for heading in headings:
+        table.add_column(
+            heading, justify="left" if heading in words else "right", no_wrap=heading != "", header_style="bold"
+        )
     return table

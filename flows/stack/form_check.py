@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
-from alignment.config import AlignConfig, build_grid
+from alignment.config import AlignConfig, build_frontier, build_grid
 from alignment.errors import ConfigError, Fault, TrackingError
 from flows.start_from import FIELD
 
@@ -134,10 +134,11 @@ def faults_in(parameters: Mapping[str, Any], own_base: bool = True) -> list[Faul
     except TrackingError as error:
         log.warning("a form was not checked before its run: %s", error)
         return []
-    try:
-        build_grid(**(parameters.get("grid") or {}))
-    except ConfigError as error:
-        faults.append(Fault(("grid",), str(error)))
+    for name, build in (("grid", build_grid), ("frontier", build_frontier)):
+        try:
+            build(**(parameters.get(name) or {}))
+        except ConfigError as error:
+            faults.append(Fault((name,), str(error)))
     return faults
 
 

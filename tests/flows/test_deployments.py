@@ -16,7 +16,7 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {item["name"]: item for item in read_de
 
 
 def test_every_flow_that_people_start_is_deployed() -> None:
-    assert set(DEPLOYMENTS) == {"align", "retrain", "sweep", "promote", "rollback", "smoke"}
+    assert set(DEPLOYMENTS) == {"align", "retrain", "sweep", "frontier", "promote", "rollback", "smoke"}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -40,7 +40,13 @@ def test_a_deployment_names_a_flow_that_exists_says_what_it_is_for_and_fits_the_
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("align", "quickstart"), ("sweep", "quickstart"), ("retrain", "quickstart_retrain")]
+    ("name", "file"),
+    [
+        ("align", "quickstart"),
+        ("sweep", "quickstart"),
+        ("frontier", "quickstart"),
+        ("retrain", "quickstart_retrain"),
+    ],
 )
 def test_pressing_run_trains_the_embedded_default(name: str, file: str) -> None:
     assert DEPLOYMENTS[name]["parameters"] == {"start_from": file}

@@ -72,7 +72,7 @@ def test_no_port(port: str, command: str, plumbline: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "retrain", "sweep", "promote", "rollback", "smoke", "bootstrap", "data-arrived"]
+    "command", ["run", "retrain", "sweep", "frontier", "promote", "rollback", "smoke", "bootstrap", "data-arrived"]
 )
 def test_a_dead_prefect(command: str, plumbline: Call) -> None:
     more = {"promote": ["--yes"]}.get(command, [])

@@ -13,12 +13,12 @@ from flows.cli import commands
 from flows.cli.commands import COMMANDS
 from flows.cli.flags import flag, groups, named_by_flags, overrides, takes
 from flows.cli.help import RUNS, USUAL, topics
-from flows.cli.pipeline import _axes
+from flows.cli.pipeline import AXES, axes
 from tests.flows.cli.outcome import Outcome
 from tests.flows.cli.screen import require_words
 
 Help = Callable[..., str]
-CONFIGURED = ("run", "retrain", "sweep", "plan", "check")
+CONFIGURED = ("run", "retrain", "sweep", "frontier", "plan", "check")
 FLAGS = re.compile(r"^  (--\S+)", re.MULTILINE)
 
 
@@ -189,11 +189,20 @@ def test_a_sweep_takes_several_values_behind_one_flag_and_varies_no_field_that_a
     assert (out_of_bounds.code, "betas.1 = 99.0" in out_of_bounds.err) == (2, True)
     both = plumbline("sweep", "--config", "tiny", "--dpo.beta", "0.1", "--betas", "0.3")
     assert (both.code, "--dpo.beta 0.1 and --betas both say what to try" in both.err) == (2, True)
-    assert _axes({"dpo": {"beta": "0.1"}}, losses=None, betas=None, learning_rates=None) == {
+    assert axes({"dpo": {"beta": "0.1"}}, AXES, losses=None, betas=None, learning_rates=None) == {
         "losses": None,
         "betas": ["0.1"],
         "learning_rates": None,
     }
+
+
+def test_a_frontier_refuses_before_it_begins_what_it_could_not_measure(plumbline: Any) -> None:
+    out_of_bounds = plumbline("frontier", "--config", "tiny", "--betas", "0.3", "99")
+    assert (out_of_bounds.code, "betas.1 = 99.0" in out_of_bounds.err) == (2, True)
+    cool = plumbline("frontier", "--config", "tiny", "--sampling.temperature", "0.7")
+    assert (cool.code, "sampling.temperature = 0.7: the KL of a policy is measured on" in cool.err) == (2, True)
+    both = plumbline("frontier", "--config", "tiny", "--dpo.loss", "ipo", "--losses", "hinge")
+    assert (both.code, "--dpo.loss ipo and --losses both say what to try" in both.err) == (2, True)
 
 
 def test_a_word_too_many_is_named(plumbline: Any) -> None:

@@ -1,0 +1,138 @@
+"""The command `frontier`, and its tables: every training at its end, and the best policy within each KL."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from alignment.config import build_frontier, frontier_configs
+from alignment.judging.formats import NONE, plain
+from alignment.judging.frontier import FrontierPoint, drop_after_peak, trajectories
+from alignment.judging.frontier_table import reward_rows, with_error
+from flows.cli.console import BAD, GOOD, say
+from flows.cli.flags import Flags, overrides
+from flows.cli.pipeline import ConfigPath, Debug, axes, begin, groups, several, wanted_config
+from flows.cli.servers import servers_for_a_flow
+from flows.cli.terminal import plain_table
+from flows.settings import QUICKSTART
+
+if TYPE_CHECKING:
+    from flows.frontier import FrontierResult
+    from tasks.frontier import Found
+
+AXES = {"losses": "loss", "betas": "beta", "divergences": "divergence", "learning_rates": "learning_rate"}
+"""What may be varied, with the field of `dpo` that has one value of it."""
+
+
+def frontier(
+    *,
+    flags: Flags = None,
+    losses: Annotated[list[str] | None, several("Losses to try [hinge sigmoid, or --dpo.loss]")] = None,
+    betas: Annotated[list[float] | None, several("Values of beta to try [0.05 0.1 0.3 0.5 1 5, or --dpo.beta]")] = None,
+    divergences: Annotated[list[str] | None, several("Divergences to try [--dpo.divergence]")] = None,
+    learning_rates: Annotated[list[float] | None, several("Learning rates to try [--dpo.learning-rate]")] = None,
+    seeds: Annotated[list[int] | None, several("Seeds to try [--seed]")] = None,
+    evaluate_every: Annotated[int | None, Parameter(help="Steps between two evaluations [25]")] = None,
+    held_out: Annotated[int | None, Parameter(help="Held-out prompts to measure on, the first so many [all]")] = None,
+    ceiling_samples: Annotated[
+        int | None, Parameter(help="The reference's samples of each, for the ceiling [64]")
+    ] = None,
+    config: ConfigPath = QUICKSTART,
+    debug: Debug = False,
+) -> int:
+    """Measure reward against KL of many trainings on their way, beside the best that is possible.
+
+    Each loss and beta is trained on the same pairs and measured every few steps on held-out prompts. Nothing is
+    registered.
+    """
+    wanted = wanted_config(config, flags)
+    varied = axes(
+        overrides(flags), AXES, losses=losses, betas=betas, divergences=divergences, learning_rates=learning_rates
+    )
+    settings = build_frontier(
+        **varied,
+        seeds=seeds,
+        evaluate_every=evaluate_every,
+        held_out=held_out,
+        ceiling_samples=ceiling_samples,
+    )
+    frontier_configs(wanted, settings)  # raises now what would stop the flow
+    console = begin(config, wanted, debug)
+    with servers_for_a_flow(console):
+        from flows.frontier import frontier as frontier_flow
+
+        found = frontier_flow(**groups(wanted), frontier=settings)
+    show(found, console)
+    return 0
+
+
+def show(result: "FrontierResult", console: Console) -> None:
+    """Print what was found, and where to look."""
+    found = result.curves
+    console.print()
+    show_trainings(found.points, console)
+    console.print()
+    show_best(found, console)
+    console.print()
+    for named, why in result.failed.items():
+        say(console, escape(why), head=f"[{BAD}]failed[/] {escape(named)}: ")
+    say(console, f"[bold]{escape(result.told)}[/]")
+    say(console, escape(result.where), head="Look at it  ")
+
+
+def show_trainings(points: Sequence[FrontierPoint], console: Console) -> None:
+    """One row per training: its last policy, and what it lost again after its highest reward."""
+    found = trajectories(points)
+    more = _varied(points)
+    headings = ("loss", "beta", *more, "step", "reward", "KL", "sampled", "ppl", "lost", "gates")
+    title = f"{len(found)} training{'s' * (len(found) > 1)}, each at its end"
+    table = plain_table(title, *headings, words={"loss", "gates", "divergence"})
+    for training in found:
+        last = training[-1]
+        table.add_row(
+            escape(last.loss),
+            f"{last.beta:g}",
+            *(escape(_short(getattr(last, field))) for field in more.values()),
+            f"{last.step:,}",
+            with_error(last.reward, last.reward_se),
+            f"{plain(last.kl)} ± {plain(last.kl_se)}",
+            plain(last.kl_sampled),
+            plain(last.perplexity_ratio),
+            plain(drop_after_peak(training).drop),
+            f"[{GOOD}]passed[/]" if last.passed else f"[{BAD}]refused[/]",
+        )
+    _print(table, console)
+
+
+def show_best(found: "Found", console: Console) -> None:
+    """The best policy within each KL, and how near it is to the ceiling there."""
+    headings = ("within", "reward", "KL", "ceiling", "share", "policy", "gates")
+    table = plain_table("The best within a KL, in nats", *headings, words={"policy", "gates"})
+    for row in reward_rows(found.points, found.ceiling, found.best_of_n, found.reference):
+        gates = row["gates"].partition(" ")[0]
+        table.add_row(
+            *(row[name] for name in ("KL at most", "best reward", "its KL", "ceiling", "of the ceiling")),
+            escape(row["of"]),
+            f"[{GOOD if gates == 'passed' else BAD}]{gates}[/]" if gates != NONE else NONE,
+        )
+    _print(table, console)
+
+
+def _print(table: Table, console: Console) -> None:
+    """A table, closer together where it would be too wide."""
+    if console.measure(table).maximum > console.width:
+        table.padding = (0, 1, 0, 0)
+    console.print(table)
+
+
+def _varied(points: Sequence[FrontierPoint]) -> dict[str, str]:
+    """The columns of what more than loss and beta differs, with the field of each."""
+    fields = {"divergence": "divergence", "lr": "learning_rate", "seed": "seed"}
+    return {name: field for name, field in fields.items() if len({getattr(point, field) for point in points}) > 1}
+
+
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

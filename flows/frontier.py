@@ -1,0 +1,101 @@
+"""The frontier: reward against KL of many trainings on their way (arXiv 2305.18290, section 6.1), and the ceiling."""
+
+import json
+import time
+from functools import partial
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from alignment.config import AlignConfig, FrontierConfig, PointConfig, frontier_configs
+from alignment.config.label import label
+from alignment.errors import TrainingError
+from alignment.judging.frontier import FrontierPoint
+from alignment.stages.stage import Refs
+from flows.align import compute_all, tracked
+from flows.form import config_flow
+from tasks import artifacts
+from tasks.frontier import Found, found_so_far, in_words, log_points, points_of, record, standing_in_words
+from tasks.home import home
+from tasks.pipeline import FRONTIER
+from tasks.progress import Event, Points
+from tasks.registry import runs
+from tasks.registry.downloads import with_local_models
+from tasks.run_page import page_of_run
+from tasks.running import tell
+
+
+class FrontierResult(BaseModel):
+    """What a finished frontier reports: its points, what needs no training, and what became of each training."""
+
+    run_id: str
+    where: str
+    found: dict[str, Any]
+    """As `tasks.frontier.Found` has it, in JSON's values."""
+    failed: dict[str, str] = {}
+    """Trainings that diverged, each with the reason."""
+    told: str = ""
+    """The best within a KL of 3, and whether both KLs agree, in words."""
+
+    @property
+    def curves(self) -> Found:
+        """What was found, as points and curves."""
+        return Found.of(self.found)
+
+
+@config_flow("frontier", lambda config: f"frontier {config.registry.model_name}")
+def frontier(config: AlignConfig, frontier: FrontierConfig = FrontierConfig()) -> FrontierResult | State[Any]:  # noqa: B008 - Prefect draws its form from it
+    """Train one policy per point, and measure each on its way: reward against KL, beside the ceiling and best-of-n.
+
+    A point whose training diverges is told of, and the frontier goes on. Nothing is registered.
+    """
+    configs = frontier_configs(config, frontier)
+    result = tracked(config, partial(run_points, configs=configs))
+    return Completed(message=result.told, data=result)
+
+
+def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> FrontierResult:
+    """Every training as a child of the MLflow run `run_id`, which gets the figure, the page and all points.
+
+    Raises TrainingError where every training diverges.
+    """
+    points: list[FrontierPoint] = []
+    found: Found | None = None
+    failed: dict[str, str] = {}
+    seeds: dict[int, Refs] = {}
+    began = time.monotonic()
+    for number, given in enumerate(configs, 1):
+        named = f"{label(given)}, seed {given.seed}"
+        tell(Event(f"point {number} of {len(configs)}: {named}", "heading"))
+        place = Points(done=number - 1, of=len(configs), spent=time.monotonic() - began)
+        try:
+            refs, own = follow(given, named, run_id, place)
+        except TrainingError as error:
+            failed[named] = str(error)
+            continue
+        points += own
+        seeds.setdefault(given.seed, refs)
+        found = found_so_far(given, points, list(seeds.values()))
+        record(run_id, found, config.gates)
+    if found is None:
+        raise TrainingError(f"every training of the frontier failed: {'; '.join(failed.values())}")
+    rows, told = found.rows(), in_words(found)
+    artifacts.show("frontier", json.dumps(rows["points"]), told, "table")
+    runs.conclude(run_id, "pass" if any(point.passed for point in points) else "fail", told)
+    if page := page_of_run():
+        page.outcome = told
+    return FrontierResult(run_id=run_id, where=runs.run_url(run_id), found=rows, failed=failed, told=told)
+
+
+def follow(given: PointConfig, named: str, parent: str, place: Points) -> tuple[Refs, list[FrontierPoint]]:
+    """One training as a child run; returns its finished stages, and its policies in the order of their steps."""
+    with runs.run(given, run_name=named, tags={"mlflow.parentRunId": parent}) as child:
+        local, lineage = with_local_models(given, home() / "models")
+        runs.tag(child, lineage)
+        refs = compute_all(FRONTIER, local, child, points=place)
+        points = points_of(given, refs)
+        log_points(child, points)
+        runs.conclude(child, "pass" if points[-1].passed else "fail", standing_in_words(points[-1]))
+    return refs, points

@@ -1,0 +1,161 @@
+"""A frontier's trainings as points, what needs no training, and what MLflow keeps of both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import GatesConfig, PointConfig
+from alignment.judging.formats import percent
+from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference, agree, fraction_of_ceiling
+from alignment.rows import SCORES
+from alignment.stages.stage import Refs
+from alignment.stages.store import StageRef
+from alignment.stages.trajectory_report import OF_BASE, STANDINGS
+from tasks.registry import records
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CURVE = "Frontier/"
+"""How the metrics of a training's evaluations begin in MLflow, each by the step that it was measured at."""
+CURVED = ("reward", "reward_se", "kl", "kl_se", "kl_sampled", "kl_sampled_se", "perplexity_ratio", "kl_per_token")
+
+
+NEAR = 3.0
+"""The KL, in nats, within which the best policy is told of."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a frontier is drawn from: its points, and what needs no training."""
+
+    points: tuple[FrontierPoint, ...]
+    ceiling: tuple[CurvePoint, ...]
+    best_of_n: tuple[CurvePoint, ...]
+    reference: Reference
+
+    def rows(self) -> dict[str, Any]:
+        """The same as the values that JSON has."""
+        curves = {"points": self.points, "ceiling": self.ceiling, "best_of_n": self.best_of_n}
+        return {name: [point.row() for point in found] for name, found in curves.items()} | {
+            "reference": self.reference.row()
+        }
+
+    @classmethod
+    def of(cls, rows: Mapping[str, Any]) -> "Found":
+        """What `rows` gave."""
+        return cls(
+            tuple(map(FrontierPoint.of, rows["points"])),
+            tuple(map(CurvePoint.of, rows["ceiling"])),
+            tuple(map(CurvePoint.of, rows["best_of_n"])),
+            Reference.of(rows["reference"]),
+        )
+
+
+def points_of(config: PointConfig, refs: Refs) -> list[FrontierPoint]:
+    """The policies of one training, in the order of their steps, each with what the gates make of it."""
+    from alignment.judging.gates import judge
+    from alignment.judging.trajectory import Standing, point
+
+    text = (refs["trajectory_report"].path / STANDINGS).read_text(encoding="utf-8")
+    found = [Standing.model_validate(each) for each in json.loads(text)]
+    return [point(config, each, judge(each.report, config.gates)) for each in found]
+
+
+def found_so_far(config: PointConfig, points: Sequence[FrontierPoint], seeds: Sequence[Refs]) -> Found:
+    """The points beside the curves by the references' samples; each seed has a reference of its own."""
+    import numpy as np
+
+    from alignment.judging.ceiling import best_of_n, ceiling, spread_betas, spread_ns
+
+    rewards = np.concatenate([_rewards(refs["reference_samples"]) for refs in seeds])
+    betas = sorted({*spread_betas(rewards), *config.frontier.betas}, reverse=True)
+    return Found(
+        tuple(points),
+        tuple(ceiling(rewards, betas)),
+        tuple(best_of_n(rewards, spread_ns(rewards.shape[1]))),
+        _mean([_reference(refs) for refs in seeds]),
+    )
+
+
+def log_points(run_id: str, points: Sequence[FrontierPoint]) -> None:
+    """The evaluations of one training as curves of its MLflow run, and as they are in `points.json`."""
+    rows = [point.row() for point in points]
+    curves = [
+        {"step": row["step"], **{f"{CURVE}{name}": row[name] for name in CURVED if row[name] is not None}}
+        for row in rows
+    ]
+    records.log_history(run_id, curves)
+    records.log_json(run_id, "points.json", rows)
+
+
+def record(run_id: str, found: Found, gates: GatesConfig) -> None:
+    """What has been found so far, in the frontier's MLflow run: the points as JSON, and the figure."""
+    from alignment.judging.frontier_plot import frontier_figure
+
+    records.log_json(run_id, "frontier.json", found.rows())
+    figure = frontier_figure(found.points, found.ceiling, found.best_of_n, found.reference, gates)
+    records.log_figures(run_id, {"frontier": figure})
+
+
+def in_words(found: Found) -> str:
+    """The best policy within a KL of 3, how near the ceiling it is, and whether both estimates of the KL agree."""
+    share, both = fraction_of_ceiling(found.points, found.ceiling, found.reference, NEAR), agree(found.points)
+    trainings = len({point.trajectory for point in found.points})
+    told = f"{len(found.points)} policies of {trainings} training{'s' * (trainings > 1)}"
+    if share.point is not None:
+        told += f"; the best within {NEAR:g} nats is {standing_in_words(share.point)}"
+    if share.fraction is not None:
+        told += f", {'' if share.trusted else 'about '}{percent(share.fraction)} of the gain that is possible"
+    if not both.holds:
+        told += (
+            f". The exact and the sampled KL disagree, by up to {both.largest:.1f} standard errors: do not trust either"
+        )
+    return f"{told}."
+
+
+def standing_in_words(point: FrontierPoint) -> str:
+    """A policy with its reward and its KL, and which gates refuse it."""
+    gates = "every gate passed" if point.passed else f"refused by {', '.join(point.refused_by)}"
+    return (
+        f"{point.loss}, beta {point.beta:g} after {point.step:,} steps: reward {point.reward:+.2f} "
+        f"± {point.reward_se:.2f} at a KL of {point.kl:.2f} ± {point.kl_se:.2f} ({gates})"
+    )
+
+
+def _rewards(samples: StageRef) -> "NDArray[np.float64]":
+    """Rewards [prompts, N] of the reference's samples."""
+    import numpy as np
+
+    from alignment.judging.trajectory import reward_matrix
+
+    ids: list[str] = []
+    rewards: list[float] = []
+    for batch in SCORES.batches(samples.path, ["prompt_id", "reward"]):
+        ids += batch["prompt_id"].to_pylist()
+        rewards += batch["reward"].to_numpy().tolist()  # nan for none
+    return reward_matrix(ids, np.array(rewards))
+
+
+def _reference(refs: Refs) -> Reference:
+    return Reference.of(json.loads((refs["trajectory_report"].path / OF_BASE).read_text(encoding="utf-8")))
+
+
+def _mean(found: Sequence[Reference]) -> Reference:
+    """Of several seeds' references the mean, with the error of that mean."""
+    count = len(found)
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(each, name) for each in found)) / count
+
+    return Reference(
+        reward=mean("reward"),
+        reward_se=float(sum(each.reward_se**2 for each in found)) ** 0.5 / count,
+        entropy=mean("entropy"),
+        distinct_2=mean("distinct_2"),
+        tokens=mean("tokens"),
+        prompts=sum(each.prompts for each in found),
+        samples=found[0].samples,
+    )
