@@ -11,7 +11,20 @@ from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 from rich.markup import escape
 
 from alignment.errors import ConfigError, InputError, PlumblineError
-from flows.cli import check, generate, importing, init, models, pipeline, ratings, registry, report, serve, stack
+from flows.cli import (
+    check,
+    frontier,
+    generate,
+    importing,
+    init,
+    models,
+    pipeline,
+    ratings,
+    registry,
+    report,
+    serve,
+    stack,
+)
 from flows.cli.console import BAD, make_console, say
 from flows.cli.help import Help
 from flows.cli.output import make_steady
@@ -35,6 +48,7 @@ COMMANDS: dict[str, dict[str, Callable[..., int] | App]] = {
         "plan": pipeline.plan,
         "run": pipeline.run,
         "sweep": pipeline.sweep,
+        "frontier": frontier.frontier,
         "retrain": pipeline.retrain,
     },
     "Look at models and use them": {
