@@ -120,6 +120,14 @@ class RewardFields(Group):
             )
         return self
 
+    @model_validator(mode="after")
+    def _model_is_one(self) -> Self:
+        if self.model != "train" and not REWARDS.origin(self.kind).options.get("given", True):
+            raise ValueError(
+                f"reward.model = {self.model}: a reward of the kind {self.kind} is always trained here; leave it out"
+            )
+        return self
+
 
 class RewardPart(RewardFields):
     """One of several rewards, under a name of its own."""
@@ -162,6 +170,16 @@ class RewardConfig(RewardFields):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
         return multiple(self, "reward", "width", "heads")
+
+    @model_validator(mode="after")
+    def _reward_may_label(self) -> Self:
+        for kind in (self.kind, *(part.kind for part in self.parts)):
+            if not REWARDS.origin(kind).options.get("labels", True):
+                raise ValueError(
+                    f"reward.kind = {kind} is a judge that labels nothing, so that it stays independent of what "
+                    "is trained on: name it in evaluation.gold, and take another reward.kind"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sum_has_parts(self) -> Self:

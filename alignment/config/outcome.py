@@ -29,6 +29,13 @@ class EvaluationConfig(Group):
     gold: tuple[RewardPart, ...] = Field(
         (), description="Second judges that label nothing, as reward.parts has them; each one's gain is in the report"
     )
+    gold_fraction: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="Part of the texts, by their hash, that trains second judges alone, where the reward is trained "
+        "here too; 0: both learn from the same texts",
+    )
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ class AlignConfig(Group):
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds base.context = {self.base.context}: "
                 "raise base.context, or ask for shorter samples"
             )
-        if _trained(self) and self.sampling.total_tokens > self.reward.context:
+        if _trained(self, context=True) and self.sampling.total_tokens > self.reward.context:
             raise ValueError(
                 f"sampling.total_tokens = {self.sampling.total_tokens} exceeds reward.context = {self.reward.context}, "
                 "so the ends of texts would go unread: raise reward.context, or ask for shorter samples"
@@ -67,6 +67,12 @@ class AlignConfig(Group):
             raise ValueError(
                 f"reward.trained_on = pairs learns from given pairs, and pairs.source = {self.pairs.source} makes them "
                 "of scored samples: set pairs.source to given, or reward.trained_on to labels"
+            )
+        labelled = [part for part in self.evaluation.gold if part.kind == "tfidf"]
+        if labelled and self.reward.trained_on == "pairs":
+            raise ValueError(
+                f"evaluation.gold: {labelled[0].name} of the kind tfidf learns from labels, and reward.trained_on = "
+                "pairs reads none: take another kind for it"
             )
         source = PAIRS.origin(self.pairs.source).options
         scored = source.get("sampled", True) and source.get("scored", True)
@@ -114,12 +120,17 @@ class AlignConfig(Group):
         return self
 
 
-def _trained(config: AlignConfig) -> bool:
-    """Whether a model is trained here to score: the reward's, a part's or a gold judge's."""
+def _trained(config: AlignConfig, **has: bool) -> bool:
+    """Whether a model is trained here to score, the reward's, a part's or a gold judge's; one that `has` such options.
+
+    An option that a kind does not name is true.
+    """
     scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
+    wanted = {"model": True, **has}.items()
+    names = REWARD_MODELS.names()
     return any(
         each.model == "train"
-        and each.kind in REWARD_MODELS.names()
-        and REWARD_MODELS.origin(each.kind).options.get("model", True)
+        and each.kind in names
+        and all(REWARD_MODELS.origin(each.kind).options.get(option, True) == value for option, value in wanted)
         for each in scoring
     )

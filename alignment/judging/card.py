@@ -134,7 +134,12 @@ def result_table(report: EvalReport) -> str:
             " The biased baseline is for comparison only: winners are picked for their score, so their mean is above "
             "that of the model which wrote them."
         )
-    return f"{table(HEADINGS, result_rows(report))}\n\n{note}"
+    return f"{table(HEADINGS, result_rows(report))}\n\n{' '.join((note, *notes(report)))}"
+
+
+def notes(report: EvalReport) -> list[str]:
+    """A sentence for each judge whose scores need one."""
+    return [f"The judge {each.name} {each.note}." for each in report.gold if each.note]
 
 
 def gates_table(judgement: Judgement) -> str:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alignment.errors import InputError
 from alignment.judging import sections
-from alignment.judging.card import result_rows
+from alignment.judging.card import notes, result_rows
 from alignment.judging.differences import differences
 from alignment.judging.formats import NONE, duration, signed
 from alignment.judging.links import is_link
@@ -38,6 +38,7 @@ def report_page(run: Run) -> str:
             run=run,
             tiles=sections.tiles(run),
             figures=result_rows(run.report),
+            notes=notes(run.report),
             gates=sections.gate_rows(run.judgement),
             curves=sections.curve_charts(run.curves),
             histograms=sections.histograms(run),

@@ -102,6 +102,7 @@ class RewardResult(Record):
     gain_ci: tuple[float, float]
     unscored_base: int = 0
     unscored_aligned: int = 0
+    note: str = ""  # what a reader of its scores has to know, as the end of a sentence about it
 
 
 class Preferences(Record):

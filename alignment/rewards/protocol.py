@@ -103,19 +103,25 @@ class InBatches:
 RewardModel = Callable[[Job], Counts]
 """Fills `job.out`, the folder of the stage `reward`, and returns counts; checkpoints go to `job.work`.
 
-`job.inputs["texts"]` is there where `reward.model` is `train`.
+`job.inputs["texts"]` is there where `reward.model` is `train`: the texts that this reward may learn from.
 """
 
 
-def reward(name: str) -> Callable[[Made], Made]:
-    """Register a class as the reward of this name."""
+def reward(name: str, *, labels: bool = True, given: bool = True, note: str = "") -> Callable[[Made], Made]:
+    """Register a class as the reward of this name.
+
+    Say `labels=False` of one that only `evaluation.gold` may name, `given=False` where `reward.model` can name no model
+    but one that is trained here, and in `note` what a reader of its scores has to know. All are read without an import.
+    """
+    del labels, given, note
     return registers(REWARDS, name)
 
 
-def reward_model(name: str, *, model: bool = True) -> Callable[[RewardModel], RewardModel]:
+def reward_model(name: str, *, model: bool = True, context: bool = True) -> Callable[[RewardModel], RewardModel]:
     """Register the function that makes what the reward of this name scores by.
 
-    Say `model=False` where `reward.model` does not say which model that is.
+    Say `model=False` where `reward.model` does not say which model that is, and `context=False` where one that is
+    trained here reads more than `reward.context` tokens.
     """
-    del model  # read from here by `alignment.rewards.parts.takes_model`, without an import
+    del model, context  # read from here by `alignment.rewards.parts` and the configuration, without an import
     return registers(REWARD_MODELS, name)

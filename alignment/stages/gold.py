@@ -11,6 +11,7 @@ from alignment.config import AlignConfig, RewardPart
 from alignment.kinds import REWARD_MODELS, REWARDS
 from alignment.rewards.parts import alone, is_trained
 from alignment.rows import EVALUATED, GOLD, JUDGED_BY
+from alignment.stages import set_aside
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import with_prompts
 from alignment.stages.sources import reward_model_kinds, reward_model_source, reward_source, scoring_kinds
@@ -27,7 +28,9 @@ def trains(config: AlignConfig) -> bool:
 def reads(config: AlignConfig) -> Any:
     """What decides their models and their scores."""
     judges = ((part.name, alone(config, part)) for part in config.evaluation.gold)
-    return [(name, reward_model_source(judge), reward_source(judge)) for name, judge in judges]
+    sources = [(name, reward_model_source(judge), reward_source(judge)) for name, judge in judges]
+    fraction = set_aside.part(config)
+    return {"judges": sources, "set_aside": fraction} if fraction else sources
 
 
 @stage(
@@ -39,12 +42,13 @@ def reads(config: AlignConfig) -> Any:
     trains=trains,
     when=lambda c: bool(c.evaluation.gold),
     uses=lambda c: [*scoring_kinds(*c.evaluation.gold), *reward_model_kinds(*c.evaluation.gold)],
-    libraries=MODELS,
+    libraries=(*MODELS, "scikit-learn"),
 )
 def gold(job: Job) -> Counts:
     """Each judge's score of each sample, in the order of the sides' samples; their models are not kept."""
     read = ["prompt_id", "prompt", "text", "completion", "ids", "finished", "index"]
     sides = {side: EVALUATED.read(job.inputs[side], read) for side in SIDES}
+    job = set_aside.with_own_texts(job, second=True)
     samples = with_prompts(job, [row for side in SIDES for row in sides[side]])
     found = {f"{JUDGED_BY}{part.name}": scores_by(job, part, samples) for part in job.config.evaluation.gold}
     rows = [(side, row) for side in SIDES for row in sides[side]]

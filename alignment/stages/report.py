@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from alignment.config import RewardPart
-from alignment.kinds import METRICS
+from alignment.kinds import METRICS, REWARDS
 from alignment.rows import (
     ACCEPTED,
     ANCHORED,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # it brings numpy
         *(["gold"] if c.evaluation.gold else []),
     ),
     reads=lambda c: (
-        {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold"}), "seed": c.seed}
+        {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold", "gold_fraction"}), "seed": c.seed}
         | ({"parts": [(part.name, part.weight) for part in c.reward.parts]} if c.reward.parts else {})
         | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
         | ({} if pairs_are_scored(c) else {"winners": "of other scores"})
@@ -134,7 +134,7 @@ def _rewards(
             weight=part.weight if prefix == PART else None,
             config=job.config.evaluation,
             seed=job.config.seed,
-        )
+        ).model_copy(update={"note": REWARDS.origin(part.kind).options.get("note", "")})
         for part in several
     )
 

@@ -1,9 +1,12 @@
 """Stage `reward`: what the reward needs before it can score: models that are trained here or copied, or nothing."""
 
+from typing import Any
+
 from alignment.config import AlignConfig
 from alignment.kinds import REWARD_MODELS
 from alignment.rewards.parts import described, is_trained, takes_model
 from alignment.stages.job import Counts, Job
+from alignment.stages.set_aside import part, with_own_texts
 from alignment.stages.sources import reward_model_kinds, reward_model_source
 from alignment.stages.stage import MODELS, stage
 
@@ -26,10 +29,16 @@ def makes(config: AlignConfig) -> str:
     return ", ".join(models) or f"nothing: {config.reward.kind} needs no model"
 
 
+def reads(config: AlignConfig) -> Any:
+    """What decides it; where texts are set aside, how many."""
+    source, fraction = reward_model_source(config), part(config)
+    return {"model": source, "set_aside": fraction} if fraction else source
+
+
 @stage(
     title="reward model",
     needs=needs,
-    reads=reward_model_source,
+    reads=reads,
     makes=makes,
     slots=lambda c: int(any(takes_model(each) for each in described(c))),
     trains=trains,
@@ -40,5 +49,5 @@ def reward(job: Job) -> Counts:
     """Whatever the kind of reward scores by; an empty folder where it needs nothing."""
     if job.config.reward.kind not in REWARD_MODELS.names():
         return {"needed": 0}
-    counts: Counts = REWARD_MODELS.get(job.config.reward.kind)(job)
+    counts: Counts = REWARD_MODELS.get(job.config.reward.kind)(with_own_texts(job, second=False))
     return counts

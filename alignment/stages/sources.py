@@ -100,7 +100,7 @@ def reward_source(config: AlignConfig) -> dict[str, Any]:
         return {"kind": kind, "judge": judge_source(config.reward.judge, read_rubric(config.reward.judge))}
     if kind == "function":
         return {"kind": kind, "function": function_source(config.reward.function)}
-    decides = {"classifier": {"positive_class", "reads"}}.get(kind, set())
+    decides = {"classifier": {"positive_class", "reads"}, "tfidf": {"reads"}}.get(kind, set())
     others = type(config.reward).model_fields.keys() - {"kind", kind} - decides
     return fields_of(config.reward, kind, without=others)
 

@@ -89,7 +89,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.gates": "",
     "alignment.judging.headline": "",
     "alignment.judging.hf_metrics": "report",
-    "alignment.judging.judges": "gold",
+    "alignment.judging.judges": "",
     "alignment.judging.links": "",
     "alignment.judging.judges.grammar": "before after",
     "alignment.judging.judges.judge": "before after",

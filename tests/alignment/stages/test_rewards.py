@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from alignment.errors import ScoreError
-from alignment.judging.card import result_rows
+from alignment.judging.card import result_rows, result_table
 from alignment.judging.report import EvalReport
 from alignment.stages.plan import key_of
+from alignment.stages.set_aside import is_set_aside
 from alignment.stages.store import StageRef
 from tasks.pipeline import PIPELINE
 from tests.alignment.chain import HELD_OUT, PROMPTS, Chain, keys
@@ -163,6 +164,20 @@ def test_a_second_judge_adds_its_stage_and_moves_the_report_alone(chain: Chain, 
     assert {name for name in judged if judged[name] != plain.get(name)} == {"gold", "report"}
     other = keys(chain.other(tmp_path, evaluation={"gold": [rule("length")]}).config)
     assert {name for name in other if other[name] != judged[name]} == {"gold", "report"}
+
+
+def test_a_judge_by_words_learns_from_texts_that_are_set_aside(run: Any, chain: Chain, tmp_path: Path) -> None:
+    gold = [{"name": "words", "kind": "tfidf"}]
+    found = run("gold report", evaluation={"gold": gold})
+    (judge,) = report(found).gold
+    assert judge.note.endswith("word salad deceives it like the reward")
+    assert "The judge words reads which words" in result_table(report(found))
+    texts = [row["text"] for row in read_rows(chain.folders["texts"] / "texts.parquet")]
+    wanted = found.root / "work-gold" / "texts" / "texts.parquet"
+    assert [row["text"] for row in read_rows(wanted)] == [text for text in texts if is_set_aside(text, 0.25)]
+    both, alone = keys(found.config), keys(chain.other(tmp_path, evaluation={"gold": gold, "gold_fraction": 0}).config)
+    plain = keys(chain.config)
+    assert both["reward"] != plain["reward"] == alone["reward"]
 
 
 # Keys
