@@ -170,17 +170,6 @@ class DPOConfig(Group):
     def _auto_is_none(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return () if names == ("auto",) else names
 
-    @property
-    def has_alpha(self) -> bool:
-        """Whether the divergence depends on `divergence_alpha`."""
-        return bool(DIVERGENCES.origin(self.divergence).options.get("parameter", False))
-
-    @property
-    def objective(self) -> str:
-        """The loss in words, with the divergence where it is not DPO's own, as in `hinge under alpha 0.3`."""
-        alpha = f" {self.divergence_alpha:g}" if self.has_alpha else ""
-        return self.loss if self.divergence == "reverse_kl" else f"{self.loss} under {self.divergence}{alpha}"
-
     @model_validator(mode="after")
     def _loss_goes_with_the_others(self) -> Self:
         origin = LOSSES.origin(self.loss)
@@ -188,6 +177,11 @@ class DPOConfig(Group):
         if fault := fault_of_loss(self, smoothing=origin.options.get("smoothing", True), any_divergence=any_divergence):
             raise ValueError(fault)
         return self
+
+
+def has_alpha(config: DPOConfig) -> bool:
+    """Whether the divergence depends on `dpo.divergence_alpha`."""
+    return bool(DIVERGENCES.origin(config.divergence).options.get("parameter", False))
 
 
 def fault_of_loss(config: DPOConfig, *, smoothing: bool, any_divergence: bool) -> str:

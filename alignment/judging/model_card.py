@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from alignment.config import AlignConfig, RewardFields, SamplingConfig
+from alignment.config.label import objective
 from alignment.judging.card import gates_table, result_table, samples_table, table
 from alignment.judging.formats import percent
 from alignment.judging.report import EvalReport, Judgement, SampleRow
@@ -62,7 +63,7 @@ def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
         (
             "Loss",
             ", ".join(
-                part for part in (f"{dpo.trainer.upper()}, {dpo.objective}", f"beta {dpo.beta:g}", *extras) if part
+                part for part in (f"{dpo.trainer.upper()}, {objective(dpo)}", f"beta {dpo.beta:g}", *extras) if part
             ),
         ),
         (

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alignment.config import AlignConfig
+from alignment.config.label import objective
+from alignment.config.policy import has_alpha
 from alignment.kinds import DIVERGENCES, LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
@@ -26,7 +28,7 @@ ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 def reads(config: AlignConfig) -> Any:
     """The settings of the training; of an adapter, where one is trained, with the library that makes it."""
     dpo, unread = config.dpo, {"checkpoint_every", "gradient_checkpointing"}
-    if not dpo.has_alpha:
+    if not has_alpha(dpo):
         unread = unread | {"divergence_alpha"}
     if dpo.adapter == "none":
         return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread | ADAPTER_FIELDS), "seed": config.seed}
@@ -37,7 +39,7 @@ def makes(config: AlignConfig) -> str:
     """What a plan says of it."""
     dpo = config.dpo
     adapter = "" if dpo.adapter == "none" else f", {dpo.adapter} of rank {dpo.adapter_rank}"
-    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {dpo.objective}{adapter}"
+    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {objective(dpo)}{adapter}"
 
 
 @stage(

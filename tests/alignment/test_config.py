@@ -617,7 +617,7 @@ def test_a_choice_is_one_of_the_kinds_that_are_registered():
     }
     assert chosen == dict.fromkeys(
         ["reward.kind", "prompts.source", "sampling.engine", "pairs.source", "pairs.strategy", "dpo.trainer",
-         "dpo.loss", "evaluation.judge"],
+         "dpo.loss", "dpo.divergence", "evaluation.judge"],
         True,
     )  # fmt: skip
 
