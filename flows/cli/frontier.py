@@ -105,13 +105,19 @@ def show_trainings(points: Sequence[FrontierPoint], console: Console) -> None:
             f"[{GOOD}]passed[/]" if last.passed else f"[{BAD}]refused[/]",
         )
     _print(table, console)
+    say(
+        console,
+        "KL is of a completion, in nats, exact at each token, and sampled by log-ratios; ppl is the perplexity under "
+        "the base over the base's own; lost is what the reward fell after its highest step.",
+    )
 
 
 def show_best(found: "Found", console: Console) -> None:
     """The best policy within each KL, and how near it is to the ceiling there."""
     headings = ("within", "reward", "KL", "ceiling", "share", "policy", "gates")
     table = plain_table("The best within a KL, in nats", *headings, words={"policy", "gates"})
-    for row in reward_rows(found.points, found.ceiling, found.best_of_n, found.reference):
+    rows = reward_rows(found.points, found.ceiling, found.best_of_n, found.reference)
+    for row in rows:
         gates = row["gates"].partition(" ")[0]
         table.add_row(
             *(row[name] for name in ("KL at most", "best reward", "its KL", "ceiling", "of the ceiling")),
@@ -119,6 +125,11 @@ def show_best(found: "Found", console: Console) -> None:
             f"[{GOOD if gates == 'passed' else BAD}]{gates}[/]" if gates != NONE else NONE,
         )
     _print(table, console)
+    doubt = " ~ marks where its samples are too few to be trusted." if "~" in str(rows) else ""
+    say(
+        console,
+        f"The ceiling is the highest reward that is possible within a KL, and share what of its gain is won.{doubt}",
+    )
 
 
 def _print(table: Table, console: Console) -> None:
