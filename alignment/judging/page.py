@@ -33,7 +33,7 @@ def report_page(run: Run) -> str:
     """The page of one run. Of very many or long samples the first ones stand in it, as many as keep it below 2 MB."""
     return _fitting(
         sections.samples(_first(run.samples, sections.texts)),
-        lambda rows: _render(
+        lambda rows: render(
             "report.html",
             run=run,
             tiles=sections.tiles(run),
@@ -60,7 +60,7 @@ def compare_page(one: Run, two: Run) -> str:
     first = _first(both, lambda pair: (*sections.texts(pair[0]), sections.texts(pair[1])[2]))
     return _fitting(
         [_sample_beside(number, *pair) for number, pair in enumerate(first, start=1)],
-        lambda rows: _render(
+        lambda rows: render(
             "compare.html",
             a=one,
             b=two,
@@ -207,7 +207,8 @@ def _fitting(rows: Sequence[T], page: Callable[[Sequence[T]], str]) -> str:
         kept = min(kept - 1, int(kept * 0.95 * MAX_BYTES / size))
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page of this template; every value is escaped."""
     return _environment().get_template(template).render(**values)
 
 
