@@ -43,6 +43,18 @@ class Both:
         """Mean length in tokens of the same samples: (prompts,) each."""
         return self._means(self.base, self.base.lengths), self._means(self.aligned, self.aligned.lengths)
 
+    def samples(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Array, Array]:
+        """Of the samples of `prompts` that have a reward: the prompt's number, whether it is the aligned model's
+        sample, the reward and the length in tokens; (samples,) each.
+        """
+        sides = []
+        for is_aligned, side in enumerate((self.base, self.aligned)):
+            kept = np.asarray(side.has_reward) & np.isin(side.prompt_ids, self.prompts)
+            prompt = np.searchsorted(self.prompts, np.asarray(side.prompt_ids)[kept])
+            sides.append((prompt, np.full(prompt.size, bool(is_aligned)), side.rewards[kept], side.lengths[kept]))
+        prompt, is_after, rewards, lengths = (np.concatenate(column) for column in zip(*sides, strict=True))
+        return prompt, is_after, rewards, lengths.astype(np.float64)
+
     def _means(self, side: Measured, values: npt.NDArray[Any]) -> Array:
         kept = np.asarray(side.has_reward) & np.isin(side.prompt_ids, self.prompts)
         return by_prompt(np.asarray(side.prompt_ids)[kept], values[kept])

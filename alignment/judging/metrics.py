@@ -8,7 +8,7 @@ from alignment.judging.arithmetic import Lengths, Tokens, Values
 from alignment.judging.formats import PERCENT, SIGNED, TENTHS, THOUSANDTHS, TIMES
 from alignment.judging.measured import Measured
 from alignment.judging.metric import Both, metric, ratio
-from alignment.judging.statistics import length_matched_win_rate, paired_bootstrap, wins
+from alignment.judging.statistics import gain_at_equal_length, length_matched_win_rate, paired_bootstrap, wins
 from alignment.judging.statistics import win_rate as fraction_won
 
 Completions = list[Tokens]
@@ -51,6 +51,21 @@ def reward_gain_in_sd(both: Both) -> float | None:
     with np.errstate(invalid="ignore"):
         gain = float((after - before).mean())
     return ratio(gain, arithmetic.reward_sd(both.base.scores))
+
+
+@metric(
+    "reward_gain_at_equal_length",
+    label="reward gain at equal length",
+    of="both",
+    format=SIGNED,
+    better="higher",
+    shown="change",
+)
+def reward_gain_at_equal_length(both: Both) -> Estimate | None:
+    """The gain that is left once length is regressed out, with a bootstrap over prompts; None where it may be all."""
+    if not both.prompts:
+        return None
+    return gain_at_equal_length(*both.samples(), both.config.bootstrap, both.config.confidence, both.seed)
 
 
 @metric("reward_sd", label="reward, SD", change="ratio")

@@ -96,6 +96,7 @@ def test_the_difference_by_hand(metrics: Metrics) -> None:
     assert delta.win_rate == 0.75
     assert delta.win_rate_ci == (0.5, 1.0)
     assert delta.win_rate_length_matched == 1.0
+    assert delta.reward_gain_at_equal_length == pytest.approx(2)  # of a, whose texts did not grow; b grew, and gained 0
     assert delta.perplexity_ratio == pytest.approx(math.exp(0.5))
     assert (delta.kl, delta.kl_per_token) == (1.5, 0.5)
     assert delta.entropy_change == pytest.approx(report.aligned.entropy - report.base.entropy)
@@ -142,7 +143,7 @@ def test_the_seed_decides_the_intervals_alone(metrics: Metrics) -> None:
     one, other = (run(metrics, base, aligned, seed) for seed in (1, 2))
     assert one == run(metrics, base, aligned, seed=1)
     assert one.delta.reward_gain_ci != other.delta.reward_gain_ci
-    intervals = {"reward_gain_ci", "win_rate_ci"}
+    intervals = {"reward_gain_ci", "win_rate_ci", "reward_gain_at_equal_length_ci"}
     assert one.delta.model_dump(exclude=intervals) == other.delta.model_dump(exclude=intervals)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from alignment.judging import statistics
-from alignment.judging.statistics import length_matched_win_rate, paired_bootstrap, win_rate, wins
+from alignment.judging.statistics import gain_at_equal_length, length_matched_win_rate, paired_bootstrap, win_rate, wins
 
 scores = st.integers(-3, 3).map(float)  # few values, so that ties happen
 paired = st.lists(st.tuples(scores, scores), min_size=1, max_size=30).map(lambda rows: np.array(rows).T)
@@ -133,3 +133,95 @@ class TestLengthMatchedWinRate:
     def test_scores_and_lengths_of_different_size_are_refused(self) -> None:
         with pytest.raises(ValueError, match="2 scores and 3 lengths"):
             length_matched_win_rate(np.zeros(2), np.ones(2), np.ones(3), np.ones(3))
+
+
+Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def samples_of(rng: np.random.Generator, prompts: int, *, gain: float, slope: float, growth: float) -> Samples:
+    """One to three samples of each side to each prompt; texts to some prompts are long, and liked, on both sides."""
+    level = rng.normal(0, 3, prompts)
+    columns = []
+    for side in (0, 1):
+        prompt = np.repeat(np.arange(prompts), rng.integers(1, 4, prompts))
+        lengths = np.round(20 + 5 * level[prompt] + growth * side + rng.normal(0, 4, prompt.size))
+        values = 2 * level[prompt] + gain * side + slope * lengths + rng.normal(0, 0.5, prompt.size)
+        columns.append((prompt, np.full(prompt.size, side == 1), values, lengths))
+    prompt, is_after, values, lengths = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return prompt, is_after, values, lengths
+
+
+def by_least_squares(samples: Samples, draws: np.ndarray) -> float:
+    """NumPy's solution with a dummy for each drawn prompt, and each side of a prompt weighing 1."""
+    parts = []
+    for number, drawn in enumerate(draws):
+        rows = samples[0] == drawn
+        dummies = np.zeros((rows.sum(), draws.size))
+        dummies[:, number] = 1
+        _, is_after, values, lengths = (column[rows] for column in samples)
+        weight = np.sqrt(1 / np.array([(is_after == side).sum() for side in is_after]))
+        parts.append(np.column_stack([is_after, lengths, dummies, values]) * weight[:, None])
+    rows = np.concatenate(parts)
+    return float(np.linalg.lstsq(rows[:, :-1], rows[:, -1])[0][0])
+
+
+class TestGainAtEqualLength:
+    def test_agrees_with_numpy_in_value_and_interval(self) -> None:
+        """The same 40 draws of prompts, each fitted by least squares on all its dummies."""
+        samples = samples_of(np.random.default_rng(0), 12, gain=0.4, slope=0.1, growth=6)
+        found = gain_at_equal_length(*samples, 40, 0.9, 5)
+        assert found is not None
+        assert found[0] == pytest.approx(by_least_squares(samples, np.arange(12)))
+        drawn = np.random.default_rng(5).multinomial(12, np.full(12, 1 / 12), size=40)
+        gains = [by_least_squares(samples, np.repeat(np.arange(12), counts)) for counts in drawn]
+        assert found[1] == pytest.approx(tuple(np.quantile(gains, [0.05, 0.95])))
+
+    def test_finds_the_gain_behind_a_growth_that_is_worth_more(self) -> None:
+        """Worth 0.1 a token, 8 tokens more are 0.8; the plain gain says 1.1, and 0.3 of it is no matter of length."""
+        samples = samples_of(np.random.default_rng(1), 400, gain=0.3, slope=0.1, growth=8)
+        found = gain_at_equal_length(*samples, 500, 0.95, 0)
+        assert found is not None
+        gain, (low, high) = found
+        assert low < 0.3 < high
+        assert gain == pytest.approx(0.3, abs=0.1)
+
+    def test_a_gain_by_length_alone_is_none(self) -> None:
+        samples = samples_of(np.random.default_rng(2), 400, gain=0.0, slope=0.1, growth=8)
+        found = gain_at_equal_length(*samples, 500, 0.95, 0)
+        assert found is not None
+        assert found[1][0] < 0 < found[1][1]
+
+    def test_by_hand(self) -> None:
+        """One sample a side: where the text did not grow it gained 2, and where it grew by 2 it gained nothing."""
+        prompt, is_after = np.array([0, 1, 0, 1]), np.array([False, False, True, True])
+        found = gain_at_equal_length(
+            prompt, is_after, np.array([1.0, 1.0, 3.0, 1.0]), np.array([2.0, 2.0, 2.0, 4.0]), 10, 0.9, 0
+        )
+        assert found is not None
+        assert found[0] == pytest.approx(2)
+
+    def test_is_the_plain_gain_where_all_lengths_are_equal(self) -> None:
+        """Prompts of 1 and of 3 samples count alike."""
+        prompt, is_after = np.array([0, 1, 1, 1, 0, 1]), np.array([False, False, False, False, True, True])
+        values = np.array([0.0, 1.0, 2.0, 3.0, 1.0, 5.0])
+        found = gain_at_equal_length(prompt, is_after, values, np.full(6, 7.0), 200, 0.9, 0)
+        assert found == (2.0, (1.0, 3.0))
+
+    def test_none_where_every_text_grew_by_the_same(self) -> None:
+        prompt, is_after = np.array([0, 1, 0, 1]), np.array([False, False, True, True])
+        lengths = np.array([5.0, 6.0, 8.0, 9.0])
+        assert gain_at_equal_length(prompt, is_after, np.array([0.0, 1.0, 2.0, 3.5]), lengths, 10, 0.9, 0) is None
+
+    def test_a_value_that_is_not_finite_is_no_gain(self) -> None:
+        prompt, is_after = np.array([0, 1, 0, 1]), np.array([False, False, True, True])
+        found = gain_at_equal_length(
+            prompt, is_after, np.array([0.0, np.nan, 1.0, 1.0]), np.array([1.0, 2.0, 3.0, 9.0]), 10, 0.9, 0
+        )
+        assert found is not None
+        assert np.isnan([found[0], *found[1]]).all()
+
+    def test_many_prompts_are_drawn_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        samples = samples_of(np.random.default_rng(3), 30, gain=0.3, slope=0.1, growth=4)
+        whole = gain_at_equal_length(*samples, 50, 0.9, 0)
+        monkeypatch.setattr(statistics, "_CHUNK", 200)
+        assert gain_at_equal_length(*samples, 50, 0.9, 0) == whole
