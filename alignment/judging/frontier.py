@@ -86,7 +86,7 @@ class Reference(_Row):
     distinct_2: float
     tokens: float  # mean length of a completion
     prompts: int
-    samples: int  # of each prompt
+    samples: int  # of each prompt, that these figures are from
 
 
 @dataclass(frozen=True)
