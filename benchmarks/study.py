@@ -30,6 +30,7 @@ BEST_OF = (1, 2, 4, 8, 16)
 BETAS = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5)
 
 Record: TypeAlias = dict[str, Any]
+Refs: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], str]]
 
 
@@ -78,31 +79,38 @@ class Home:
             print(f"  {ref.stage} {spent:.0f} CPU-s {ref.counts}", flush=True)
         self.since = time.process_time()
 
-    def spent(self, refs: Mapping[str, Any]) -> float:
+    def spent(self, refs: Refs) -> float:
         """CPU-seconds of stages; nan where one was computed by another command."""
         return sum(self.seconds.get(ref.key, math.nan) for ref in refs.values())
 
 
 def measure(trial: Trial, data: str, home: Home, base: str = "") -> Record:
-    """Run a trial, and record what it found; its `seconds` count what an earlier trial computed for it."""
-    from alignment.config import build_config, merge
-    from alignment.rows import MODEL
-    from benchmarks.runner import compute, run
+    """Run a trial, and record what it found; its `seconds` count what an earlier trial computed for it.
 
-    config = named_after = config_of(trial, data, base)
-    if trial.after is not None:
-        before = compute(config_of(trial.after, data, base), home.store, "after", home.heard)
+    A second round is recorded against the first base, its texts beside those of the first round.
+    """
+    from alignment.config import build_config, merge
+    from alignment.judging.gates import judge
+    from alignment.rows import MODEL
+    from benchmarks.runner import run
+
+    config = config_of(trial, data, base)
+    name, seconds = named(config, trial), 0.0
+    first = trial.after and run(config_of(trial.after, data, base), home.store, home.heard).refs
+    if first:
+        seconds = home.spent(first)
         folders = {
-            "base": {"model": str(before["policy"].path / MODEL)},
-            "reward": {"model": str(before["reward"].path / MODEL)},
-            "evaluation": {"anchor": str(before["base"].path / MODEL)},
+            "base": {"model": str(first["policy"].path / MODEL)},
+            "reward": {"model": str(first["reward"].path / MODEL)},
+            "evaluation": {"anchor": str(first["base"].path / MODEL)},
         }
         config = build_config(merge(config.model_dump(mode="json"), folders))
     found = run(config, home.store, home.heard)
-    report, delta = found.report, found.report.delta
+    report = against_first(config, first, found.refs) if first else found.report
+    judgement, delta = judge(report, config.gates), report.delta
     low, high = delta.reward_gain_ci
     sd = report.base.reward_sd
-    return about(trial, named(named_after, trial)) | {
+    return about(trial, name) | {
         "base_perplexity": report.base_validation_perplexity,
         "reward_accuracy": report.reward_validation_accuracy,
         "pairs": found.refs["policy"].counts["pairs"],
@@ -125,11 +133,29 @@ def measure(trial: Trial, data: str, home: Home, base: str = "") -> Record:
         "distinct_2_base": report.base.get("distinct_2"),
         "distinct_2_aligned": report.aligned.get("distinct_2"),
         "length_change": delta.get("length_change"),
-        "verdict": found.judgement.verdict,
-        "refused_by": [gate.name for gate in found.judgement.gates if not gate.passed],
-        "seconds": home.spent(found.refs),
+        "verdict": judgement.verdict,
+        "refused_by": [gate.name for gate in judgement.gates if not gate.passed],
+        "seconds": seconds + home.spent(found.refs),
         "texts": texts(found.refs["report"].path),
     }
+
+
+def against_first(config: Any, first: Refs, second: Refs) -> Any:
+    """The report of a second round against the first base on the same prompts, to which the drift has the log-probs."""
+    from alignment.judging import comparison, hf_metrics
+    from alignment.judging.measured import from_rows
+    from alignment.rows import ANCHORED, EVALUATED
+
+    rows = EVALUATED.read(second["after"].path)
+    under = [row["base_logprob"] for row in ANCHORED.read(second["drift"].path) if row["side"] == "after"]
+    return comparison.compare(
+        from_rows(EVALUATED.read(first["before"].path)),
+        from_rows([{**row, "base_logprob": logprob} for row, logprob in zip(rows, under, strict=True)]),
+        metrics=hf_metrics.all_metrics(),
+        winners_mean=None,
+        config=config.evaluation,
+        seed=config.seed,
+    )
 
 
 def about(trial: Trial, config: str) -> Record:
