@@ -17,7 +17,7 @@ from alignment.stages.stage import Refs
 from flows.align import compute_all, tracked
 from flows.form import config_flow
 from tasks import artifacts
-from tasks.frontier import Found, found_so_far, in_words, log_points, points_of, record, standing_in_words
+from tasks.frontier import PAGE, Found, found_so_far, in_words, log_points, points_of, record, standing_in_words
 from tasks.home import home
 from tasks.pipeline import FRONTIER
 from tasks.progress import Event, Points
@@ -32,6 +32,7 @@ class FrontierResult(BaseModel):
 
     run_id: str
     where: str
+    page: str
     found: dict[str, Any]
     """As `tasks.frontier.Found` has it, in JSON's values."""
     failed: dict[str, str] = {}
@@ -78,7 +79,7 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
         points += own
         seeds.setdefault(given.seed, refs)
         found = found_so_far(given, points, list(seeds.values()))
-        record(run_id, found, config.gates)
+        record(run_id, found, config)
     if found is None:
         raise TrainingError(f"every training of the frontier failed: {'; '.join(failed.values())}")
     rows, told = found.rows(), in_words(found)
@@ -86,7 +87,14 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
     runs.conclude(run_id, "pass" if any(point.passed for point in points) else "fail", told)
     if page := page_of_run():
         page.outcome = told
-    return FrontierResult(run_id=run_id, where=runs.run_url(run_id), found=rows, failed=failed, told=told)
+    return FrontierResult(
+        run_id=run_id,
+        where=runs.run_url(run_id),
+        page=runs.artifact_url(run_id, PAGE),
+        found=rows,
+        failed=failed,
+        told=told,
+    )
 
 
 def follow(given: PointConfig, named: str, parent: str, place: Points) -> tuple[Refs, list[FrontierPoint]]:

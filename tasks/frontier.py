@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alignment.config import GatesConfig, PointConfig
+from alignment.config import AlignConfig, PointConfig
 from alignment.judging.formats import percent
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference, agree, fraction_of_ceiling
 from alignment.rows import SCORES
@@ -22,6 +22,9 @@ CURVE = "Frontier/"
 """How the metrics of a training's evaluations begin in MLflow, each by the step that it was measured at."""
 CURVED = ("reward", "reward_se", "kl", "kl_se", "kl_sampled", "kl_sampled_se", "perplexity_ratio", "kl_per_token")
 
+
+PAGE = "frontier.html"
+"""The page, as an artifact."""
 
 NEAR = 3.0
 """The KL, in nats, within which the best policy is told of."""
@@ -91,13 +94,17 @@ def log_points(run_id: str, points: Sequence[FrontierPoint]) -> None:
     records.log_json(run_id, "points.json", rows)
 
 
-def record(run_id: str, found: Found, gates: GatesConfig) -> None:
-    """What has been found so far, in the frontier's MLflow run: the points as JSON, and the figure."""
+def record(run_id: str, found: Found, config: AlignConfig) -> None:
+    """What has been found so far, in the frontier's MLflow run: the points as JSON, the figure, and the page."""
+    from alignment.judging.frontier_page import frontier_page
     from alignment.judging.frontier_plot import frontier_figure
 
+    curves = found.points, found.ceiling, found.best_of_n, found.reference
+    data = ", ".join(source.path for source in config.data.mixture) or config.data.path
+    facts = {"Model": config.registry.model_name, "Data": data}
     records.log_json(run_id, "frontier.json", found.rows())
-    figure = frontier_figure(found.points, found.ceiling, found.best_of_n, found.reference, gates)
-    records.log_figures(run_id, {"frontier": figure})
+    records.log_text(run_id, PAGE, frontier_page(*curves, config.gates, facts=facts))
+    records.log_figures(run_id, {"frontier": frontier_figure(*curves, config.gates)})
 
 
 def in_words(found: Found) -> str:

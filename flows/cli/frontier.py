@@ -80,7 +80,8 @@ def show(result: "FrontierResult", console: Console) -> None:
     for named, why in result.failed.items():
         say(console, escape(why), head=f"[{BAD}]failed[/] {escape(named)}: ")
     say(console, f"[bold]{escape(result.told)}[/]")
-    say(console, escape(result.where), head="Look at it  ")
+    say(console, escape(result.page), head="Look at it  ")
+    say(console, escape(result.where), head="In MLflow   ")
 
 
 def show_trainings(points: Sequence[FrontierPoint], console: Console) -> None:

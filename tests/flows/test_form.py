@@ -15,12 +15,15 @@ from alignment.config import AlignConfig, DPOConfig, GridConfig, build_config
 from alignment.errors import ConfigError
 from flows.align import align
 from flows.form import config_flow, form
+from flows.frontier import frontier
 from flows.retrain import retrain
 from flows.settings import load_config
 from flows.start_from import offered
 from flows.sweep import sweep
 
-FLOWS: dict[str, Any] = {"align": align, "retrain": retrain, "sweep": sweep}
+FLOWS: dict[str, Any] = {"align": align, "retrain": retrain, "sweep": sweep, "frontier": frontier}
+OWN = {"sweep": "grid", "frontier": "frontier"}
+"""What a flow takes beside the configuration."""
 GROUPS = {name: info.annotation for name, info in AlignConfig.model_fields.items() if name != "seed"}
 
 
@@ -44,7 +47,7 @@ def without(flow: Any, values: dict[str, Any]) -> list[str]:
 
 def test_a_form_begins_with_the_start_and_has_a_group_a_stage_in_their_order(flow: Any) -> None:
     parameters = inspect.signature(flow.fn).parameters
-    others = ["grid"] if flow is sweep else []
+    others = [OWN[flow.name]] if flow.name in OWN else []
     assert list(parameters) == ["start_from", *AlignConfig.model_fields, *others]
     assert list(flow.parameters.properties) == list(parameters)
     assert [entry["position"] for entry in flow.parameters.properties.values()] == list(range(len(parameters)))
@@ -64,7 +67,7 @@ def test_a_group_is_closed_and_a_field_is_empty_until_somebody_changes_it(flow: 
         assert entry["default"] is None
         assert entry["anyOf"][0] == {"type": "null", "title": "As in start_from"}
     for name, definition in flow.parameters.definitions.items():
-        if name == "GridConfig":
+        if name in {"GridConfig", "FrontierConfig"}:
             continue
         for field, schema in definition["properties"].items():
             assert schema.get("default") is None, field
@@ -124,6 +127,8 @@ def test_what_forms_and_requests_send_is_what_prefect_takes(flow: Any) -> None:
 def test_a_grid_out_of_bounds_is_refused_before_the_run(values: dict[str, Any]) -> None:
     with pytest.raises(ParameterTypeError):
         sweep.validate_parameters({"grid": values})
+    with pytest.raises(ParameterTypeError):
+        frontier.validate_parameters({"frontier": values})
 
 
 # The wrapper itself

@@ -121,6 +121,10 @@ def test_all_of_it_is_in_mlflow_and_the_points_are_a_table_in_prefect(story: Sto
     run_id = story.result.run_id
     kept = json.loads(Path(client.download_artifacts(run_id, "frontier.json")).read_text(encoding="utf-8"))
     assert kept == story.result.found
+    figure = Path(client.download_artifacts(run_id, "plots/frontier.png")).read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    page = Path(client.download_artifacts(run_id, "frontier.html")).read_text(encoding="utf-8")
+    assert NAME in page
     assert json.loads(story.table.data) == story.result.found["points"]
     assert story.table.description == story.result.told
     assert client.get_run(run_id).data.tags["plumbline.reason"] == story.result.told

@@ -9,6 +9,7 @@ import pytest
 
 from alignment.errors import Fault
 from flows.align import align
+from flows.frontier import frontier
 from flows.stack import form_check
 from flows.stack.form_check import FormCheck, at_fields, listed
 from flows.sweep import sweep
@@ -128,6 +129,9 @@ def test_a_grid_is_a_part_of_the_form() -> None:
     status, answer = post(Prefect(sweep, {"start_from": "tiny"}), RUN, {"parameters": {"grid": {"betas": [99]}}})
     assert status == 409
     assert "betas.0 = 99" in answer["detail"]
+    given = {"parameters": {"frontier": {"evaluate_every": 0}}}
+    status, answer = post(Prefect(frontier, {"start_from": "tiny"}), RUN, given)
+    assert (status, "frontier: evaluate_every = 0" in answer["detail"]) == (409, True)
 
 
 @pytest.mark.parametrize(
