@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from expectations.checking import Checked
     from flows.align import AlignResult
     from flows.planning import Plan
+    from tasks.comparing import Comparison
+    from tasks.explaining import Explained
     from tasks.registry.listing import ListedVersion
 
 WIDTH = 100  # columns of what is printed into a notebook
@@ -228,18 +230,45 @@ def report(subject: str, out: str | Path | None = None) -> Path:
 
 
 def compare(one: str, two: str, out: str | Path | None = None) -> Path:
-    """Write two judged runs beside each other as one HTML page: figures, settings, gates, curves, samples.
+    """Write two judged runs beside each other as one HTML page: paired figures, settings, gates, curves, samples.
 
     Both are as for `report`; what keeps them from being compared stands first on the page. Raises InputError where both
     are the same run.
     """
+    return write_comparison(compared(one, two), out)
+
+
+def compared(one: str, two: str, *, sample: int = 0) -> "Comparison":
+    """Two judged runs, B against A, paired by held-out prompt: `paired.figures`, `paired.samples`, `warnings`, `page`.
+
+    With `sample` both write to so many prompts now, in place of what they recorded.
+    """
+    if sample < 0:
+        raise InputError(f"compare --sample {sample}: give a number of prompts above 0")
     with registry():
-        from tasks import reports
+        from tasks.comparing import compare as set_against
         from tasks.registry import recorded
 
-        found = [recorded.find(subject) for subject in (one, two)]
-        page = reports.compared(found[0].run_id, found[1].run_id)
-        return _write(page, out, " vs ".join(each.title for each in found))
+        return set_against(recorded.find(one), recorded.find(two), sample)
+
+
+def write_comparison(found: "Comparison", out: str | Path | None = None) -> Path:
+    """Write a comparison as one HTML page; returns its path."""
+    return _write(found.page, out, f"{found.one.title} vs {found.two.title}")
+
+
+def explain(subject: str, sample: str = "", *, quarantined: int = 0) -> "Explained":
+    """What a version or a run was made of, walked back step by step, each with where it is: `steps`, `examples`.
+
+    `subject` is as for `report`. With `sample`, the id of a prompt, a sample or a pair, what became of that prompt is
+    in `story`; with `quarantined` so many of the pairs that validation set apart are in `apart`. Raises ModelError
+    where there is no such run or version, InputError where nothing has that id.
+    """
+    with registry():
+        from tasks.explaining import explain as walk_back
+        from tasks.registry import recorded
+
+        return walk_back(recorded.find(subject), sample, quarantined)
 
 
 def ratings(subject: str, pairs: str | Path | None = None) -> "Ratings":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignment.config import AlignConfig, build_config
     from alignment.errors import InputError, PlumblineError, StageError
-    from flows.library import align, check, compare, export, generate, load, models, plan, plots, ratings, report
+    from flows.library import align, check, compare, explain, export, generate, load, models, plan, plots, ratings, report
     from flows.settings import load_config
 
 _PLACES = {
@@ -29,6 +29,7 @@ _PLACES = {
     "build_config": "alignment.config",
     "check": "flows.library",
     "compare": "flows.library",
+    "explain": "flows.library",
     "export": "flows.library",
     "generate": "flows.library",
     "load": "flows.library",
@@ -50,6 +51,7 @@ __all__ = [
     "build_config",
     "check",
     "compare",
+    "explain",
     "export",
     "generate",
     "load",

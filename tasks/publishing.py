@@ -7,14 +7,16 @@ from prefect import task
 from alignment.config import AlignConfig
 from alignment.judging.model_card import model_card
 from alignment.judging.report import Judgement
+from alignment.judging.review import comparisons
 from alignment.rows import ACCEPTED, ADAPTER, MODEL, PROMPTS
 from alignment.stages.sources import pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import digest
 from tasks import reports
+from tasks.comparing import gathered
 from tasks.evaluation import read_report, read_samples
 from tasks.figures import drawn
-from tasks.registry import models, records, runs
+from tasks.registry import models, records, review, runs
 from tasks.registry.descriptions import with_ours
 from tasks.registry.notes import result
 from tasks.registry.pages import INSIDE, version_page
@@ -30,11 +32,14 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     samples = read_samples(refs["report"].path)
     records.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
     records.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
+    evaluated = gathered(refs)
+    review.offer(run_id, comparisons(evaluated, config.registry.review_rows))
     records.log_evaluation(run_id, report, judgement)
     records.log_counts(run_id, {name: ref.counts for name, ref in refs.items()})
     for figure in drawn(config, refs, report, judgement):
         records.log_file(run_id, figure, records.PLOTS)
     records.log_samples_table(run_id, samples)
+    records.log_evaluated(run_id, evaluated)
     records.log_text(run_id, records.REPORT, report.model_dump_json(indent=2))
     used = [
         row["prompt_id"]

@@ -1,4 +1,4 @@
-"""The page of a run: logged with its record, and made again from what MLflow holds, for one run or for two."""
+"""The page of a run: logged with its record, and made again from what MLflow holds."""
 
 import logging
 import platform
@@ -41,13 +41,6 @@ def page(run_id: str) -> str:
     from alignment.judging.page import report_page
 
     return report_page(recorded.read_run(run_id))
-
-
-def compared(one: str, two: str) -> str:
-    """The page of two runs beside each other. Raises InputError where they are one and the same."""
-    from alignment.judging.page import compare_page
-
-    return compare_page(recorded.read_run(one), recorded.read_run(two))
 
 
 def beside_the_record(refs: Refs) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def load_version(name: str, alias: str) -> Subject:
         config, report, rows = records.read_record(version.run_id, READ)
     except RecordError:  # written by hand
         return bare
-    local, _ = downloads.with_local_models(_reward_only(config, tags.get("plumbline.reward")), home() / "models")
+    local, _ = downloads.with_local_models(reward_only(config, tags.get("plumbline.reward")), home() / "models")
     prompts = tuple(Asked(**row.model_dump(include=set(Asked.model_fields))) for row in rows)
     lineage = records.read_lineage(version.run_id)
     held: dict[str, Any] = {
@@ -145,7 +145,7 @@ def require_sound(subject: Subject, result: SmokeResult) -> None:
         )
 
 
-def _reward_only(config: AlignConfig, resolved: str | None) -> AlignConfig:
+def reward_only(config: AlignConfig, resolved: str | None) -> AlignConfig:
     """The config without what only other stages read: those files may be gone, and a smoke test does not need them.
 
     `resolved` is the version that an alias in `reward.model` named at the time.

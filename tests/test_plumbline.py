@@ -19,6 +19,7 @@ PUBLIC = [
     "build_config",
     "check",
     "compare",
+    "explain",
     "export",
     "generate",
     "load",

@@ -15,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alignment.errors import InputError
 from alignment.judging import sections
+from alignment.judging.beside import incomparable, paired
 from alignment.judging.card import notes, result_rows
 from alignment.judging.differences import differences
 from alignment.judging.formats import NONE, duration, signed
 from alignment.judging.links import is_link
-from alignment.judging.report import SampleRow
+from alignment.judging.paired import Beside, Paired
 from alignment.judging.sections import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,51 +50,41 @@ def report_page(run: Run) -> str:
     )
 
 
-def compare_page(one: Run, two: Run) -> str:
+def compare_page(one: Run, two: Run, found: Paired | None = None) -> str:
     """The page of two runs, A and B; what keeps them from being compared is said first.
+
+    `found` is what to show of their samples in place of those that were recorded.
 
     Raises InputError where both are the same run.
     """
     if one.id == two.id:
         raise InputError(f"compare: both are run {one.id} ({one.title}); name two different runs or versions")
-    both = sections.same_prompts(one.samples, two.samples)
-    first = _first(both, lambda pair: (*sections.texts(pair[0]), sections.texts(pair[1])[2]))
+    found = found or paired(one, two)
+    first = _first(
+        _most_changed(found.samples), lambda row: (*sections.texts(row[1].one), sections.texts(row[1].two)[2])
+    )
     return _fitting(
-        [_sample_beside(number, *pair) for number, pair in enumerate(first, start=1)],
+        [_sample_beside(number, row) for number, row in first],
         lambda rows: render(
             "compare.html",
             a=one,
             b=two,
             warnings=incomparable(one, two),
+            paired=found,
             tiles=_tiles_beside(one, two),
             figures=figures_beside(one, two),
             gates=_gates_beside(one, two),
             curves=sections.curves_beside(one.curves, two.curves),
             settings=sections.settings_beside(one, two),
-            samples=rows,
-            recorded=len(both),
+            samples=sorted(rows, key=lambda row: row["number"]),
+            recorded=len(found.samples),
         ),
     )
 
 
-def incomparable(one: Run, two: Run) -> list[str]:
-    """What two runs do not share that a comparison of their figures takes for granted, each in a sentence."""
-    told = {
-        "reward": "They were scored by different rewards: gains, wins and spreads are in different units, and do not "
-        "compare.",
-        "base": "Their base models differ, so each change is a change from another model.",
-    }
-    found = [sentence for stage, sentence in told.items() if _differs(one, two, stage)] + _other_prompts(one, two)
-    differing = {name for name, _, _ in sections.settings_beside(one, two)}
-    if sampling := sorted(name for name in differing if name.startswith("sampling.") and name not in NOT_TEXTS):
-        found.append(f"Their texts were written with different settings of the sampling: {', '.join(sampling)}.")
-    if one.report.has_reward != two.report.has_reward:
-        found.append("One of them had a reward, the other had none: only what needs no reward compares.")
-    return found
-
-
-NOT_TEXTS = {"sampling.batch_tokens", "sampling.shard_prompts"}
-"""Settings of the sampling that change no text."""
+def _most_changed(rows: Sequence[Beside]) -> list[tuple[int, Beside]]:
+    """Samples with their numbers, those whose rewards differ most first: what a page keeps where it has no room."""
+    return sorted(enumerate(rows, start=1), key=lambda row: -abs(row[1].gain or 0.0))
 
 
 def figures_beside(one: Run, two: Run) -> list[tuple[str, str, str, str, str, str, str]]:
@@ -120,26 +111,24 @@ def _gates_beside(one: Run, two: Run) -> list[tuple[str, list[Any]]]:
     return [(label, [rows.get(name) for rows in found]) for name, label in names.items()]
 
 
-def _sample_beside(number: int, one: SampleRow, two: SampleRow) -> Mapping[str, Any]:
-    prompt, base, first = sections.texts(one)
-    _, other, second = sections.texts(two)
+def _sample_beside(number: int, row: Beside) -> Mapping[str, Any]:
+    prompt, base, first = sections.texts(row.one)
+    _, other, second = sections.texts(row.two)
     compared = differences(first, second)
-    bases = [("Base", sections.side(base, one.base_reward))]
+    bases = [("Base", sections.side(base, row.one.base_reward))]
     if other != base:
-        bases = [("Base of A", bases[0][1]), ("Base of B", sections.side(other, two.base_reward))]
-    rewards = one.aligned_reward, two.aligned_reward
-    gain = sections.change(*rewards)
+        bases = [("Base of A", bases[0][1]), ("Base of B", sections.side(other, row.two.base_reward))]
     return {
         "number": number,
         "prompt": prompt[: sections.MAX_TEXT],
-        "earlier": sections.earlier_turns(one),
+        "earlier": sections.earlier_turns(row.one),
         "sides": [
-            *bases,
-            ("A", sections.side(first, rewards[0], compared.before)),
-            ("B", sections.side(second, rewards[1], compared.after)),
+            *(bases if row.one.base else []),
+            ("A", sections.side(first, row.one.aligned_reward, compared.before)),
+            ("B", sections.side(second, row.two.aligned_reward, compared.after)),
         ],
-        "gain": gain,
-        "gained": "" if gain is None else signed(gain),
+        "gain": row.gain,
+        "gained": "" if row.gain is None else signed(row.gain),
         "length": max(len(first), len(second)),
         "changed": compared.changed,
     }
@@ -158,32 +147,6 @@ def _pairs(run: Run) -> Mapping[str, Any]:
         "broken": run.drawn.get("broken"),
         "failed": {name: count for name, count in failed.items() if count},
     }
-
-
-def _differs(one: Run, two: Run, stage: str) -> bool:
-    """Whether a stage had another result; where a record has no lineage, whether its settings differ."""
-    digests = [run.stages[stage].digest if stage in run.stages else None for run in (one, two)]
-    if None not in digests:
-        return digests[0] != digests[1]
-    return any(name.startswith(f"{stage}.") for name, _, _ in sections.settings_beside(one, two))
-
-
-def _other_prompts(one: Run, two: Run) -> list[str]:
-    """What is known of whether the held-out prompts differ: of those that were set apart, not all may be recorded.
-
-    The stage has the prompts of the training as well, so another result of it may have the same held-out ones.
-    """
-    if not _differs(one, two, "prompts"):
-        return []
-    held = [sorted(map(repr, map(sections.identity, run.samples))) for run in (one, two)]
-    all_recorded = all(len(run.samples) == run.report.prompts for run in (one, two))
-    if all_recorded and held[0] == held[1]:
-        return []
-    differ = all_recorded or one.report.prompts != two.report.prompts
-    return [
-        f"They {'were' if differ else 'may have been'} judged on different held-out prompts: "
-        "a difference may be one of the prompts."
-    ]
 
 
 def _first(rows: Sequence[T], shown: Callable[[T], Iterable[str]]) -> Sequence[T]:

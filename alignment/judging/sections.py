@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.judging import charts
 from alignment.judging.charts import Histogram, LineChart, Scale
@@ -16,6 +16,9 @@ from alignment.judging.plots import PANELS
 from alignment.judging.report import EvalReport, GateResult, Judgement, SampleRow
 from alignment.kinds import GATES
 from alignment.stages.store import StageRef
+
+if TYPE_CHECKING:
+    from alignment.judging.evaluated import Evaluated
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 """The (step, value) points of each metric of the training."""
@@ -58,6 +61,8 @@ class Run:
     `broken`; and the versions of `libraries`."""
     links: Sequence[tuple[str, str]] = ()
     """Names and addresses of what has more about it."""
+    evaluated: "Evaluated | None" = None
+    """Every sample of its evaluation, for a comparison; None where it was not asked for, or recorded none."""
 
     @property
     def title(self) -> str:
@@ -286,12 +291,6 @@ def texts(row: SampleRow) -> tuple[str, str, str]:
     prompt, *both = row.shown
     base, aligned = both if row.messages else [text.removeprefix(prompt) for text in both]
     return prompt, base.lstrip(), aligned.lstrip()
-
-
-def same_prompts(one: Sequence[SampleRow], two: Sequence[SampleRow]) -> list[tuple[SampleRow, SampleRow]]:
-    """The rows of two runs that are of the same prompt, in the first one's order."""
-    held = {identity(row): row for row in two}
-    return [(row, held[identity(row)]) for row in one if identity(row) in held]
 
 
 def side(text: str, score: float | None, pieces: Iterable[Piece] | None = None) -> Side:

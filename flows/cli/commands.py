@@ -13,6 +13,8 @@ from rich.markup import escape
 from alignment.errors import ConfigError, InputError, PlumblineError
 from flows.cli import (
     check,
+    compare,
+    explain,
     frontier,
     generate,
     importing,
@@ -55,7 +57,8 @@ COMMANDS: dict[str, dict[str, Callable[..., int] | App]] = {
         "models": models.models,
         "why": report.why,
         "report": report.report,
-        "compare": report.compare,
+        "explain": explain.explain,
+        "compare": compare.compare,
         "ratings": ratings.ratings,
         "generate": generate.generate,
         "serve": serve.serve,

@@ -1,4 +1,4 @@
-"""The commands that tell of a run to people who were not there: report, compare, why."""
+"""The commands that tell of a run to people who were not there: report, why."""
 
 import sys
 from pathlib import Path
@@ -33,15 +33,7 @@ def report(subject: Subject, /, *, out: Out = None, debug: Debug = False) -> int
     quieten(debug)
     from flows.library import report as write_report
 
-    return _written(write_report(subject, out))
-
-
-def compare(one: Subject, two: Subject, /, *, out: Out = None, debug: Debug = False) -> int:
-    """Write two runs or versions beside each other as one HTML page, with what keeps them from being compared."""
-    quieten(debug)
-    from flows.library import compare as write_comparison
-
-    return _written(write_comparison(one, two, out))
+    return written(write_report(subject, out), make_console())
 
 
 def why(
@@ -107,9 +99,8 @@ def gates_table(told: "Told") -> Table:
     return table
 
 
-def _written(path: Path) -> int:
+def written(path: Path, console: Console) -> int:
+    """Say which page was written."""
     size = path.stat().st_size
-    make_console().print(
-        f"{path}: {size / 1e6:.2f} MB, opens in a browser without a network", soft_wrap=True, markup=False
-    )
+    console.print(f"{path}: {size / 1e6:.2f} MB, opens in a browser without a network", soft_wrap=True, markup=False)
     return 0

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,6 +104,11 @@ def read_run(run_id: str) -> Run:
         drawn=read_artifact(run_id, SHOWN) or {},
         links=_links(run_id, tags),
     )
+
+
+def with_samples(run: Run) -> Run:
+    """The run with every sample of its evaluation, as far as it recorded them, for a comparison."""
+    return replace(run, evaluated=records.read_evaluated(run.id))
 
 
 def get_run(run_id: str) -> Any:

@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from tasks.registry.runs import conclude, tag
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from alignment.judging.evaluated import Evaluated
+
 MAX_DIGEST = 36  # characters of a dataset's digest
 METRICS_PER_CALL = 1_000
 TAGS_PER_CALL = 100
@@ -30,6 +33,8 @@ REWARDS, RESULT, TRAINING = "Implicit rewards/", "Result/", "Training/"
 """The groups of metrics that people look at first: MLflow sorts groups by code point, so capitals come first."""
 REPORT = "report.json"
 USED_PROMPTS = "prompts/used.txt"
+SAMPLES = "evaluation/samples.parquet"
+"""Every sample of the evaluation, as `alignment.judging.evaluated` has it."""
 PLOTS = "plots"
 
 
@@ -117,6 +122,8 @@ def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> Non
                 values |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
             elif value is not None:
                 values[f"{side}/{name}"] = value
+    for task in report.tasks:
+        values |= {f"task/{task.task}": task.aligned, f"task/{task.task}_base": task.base}
     values |= {f"gate/{gate.name}": float(gate.passed) for gate in judgement.gates}
     log_history(run_id, [{"step": 0, **values}])
     conclude(run_id, judgement.verdict, judgement.sentence, told=result(report, judgement))
@@ -178,6 +185,36 @@ def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
 
     with guard():
         client().log_table(run_id, pandas.DataFrame([row.model_dump() for row in rows], dtype=object), "samples.json")
+
+
+def log_evaluated(run_id: str, found: "Evaluated") -> None:
+    """Log every sample of the evaluation as a table."""
+    import pyarrow.parquet as parquet
+
+    from alignment.judging.evaluated import with_facts
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(SAMPLES).name
+        parquet.write_table(with_facts(found), file, compression="zstd")
+        log_file(run_id, file, str(Path(SAMPLES).parent))
+
+
+def read_evaluated(run_id: str) -> "Evaluated | None":
+    """The same, read again; None where the run recorded none, as one of an older release.
+
+    Raises RecordError where it is none, or of a newer release.
+    """
+    import pyarrow.parquet as parquet
+
+    from alignment.judging.evaluated import read
+
+    try:
+        with _downloaded(run_id, SAMPLES) as file:
+            return read(parquet.read_table(file), f"{SAMPLES} of run {run_id}")
+    except TrackingError as error:
+        if not is_missing(error):
+            raise
+        return None
 
 
 def log_text(run_id: str, name: str, text: str) -> None:
@@ -282,8 +319,14 @@ def _search_runs(experiments: Sequence[str], query: str) -> Iterator[Any]:
 
 def read_artifact(run_id: str, name: str) -> str:
     """The text of an artifact. Raises TrackingError where there is none; `is_missing` tells that from a failure."""
+    with _downloaded(run_id, name) as file:
+        return file.read_text(encoding="utf-8")
+
+
+@contextmanager
+def _downloaded(run_id: str, name: str) -> Iterator[Path]:
+    """An artifact as a file for as long as it is read."""
     from mlflow.artifacts import download_artifacts
 
     with guard(), fluent(), tempfile.TemporaryDirectory() as folder:
-        file = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder))
-        return file.read_text(encoding="utf-8")
+        yield Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=folder))

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,10 +129,3 @@ def test_passwords_in_settings_are_not_shown(tmp_path: Path) -> None:
     page = reports.page(run)
     assert "hunter2" not in page
     assert "postgresql://host/x.csv" in page
-
-
-def test_two_runs_are_compared() -> None:
-    first, second = make_run("a")[0], make_run("b", found=report(reward_gain=2.0))[0]
-    page: Any = reports.compared(first, second)
-    assert "+1.50" in page
-    assert "+2.00" in page

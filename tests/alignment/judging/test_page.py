@@ -15,9 +15,10 @@ import pytest
 from alignment.config import AlignConfig, build_config, flatten
 from alignment.errors import InputError
 from alignment.judging import sections
+from alignment.judging.beside import incomparable
 from alignment.judging.differences import Difference, differences
 from alignment.judging.gates import judge
-from alignment.judging.page import MAX_BYTES, compare_page, incomparable, report_page
+from alignment.judging.page import MAX_BYTES, compare_page, report_page
 from alignment.judging.report import EvalReport, Preferences, SampleRow
 from alignment.judging.sections import Run
 from alignment.stages.store import StageRef
@@ -277,7 +278,7 @@ def test_two_runs_stand_beside_each_other() -> None:
     )
     page = Page(compare_page(make_run(), other))
     assert "Settings that differ Field A B dpo.beta 0.25 0.1" in page.text
-    assert "6 prompts are in both records" in page.text
+    assert "6 samples are in both records" in page.text
     assert len(page.all("article")) == 6
     assert [each["class"] for each in page.all("polyline")] == ["one", "two"] * 2
     assert "KL per token 0.05 ≤ 0.2 passed 0.9 ≤ 0.2 refused" in page.text
