@@ -23,13 +23,14 @@ from alignment.conventions import CONTEXT_NAMES
 from alignment.data import reading
 from alignment.data.chat import read_template
 from alignment.data.prompts.ids import read_ids
-from alignment.data.texts import GRAMMAR, sources_of
+from alignment.data.texts import GRAMMAR, sources_of, wanted_of
+from alignment.data.wanted import Wanted
 from alignment.errors import ConfigError, DataError, Fault, InputError, ModelError
 from alignment.kinds import REWARD_MODELS, TRAINERS
 from alignment.reach import unreachable
 from alignment.rewards.function_file import require_function
 from alignment.rewards.parts import takes_model
-from alignment.stages.sources import wanted_rows
+from alignment.stages.sources import OWN_DATA, real_data, wanted_rows
 
 WHOLE = 2**24
 """Bytes of a file of JSON that is read for its columns: only all of its rows together tell which it has."""
@@ -72,7 +73,7 @@ def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
     """What there is to look at, each by a function that raises InputError."""
     for source in sources_of(config.data):
         if source.path != GRAMMAR and reading.is_local(source.path):
-            yield partial(_columns, source.path, config)
+            yield partial(_columns, source.path, wanted_rows(config))
     prompts = config.prompts
     if prompts.eval_path and prompts.eval_path != GRAMMAR and reading.is_local(prompts.eval_path):
         yield partial(_eval_files, prompts.eval_path)
@@ -89,12 +90,22 @@ def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
             yield partial(_folder, each.model, "reward")
     if config.reward.start:
         yield partial(_folder, config.reward.start, "start")
+    real = config.evaluation.real_texts
+    if real and real not in (GRAMMAR, OWN_DATA) and reading.is_local(real):
+        yield partial(_columns, real, wanted_of(real_data(config)), "evaluation.real_texts")
     if config.evaluation.anchor:
         yield partial(_folder, config.evaluation.anchor, "anchor")
 
 
-def _columns(path: str, config: AlignConfig) -> None:
-    """Raise DataError where there is no file, or the smallest of them lacks a column that is read."""
+def _columns(path: str, wanted: Wanted, field: str = "data.path") -> None:
+    """Raise DataError, for the field, where there is no file, or the smallest of them lacks a column that is read."""
+    try:
+        _require_columns(path, wanted)
+    except DataError as error:
+        raise DataError(str(error).replace("data.path", field, 1)) from error
+
+
+def _require_columns(path: str, wanted: Wanted) -> None:
     file = min(reading.files_of(path), key=lambda each: each.stat().st_size)
     kind = file.suffix.lower()
     of_json = kind in (".json", ".jsonl")
@@ -102,7 +113,7 @@ def _columns(path: str, config: AlignConfig) -> None:
         return
     try:
         with file.open("rb") as stream:
-            rows = reading.READERS[kind](stream, replace(wanted_rows(config), path=str(file)))
+            rows = reading.READERS[kind](stream, replace(wanted, path=str(file)))
             deque(rows if of_json else islice(rows, 1), maxlen=0)
     except DataError:
         raise

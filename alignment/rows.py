@@ -311,6 +311,25 @@ GOLD: Table[Any] = Table(
 )
 """What second judges make of both models' samples, in their order: those of `before`, then those of `after`."""
 
+OF_REALISM = ("words", "word_logprobs", "bigrams", "seen_bigrams", "outranked")
+"""The figures of `REALISM` that metrics are computed from."""
+
+REALISM: Table[Any] = Table(
+    "realism.parquet",
+    pa.schema(
+        [
+            *GOLD.schema,
+            *((name, pa.float64()) for name in OF_REALISM),
+            ("real_probability", pa.float64()),
+        ]
+    ),
+)
+"""Both models' samples beside real texts, in the same order: what `alignment.judging.judges` says of each of them.
+
+`words` and `bigrams` are counts, `word_logprobs` the sum over the words in nats. What was not told from real texts has
+null for `outranked` and `real_probability`.
+"""
+
 JUDGED_BY = "gold."
 """How the columns of their scores begin, in `GOLD` rows: `gold.second`."""
 

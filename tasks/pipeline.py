@@ -13,6 +13,7 @@ from alignment.stages.plan import Pipeline
 from alignment.stages.policy import policy
 from alignment.stages.prompts import prompts
 from alignment.stages.ranking import ranking
+from alignment.stages.realism import realism
 from alignment.stages.reference import reference
 from alignment.stages.reference_samples import reference_samples
 from alignment.stages.report import report
@@ -42,6 +43,7 @@ PIPELINE = Pipeline(
     drift,
     ranking,
     gold,
+    realism,
     report,
 )
 

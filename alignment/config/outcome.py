@@ -36,6 +36,15 @@ class EvaluationConfig(Group):
         description="Part of the texts, by their hash, that trains second judges alone, where the reward is trained "
         "here too; 0: both learn from the same texts",
     )
+    real_texts: str = Field(
+        "",
+        description="Real texts that both models' samples are compared with: the rows of `data` that nothing was "
+        "trained on, or others as data.path takes them; empty: they are compared with none",
+    )
+    real_column: str = Field("", description="Column of them that holds the text; empty: data.text_column")
+    real_rows: int = Field(
+        5_000, ge=100, le=1_000_000, description="How many real texts to use, at most, drawn with the seed"
+    )
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 
     @model_validator(mode="after")
@@ -90,6 +99,18 @@ class GatesConfig(Group):
     )
     min_anchor_reward_sd_ratio: float = Field(
         0.20, ge=0, le=10, description="Reward SD, aligned over the anchor, at least, where one is given"
+    )
+    max_seen_bigrams_drop: float = Field(
+        0.10,
+        ge=0,
+        le=1,
+        description="Drop of the share of bigrams that real texts have, at most, where texts are compared with some",
+    )
+    max_realism_rise: float = Field(
+        0.20,
+        ge=0,
+        le=1,
+        description="Rise of the AUC by which texts are told from real ones, at most, where they are compared",
     )
 
 

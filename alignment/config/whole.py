@@ -111,6 +111,16 @@ class AlignConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _real_texts_are_texts(self) -> Self:
+        nested = PROMPTS.origin(self.prompts.source).options.get("nested", False)
+        if self.evaluation.real_texts == "data" and nested:
+            raise ValueError(
+                f"evaluation.real_texts = data: the rows of prompts.source = {self.prompts.source} are chats or pairs "
+                "and no plain texts; name a file of texts"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _judge_knows_the_language(self) -> Self:
         if self.evaluation.judge == "grammar" and (self.data.path != "grammar" or self.data.mixture):
             raise ValueError(

@@ -121,6 +121,23 @@ def _grammatical_drop(report: EvalReport, config: GatesConfig) -> Reading | None
     return before - after, None, config.max_grammar_drop, "the text loses its grammar"
 
 
+@gate("seen_bigrams_drop", "drop of the share of word pairs that real texts have")
+def _seen_bigrams_drop(report: EvalReport, config: GatesConfig) -> Reading | None:
+    before, after = report.base.get("seen_bigrams"), report.aligned.get("seen_bigrams")
+    if before is None or after is None:
+        return None
+    why = "words stand beside each other as they do not in real texts"
+    return before - after, None, config.max_seen_bigrams_drop, why
+
+
+@gate("realism_rise", "rise of the AUC by which texts are told from real ones")
+def _realism_rise(report: EvalReport, config: GatesConfig) -> Reading | None:
+    before, after = report.base.get("realism_auc"), report.aligned.get("realism_auc")
+    if before is None or after is None:
+        return None
+    return after - before, None, config.max_realism_rise, "the texts are easier to tell from real ones than the base's"
+
+
 @gate("anchor_kl_per_token", "KL per token from the anchor")
 def _anchor_kl_per_token(report: EvalReport, config: GatesConfig) -> Reading | None:
     if report.drift is None:

@@ -151,6 +151,29 @@ def ended(finished: npt.NDArray[np.bool_]) -> float:
     return float(np.mean(finished))
 
 
+@metric("word_perplexity", label="perplexity to a trigram model of real texts", unit="per word", change="ratio")
+def word_perplexity(word_logprobs: Values, words: Values) -> float:
+    """exp of minus the total log-prob of words over their number; nan where there is none."""
+    total = float(np.sum(words))
+    return float(np.exp(-np.sum(word_logprobs) / total)) if total else float("nan")
+
+
+@metric("seen_bigrams", label="pairs of words that real texts have", format=PERCENT, better="higher")
+def seen_bigrams(seen_bigrams: Values, bigrams: Values) -> float:
+    """Bigrams of the samples that stand in the real texts, over all bigrams; nan where there is none."""
+    return ratio(float(np.sum(seen_bigrams)), float(np.sum(bigrams)))
+
+
+@metric("realism_auc", label="told from real texts", unit="AUC, 0.5 by chance", format=THOUSANDTHS, better="lower")
+def realism_auc(outranked: Values) -> float:
+    """The probability that a classifier finds a real text more real than one of the samples; nan where none was told.
+
+    The mean over samples of the share of real texts that look more real than the sample.
+    """
+    told = np.asarray(outranked)[~np.isnan(outranked)]
+    return float(told.mean()) if told.size else float("nan")
+
+
 @metric("grammatical", label="grammatical sentences", format=PERCENT, better="higher")
 def grammatical(grammatical: Values) -> float:
     """Fraction of sentences that the judge `grammar` parses."""

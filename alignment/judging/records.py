@@ -29,11 +29,11 @@ def _keep_what_applies(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_it_is(report: dict[str, Any]) -> dict[str, Any]:
-    """2 to 3: what came in is not there."""
+    """2 to 3, and 3 to 4: what came in is not there."""
     return report
 
 
-UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_keep_what_applies, _as_it_is)
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (_keep_what_applies, _as_it_is, _as_it_is)
 """For each schema before this one, in order, what makes a report of the next schema of it."""
 
 NEEDED = {

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 3
+SCHEMA = 4
 """The form of a run's record: 1 named each figure as a field, 2 kept whatever the metrics gave, 3 counts the samples
-without a reward and has several rewards."""
+without a reward and has several rewards, 4 has notes on judges and real texts."""
 
 
 class Record(BaseModel):
@@ -121,6 +121,19 @@ class Preferences(Record):
     margin_ci: tuple[float, float]
 
 
+class RealTexts(Record):
+    """Real texts of the domain, beside which both models' samples were judged.
+
+    `perplexity` (a word) and `seen_bigrams` are those of `held_out` of them, under the model of the `fitted` others:
+    what a text that is real can be expected to have.
+    """
+
+    fitted: int
+    held_out: int
+    perplexity: float
+    seen_bigrams: float
+
+
 class EvalReport(Record):
     """Before and after on the same held-out prompts; `alignment.judging.records` reads those of older releases too."""
 
@@ -141,6 +154,7 @@ class EvalReport(Record):
     parts: tuple[RewardResult, ...] = ()  # of a sum
     gold: tuple[RewardResult, ...] = ()  # second judges that label nothing
     preferences: Preferences | None = None  # None where no pairs were given
+    real_texts: RealTexts | None = None  # None where samples were compared with none
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-NOT_JUDGES = {"samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"}
+NOT_JUDGES = {
+    *("samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"),
+    *("real_texts", "real_column", "real_rows"),
+}
 """Fields of `evaluation` that decide nothing of a judgement."""
 
 

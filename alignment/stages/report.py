@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -15,8 +16,10 @@ from alignment.rows import (
     GOLD,
     JUDGED_BY,
     MEASURED,
+    OF_REALISM,
     PART,
     RANKED,
+    REALISM,
     REPORT,
     SAMPLE_TEXTS,
     Sample,
@@ -29,7 +32,10 @@ from alignment.stages.store import write_json
 
 if TYPE_CHECKING:  # it brings numpy
     from alignment.judging.measured import Measured
-    from alignment.judging.report import Drift, Preferences, RewardResult
+    from alignment.judging.report import Drift, Preferences, RealTexts, RewardResult
+
+OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column", "real_rows"}
+"""Fields of `evaluation` that decide what other stages find, which is what is read here."""
 
 
 @stage(
@@ -44,9 +50,10 @@ if TYPE_CHECKING:  # it brings numpy
         *(["drift"] if c.evaluation.anchor else []),
         *(["ranking"] if pairs_are_given(c) else []),
         *(["gold"] if c.evaluation.gold else []),
+        *(["realism"] if c.evaluation.real_texts else []),
     ),
     reads=lambda c: (
-        {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold", "gold_fraction"}), "seed": c.seed}
+        {"evaluation": c.evaluation.model_dump(exclude=OF_OTHER_STAGES), "seed": c.seed}
         | ({"parts": [(part.name, part.weight) for part in c.reward.parts]} if c.reward.parts else {})
         | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
         | ({} if pairs_are_scored(c) else {"winners": "of other scores"})
@@ -62,7 +69,7 @@ def report(job: Job) -> Counts:
     from alignment.judging.report import SampleRow
 
     rows = {name: EVALUATED.read(job.inputs[name]) for name in ("before", "after")}
-    base, aligned = from_rows(rows["before"]), from_rows(rows["after"])
+    base, aligned = (_compared(job, side, from_rows(rows[side])) for side in ("before", "after"))
     found = comparison.compare(
         base,
         aligned,
@@ -76,6 +83,7 @@ def report(job: Job) -> Counts:
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
             "drift": _drift(job, rows),
             "preferences": _preferences(job),
+            "real_texts": _real_texts(job),
             "parts": _rewards(job, job.config.reward.parts, rows, PART, (base, aligned)),
             "gold": _rewards(job, job.config.evaluation.gold, _gold(job), JUDGED_BY, (base, aligned)),
         }
@@ -143,6 +151,24 @@ def _gold(job: Job) -> dict[str, list[Any]]:
     """The rows of second judges by side; none without any."""
     rows = GOLD.read(job.inputs["gold"]) if "gold" in job.inputs else []
     return {side: [row for row in rows if row["side"] == side] for side in ("before", "after")}
+
+
+def _compared(job: Job, side: str, measured: "Measured") -> "Measured":
+    """One model's samples with what they are beside real texts, where there are some."""
+    if "realism" not in job.inputs:
+        return measured
+    table = pq.read_table(job.inputs["realism"] / REALISM.file)
+    columns = {name: table[name].to_numpy()[table["side"].to_numpy() == side] for name in OF_REALISM}
+    return replace(measured, judged={**measured.judged, **columns})
+
+
+def _real_texts(job: Job) -> "RealTexts | None":
+    """What real texts are to the model of others of them; None where there are none."""
+    if "realism" not in job.inputs:
+        return None
+    from alignment.judging.report import RealTexts
+
+    return RealTexts.model_validate_json((job.inputs["realism"] / MEASURED).read_text(encoding="utf-8"))
 
 
 def _drift(job: Job, rows: dict[str, list[Sample]]) -> "Drift | None":

@@ -24,6 +24,9 @@ from alignment.stages.store import digest, digest_file
 TOKENIZERS = ("transformers", "tokenizers")
 """The libraries that decide which token ids a text has."""
 
+OWN_DATA = "data"
+"""What `evaluation.real_texts` says for the rows of the run's own data."""
+
 PAIR_COLUMNS = ("chosen", "rejected")
 PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
 """The columns of given pairs, as TRL names them: those that have to be there, and those that may."""
@@ -185,6 +188,21 @@ def data_source(config: AlignConfig) -> Any:
     columns = {"columns": wanted.needed, "optional": wanted.optional, "nested": wanted.nested}
     sources = [{"weight": source.weight} | _rows_of(source.path, config) for source in sources_of(config.data)]
     return {"data": data | columns, "sources": sources, "seed": config.seed}
+
+
+def real_data(config: AlignConfig) -> DataConfig:
+    """The real texts of `evaluation.real_texts` as data: all of them, read as the run's own texts are."""
+    evaluation, data = config.evaluation, config.data
+    own = {} if evaluation.real_texts == OWN_DATA else {"path": evaluation.real_texts, "mixture": ()}
+    column = evaluation.real_column or data.text_column
+    return data.model_copy(update={**own, "text_column": column, "label_column": "", "columns": (), "rows": 0})
+
+
+def real_source(config: AlignConfig) -> Any:
+    """What decides those texts. Raises DataError where a file cannot be read."""
+    data = real_data(config)
+    settings = data.model_dump(include={"text_column", "min_chars", "max_chars"})
+    return settings | {"sources": [_rows_of(source.path, config) for source in sources_of(data)]}
 
 
 def wanted_rows(config: AlignConfig, data: DataConfig | None = None) -> Wanted:

@@ -85,7 +85,8 @@ def curve(name: str) -> str:
 def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> None:
     """The final metrics: the few figures under `Result/`, with the verdict as 1 or 0, then every one of them.
 
-    Those are under `base/`, `aligned/`, `delta/`, `drift/`, `preferences/` and `evaluation/`; gates are 1 or 0 too.
+    Those are under `base/`, `aligned/`, `delta/`, `drift/`, `preferences/`, `real_texts/` and `evaluation/`; gates are
+    1 or 0 too.
     The mean score of the aligned model's samples is `reward/<part>` for each part of a sum, and `gold/<name>` for each
     judge that labels nothing; `_base`, `_gain`, `_gain_low` and `_gain_high` follow the name for the others. What was
     not judged (None) is left out. The verdict and its sentence become tags.
@@ -114,6 +115,7 @@ def log_evaluation(run_id: str, report: EvalReport, judgement: Judgement) -> Non
         "delta": report.delta,
         "drift": report.drift,
         "preferences": report.preferences,
+        "real_texts": report.real_texts,
     }
     for side, record in ((side, record) for side, record in records.items() if record is not None):
         for name, value in record.model_dump().items():

@@ -19,7 +19,7 @@ Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 Decode = Callable[[Sequence[int]], str]
 
 
-@prompt_source("first_tokens")
+@prompt_source("first_tokens", opens=True)
 def first_tokens(rows: Rows, base: "Loaded", config: AlignConfig, excluded: Collection[str]) -> Prompts:
     """The first tokens of each text, which begins as the base's tokenizer begins one."""
     begins = len(base.conventions.begins)

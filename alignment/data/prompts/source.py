@@ -47,11 +47,12 @@ class Rows:
 PromptSource = Callable[[Rows, "Loaded", AlignConfig, Collection[str]], Prompts]
 
 
-def prompt_source(name: str, *, nested: bool = False) -> Callable[[PromptSource], PromptSource]:
+def prompt_source(name: str, *, nested: bool = False, opens: bool = False) -> Callable[[PromptSource], PromptSource]:
     """Register `(rows, base, config, excluded) -> Prompts` under its name in `prompts.source`.
 
     Prompts with an `excluded` id are on neither side. Where it is `nested`, the text of a row is JSON: a string, or a
-    list such as the messages of a chat.
+    list such as the messages of a chat. Say `opens=True` of prompts that are openings of texts, so that prompt and
+    completion together are one text.
     """
-    del nested  # read from here by `alignment.stages.sources.wanted_rows`, without an import
+    del nested, opens  # read from here by `alignment.stages`, without an import
     return registers(PROMPTS, name)

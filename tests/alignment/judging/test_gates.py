@@ -112,6 +112,23 @@ def test_each_bound(changes: dict[str, Any], name: str, passed: bool) -> None:
     assert failed(judged) == ([] if passed else [name])
 
 
+@pytest.mark.parametrize(
+    ("aligned", "name"),
+    [
+        ({"seen_bigrams": 0.5, "realism_auc": 0.75}, None),  # on both bounds
+        ({"seen_bigrams": 0.49, "realism_auc": 0.5}, "seen_bigrams_drop"),
+        ({"seen_bigrams": 0.9, "realism_auc": 0.76}, "realism_rise"),
+        ({"seen_bigrams": math.nan, "realism_auc": 0.5}, "seen_bigrams_drop"),
+        ({"seen_bigrams": 0.9, "realism_auc": math.nan}, "realism_rise"),
+    ],
+)
+def test_texts_beside_real_ones_have_gates_of_their_own(aligned: dict[str, float], name: str | None) -> None:
+    config = GatesConfig(max_seen_bigrams_drop=0.25, max_realism_rise=0.25)
+    compared = make_report(base={"seen_bigrams": 0.75, "realism_auc": 0.5}, aligned=aligned, delta=GOOD)
+    assert failed(judge(compared, config)) == ([] if name is None else [name])
+    assert {"seen_bigrams_drop", "realism_rise"} <= {result.name for result in judge(compared, config).gates}
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     ("field", "name"),

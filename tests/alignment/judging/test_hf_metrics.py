@@ -27,6 +27,9 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "repetition": ({"completions": TEXTS}, plain.repetition(TEXTS)),
     "length": ({"lengths": LENGTHS}, 3.75),
     "finished": ({"finished": [True, False, False, False]}, 0.25),
+    "word_perplexity": ({"word_logprobs": [-2.0, -4.0, 0.0, -6.0], "words": [1.0, 2.0, 0.0, 3.0]}, np.exp(2.0)),
+    "seen_bigrams": ({"seen_bigrams": [1.0, 0.0, 0.0, 2.0], "bigrams": [2.0, 2.0, 0.0, 4.0]}, 0.375),
+    "realism_auc": ({"outranked": [0.5, 1.0, np.nan, 0.75]}, 0.75),
     "grammatical": ({"grammatical": [1.0, 0.5, 0.5, 0.0]}, 0.5),
     "gold_sentiment": ({"gold_sentiment": [1.0, -1.0, 0.5, 0.5]}, 0.25),
     "kl_per_token": (

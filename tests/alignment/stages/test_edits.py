@@ -11,10 +11,10 @@ from alignment.kinds import PROJECT
 from alignment.stages import code
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef
-from tasks.pipeline import PIPELINE
+from tasks.pipeline import PIPELINE, STAGES
 
 GOLD = [{"name": "second", "kind": "classifier", "model": "some/model"}, {"name": "words", "kind": "tfidf"}]
-CONFIG = build_config({"evaluation": {"anchor": "some/model", "judge": "grammar", "gold": GOLD}})
+CONFIG = build_config({"evaluation": {"anchor": "some/model", "judge": "grammar", "gold": GOLD, "real_texts": "data"}})
 REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, seconds=0.0)
 
 EDITS: dict[str, str] = {
@@ -37,9 +37,9 @@ EDITS: dict[str, str] = {
     "gold",
     "alignment.data": "",
     "alignment.data.chat": "reward validation ranking gold",
-    "alignment.data.grammar": "texts prompts before after",
+    "alignment.data.grammar": "texts prompts before after realism",
     "alignment.data.guessing": "",
-    "alignment.data.labels": "texts prompts",
+    "alignment.data.labels": "texts prompts realism",
     "alignment.data.pairs": "pairs ranking",
     "alignment.data.pairs.given": "ranking",
     "alignment.data.pairs.judged": "",
@@ -57,12 +57,12 @@ EDITS: dict[str, str] = {
     "alignment.data.prompts.select": "prompts ranking",
     "alignment.data.prompts.source": "prompts ranking",
     "alignment.data.prompts.whole": "ranking",
-    "alignment.data.reading": "texts prompts",
-    "alignment.data.tables": "texts prompts",
-    "alignment.data.text_files": "texts prompts",
-    "alignment.data.texts": "texts prompts",
+    "alignment.data.reading": "texts prompts realism",
+    "alignment.data.tables": "texts prompts realism",
+    "alignment.data.text_files": "texts prompts realism",
+    "alignment.data.texts": "texts prompts realism",
     "alignment.data.tokenizer": "base reward gold",
-    "alignment.data.wanted": "texts prompts",
+    "alignment.data.wanted": "texts prompts realism",
     "alignment.data.words": "",
     "alignment.decoders": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
     "alignment.device": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
@@ -95,9 +95,9 @@ EDITS: dict[str, str] = {
     "alignment.judging.links": "",
     "alignment.judging.judges.grammar": "before after",
     "alignment.judging.judges.judge": "before after",
-    "alignment.judging.judges.ngrams": "",
-    "alignment.judging.judges.realism": "",
-    "alignment.judging.judges.words": "gold",
+    "alignment.judging.judges.ngrams": "realism",
+    "alignment.judging.judges.realism": "realism",
+    "alignment.judging.judges.words": "gold realism",
     "alignment.judging.measured": "report",
     "alignment.judging.metric": "report",
     "alignment.judging.metrics": "report",
@@ -146,7 +146,7 @@ EDITS: dict[str, str] = {
     "alignment.rewards.tfidf": "gold",
     "alignment.rewards.tfidf_model": "gold",
     "alignment.rows": "texts base reward prompts samples scores pairs validation reference policy before after anchor "
-    "drift ranking gold report",
+    "drift ranking gold realism report",
     "alignment.sampling": "",
     "alignment.sampling.cache": "samples before after drift",
     "alignment.sampling.choice": "samples before after drift",
@@ -176,6 +176,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.policy": "policy",
     "alignment.stages.prompts": "prompts",
     "alignment.stages.ranking": "ranking",
+    "alignment.stages.realism": "realism",
     "alignment.stages.reference": "reference",
     "alignment.stages.reference_samples": "",
     "alignment.stages.report": "report",
@@ -256,6 +257,6 @@ def test_an_edit_moves_the_keys_of_the_stages_that_run_the_code_and_no_others(co
 
 def test_no_stage_runs_code_that_its_key_cannot_see() -> None:
     """Tasks, flows and the command line: what a stage's module imports is in the rooms that the table above is of."""
-    seen = {name for stage in PIPELINE.values() for name in code.closure(stage.module)}
+    seen = {name for stage in STAGES.values() for name in code.closure(stage.module)}
     reached = {found for name in seen for found in code.imports(code.source(name).read_text(encoding="utf-8"))}
     assert not {name for name in reached if name.partition(".")[0] in {"tasks", "flows", "tests", "benchmarks"}}
