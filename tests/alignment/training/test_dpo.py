@@ -280,6 +280,28 @@ def test_label_smoothing_that_has_no_effect_is_refused_before_training(
     )
 
 
+def test_a_divergence_that_a_loss_does_not_go_with_is_refused_before_training(
+    model: Any, pairs: list[Pair], tmp_path: Path
+) -> None:
+    """As above: only the imported loss says that it reads log-ratios."""
+    config = make_config(loss="ipo").model_copy(update={"divergence": "forward_kl"})
+    with pytest.raises(ConfigError) as raised:
+        train(model, pairs, config, tmp_path)
+    assert str(raised.value) == (
+        "dpo.divergence = forward_kl does not go with the ipo loss, which reads log-ratios: "
+        "set it to reverse_kl, or take the sigmoid, hinge or robust loss"
+    )
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "jensen_shannon", "alpha"])
+def test_training_under_another_divergence_raises_the_margin_that_it_logs(
+    model: Any, pairs: list[Pair], tmp_path: Path, divergence: str
+) -> None:
+    history = train(model, pairs, make_config(divergence=divergence, learning_rate=3e-3), tmp_path).history
+    assert history[0]["rewards/margin"] < history[-1]["rewards/margin"] - 0.1
+    assert history[-1]["rewards/chosen"] != pytest.approx(-0.5 * history[-1]["chosen_drop"], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [("opt", {"layerdrop": 0.5}), ("mixtral", {"router_jitter_noise": 0.1})],
