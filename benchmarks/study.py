@@ -2,6 +2,7 @@
 
 python -m benchmarks.study cliff --data reviews.parquet
 python -m benchmarks.study cliff --report
+python -m benchmarks.study page
 """
 
 import argparse
@@ -9,10 +10,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from benchmarks.study_page import PAGE, RESULTS, ROOT, Record, filled, identity, keep, recorded, shown
 from benchmarks.trials import PARTS, POSSIBLE, Trial
 
 os.environ |= {
@@ -22,16 +24,12 @@ os.environ |= {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "flows" / "configs"
-RESULTS = ROOT / "benchmarks" / "results" / "study.parquet"
 SHOWN = 3  # texts of each model that are kept
 BEST_OF = (1, 2, 4, 8, 16)
 BETAS = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5)
 
-Record: TypeAlias = dict[str, Any]
 Refs: TypeAlias = Mapping[str, Any]
-Columns: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], str]]
 
 
 def config_of(trial: Trial, data: str, base: str = "") -> Any:
@@ -65,7 +63,7 @@ class Home:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.store, self.noted = Store(folder / "store"), folder / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(self.noted.read_text("utf-8")) if self.noted.exists() else {}
+        self.seconds: dict[str, float] = {}
         self.since = time.process_time()
 
     def heard(self, ref: Any) -> None:
@@ -73,6 +71,8 @@ class Home:
         from alignment.stages.store import write_json
 
         spent = time.process_time() - self.since
+        if self.noted.exists():
+            self.seconds |= json.loads(self.noted.read_text("utf-8"))  # other commands note theirs at the same time
         if not ref.cached and ref.key not in self.seconds:
             self.seconds[ref.key] = round(spent, 1)
             write_json(self.noted, self.seconds)
@@ -220,100 +220,39 @@ def possible(data: str, home: Home) -> Iterator[Record]:
         }
 
 
-def recorded(path: Path = RESULTS) -> list[Record]:
-    """What has been measured so far."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path).to_pylist() if path.exists() else []
-
-
-def keep(records: Sequence[Record], path: Path = RESULTS) -> None:
-    """Add records, each in place of the one of the same trial, seed and configuration."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    new = {identity(record) for record in records}
-    rows = [row for row in recorded(path) if identity(row) not in new] + list(records)
-    columns = dict.fromkeys(name for row in rows for name in row)
-    draft = path.with_name(f".{path.name}")
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in columns}), draft)
-    draft.rename(path)
-
-
-def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What no two records share."""
-    return row["part"], row["trial"], row["seed"], row["config"]
-
-
 def run_part(trials: Sequence[Trial], data: str, home: Home, base: str = "", path: Path = RESULTS) -> None:
     """Run the trials that are not recorded, and keep each one's record as soon as it is there."""
     for trial in trials:
-        key = (trial.part, trial.name, trial.seed, named(config_of(trial, data, base), trial))
-        if key not in {identity(row) for row in recorded(path)}:
+        config = named(config_of(trial, data, base), trial)
+        if (trial.part, trial.name, trial.seed, config) not in {
+            (*identity(row), row["config"]) for row in recorded(path)
+        }:
             print(f"{trial.part}: {trial.name}, seed {trial.seed}", flush=True)
             keep([measure(trial, data, home, base)], path)
 
 
-TRAINED: Columns = {
-    "trial": lambda row: row["trial"] + (f", seed {row['seed']}" if row["seed"] else ""),
-    "reward": lambda row: f"{row['reward_base']:+.2f} → {row['reward_aligned']:+.2f}",
-    "gain, SDs": lambda row: f"{row['gain']:+.2f} ({row['gain_low']:+.2f} to {row['gain_high']:+.2f})",
-    "won": lambda row: f"{row['won']:.0%}",
-    "perplexity ratio": lambda row: f"{row['perplexity_ratio']:.2f}",
-    "KL, nats": lambda row: f"{row['kl']:.1f}",
-    "entropy": lambda row: f"{row['entropy_base']:.2f} → {row['entropy_aligned']:.2f}",
-    "verdict": lambda row: "passed" if row["verdict"] == "pass" else f"refused: {', '.join(row['refused_by'])}",
-    "CPU-s": lambda row: f"{row['seconds']:,.0f}",
-}
-UNTRAINED: Columns = {
-    "policy": lambda row: row["trial"],
-    "gain, SDs": TRAINED["gain, SDs"],
-    "KL, nats": lambda row: f"{row['kl']:.2f}",
-    "estimate": lambda row: row["verdict"],
-}
-
-
-def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> Iterator[str]:
-    """The lines of a Markdown table."""
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(show(row) for show in columns.values())} |"
-
-
-def samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The texts of each record, as Markdown."""
-    for row in rows:
-        for text in row["texts"] or []:
-            yield f"- {row['trial']}: “…{' '.join(text['aligned'].split())}” ({text['aligned_reward']:+.1f});"
-            yield f"  base: “…{' '.join(text['base'].split())}” ({text['base_reward']:+.1f})"
-
-
 def main() -> None:
-    """Run a part, and print its table from what is recorded."""
+    """Run a part and print its table, or bring the page up to date with what is recorded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=[*PARTS, "possible"])
+    parser.add_argument("part", choices=[*PARTS, POSSIBLE.part, "page"], help="`page` brings docs/study.md up to date")
     parser.add_argument("--data", default="stanfordnlp/imdb", help="labelled reviews: a file, or a name on the hub")
     parser.add_argument("--base", default="", help="folder of the pretrained model that the part `smollm` starts from")
     parser.add_argument("--home", type=Path, default=ROOT / ".plumbline" / "study", help="folder of what is computed")
-    parser.add_argument("--only", default="", help="the trials whose name contains this")
+    parser.add_argument("--only", default="", help="run the trials whose name contains this")
     parser.add_argument("--report", action="store_true", help="run nothing: print what is recorded")
-    parser.add_argument("--texts", action="store_true", help="print the texts that are kept too")
     asked = parser.parse_args()
-    trials = [trial for trial in PARTS.get(asked.part, lambda: [])() if asked.only in trial.name]
+    if asked.part == "page":
+        PAGE.write_text(filled(PAGE.read_text("utf-8"), recorded()), "utf-8")
+        return
     if not asked.report:
+        home = Home(asked.home)
         if asked.part == POSSIBLE.part:
-            keep(list(possible(asked.data, Home(asked.home))))
-        run_part(trials, asked.data, Home(asked.home), asked.base)
-    order = {(trial.part, trial.name): number for number, trial in enumerate(trials)}
-    rows = [
-        row for row in recorded() if (row["part"], row["trial"]) in order or row["part"] == asked.part == "possible"
-    ]
-    rows.sort(key=lambda row: (order.get((row["part"], row["trial"]), 0), row["seed"]))
-    print("\n".join(table(rows, TRAINED if trials else UNTRAINED)))
-    if asked.texts:
-        print("\n".join(samples(rows)))
+            keep(list(possible(asked.data, home)))
+        else:
+            trials = [trial for trial in PARTS[asked.part]() if asked.only in trial.name]
+            run_part(trials, asked.data, home, asked.base)
+    rows = recorded()
+    print("\n".join([*shown(asked.part, rows), *shown(f"{asked.part} texts", rows)]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from alignment.config import AlignConfig
 from alignment.rows import SAMPLE_TEXTS
 from alignment.stages.store import write_json
-from benchmarks import study
+from benchmarks import study, study_page
 from benchmarks.trials import PARTS, POSSIBLE, Trial
 
 ROW: dict[str, Any] = {
@@ -77,9 +77,9 @@ def test_a_run_is_named_by_what_decides_its_figures() -> None:
 def test_a_record_takes_the_place_of_an_earlier_one_of_the_same_run(tmp_path: Path) -> None:
     path = tmp_path / "results" / "study.parquet"
     other = {"part": "possible", "trial": "best of 2", "seed": 0, "config": "c", "gain": 0.56}
-    study.keep([ROW, other], path)
-    study.keep([ROW | {"gain": 0.6}], path)
-    found = study.recorded(path)
+    study_page.keep([ROW, other], path)
+    study_page.keep([ROW | {"gain": 0.6}], path)
+    found = study_page.recorded(path)
     assert [(row["trial"], row["gain"]) for row in found] == [("best of 2", 0.56), ("hinge", 0.6)]
     assert found[0]["refused_by"] is None
     assert found[1]["texts"] == ROW["texts"]
@@ -105,20 +105,19 @@ def test_the_seconds_of_a_stage_outlive_the_command_that_computed_it(tmp_path: P
     class Ref:
         stage, key, cached, counts = "base", "k", False, dict[str, int]()
 
-    study.Home(tmp_path).heard(Ref())
-    later = study.Home(tmp_path)
-    noted = later.spent({"base": Ref()})
+    first, later = study.Home(tmp_path), study.Home(tmp_path)
+    first.heard(Ref())
     Ref.cached = True
     later.heard(Ref())
-    assert later.spent({"base": Ref()}) == noted < math.inf
+    assert later.spent({"base": Ref()}) == first.spent({"base": Ref()}) < math.inf
     Ref.key = "of another command"
     assert math.isnan(later.spent({"base": Ref()}))
 
 
 def test_a_table_has_a_line_for_each_record_and_a_verdict_with_its_reasons() -> None:
-    heading, rule, line = study.table([ROW], study.TRAINED)
+    heading, rule, line = study_page.table([ROW], study_page.TRAINED)
     assert heading.startswith("| trial | reward | gain, SDs | won |")
-    assert rule == f"|{'---|' * len(study.TRAINED)}"
+    assert rule == f"|{'---|' * len(study_page.TRAINED)}"
     assert line == (
         "| hinge, seed 1 | +0.10 → +0.90 | +0.50 (+0.25 to +0.75) | 62% | 4.00 | 2.5 | 6.00 → 6.50 "
         "| refused: perplexity_ratio, kl_per_token | 1,234 |"
@@ -131,4 +130,22 @@ def test_kept_texts_are_those_of_the_models_without_the_prompts(tmp_path: Path) 
     write_json(tmp_path / SAMPLE_TEXTS, [row] * 5)
     found = study.texts(tmp_path)
     assert found == ROW["texts"] * study.SHOWN
-    assert list(study.samples([ROW])) == ["- hinge: “…was good” (+2.0);", "  base: “…was bad” (-1.0)"]
+    assert list(study_page.samples([ROW])) == ["- hinge: “…was good” (+2.0);", "  base: “…was bad” (-1.0)"]
+
+
+def test_the_page_has_what_is_recorded() -> None:
+    """`python -m benchmarks.study page` brings it up to date."""
+    page = study_page.PAGE.read_text("utf-8")
+    assert study_page.filled(page, study_page.recorded()) == page
+
+
+def test_a_page_is_filled_between_its_marks_alone() -> None:
+    rows = [ROW | {"trial": f"hinge, lr {rate}", "seed": 0} for rate in ("0.001", "1e-05")]
+    page = "# Before\n<!-- study: table -->\nold\n<!-- end -->\n<!-- study: cliff texts -->\n<!-- end -->\nafter\n"
+    lines = study_page.filled(page, rows).splitlines()
+    assert lines[:2] == ["# Before", "<!-- study: table -->"]
+    assert [line[:17] for line in lines if line.startswith("| hinge")] == ["| hinge, lr 0.001"]
+    assert [line[:17] for line in lines if line.startswith("- hinge")] == ["- hinge, lr 1e-05", "- hinge, lr 0.001"]
+    assert "old" not in lines
+    assert lines[-1] == "after"
+    assert study_page.filled("\n".join(lines), rows) == "\n".join(lines)
