@@ -13,6 +13,7 @@ from alignment.config import AlignConfig, FrontierConfig, PointConfig, frontier_
 from alignment.config.label import label
 from alignment.errors import TrainingError
 from alignment.judging.frontier import FrontierPoint
+from alignment.judging.frontier_table import point_row
 from alignment.stages.stage import Refs
 from flows.align import compute_all, tracked
 from flows.form import config_flow
@@ -83,7 +84,8 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
     if found is None:
         raise TrainingError(f"every training of the frontier failed: {'; '.join(failed.values())}")
     rows, told = found.rows(), in_words(found)
-    artifacts.show("frontier", json.dumps(rows["points"]), told, "table")
+    table = [point_row(point, points) for point in points]
+    artifacts.show("frontier", json.dumps(table), told, "table")
     runs.conclude(run_id, "pass" if any(point.passed for point in points) else "fail", told)
     if page := page_of_run():
         page.outcome = told

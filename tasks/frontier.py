@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig, PointConfig
+from alignment.errors import ScoreError
 from alignment.judging.formats import percent
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference, agree, fraction_of_ceiling
 from alignment.rows import SCORES
@@ -68,18 +69,35 @@ def points_of(config: PointConfig, refs: Refs) -> list[FrontierPoint]:
 
 
 def found_so_far(config: PointConfig, points: Sequence[FrontierPoint], seeds: Sequence[Refs]) -> Found:
-    """The points beside the curves by the references' samples; each seed has a reference of its own."""
+    """The points beside the curves by the references' samples; each seed has a reference of its own.
+
+    The reference's own reward is that of these samples too: the ceiling begins there. What depends on how many there
+    are, as distinct-2 does, is of as many as a policy draws.
+    """
     import numpy as np
 
     from alignment.judging.ceiling import best_of_n, ceiling, spread_betas, spread_ns
+    from alignment.judging.trajectory import over_prompts
 
     rewards = np.concatenate([_rewards(refs["reference_samples"]) for refs in seeds])
+    if len(rewards) < 2:
+        raise ScoreError(
+            f"reward.kind = {config.reward.kind}: {len(rewards)} held-out prompts have a score for each of the "
+            "reference's samples, and the ceiling needs two; find out why it gives none, or lower ceiling_samples"
+        )
+    reward, error = over_prompts(rewards.ravel(), np.arange(len(rewards)).repeat(rewards.shape[1]))
     betas = sorted({*spread_betas(rewards), *config.frontier.betas}, reverse=True)
     return Found(
         tuple(points),
         tuple(ceiling(rewards, betas)),
         tuple(best_of_n(rewards, spread_ns(rewards.shape[1]))),
-        _mean([_reference(refs) for refs in seeds]),
+        replace(
+            _mean([_reference(refs) for refs in seeds]),
+            reward=reward,
+            reward_se=error,
+            prompts=len(rewards),
+            samples=rewards.shape[1],
+        ),
     )
 
 
@@ -151,18 +169,6 @@ def _reference(refs: Refs) -> Reference:
 
 
 def _mean(found: Sequence[Reference]) -> Reference:
-    """Of several seeds' references the mean, with the error of that mean."""
-    count = len(found)
-
-    def mean(name: str) -> float:
-        return float(sum(getattr(each, name) for each in found)) / count
-
-    return Reference(
-        reward=mean("reward"),
-        reward_se=float(sum(each.reward_se**2 for each in found)) ** 0.5 / count,
-        entropy=mean("entropy"),
-        distinct_2=mean("distinct_2"),
-        tokens=mean("tokens"),
-        prompts=sum(each.prompts for each in found),
-        samples=found[0].samples,
-    )
+    """Of several seeds' references, each figure's mean."""
+    names = [field.name for field in fields(Reference)]
+    return Reference(**{name: sum(getattr(each, name) for each in found) / len(found) for name in names})

@@ -21,7 +21,14 @@ from alignment.judging.frontier import (
     trajectories,
 )
 from alignment.judging.frontier_plot import FARTHER, TICKS
-from alignment.judging.frontier_table import drop_rows, gates_of, method_of, name_of, reward_rows, with_error
+from alignment.judging.frontier_table import (
+    drop_rows,
+    method_of,
+    name_of,
+    point_row,
+    reward_rows,
+    with_error,
+)
 from alignment.judging.page import render
 
 WIDTH, HEIGHT = 900.0, 500.0
@@ -101,7 +108,7 @@ def frontier_page(
             for row, limit in zip(reward_rows(placed, ceiling, best_of, reference), LIMITS, strict=True)
         ],
         drops=drop_rows(placed),
-        rows=[_row(point, placed) for point in sorted(placed, key=lambda point: (point.trajectory, point.step))],
+        rows=[point_row(point, placed) for point in sorted(placed, key=lambda point: (point.trajectory, point.step))],
         left_out=len(points) - len(placed),
         refused=sum(not point.passed for point in placed),
     )
@@ -118,24 +125,6 @@ def _facts(points: Sequence[FrontierPoint], best_of: Sequence[CurvePoint], refer
         samples = round(best_of[0].setting * best_of[0].effective_samples)
         found["Ceiling from"] = f"{samples:,} samples of the reference for each prompt"
     return found
-
-
-def _row(point: FrontierPoint, among: Sequence[FrontierPoint]) -> dict[str, str]:
-    """All that is known of a point, in words."""
-    return {
-        "trained": name_of(point, among),
-        "step": str(point.step),
-        "learning rate": f"{point.learning_rate:g}",
-        "seed": str(point.seed),
-        "reward": with_error(point.reward, point.reward_se),
-        "KL": f"{plain(point.kl)} ± {plain(point.kl_se)}",
-        "KL, sampled": f"{plain(point.kl_sampled)} ± {plain(point.kl_sampled_se)}",
-        "KL per token": plain(point.kl_per_token, 3),
-        "perplexity ratio": plain(point.perplexity_ratio),
-        "entropy": plain(point.entropy),
-        "distinct-2": plain(point.distinct_2),
-        "gates": gates_of(point),
-    }
 
 
 def _chart(
@@ -190,7 +179,7 @@ def _chart(
                 "shape": SHAPES[betas.index(point.beta) % len(SHAPES)],
                 "passed": point.passed,
                 "name": f"{name_of(point, placed)}, step {point.step}",
-                "told": list(_row(point, placed).items())[2:],
+                "told": list(point_row(point, placed).items())[2:],
                 "inside": point.kl <= end,
             }
             for point in sorted(placed, key=place)

@@ -74,6 +74,24 @@ def drop_rows(points: Sequence[FrontierPoint]) -> list[dict[str, str]]:
     return rows
 
 
+def point_row(point: FrontierPoint, among: Sequence[FrontierPoint]) -> dict[str, str]:
+    """All that is known of a point, in words."""
+    return {
+        "trained": name_of(point, among),
+        "step": str(point.step),
+        "learning rate": f"{point.learning_rate:g}",
+        "seed": str(point.seed),
+        "reward": with_error(point.reward, point.reward_se),
+        "KL": f"{plain(point.kl)} ± {plain(point.kl_se)}",
+        "KL, sampled": f"{plain(point.kl_sampled)} ± {plain(point.kl_sampled_se)}",
+        "KL per token": plain(point.kl_per_token, 3),
+        "perplexity ratio": plain(point.perplexity_ratio),
+        "entropy": plain(point.entropy),
+        "distinct-2": plain(point.distinct_2),
+        "gates": gates_of(point),
+    }
+
+
 def gates_of(point: FrontierPoint) -> str:
     """What the gates made of a point."""
     return "passed" if point.passed else f"refused by {', '.join(map(words, point.refused_by)) or 'the gates'}"

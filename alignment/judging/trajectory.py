@@ -4,6 +4,7 @@ Pure: from per-sample columns to plain records, and from those, once gates have 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ def reference(base: Measured) -> Reference:
     )
 
 
-def over_prompts(values: Values, prompt_ids: Sequence[str] | npt.NDArray[np.str_]) -> tuple[float, float]:
+def over_prompts(values: Values, prompt_ids: Sequence[str] | npt.NDArray[Any]) -> tuple[float, float]:
     """The mean over prompts of a prompt's mean, and its standard error over prompts; nan where too few have any."""
     prompts, owners = np.unique(np.asarray(prompt_ids), return_inverse=True)
     if not prompts.size:

@@ -103,7 +103,10 @@ def test_what_needs_no_training_is_beside_them(story: Story) -> None:
     assert {0.5, 5.0} <= {point.setting for point in ceiling}, "each beta that was tried has its optimum"
     assert [CurvePoint.of(row).setting for row in story.result.found["best_of_n"]] == [1, 2, 4]
     reference = Reference.of(story.result.found["reference"])
-    assert (reference.prompts, reference.samples) == (10, 2)
+    assert (reference.prompts, reference.samples) == (10, 4)
+    first = CurvePoint.of(story.result.found["best_of_n"][0])
+    assert reference.reward == pytest.approx(first.reward), "the best of one is the reference itself"
+    assert reference.reward_se == pytest.approx(first.reward_se)
 
 
 def test_the_trainings_share_what_comes_before_the_policy(story: Story) -> None:
@@ -125,7 +128,11 @@ def test_all_of_it_is_in_mlflow_and_the_points_are_a_table_in_prefect(story: Sto
     assert figure.startswith(b"\x89PNG")
     page = Path(client.download_artifacts(run_id, "frontier.html")).read_text(encoding="utf-8")
     assert NAME in page
-    assert json.loads(story.table.data) == story.result.found["points"]
+    table = json.loads(story.table.data)
+    assert [(row["trained"], row["step"], row["gates"]) for row in table] == [
+        ("hinge, β 0.5", "4", "passed"),
+        ("hinge, β 0.5", "8", "passed"),
+    ]
     assert story.table.description == story.result.told
     assert client.get_run(run_id).data.tags["plumbline.reason"] == story.result.told
     assert not client.search_registered_models(f"name = '{NAME}'"), "nothing is registered"

@@ -17,8 +17,9 @@ from alignment.errors import Interrupted
 from alignment.stages import evaluating
 from alignment.stages import trajectory as module
 from alignment.stages.job import Job
-from alignment.stages.store import digest_folder
-from tasks.pipeline import STAGES
+from alignment.stages.plan import key_of
+from alignment.stages.store import StageRef, digest_folder
+from tasks.pipeline import FRONTIER, PIPELINE, STAGES
 from tests.alignment.chain import HELD_OUT, Chain, config
 from tests.alignment.conftest import read_rows
 
@@ -213,3 +214,32 @@ def test_the_report_has_each_step_with_errors_over_prompts(walk: Chain, rows: li
         assert each["kl_sampled"] == pytest.approx(sampled) == pytest.approx(each["report"]["delta"]["kl"])
     reference = json.loads((folder / "reference.json").read_text())
     assert (reference["prompts"], reference["samples"]) == (HELD_OUT, 2)
+
+
+# What is computed again
+
+
+def test_each_setting_moves_what_reads_it_and_no_more() -> None:
+    def keys(**changes: Any) -> dict[str, str]:
+        frontier = {"losses": ("hinge",), "betas": (0.5,), **changes}
+        (point, *_) = frontier_configs(config(sampling={"top_k": 0}), FrontierConfig(**frontier))
+        refs = {name: StageRef(stage=name, key="k", path=Path(), digest="d", counts={}, seconds=0.0) for name in STAGES}
+        return {name: key_of(stage, point, refs) for name, stage in FRONTIER.items()}
+
+    before = keys()
+
+    def moved(**changes: Any) -> set[str]:
+        after = keys(**changes)
+        return {name for name in before if before[name] != after[name]}
+
+    assert moved(evaluate_every=3) == {"trajectory"}
+    assert moved(ceiling_samples=9) == {"reference_samples"}
+    assert moved(held_out=3) == {"trajectory", "reference_samples"}
+    assert moved(betas=(0.1,)) == moved(losses=("sigmoid",)) == {"trajectory"}
+    assert moved(betas=(0.5, 0.1)) == set()
+
+
+def test_what_both_pipelines_have_is_one() -> None:
+    """So a run finds what a frontier computed, and a frontier what a run did."""
+    assert all(PIPELINE[name] is stage for name, stage in FRONTIER.items() if name in PIPELINE)
+    assert set(FRONTIER) - set(PIPELINE) == {"trajectory", "trajectory_report", "reference_samples"}
