@@ -72,8 +72,27 @@ MORE: Changes = EARLIER | {
 LEVERS: Mapping[str, Changes] = {
     "as it was": EARLIER,
     "4,096 prompts, one epoch in steps of 16, lr 2e-4": MORE,
+    "the same, lr 4e-4": MORE | {"dpo.learning_rate": 4e-4},
+    "the same, sigmoid, beta 0.3": MORE | {"dpo.loss": "sigmoid", "dpo.beta": 0.3},
+    "the same, beta 0.3": MORE | {"dpo.beta": 0.3},
+    "the same, with NLL 0.1": MORE | {"dpo.nll_weight": 0.1},
+    "the same, two epochs": MORE | {"dpo.steps": 512, "dpo.warmup_steps": 50},
+    "the same, gaps of 1 or more": MORE | {"validation.min_gap": 1.0, "validation.max_quarantined": 0.7},
+    "the same, best half against worst half": MORE
+    | {"pairs.strategy": "best_half_vs_worst_half", "dpo.steps": 512, "dpo.warmup_steps": 50},
+    "the same, pairs drawn by their gap": MORE
+    | {"pairs.strategy": "gap_weighted", "dpo.steps": 512, "dpo.warmup_steps": 50},
+    "1,024 prompts, best against worst of 16": MORE
+    | {"prompts.count": 1024, "sampling.samples_per_prompt": 16, "dpo.steps": 64, "dpo.warmup_steps": 6},
+    "4,096 prompts, best against worst of 8": MORE | {"sampling.samples_per_prompt": 8},
+    "4,096 prompts, a base of 4,000 steps": MORE | {"base.steps": 4000},
+    "4,096 prompts, a reward model of 3 layers x 192": MORE
+    | {"reward.layers": 3, "reward.width": 192, "reward.heads": 6, "reward.steps": 3000},
 }
 """One change after the other on the way to a better model, with those that did not help."""
+
+SECOND: Changes = {name: value for name, value in MORE.items() if not name.startswith(("base.", "reward."))}
+"""A second round brings its base and reward model along."""
 
 SMOLLM: Changes = {name: value for name, value in SCRATCH.items() if not name.startswith("base.")} | {
     "base.vocab_size": SCRATCH["base.vocab_size"],  # the reward model's too
@@ -132,7 +151,8 @@ def cliff() -> list[Trial]:
 
 def levers() -> list[Trial]:
     """What was tried on the way to a better model."""
-    return [Trial("levers", name, changes) for name, changes in LEVERS.items()]
+    found = [Trial("levers", name, changes) for name, changes in LEVERS.items()]
+    return [*found, Trial("levers", "a second round, lr 1e-4", SECOND | {"dpo.learning_rate": 1e-4}, after=found[1])]
 
 
 def target() -> list[Trial]:
