@@ -99,10 +99,10 @@ def _row(metric: Metric, report: EvalReport) -> Row | None:
 
 
 def _row_of_both(metric: Metric, report: EvalReport) -> Row:
+    if metric.shown == "change":
+        return metric.title, NONE, NONE, _estimate(metric, report)
     found, interval = report.delta.get(metric.name), report.delta.interval(metric.name)
     written = NONE if found is None else metric.format.value(found)
-    if metric.shown == "change":
-        return metric.title, NONE, NONE, written
     told = NONE if interval is None else " to ".join(map(metric.format.value, interval))
     return metric.title, NONE, written, told
 
@@ -115,12 +115,12 @@ def _row_without_metric(name: str, report: EvalReport) -> Row:
 
 
 def _estimate(metric: Metric, report: EvalReport) -> str:
-    """A figure of both models with its interval."""
+    """A figure of both models, with its interval where it has one."""
     found, interval = report.delta.get(metric.name), report.delta.interval(metric.name)
     value = metric.format.value
-    return (
-        NONE if found is None or interval is None else f"{value(found)} ({value(interval[0])} to {value(interval[1])})"
-    )
+    if found is None:
+        return NONE
+    return value(found) if interval is None else f"{value(found)} ({value(interval[0])} to {value(interval[1])})"
 
 
 def result_table(report: EvalReport) -> str:

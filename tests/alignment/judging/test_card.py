@@ -60,6 +60,13 @@ def test_rows_carry_units_and_signs() -> None:
     assert rows["KL from the base (nats per token)"] == ("0", "0.061", "–")
     assert rows["perplexity under the base"] == ("12.00", "12.00", "×1.08")
     assert rows["distinct 2-grams"] == ("40.0%", "40.0%", "0.0 points")
+    assert rows["reward gain (SDs of the base's reward)"] == ("–", "–", "+1.25")
+
+
+def test_a_gain_has_its_interval_beside_it() -> None:
+    found = report(reward_gain_at_equal_length=1.2, reward_gain_at_equal_length_ci=(1.05, 1.4))
+    rows = {row[0]: row[1:] for row in result_rows(found)}
+    assert rows["reward gain at equal length"] == ("–", "–", "+1.20 (+1.05 to +1.40)")
 
 
 @pytest.mark.parametrize(("judged", "shown"), [(None, False), (0.9, True)])
