@@ -135,8 +135,11 @@ def test_an_adapter_is_merged_for_each_evaluation_and_trained_as_before(
 # What a crash leaves
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Interrupted], ids=["killed", "asked to stop"])
-@pytest.mark.parametrize("at", [2, 4, 5])
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [(2, KeyboardInterrupt), (5, KeyboardInterrupt), (4, Interrupted), (5, Interrupted)],
+    ids=["killed at the first", "killed at the last", "asked to stop", "asked to stop at the last"],
+)
 def test_what_was_measured_survives_and_the_rest_comes_out_as_without_a_crash(
     chain: Chain, walk: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, error: type[BaseException]
 ) -> None:
