@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "divergences.parquet"
 
 LOSS = "sigmoid"  # the one that the paper derives from a model of preferences
 DIVERGENCES = ("reverse_kl", "jensen_shannon", "alpha", "forward_kl")
-BETAS = (0.1, 0.5, 2.0)
+BETAS = (0.5, 0.1, 2.0)  # the preset's own first
 SEEDS = (0, 1)
 
 
@@ -84,8 +84,8 @@ class Row:
 
 
 def runs() -> list[Run]:
-    """Every run, seed by seed, so that one can end early."""
-    return [Run(divergence, beta, seed) for seed in SEEDS for divergence in DIVERGENCES for beta in BETAS]
+    """Every run: all divergences at one beta, then at the next, so that one can end early."""
+    return [Run(divergence, beta, seed) for seed in SEEDS for beta in BETAS for divergence in DIVERGENCES]
 
 
 def config_of(run: Run) -> AlignConfig:
@@ -149,7 +149,8 @@ def add(row: Row, path: Path = RESULTS) -> None:
 def means(rows: Sequence[Row]) -> Iterator[tuple[str, float, Mapping[str, float], tuple[str, ...]]]:
     """For each divergence and beta the mean of every figure over the seeds, and which verdict each seed got."""
     figures = [name for name, kind in Row.__annotations__.items() if kind is float and name != "beta"]
-    for divergence, beta in dict.fromkeys((row.divergence, row.beta) for row in rows):
+    settings = {(row.divergence, row.beta) for row in rows}
+    for divergence, beta in sorted(settings, key=lambda setting: (DIVERGENCES.index(setting[0]), setting[1])):
         several = [row for row in rows if (row.divergence, row.beta) == (divergence, beta)]
         found = {name: float(np.mean([getattr(row, name) for row in several])) for name in figures}
         yield divergence, beta, found, tuple(row.refused_by for row in several)
