@@ -30,6 +30,7 @@ CHECKS = "checks.json"
 HISTORY = "history.json"
 REPORT = "report.json"
 SAMPLE_TEXTS = "samples.json"
+TASKS = "regression.json"
 
 
 class Text(TypedDict):

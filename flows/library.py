@@ -1,6 +1,5 @@
 """What `plumbline` offers to Python: each function finds or starts the servers that it needs, and prepares the home."""
 
-import json
 import re
 import shutil
 import uuid
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig, Precision
 from alignment.errors import InputError, ModelError
+from flows.files import draft_of, require_rows_file, write_rows
 from tasks.home import home, prepare_environment, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tasks.registry.listing import ListedVersion
 
 WIDTH = 100  # columns of what is printed into a notebook
-PAIR_FILES = (".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -280,8 +279,8 @@ def ratings(subject: str, pairs: str | Path | None = None) -> "Ratings":
     """
     from alignment.judging.ratings import as_pairs, summarise
 
-    if pairs is not None and Path(pairs).suffix not in PAIR_FILES:
-        raise InputError(f"{pairs}: pairs are written as {' or '.join(PAIR_FILES)}; name such a file")
+    if pairs is not None:
+        require_rows_file(Path(pairs))
     with registry():
         from tasks.registry import recorded, review
 
@@ -293,7 +292,7 @@ def ratings(subject: str, pairs: str | Path | None = None) -> "Ratings":
             "registry.review_rows above 0"
         )
     if pairs is not None:
-        _write_pairs(list(as_pairs(rated)), Path(pairs).expanduser())
+        write_rows(list(as_pairs(rated)), Path(pairs).expanduser())
     return summarise(rated, unreadable=unreadable)
 
 
@@ -305,41 +304,13 @@ def ratings_page(subject: str) -> str:
         return runs.rating_url(recorded.find(subject).run_id)
 
 
-def _write_pairs(rows: "Sequence[Mapping[str, Any]]", target: Path) -> None:
-    if not rows:
-        raise InputError(f"{target}: no text of the run is preferred by people yet, so there is no pair to write")
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    with _draft_of(target) as draft:
-        if target.suffix == ".parquet":
-            parquet.write_table(pa.Table.from_pylist(rows), draft)
-        else:
-            draft.write_text(
-                "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), "utf-8", "backslashreplace"
-            )
-
-
 def _write(page: str, out: str | Path | None, title: str) -> Path:
     """Write a page to a file, which is there whole or not at all."""
     named = re.sub(r"[^A-Za-z0-9]+", "-", title).strip("-")
     target = Path(out).expanduser() if out is not None else Path(f"{named[:100]}.html")
-    with _draft_of(target) as draft:
+    with draft_of(target) as draft:
         draft.write_text(page, encoding="utf-8", errors="backslashreplace")
     return target
-
-
-@contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
-    """A file that takes the place of `target` once it is whole. Raises InputError where it cannot be written."""
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield draft
-        draft.replace(target)
-    except OSError as error:
-        raise InputError(f"{target}: {error.strerror}; name a file that you may write") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

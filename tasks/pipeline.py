@@ -16,6 +16,7 @@ from alignment.stages.ranking import ranking
 from alignment.stages.realism import realism
 from alignment.stages.reference import reference
 from alignment.stages.reference_samples import reference_samples
+from alignment.stages.regression import regression
 from alignment.stages.report import report
 from alignment.stages.reward import reward
 from alignment.stages.samples import samples
@@ -44,6 +45,7 @@ PIPELINE = Pipeline(
     ranking,
     gold,
     realism,
+    regression,
     report,
 )
 

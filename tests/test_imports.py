@@ -25,7 +25,8 @@ MAY_NOT_IMPORT = {
     "plumbline": {"torch", "transformers", "pandas", "mlflow", "great_expectations", "prefect"},
 }
 IMPORT_MLFLOW = {
-    f"tasks.registry.{name}" for name in ("connection", "downloads", "models", "records", "runs", "server", "versions")
+    f"tasks.registry.{name}"
+    for name in ("connection", "downloads", "models", "records", "review", "runs", "server", "versions")
 }
 MODULE = re.compile(rf"({'|'.join(ROOMS[:4])})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
 SERVERS = {"prefect", "mlflow", "sqlalchemy", "fastapi"}

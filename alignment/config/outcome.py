@@ -45,6 +45,13 @@ class EvaluationConfig(Group):
     real_rows: int = Field(
         5_000, ge=100, le=1_000_000, description="How many real texts to use, at most, drawn with the seed"
     )
+    tasks: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = Field(
+        (),
+        max_length=32,
+        description="Tasks of lm-eval that both models are measured on: names, or YAML files of your own; the aligned "
+        "model may not lose more than gates.max_task_drop",
+    )
+    task_rows: int = Field(0, ge=0, le=1_000_000, description="Samples of each of those tasks, the first; 0: all")
     table_rows: int = Field(32, ge=5, le=10_000, description="Sample texts kept in the report, before and after")
 
     @model_validator(mode="after")
@@ -87,6 +94,9 @@ class GatesConfig(Group):
     max_entropy_change: float = Field(0.20, gt=0, le=10, description="Relative move of the token entropy, at most")
     max_grammar_drop: float = Field(
         0.10, ge=0, le=1, description="Drop of the fraction of grammatical sentences, at most, where it is judged"
+    )
+    max_task_drop: float = Field(
+        0.02, ge=0, le=1, description="Drop of the accuracy on any of evaluation.tasks, at most, where there are some"
     )
     max_anchor_kl_per_token: float = Field(
         0.40, gt=0, le=100, description="KL(policy || anchor) in nats per token, at most, where an anchor is given"

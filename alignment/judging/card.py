@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from alignment.judging.comparison import ANCHOR
 from alignment.judging.formats import NONE, percent, plain, signed, times
 from alignment.judging.metric import Metric, ratio
-from alignment.judging.report import EvalReport, GateResult, Judgement, RewardResult, SampleRow
+from alignment.judging.report import EvalReport, GateResult, Judgement, RewardResult, SampleRow, TaskResult
 from alignment.kinds import METRICS
 
 Row = tuple[str, str, str, str]
@@ -26,6 +26,7 @@ def result_rows(report: EvalReport) -> list[Row]:
     rows += [_row_without_metric(name, report) for name in report.base.names() if name not in METRICS.names()]
     rows += [_row_of_reward(f"part {each.name}", each) for each in report.parts]
     rows += [_row_of_reward(f"gold {each.name}", each) for each in report.gold]
+    rows += [_row_of_task(each) for each in report.tasks]
     rows += _rows_of_pairs(report)
     if report.has_reward and (report.unscored_base or report.unscored_aligned):
         rows.append(("samples without a reward", f"{report.unscored_base:,}", f"{report.unscored_aligned:,}", NONE))
@@ -69,6 +70,16 @@ def _row_of_reward(title: str, found: RewardResult) -> Row:
     left_out = f", {unscored:,} samples without a score" if unscored else ""
     told = f"{signed(found.gain)} ({low} to {high})"
     return f"{title}{weighted}{left_out}", signed(found.base_mean), signed(found.aligned_mean), told
+
+
+def _row_of_task(found: TaskResult) -> Row:
+    """A task of lm-eval: what both models reach, and the change with the errors of both."""
+    errors = [error for error in (found.base_error, found.aligned_error) if error is not None]
+    told = f"{-found.drop:+.3f}"
+    if errors:
+        told += f" (standard errors {' and '.join(f'{each:.3f}' for each in errors)})"
+    title = f"{found.task} ({found.metric}, {found.samples:,} samples)"
+    return title, f"{found.base:.3f}", f"{found.aligned:.3f}", told
 
 
 def _row(metric: Metric, report: EvalReport) -> Row | None:

@@ -138,6 +138,15 @@ def _realism_rise(report: EvalReport, config: GatesConfig) -> Reading | None:
     return after - before, None, config.max_realism_rise, "the texts are easier to tell from real ones than the base's"
 
 
+@gate("task_drop", "largest drop on a task")
+def _task_drop(report: EvalReport, config: GatesConfig) -> Reading | None:
+    if not report.tasks:
+        return None
+    worst = max(report.tasks, key=lambda each: each.drop)
+    why = f"it lost what the base can: {worst.metric} on {worst.task} fell from {worst.base:.3f} to {worst.aligned:.3f}"
+    return worst.drop, None, config.max_task_drop, why
+
+
 @gate("anchor_kl_per_token", "KL per token from the anchor")
 def _anchor_kl_per_token(report: EvalReport, config: GatesConfig) -> Reading | None:
     if report.drift is None:

@@ -134,6 +134,26 @@ class RealTexts(Record):
     seen_bigrams: float
 
 
+class TaskResult(Record):
+    """What both models reach on a task that has nothing to do with the reward: the mean of a metric over its samples.
+
+    More is better; the errors are standard errors, None where lm-eval gives none.
+    """
+
+    task: str
+    metric: str
+    samples: int
+    base: float
+    base_error: float | None
+    aligned: float
+    aligned_error: float | None
+
+    @property
+    def drop(self) -> float:
+        """By how much the aligned model is worse."""
+        return self.base - self.aligned
+
+
 class EvalReport(Record):
     """Before and after on the same held-out prompts; `alignment.judging.records` reads those of older releases too."""
 
@@ -154,6 +174,7 @@ class EvalReport(Record):
     parts: tuple[RewardResult, ...] = ()  # of a sum
     gold: tuple[RewardResult, ...] = ()  # second judges that label nothing
     preferences: Preferences | None = None  # None where no pairs were given
+    tasks: tuple[TaskResult, ...] = ()  # of lm-eval
     real_texts: RealTexts | None = None  # None where samples were compared with none
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # it brings torch
 
 NOT_JUDGES = {
     *("samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"),
-    *("real_texts", "real_column", "real_rows"),
+    *("real_texts", "real_column", "real_rows", "tasks", "task_rows"),
 }
 """Fields of `evaluation` that decide nothing of a judgement."""
 

@@ -22,6 +22,7 @@ from alignment.rows import (
     REALISM,
     REPORT,
     SAMPLE_TEXTS,
+    TASKS,
     Sample,
 )
 from alignment.stages.job import Counts, Job
@@ -32,9 +33,9 @@ from alignment.stages.store import write_json
 
 if TYPE_CHECKING:  # it brings numpy
     from alignment.judging.measured import Measured
-    from alignment.judging.report import Drift, Preferences, RealTexts, RewardResult
+    from alignment.judging.report import Drift, Preferences, RealTexts, RewardResult, TaskResult
 
-OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column", "real_rows"}
+OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column", "real_rows", "tasks", "task_rows"}
 """Fields of `evaluation` that decide what other stages find, which is what is read here."""
 
 
@@ -50,6 +51,7 @@ OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column
         *(["drift"] if c.evaluation.anchor else []),
         *(["ranking"] if pairs_are_given(c) else []),
         *(["gold"] if c.evaluation.gold else []),
+        *(["regression"] if c.evaluation.tasks else []),
         *(["realism"] if c.evaluation.real_texts else []),
     ),
     reads=lambda c: (
@@ -83,6 +85,7 @@ def report(job: Job) -> Counts:
             "reward_validation_accuracy": _trained(job, "reward").get("validation_accuracy"),
             "drift": _drift(job, rows),
             "preferences": _preferences(job),
+            "tasks": _tasks(job),
             "real_texts": _real_texts(job),
             "parts": _rewards(job, job.config.reward.parts, rows, PART, (base, aligned)),
             "gold": _rewards(job, job.config.evaluation.gold, _gold(job), JUDGED_BY, (base, aligned)),
@@ -209,6 +212,16 @@ def _preferences(job: Job) -> "Preferences | None":
         config=job.config.evaluation,
         seed=job.config.seed,
     )
+
+
+def _tasks(job: Job) -> "tuple[TaskResult, ...]":
+    """What both models reach on tasks of lm-eval; nothing where none are named."""
+    if "regression" not in job.inputs:
+        return ()
+    from alignment.judging.report import TaskResult
+
+    rows = json.loads((job.inputs["regression"] / TASKS).read_text(encoding="utf-8"))
+    return tuple(TaskResult.model_validate(row) for row in rows)
 
 
 def _trained(job: Job, stage: str) -> dict[str, float]:

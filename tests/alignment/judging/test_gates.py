@@ -129,6 +129,20 @@ def test_texts_beside_real_ones_have_gates_of_their_own(aligned: dict[str, float
     assert {"seen_bigrams_drop", "realism_rise"} <= {result.name for result in judge(compared, config).gates}
 
 
+def test_the_task_that_fell_most_decides() -> None:
+    """From 0.5 to 0.4 is below a bound of 0.11, and not of 0.09; a task on which it became better does not make up."""
+    fields = {"metric": "acc", "samples": 100, "base_error": 0.05, "aligned_error": None}
+    tasks = [
+        {"task": "better", "base": 0.5, "aligned": 0.9, **fields},
+        {"task": "worse", "base": 0.5, "aligned": 0.4, **fields},
+    ]
+    found = EvalReport.model_validate(report().model_dump() | {"tasks": tasks})
+    assert failed(judge(found, GatesConfig(max_task_drop=0.11))) == []
+    judged = judge(found, GatesConfig(max_task_drop=0.09))
+    assert failed(judged) == ["task_drop"]
+    assert "acc on worse fell from 0.500 to 0.400" in judged.sentence
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
     ("field", "name"),

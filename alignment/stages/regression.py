@@ -1,0 +1,53 @@
+"""Stage `regression`: what the base and the aligned model reach on tasks that have nothing to do with the reward."""
+
+from alignment.judging.regression import measure, read_tasks
+from alignment.rows import MODEL, TASKS
+from alignment.stages.job import Counts, Job
+from alignment.stages.stage import MODELS, stage
+from alignment.stages.store import write_json
+
+
+@stage(
+    title="measure on tasks",
+    needs=("base", "policy"),
+    reads=lambda c: {
+        "tasks": [task.source for task in read_tasks(c.evaluation.tasks)],
+        "rows": c.evaluation.task_rows,
+        "seed": c.seed,
+    },
+    makes=lambda c: f"both models on {', '.join(c.evaluation.tasks) or 'no task'}",
+    slots=1,
+    when=lambda c: bool(c.evaluation.tasks),
+    libraries=(*MODELS, "lm_eval", "datasets", "numpy"),
+)
+def regression(job: Job) -> Counts:
+    """Both models on each task, one after the other."""
+    from alignment import models
+
+    tasks, rows = read_tasks(job.config.evaluation.tasks), job.config.evaluation.task_rows
+    scores = []
+    for side, name in (("base", f"base.model {job.config.base.model}"), ("policy", "the aligned model")):
+        loaded = models.load_base(job.inputs[side] / MODEL, name=name)
+        done = len(scores) * len(tasks)
+        scores.append(
+            measure(
+                loaded, tasks, rows, job.config.seed, lambda n, _, done=done: job.progress(done + n, 2 * len(tasks))
+            )
+        )
+    base, aligned = scores
+    write_json(
+        job.out / TASKS,
+        [
+            {
+                "task": task.name,
+                "metric": base[task.name].metric,
+                "samples": base[task.name].samples,
+                "base": base[task.name].value,
+                "base_error": base[task.name].error,
+                "aligned": aligned[task.name].value,
+                "aligned_error": aligned[task.name].error,
+            }
+            for task in tasks
+        ],
+    )
+    return {"tasks": len(tasks), "samples": sum(score.samples for score in base.values())}
