@@ -26,8 +26,8 @@ os.environ |= {
 
 CONFIGS = ROOT / "flows" / "configs"
 SHOWN = 3  # texts of each model that are kept
-BEST_OF = (1, 2, 4, 8, 16)
-BETAS = (8.0, 4.0, 2.0, 1.5, 1.0, 0.75, 0.5)
+BEST_OF = (2, 4, 8, 16)
+BETAS = (2.0, 1.0, 0.75, 0.5)
 
 Refs: TypeAlias = Mapping[str, Any]
 
@@ -202,17 +202,18 @@ def possible(data: str, home: Home) -> Iterator[Record]:
     rewards = column.reshape(-1, config.sampling.samples_per_prompt)
     sd, mean = float(rewards.std()), float(rewards.mean())
     within = float(np.sqrt(rewards.var(axis=1, ddof=1).mean()))
-    curves = [(f"best of {point.setting:g}", point) for point in best_of_n(rewards, BEST_OF)]
-    curves += [(f"optimum, beta {point.setting:g}", point) for point in ceiling(rewards, BETAS)]
+    above = rewards - rewards.mean(axis=1, keepdims=True)  # neither curve minds what all samples of a prompt share
+    curves = [(f"best of {point.setting:g}", point) for point in best_of_n(above, BEST_OF)]
+    curves += [(f"optimum, beta {point.setting:g}", point) for point in ceiling(above, BETAS)]
     for name, point in curves:
         yield about(POSSIBLE, named(config, POSSIBLE)) | {
             "trial": name,
             "kl": point.kl,
-            "gain": (point.reward - mean) / sd,
-            "gain_low": (point.reward - 2 * point.reward_se - mean) / sd,
-            "gain_high": (point.reward + 2 * point.reward_se - mean) / sd,
+            "gain": point.reward / sd,
+            "gain_low": (point.reward - 2 * point.reward_se) / sd,
+            "gain_high": (point.reward + 2 * point.reward_se) / sd,
             "reward_base": mean,
-            "reward_aligned": point.reward,
+            "reward_aligned": mean + point.reward,
             "reward_sd": sd,
             "reward_sd_within": within,
             "verdict": "trusted" if point.trusted else "too few samples",
