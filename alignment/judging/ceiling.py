@@ -18,7 +18,7 @@ from alignment.judging.frontier import CurvePoint
 
 Array = npt.NDArray[np.float64]
 
-MIN_EFFECTIVE = 5.0  # samples, in the mean over prompts, below which a point is not trusted
+MAX_CORRECTION = 0.03  # of the gain, by which the bias of a trusted point is corrected
 MARGIN = 1.0  # nats by which a trusted KL is below log N
 LARGEST_KL = 20.0  # of a curve, however many samples there are
 GRID = 64  # betas that the KL is computed for, to find those of the curve in between
@@ -31,12 +31,15 @@ def ceiling(rewards: npt.ArrayLike, betas: Iterable[float]) -> list[CurvePoint]:
     that reward / beta - log mean exp(r_i / beta), and its effective sample size 1 / sum w_i^2. N samples do not show
     what is rarer than one in N, so reward and KL both come out too low: the jackknife takes off the part of order 1/N.
     A standard error is over prompts, which includes what the samples of each prompt leave open, and to it the size of
-    that correction is added in quadrature, since about as much may remain. A point that is too low in both is still
-    close to the curve: as reward at a given KL the error is several times smaller.
+    that correction is added in quadrature, since about as much may remain.
 
-    Trusted is what has `MIN_EFFECTIVE` samples or more and a KL of at most log N - 1: a KL needs about its exponential
-    in samples (Chatterjee and Diaconis 2018, arXiv 1511.01437). Raises ValueError for a beta that is not above 0, for
-    fewer than two prompts or samples, and for a reward that is not finite.
+    Along the curve the reward rises by beta for each nat, so reward - beta KL = beta log mean exp(r / beta) tells how
+    far a point is off it. A point is trusted if the correction of that is at most `MAX_CORRECTION` of the gain over the
+    reference, and its KL at most log N - `MARGIN`, as a KL needs about its exponential in samples (Chatterjee and
+    Diaconis 2018, arXiv 1511.01437).
+
+    Raises ValueError for a beta that is not above 0, for fewer than two prompts or samples, and for a reward that is
+    not finite.
     """
     values = _checked("ceiling", rewards)
     return [_optimum(values, _positive(beta)) for beta in betas]
@@ -92,9 +95,11 @@ def _optimum(rewards: Array, beta: float) -> CurvePoint:
     without = measured(_all_others(above), _all_others(logs), samples - 1)
     corrected = samples * plain - (samples - 1) * without.mean(axis=-1)  # (2, prompts)
     reward, kl = corrected.mean(axis=1)
-    reward_se, kl_se = np.hypot(_over_prompts(corrected), (corrected - plain).mean(axis=1))
+    correction = (corrected - plain).mean(axis=1)
+    reward_se, kl_se = np.hypot(_over_prompts(corrected), correction)
     effective = float(np.exp(-np.logaddexp.reduce(2 * (logs - total), axis=1)).mean())
-    trusted = effective >= MIN_EFFECTIVE and kl <= math.log(samples) - MARGIN
+    off = abs(correction[0] - beta * correction[1])
+    trusted = off <= MAX_CORRECTION * (reward - rewards.mean()) and kl <= math.log(samples) - MARGIN
     return CurvePoint(beta, float(kl), float(kl_se), float(reward), float(reward_se), effective, bool(trusted))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignment.judging.ceiling import MARGIN, MIN_EFFECTIVE, best_of_n, ceiling, spread_betas, spread_ns
+from alignment.judging.ceiling import MARGIN, best_of_n, ceiling, spread_betas, spread_ns
 
 ARMS = np.array([0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
 REWARDS = np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
@@ -49,7 +49,7 @@ def test_the_optimum_of_a_bandit_is_found(beta: float) -> None:
     seldom_off(errors(bandit, beta, *optimum(beta)))
 
 
-@pytest.mark.parametrize("kl", [0.05, 0.5, 1.5])
+@pytest.mark.parametrize("kl", [0.05, 0.5, 1.2])
 def test_the_optimum_of_a_gaussian_reward_is_found(kl: float) -> None:
     """With r ~ N(0, 1) the optimum is N(1 / beta, 1): reward 1 / beta, KL 1 / (2 beta^2). Its tail is the hard case."""
     reward = math.sqrt(2 * kl)
@@ -98,11 +98,27 @@ def test_the_jackknife_is_that_of_samples_left_out_one_by_one() -> None:
 
 
 def test_what_few_samples_carry_is_not_trusted() -> None:
-    points = ceiling(gaussian(0), [1.0, 0.5, 0.3, 0.1, 0.001])
+    points = ceiling(gaussian(0), [1.0, 0.8, 0.3, 0.1, 0.001])
     assert [point.trusted for point in points] == [True, True, False, False, False]
-    for point in points:
-        assert point.trusted == (point.effective_samples >= MIN_EFFECTIVE and point.kl <= math.log(64) - MARGIN)
     assert points[-1].effective_samples == pytest.approx(1, abs=0.01)
+
+
+def test_a_trusted_curve_is_near_the_true_one_and_reaches_farther_for_a_reward_without_a_tail() -> None:
+    """A normal reward: sqrt(2 KL) at each KL. A bounded one has no tail that the samples could miss."""
+    normal, bounded = gaussian(0, 128, 128), np.tanh(gaussian(0, 128, 128))
+    curve = [point for point in ceiling(normal, spread_betas(normal, 20)) if point.trusted]
+    for point in curve[4:]:
+        assert point.reward == pytest.approx(math.sqrt(2 * point.kl), rel=0.05)
+    other = [point for point in ceiling(bounded, spread_betas(bounded, 20)) if point.trusted]
+    assert 2 < curve[-1].kl < other[-1].kl <= math.log(128) - MARGIN
+
+
+def test_a_rare_reward_that_most_prompts_did_not_see_is_not_trusted_though_all_samples_count() -> None:
+    """One completion in 160 is worth 3: of 64 samples two thirds of the prompts have none, so the mean KL is wrong."""
+    rewards = gaussian(0, 64, 64)
+    (point,) = ceiling(0.3 * rewards + 3.0 * (rewards > 2.5), [0.7])
+    assert point.effective_samples > 20
+    assert not point.trusted
 
 
 def test_no_more_than_the_reference_is_possible_where_all_samples_are_equally_good() -> None:
