@@ -1,8 +1,8 @@
 """Stage `regression`: what the base and the aligned model reach on tasks that have nothing to do with the reward."""
 
-from alignment.judging.regression import measure, read_tasks
+from alignment.judging.regression import Score, measure, read_tasks
 from alignment.rows import MODEL, TASKS
-from alignment.stages.job import Counts, Job
+from alignment.stages.job import Counts, Job, share
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
@@ -25,15 +25,11 @@ def regression(job: Job) -> Counts:
     from alignment import models
 
     tasks, rows = read_tasks(job.config.evaluation.tasks), job.config.evaluation.task_rows
-    scores = []
+    scores: list[dict[str, Score]] = []
     for side, name in (("base", f"base.model {job.config.base.model}"), ("policy", "the aligned model")):
         loaded = models.load_base(job.inputs[side] / MODEL, name=name)
-        done = len(scores) * len(tasks)
-        scores.append(
-            measure(
-                loaded, tasks, rows, job.config.seed, lambda n, _, done=done: job.progress(done + n, 2 * len(tasks))
-            )
-        )
+        progress = share(job.progress, len(scores) * len(tasks), len(tasks), 2 * len(tasks))
+        scores.append(measure(loaded, tasks, rows, job.config.seed, progress))
     base, aligned = scores
     write_json(
         job.out / TASKS,

@@ -12,7 +12,9 @@ from alignment.errors import ConfigError, StageError
 from alignment.judging import regression
 from alignment.judging.regression import read_tasks
 
-ROWS = [{"question": f"film {n}", "choices": ["good", "bad", "long"], "answer": n % 3} for n in range(12)]
+ROWS: list[dict[str, Any]] = [
+    {"question": f"film {n}", "choices": ["good", "bad", "long"], "answer": n % 3} for n in range(12)
+]
 
 
 @pytest.fixture
@@ -140,10 +142,11 @@ def test_a_model_reaches_what_a_plain_forward_pass_finds(task: Callable[..., str
             logprobs = base.model(torch.tensor([whole])).logits[0].log_softmax(-1)
         return float(sum(logprobs[place - 1, whole[place]] for place in range(len(prompt), len(whole))))
 
-    right = [
-        max(range(3), key=lambda n, row=row: likelihood(row["question"], row["choices"][n])) == row["answer"]
-        for row in ROWS
-    ]
+    def best(row: dict[str, Any]) -> int:
+        sums = [likelihood(row["question"], choice) for choice in row["choices"]]
+        return sums.index(max(sums))
+
+    right = [best(row) == row["answer"] for row in ROWS]
     seen: list[tuple[int, int]] = []
     found = regression.measure(base, read_tasks([task()]), 0, 0, lambda *done: seen.append(done))
     assert found["film_facts"].value == pytest.approx(sum(right) / len(ROWS))
