@@ -59,7 +59,10 @@ class PairLogps:
 
     def margin(self, beta: float) -> Tensor:
         """m = β (f'(u_w) − f'(u_l)), shape [B]: Wang et al. 2023; under the reverse KL, β times `logratio_gap`."""
-        return self.chosen_reward(beta) - self.rejected_reward(beta)
+        chosen, rejected = (
+            self.divergence(ratio, self.alpha) for ratio in (self.chosen_logratio, self.rejected_logratio)
+        )
+        return beta * (chosen - rejected)
 
 
 LossFunction = Callable[[PairLogps, float, float], Tensor]

@@ -175,6 +175,12 @@ class TestFarFromTheReference:
 
 
 class TestWithALoss:
+    def test_under_the_reverse_kl_a_margin_is_dpo_s_to_the_bit(self) -> None:
+        """β (a − b), not β a − β b, which rounds otherwise and would train another model."""
+        chosen, rejected = 9 * torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+        pairs = pairs_with(chosen.tolist(), rejected.tolist())
+        assert torch.equal(pairs.margin(0.3), 0.3 * pairs.logratio_gap)
+
     def test_forward_kl_by_hand(self) -> None:
         """u_w = 2 and u_l = 1/2: 1 − 1/2 against 1 − 2 is a gap of 3/2, so with β = 1/3 the margin is 1/2."""
         pairs = pairs_with([math.log(2)], [-math.log(2)], torch.float64)
