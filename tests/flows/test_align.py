@@ -66,6 +66,9 @@ def test_a_model_that_passes_is_registered_as_challenger_with_its_record(mlflow_
     assert {"config.yaml", "lineage.json", "model_card.md", "report.html", "validation"} <= artifacts(
         mlflow_client, result.run_id
     )
+    to_rate = mlflow_client.search_traces(locations=[record.info.experiment_id], run_id=result.run_id)
+    assert len(to_rate) == min(result.report.prompts, AlignConfig().registry.review_rows)
+    assert {"reward_gain", "log_ratio", "tokens_base"} <= {each.name for each in to_rate[0].info.assessments}
 
 
 def test_the_registered_model_loads_and_continues_a_text(at_home: Path) -> None:
