@@ -1,7 +1,7 @@
 """The samples of an evaluation in MLflow's own pages: a trace a prompt with its scores, a data set, and a review queue.
 
 What is written again is the same: the ids of traces, spans and assessments follow from the run and the prompt. A server
-that lacks a part of this keeps the rest of the run's record; it is said once in the log.
+that does not take a part of this keeps the rest of the run's record, and a warning says so.
 """
 
 import base64
@@ -32,7 +32,6 @@ ALIGNED, PROMPT_ID = "plumbline.aligned", "plumbline.prompt_id"  # of a trace: w
 ITEMS_PER_CALL = 100
 TRACES_PER_PAGE = 500
 MAX_NAME = 200  # characters of a queue's name
-_ABSENT = {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}
 
 
 def offer(run_id: str, rows: Sequence[Comparison]) -> None:
@@ -45,11 +44,11 @@ def offer(run_id: str, rows: Sequence[Comparison]) -> None:
     with guard():
         run = client().get_run(run_id)
     where, name = str(run.info.experiment_id), f"{run.info.run_name} ({run_id[:8]})"
-    if not _supported("traces", lambda: _write_traces(where, run_id, rows, run.info.start_time)):
+    if not _taken("traces", lambda: _write_traces(where, run_id, rows, run.info.start_time)):
         return
     ids = [_trace_id(run_id, row) for row in rows]
-    _supported("evaluation data sets", lambda: _write_prompts(where, rows))
-    _supported("review queues", lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids)}))
+    _taken("evaluation data sets", lambda: _write_prompts(where, rows))
+    _taken("review queues", lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids)}))
 
 
 def read_ratings(run_id: str) -> tuple[list[Rated], int]:
@@ -136,21 +135,23 @@ def _made_once(find: Callable[[], Any], make: Callable[[], Any]) -> Any:
         return find()
 
 
-def _supported(what: str, write: Callable[[], None]) -> bool:
-    """Whether the server took it; False, with a line in the log, where it is of a release without such things."""
+def _taken(what: str, write: Callable[[], None]) -> bool:
+    """Whether MLflow took it; False, with a warning, where it will not: too old for it, or not allowed to this user.
+
+    The run's record does not rest on it. Raises TrackingError where another try may succeed.
+    """
     try:
         with guard():
             write()
-    except NotImplementedError:
-        pass
+    except NotImplementedError as error:
+        reason = str(error)
     except TrackingError as error:
-        if error.__cause__ is None or error_code(error.__cause__) not in _ABSENT:
+        if error.transient:
             raise
+        reason = str(error)
     else:
         return True
-    logger.info(
-        "MLflow at %s has no %s: the samples are in samples.json alone; 3.17 or later shows them", place().shown, what
-    )
+    logger.warning("no %s in MLflow, so the samples are in samples.json alone: %s", what, reason)
     return False
 
 

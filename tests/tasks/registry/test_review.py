@@ -108,11 +108,11 @@ def test_offered_again_what_people_said_stays(offered: str) -> None:
     assert any("cy" in each.votes for each in review.read_ratings(offered)[0])
 
 
-def test_a_server_without_reviews_keeps_the_rest(
+def test_a_server_that_takes_no_reviews_keeps_the_rest(
     run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, INTERNAL_ERROR
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
     from mlflow.tracing.client import TracingClient
 
     def fails(code: int) -> Any:
@@ -121,13 +121,13 @@ def test_a_server_without_reviews_keeps_the_rest(
 
         return refuse
 
-    with monkeypatch.context() as patch, caplog.at_level(logging.INFO, "plumbline"):
-        patch.setattr(TracingClient, "_get_label_schema_by_name", fails(ENDPOINT_NOT_FOUND))
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "plumbline"):
+        patch.setattr(TracingClient, "_get_label_schema_by_name", fails(PERMISSION_DENIED))
         review.offer(run_id, ROWS[:2])
     assert (len(traces(run_id)), runs.REVIEW in run_of(run_id).data.tags) == (2, False)
-    assert "has no review queues" in caplog.text
+    assert "no review queues in MLflow" in caplog.text
     assert "/traces" in runs.rating_url(run_id)
     with monkeypatch.context() as patch:
-        patch.setattr(TracingClient, "log_spans", fails(INTERNAL_ERROR))
+        patch.setattr(TracingClient, "log_spans", fails(TEMPORARILY_UNAVAILABLE))
         with pytest.raises(TrackingError):
             review.offer(run_id, ROWS[:2])
