@@ -26,6 +26,7 @@ from alignment.data.prompts.ids import read_ids
 from alignment.data.texts import GRAMMAR, sources_of, wanted_of
 from alignment.data.wanted import Wanted
 from alignment.errors import ConfigError, DataError, Fault, InputError, ModelError
+from alignment.judging.regression import read_tasks
 from alignment.kinds import REWARD_MODELS, TRAINERS
 from alignment.reach import unreachable
 from alignment.rewards.function_file import require_function
@@ -83,6 +84,7 @@ def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
         yield partial(read_template, prompts.chat_template)
     if own_base:
         yield partial(_base, config)
+    yield partial(read_tasks, config.evaluation.tasks)
     for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
         if each.kind == "function":
             yield partial(require_function, each.function)

@@ -10,6 +10,7 @@ import pytest
 from alignment import preflight
 from alignment.config import build_config
 from alignment.errors import ConfigError
+from alignment.judging import regression
 from alignment.preflight import faults_of, require_startable
 
 
@@ -134,6 +135,15 @@ def test_a_broken_file_of_data_is_named_with_its_field(tmp_path: Path) -> None:
     assert str(file) in message
     missing = {"source": "column", "eval_path": str(tmp_path / "none.jsonl")}
     assert [fields for fields, _ in told({"prompts": missing})] == [("prompts.eval_path",)]
+
+
+def test_a_task_that_is_no_data_is_a_fault_of_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found while somebody waits, without lm-eval being imported."""
+    monkeypatch.setattr(regression, "find_spec", lambda _: object())
+    (tmp_path / "task.yaml").write_text("task: one\nprocess_docs: !function spy.run\n", encoding="utf-8")
+    ((fields, message),) = told({"evaluation": {"tasks": [str(tmp_path / "task.yaml")]}})
+    assert fields == ("evaluation.tasks",)
+    assert "!function, which run code, are refused" in message
 
 
 def test_registered_models_and_the_hub_are_not_asked() -> None:
