@@ -86,7 +86,7 @@ class Reference(_Row):
     distinct_2: float
     tokens: float  # mean length of a completion
     prompts: int
-    samples: int  # of each prompt, that these figures are from
+    samples: int  # of each prompt, that the reward is the mean of
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,15 @@ def frontier_page(
     return render(
         "frontier.html",
         title=title,
-        facts=_facts(points, best_of, reference) | dict(facts or {}),
+        facts=_facts(points, reference) | dict(facts or {}),
         chart=_chart(placed, ceiling, best_of, reference, gates, methods, betas),
         methods=[(method, order % LOOKS) for order, method in enumerate(methods)],
         betas=[(f"{beta:g}", SHAPES[order % len(SHAPES)]) for order, beta in enumerate(betas)],
         share=share,
         share_text=NONE if share.fraction is None else f"{'' if share.trusted else '~'}{percent(share.fraction)}",
-        best_name="" if share.point is None else f"{name_of(share.point, placed)}, step {share.point.step}",
+        best_name="no policy is so near"
+        if share.point is None
+        else f"{name_of(share.point, placed)}, step {share.point.step}",
         best_reward=NONE if share.point is None else with_error(share.point.reward, share.point.reward_se),
         agreement=agree(placed),
         reference=reference,
@@ -114,17 +116,14 @@ def frontier_page(
     )
 
 
-def _facts(points: Sequence[FrontierPoint], best_of: Sequence[CurvePoint], reference: Reference) -> dict[str, str]:
+def _facts(points: Sequence[FrontierPoint], reference: Reference) -> dict[str, str]:
     trainings = len(trajectories(points))
-    found = {
+    return {
         "Trained": f"{trainings} {'policy' if trainings == 1 else 'policies'}, measured {len(points)} times",
         "Judged on": f"{reference.prompts:,} held-out prompts",
         "Reference": f"reward {with_error(reference.reward, reference.reward_se)}, {reference.tokens:.1f} tokens",
+        "Ceiling from": f"{reference.samples:,} samples of the reference for each prompt",
     }
-    if best_of:
-        samples = round(best_of[0].setting * best_of[0].effective_samples)
-        found["Ceiling from"] = f"{samples:,} samples of the reference for each prompt"
-    return found
 
 
 def _chart(

@@ -151,7 +151,12 @@ def test_the_page_says_how_near_the_ceiling_it_is() -> None:
 
 def test_the_page_says_what_it_rests_on() -> None:
     text = page_of(facts={"Model": "mine"})
-    for said in ("2 policies, measured 4 times", "64 held-out prompts", "64 samples of the reference for each", "mine"):
+    for said in (
+        "2 policies, measured 4 times",
+        "64 held-out prompts",
+        "128 samples of the reference for each",
+        "mine",
+    ):
         assert said in text
 
 
