@@ -106,12 +106,19 @@ def explain(found: Found, sample: str = "", quarantined: int = 0) -> Explained:
         run_id=found.run_id,
         home=str(home()),
         steps=steps,
-        examples=() if sample or quarantined else tuple(stories.examples(folders)),
+        examples=() if sample or quarantined else tuple(_examples(run, folders)),
         story=told,
         apart=tuple(stories.quarantined(folders, quarantined)) if quarantined else (),
         apart_total=run.stages["validation"].counts.get("quarantined") if "validation" in run.stages else None,
         missing=_missing(run, gone),
     )
+
+
+def _examples(run: Run, folders: Mapping[str, Path]) -> list[stories.Example]:
+    """Ids that `_story` finds."""
+    if "prompts" in folders or "pairs" in folders:
+        return stories.examples(folders)
+    return stories.recorded_examples(records.read_evaluated(run.id))
 
 
 def _story(run: Run, folders: Mapping[str, Path], sample: str) -> stories.Story:

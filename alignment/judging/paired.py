@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alignment.judging.evaluated import SIDES, Evaluated
-from alignment.judging.formats import percent, plain, signed, times
+from alignment.judging.formats import percent, plain, signed
 from alignment.judging.metric import by_prompt
 from alignment.judging.report import SampleRow
 from alignment.judging.statistics import paired_bootstrap, wins
@@ -254,7 +254,7 @@ def _likelihoods(
                 lambda a, of_a, b, of_b: np.exp(b / of_b - a / of_a), surprise[0], tokens[0], surprise[1], tokens[1]
             ),
             plain,
-            times,
+            lambda value: f"×{value:.3f}",
             neutral=1.0,
         ),
     ]

@@ -165,18 +165,31 @@ def examples(folders: Folders, each: int = 2) -> list[Example]:
     """A few ids to begin with: accepted pairs by gap, a pair that was set apart, held-out prompts by their gain."""
     found: list[Example] = []
     if "validation" in folders:
-        accepted = _read(folders["validation"], ACCEPTED, ["pair_id", "gap"]).drop_null()
-        ordered = accepted.sort_by([("gap", "descending")]).to_pylist()
+        accepted = _read(folders["validation"], ACCEPTED, ["pair_id", "gap"])
+        ordered = accepted.drop_null().sort_by([("gap", "descending")]).to_pylist()
+        if not ordered:
+            unscored = accepted["pair_id"].to_pylist()[:each]
+            found += [Example(what="accepted, without scores", id=pair_id) for pair_id in unscored]
         found += [Example(what=f"a large gap, {row['gap']:.2f}", id=row["pair_id"]) for row in ordered[:each]]
         found += [Example(what=f"a small gap, {row['gap']:.2f}", id=row["pair_id"]) for row in ordered[each:][-1:]]
         apart = quarantined(folders, 1)
         found += [Example(what=f"set apart: {_words(pair.broken)}", id=pair.id) for pair in apart]
     if "before" in folders and "after" in folders:
-        before, after = (_means_of(_read(folders[stage], EVALUATED, ["prompt_id", "reward"])) for stage in SIDES)
-        gains = sorted(((after[prompt] - before[prompt], prompt) for prompt in before.keys() & after), reverse=True)
-        found += [Example(what=f"held out, reward {signed(gain)}", id=prompt) for gain, prompt in gains[:1]]
-        found += [Example(what=f"held out, reward {signed(gain)}", id=prompt) for gain, prompt in gains[1:][-1:]]
+        found += _held_out(*(_read(folders[stage], EVALUATED, ["prompt_id", "reward"]) for stage in SIDES))
     return found
+
+
+def recorded_examples(evaluated: "Evaluated | None") -> list[Example]:
+    """Those of held-out prompts, from what a run's record has of them."""
+    return [] if evaluated is None else _held_out(*(evaluated.side(side) for side in SIDES.values()))
+
+
+def _held_out(before: pa.Table, after: pa.Table) -> list[Example]:
+    """The held-out prompts on which the aligned model gains most and least over the base."""
+    means = _means_of(before), _means_of(after)
+    gains = sorted(((means[1][each] - means[0][each], each) for each in means[0].keys() & means[1]), reverse=True)
+    ends = [*gains[:1], *gains[1:][-1:]]
+    return [Example(what=f"held out, reward {signed(gain)}", id=prompt) for gain, prompt in ends]
 
 
 def _means_of(samples: pa.Table) -> dict[str, float]:

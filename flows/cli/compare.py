@@ -68,7 +68,7 @@ def tell(found: "Comparison", console: Console, show: int) -> None:
         say(console, f"{escape(run.title)}, {verdict}", head=f"[bold]{tag}[/]  ")
     _tell_settings(found, console)
     for sentence in found.warnings:
-        say(console, f"[{NOTE}]{escape(sentence)}[/]", head=f"[{NOTE}]Care[/]".ljust(len(f"[{NOTE}][/]") + HEAD))
+        say(console, f"[{NOTE}]{escape(sentence)}[/]", head=f"[{NOTE}]{'Care':<{HEAD}}[/]")
     console.print()
     paired = found.paired
     if not paired.prompts:

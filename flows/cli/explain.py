@@ -64,7 +64,7 @@ def explain(
 def tell(found: "Explained", subject: str, console: Console) -> None:
     """Print every step, what is not here, and ids to begin with."""
     say(console, f"[bold]{escape(found.title)}[/], from the result back to the data")
-    say(console, f"[dim]Folders are below {escape(found.home)}[/]")
+    say(console, f"[dim]Folders are below {escape(found.home)}; before each stands the digest of its content.[/]")
     before = ""
     for step in found.steps:
         kind = "stage" if step.key else step.name
@@ -82,7 +82,7 @@ def tell(found: "Explained", subject: str, console: Console) -> None:
         for each in found.examples:
             say(console, escape(each.what), head=f"  {each.id:<22}  ")
         say(console, escape(runnable(f"plumbline explain {named} --sample {found.examples[0].id}")), head="  ")
-    if found.apart_total:
+    if found.apart_total and any(step.name == "validation" and step.held for step in found.steps):
         say(console, escape(runnable(f"plumbline explain {named} --quarantined")), head="  ")
 
 

@@ -16,11 +16,18 @@ from tasks.registry import connection, recorded, records, runs
 from tests.registered import make_run, report
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of MLflow's for all tests: making it takes seconds."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
 @pytest.fixture(autouse=True)
-def _local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _local(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That database, and a home of each test's own."""
     monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path))
     monkeypatch.setattr(connection, "_place", None)
-    runs.configure(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    runs.configure(f"sqlite:///{database}/mlflow.db", database / "artifacts")
 
 
 def a_run(name: str, rewards: list[float], *, reward: str = "r") -> str:
@@ -107,7 +114,7 @@ def test_what_scored_is_known_by_everything_that_decides_a_score(tmp_path: Path)
     """A function's stage is empty, so its code has to count; a package's code does, ours does not."""
     plain = refs(tmp_path / "plain")
     known = scored_by(plain["after"], plain)
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "another model": {"parents": {"reward": "other"}},
         "another function": {"config": {"reward": {"kind": "function", "code": "2"}}},
         "a package's": {"kinds": {"rewards.mine": {"code": "1", "package": "p"}}},

@@ -1,7 +1,9 @@
 """A version walked back to its data: each step with its digest and where it is, also where the store is gone."""
 
 import shutil
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,17 +18,25 @@ from tasks.registry import connection, recorded, records, runs
 from tests.alignment.judging.test_story import HELD, ONE, TWO, a_pair, sample
 from tests.registered import make_version, report
 
-PROMPT = {"prompt": "the film", "prompt_ids": [1, 2], "messages": "", "columns": ""}
+NUMBERS = count()
+PROMPT: dict[str, Any] = {"prompt": "the film", "prompt_ids": [1, 2], "messages": "", "columns": ""}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of MLflow's for all tests: making it takes seconds."""
+    return tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture(autouse=True)
-def _local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "home"))
+def _local(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That database, and a home of each test's own."""
+    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path))
     monkeypatch.setattr(connection, "_place", None)
-    runs.configure(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    runs.configure(f"sqlite:///{database}/mlflow.db", database / "artifacts")
 
 
-def finished(stage: str, counts: dict[str, int], *tables: tuple[Table, list[dict[str, object]]]) -> StageRef:
+def finished(stage: str, counts: dict[str, int], *tables: tuple[Table[Any], list[dict[str, Any]]]) -> StageRef:
     """A finished stage of this home's store."""
 
     def fill(folder: Path) -> dict[str, int]:
@@ -40,7 +50,7 @@ def finished(stage: str, counts: dict[str, int], *tables: tuple[Table, list[dict
 @pytest.fixture
 def name() -> str:
     """A version whose run made two pairs, one of which was set apart."""
-    version = make_version("film", found=report())
+    version = make_version(f"film-{next(NUMBERS)}", found=report())
     good, bad = a_pair(ONE, 0, 1, 3.0), a_pair(TWO, 0, 1, 0.1)
     sides = [(ONE, "train"), (TWO, "train"), (HELD, "eval")]
     refs = {
@@ -66,11 +76,11 @@ def name() -> str:
     )
     table = pa.Table.from_pylist([sample(HELD, 0, 1.0, base_logprob=-6.0)])
     records.log_evaluated(version.run_id, gather(table, table, {}, reward="r", base="b"))
-    return "film"
+    return version.name
 
 
-def explained(name: str, *options: object) -> Explained:
-    return explain(recorded.find(name), *options)  # type: ignore[arg-type]
+def explained(name: str, *options: Any) -> Explained:
+    return explain(recorded.find(name), *options)
 
 
 def by_name(found: Explained) -> dict[str, Step]:
@@ -95,7 +105,7 @@ def test_a_step_says_what_it_is_and_where(name: str) -> None:
     folder = Path(steps["validation"].where)
     assert (folder / QUARANTINED.file).exists()
     assert steps["validation"].digest == store().find("validation", "0123456789").digest  # type: ignore[union-attr]
-    assert "plumbline why models:/film/1" in steps["gates"].where
+    assert f"plumbline why models:/{name}/1" in steps["gates"].where
     assert steps["gates"].lines == ("6 of 6 gates passed",)
     assert steps["code"].lines == ("plumbline 1.2, torch 2", "code of the training: c0de")
 
@@ -135,6 +145,7 @@ def test_another_result_under_the_same_key_is_not_taken_for_it(name: str) -> Non
 
 def test_on_another_machine_the_record_has_the_held_out_prompts_alone(name: str) -> None:
     shutil.rmtree(store().root)
+    assert [(each.what, each.id) for each in explained(name).examples] == [("held out, reward 0.00", HELD)]
     found = explained(name, HELD[:6]).story
     assert found is not None
     assert [(each.writer, each.reward) for each in found.samples] == [("base", 1.0), ("aligned", 1.0)]

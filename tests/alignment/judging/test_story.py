@@ -30,14 +30,14 @@ def sample(prompt_id: str, index: int, reward: float | None, **more: Any) -> dic
     } | more
 
 
-def a_pair(prompt_id: str, chosen: int, rejected: int, gap: float, **more: Any) -> dict[str, Any]:
+def a_pair(prompt_id: str, better: int, worse: int, gap: float, **more: Any) -> dict[str, Any]:
     return {
-        "pair_id": f"{prompt_id}-{chosen}-{rejected}",
+        "pair_id": f"{prompt_id}-{better}-{worse}",
         "prompt_id": prompt_id,
         "prompt": "the film",
         "prompt_ids": [1, 2],
-        "chosen": f"the film {chosen}",
-        "rejected": f"the film {rejected}",
+        "chosen": f"the film {better}",
+        "rejected": f"the film {worse}",
         "chosen_ids": [5],
         "rejected_ids": [6],
         "chosen_score": gap,
@@ -140,6 +140,16 @@ def test_examples_are_ids_that_are_found(folders: Folders) -> None:
         "held out, reward +2.50",
     ]
     assert [find_prompt(folders, each.id) for each in found] == [ONE, TWO, HELD]
+
+
+def test_given_pairs_without_scores_are_found_by_their_row(folders: Folders) -> None:
+    given = a_pair(ONE, 0, 1, 0.0) | {"pair_id": "row-7", "gap": None, "chosen_score": None, "rejected_score": None}
+    PAIRS.write(folders["pairs"], [given])
+    ACCEPTED.write(folders["validation"], [given])
+    only = {name: folders[name] for name in ("prompts", "pairs", "validation")}
+    assert [(each.what, each.id) for each in examples(only)][:1] == [("accepted, without scores", "row-7")]
+    assert find_prompt(only, "row-7") == ONE
+    assert tell(only, ONE).pairs[0].gap is None
 
 
 def test_without_the_store_the_record_has_the_held_out_prompts() -> None:

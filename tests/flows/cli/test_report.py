@@ -37,15 +37,6 @@ def test_a_report_is_a_file_named_after_what_it_shows(plumbline: Call, tmp_path:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_two_versions_are_compared(plumbline: Call, tmp_path: Path) -> None:
-    make_version("twice")
-    make_version("twice", found=report(reward_gain=2.0))
-    assert plumbline("compare", "models:/twice/1", "models:/twice/2", "--out", "both.html").code == 0
-    assert "+2.00" in (tmp_path / "both.html").read_text("utf-8")
-    same = plumbline("compare", "twice", "models:/twice/2")
-    assert (same.code, "both are run" in same.err) == (2, True)
-
-
 def test_from_python_a_report_is_a_path(tmp_path: Path) -> None:
     make_version("python")
     make_version("python", found=report(reward_gain=2.0))
