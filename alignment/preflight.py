@@ -31,7 +31,7 @@ from alignment.kinds import REWARD_MODELS, TRAINERS
 from alignment.reach import unreachable
 from alignment.rewards.function_file import require_function
 from alignment.rewards.parts import takes_model
-from alignment.stages.sources import OWN_DATA, real_data, wanted_rows
+from alignment.stages.sources import OWN_DATA, of_real_texts, real_data, wanted_rows
 
 WHOLE = 2**24
 """Bytes of a file of JSON that is read for its columns: only all of its rows together tell which it has."""
@@ -94,20 +94,21 @@ def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
         yield partial(_folder, config.reward.start, "start")
     real = config.evaluation.real_texts
     if real and real not in (GRAMMAR, OWN_DATA) and reading.is_local(real):
-        yield partial(_columns, real, wanted_of(real_data(config)), "evaluation.real_texts")
+        yield partial(_real_columns, real, wanted_of(real_data(config)))
     if config.evaluation.anchor:
         yield partial(_folder, config.evaluation.anchor, "anchor")
 
 
-def _columns(path: str, wanted: Wanted, field: str = "data.path") -> None:
-    """Raise DataError, for the field, where there is no file, or the smallest of them lacks a column that is read."""
+def _real_columns(path: str, wanted: Wanted) -> None:
+    """The same of the real texts of an evaluation, with the names of their fields."""
     try:
-        _require_columns(path, wanted)
+        _columns(path, wanted)
     except DataError as error:
-        raise DataError(str(error).replace("data.path", field, 1)) from error
+        raise of_real_texts(error) from error
 
 
-def _require_columns(path: str, wanted: Wanted) -> None:
+def _columns(path: str, wanted: Wanted) -> None:
+    """Raise DataError where there is no file, or the smallest of them lacks a column that is read."""
     file = min(reading.files_of(path), key=lambda each: each.stat().st_size)
     kind = file.suffix.lower()
     of_json = kind in (".json", ".jsonl")

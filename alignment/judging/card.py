@@ -150,10 +150,10 @@ def result_table(report: EvalReport) -> str:
 
 def notes(report: EvalReport) -> list[str]:
     """What a reader of the figures has to know: a sentence for each judge that needs one, and of real texts."""
-    found = [f"The judge {each.name} {each.note}." for each in report.gold if each.note]
+    found = [f"The judge “{each.name}” {each.note}." for each in report.gold if each.note]
     if (real := report.real_texts) is not None:
         found.append(
-            f"Real texts themselves ({real.held_out:,} of them, by a model of {real.fitted:,} others) have a "
+            f"Real texts themselves ({real.held_out:,} of them, by the model of {real.fitted:,} others) have a "
             f"perplexity of {plain(real.perplexity)} a word, and {percent(real.seen_bigrams)} of their pairs of words "
             "are known."
         )

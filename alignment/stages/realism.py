@@ -9,7 +9,7 @@ from alignment.errors import DataError
 from alignment.kinds import PROMPTS
 from alignment.rows import EVALUATED, MEASURED, REALISM, TEXTS, Sample
 from alignment.stages.job import Counts, Job
-from alignment.stages.sources import real_data, real_source
+from alignment.stages.sources import of_real_texts, real_data, real_source
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
@@ -91,7 +91,7 @@ def real_texts(job: Job) -> tuple[list[str], int]:
     try:
         rows, _, _ = load_texts(data, job.config.seed + 1, cache=job.work)
     except DataError as error:
-        raise DataError(str(error).replace("data.path", "evaluation.real_texts", 1)) from error
+        raise of_real_texts(error) from error
     found = {sha256(row["text"].encode()).digest(): row["text"] for row in rows}
     count = len(found)
     for batch in TEXTS.batches(job.inputs["texts"], ["text"]):

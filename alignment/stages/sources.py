@@ -198,6 +198,15 @@ def real_data(config: AlignConfig) -> DataConfig:
     return data.model_copy(update={**own, "text_column": column, "label_column": "", "columns": (), "rows": 0})
 
 
+def of_real_texts(error: DataError) -> DataError:
+    """What is wrong with those texts, under the names of their fields."""
+    names = {"data.path": "evaluation.real_texts", "data.text_column": "evaluation.real_column"}
+    message = str(error)
+    for name, own in names.items():
+        message = message.replace(name, own)
+    return DataError(message)
+
+
 def real_source(config: AlignConfig) -> Any:
     """What decides those texts. Raises DataError where a file cannot be read."""
     data = real_data(config)

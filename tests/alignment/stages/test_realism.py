@@ -119,5 +119,5 @@ def test_a_file_without_the_column_is_a_fault_of_its_field(tmp_path: Path) -> No
     file = tmp_path / "real.jsonl"
     file.write_text('{"said": "a film"}\n', encoding="utf-8")
     (fault,) = faults_of(build_config({"evaluation": {"real_texts": str(file)}}))
-    assert fault.fields == ("evaluation.real_texts",)
+    assert set(fault.fields) == {"evaluation.real_texts", "evaluation.real_column"}
     assert fault.message.startswith(f"evaluation.real_texts {file}: ")

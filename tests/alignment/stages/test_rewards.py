@@ -171,7 +171,7 @@ def test_a_judge_by_words_learns_from_texts_that_are_set_aside(run: Any, chain: 
     found = run("gold report", evaluation={"gold": gold})
     (judge,) = report(found).gold
     assert judge.note.endswith("word salad deceives it like the reward")
-    assert "The judge words reads which words" in result_table(report(found))
+    assert "The judge “words” reads which words" in result_table(report(found))
     texts = [row["text"] for row in read_rows(chain.folders["texts"] / "texts.parquet")]
     wanted = found.root / "work-gold" / "texts" / "texts.parquet"
     assert [row["text"] for row in read_rows(wanted)] == [text for text in texts if is_set_aside(text, 0.25)]
