@@ -99,7 +99,7 @@ def test_a_form_with_five_faults_names_five_at_their_fields_and_nothing_runs(
 
 
 def test_where_nothing_checks_the_form_the_run_refuses_itself_before_anything_is_made(stack: Machine) -> None:
-    """As with a stock Prefect server, in containers; its state names every fault."""
+    """As behind a stock Prefect server; its state names every fault."""
     parameters = {"seed": 3, "prompts": {"count": 40}, "base": {"model": "/nowhere/model"}}
     (found,) = stack.api("deployments/filter", {"deployments": {"name": {"any_": ["align"]}}})
     where = f"deployments/{found['id']}/create_flow_run"
