@@ -1,5 +1,7 @@
 """Stage `regression`: what the base and the aligned model reach on tasks that have nothing to do with the reward."""
 
+from importlib.metadata import version
+
 from alignment.judging.regression import Score, measure, read_tasks
 from alignment.rows import MODEL, TASKS
 from alignment.stages.job import Counts, Job, share
@@ -14,11 +16,12 @@ from alignment.stages.store import write_json
         "tasks": [task.source for task in read_tasks(c.evaluation.tasks)],
         "rows": c.evaluation.task_rows,
         "seed": c.seed,
+        "lm_eval": version("lm_eval") if c.evaluation.tasks else "",
     },
     makes=lambda c: f"both models on {', '.join(c.evaluation.tasks) or 'no task'}",
     slots=1,
     when=lambda c: bool(c.evaluation.tasks),
-    libraries=(*MODELS, "lm_eval", "datasets", "numpy"),
+    libraries=(*MODELS, "datasets", "numpy"),
 )
 def regression(job: Job) -> Counts:
     """Both models on each task, one after the other."""

@@ -22,7 +22,8 @@ EDITS: dict[str, str] = {
     "alignment.activations": "base samples reference policy before after drift ranking",
     "alignment.adapters": "base reward policy gold",
     "alignment.aliases": "",
-    "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
+    "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
+    "regression",
     "alignment.config": "",
     "alignment.config.frontier": "",
     "alignment.config.group": "",
@@ -34,7 +35,7 @@ EDITS: dict[str, str] = {
     "alignment.config.policy": "",
     "alignment.config.whole": "",
     "alignment.conventions": "base reward prompts samples scores reference policy before after anchor drift ranking "
-    "gold",
+    "gold regression",
     "alignment.data": "",
     "alignment.data.chat": "reward validation ranking gold",
     "alignment.data.grammar": "texts prompts before after realism",
@@ -64,8 +65,10 @@ EDITS: dict[str, str] = {
     "alignment.data.tokenizer": "base reward gold",
     "alignment.data.wanted": "texts prompts realism",
     "alignment.data.words": "",
-    "alignment.decoders": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
-    "alignment.device": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
+    "alignment.decoders": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
+    "regression",
+    "alignment.device": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
+    "regression",
     "alignment.environment": "base reward policy gold",
     "alignment.errors": "",
     "alignment.flat": "base reference policy before after drift ranking",
@@ -108,7 +111,7 @@ EDITS: dict[str, str] = {
     "alignment.judging.preferences": "report",
     "alignment.judging.ratings": "",
     "alignment.judging.records": "",
-    "alignment.judging.regression": "",
+    "alignment.judging.regression": "regression",
     "alignment.judging.report": "report",
     "alignment.judging.review": "",
     "alignment.judging.sections": "",
@@ -122,7 +125,8 @@ EDITS: dict[str, str] = {
     "alignment.locks": "",
     "alignment.logits": "reward scores before after drift gold",
     "alignment.logprobs": "base reference policy before after drift ranking",
-    "alignment.models": "base reward prompts samples scores reference policy before after anchor drift ranking gold",
+    "alignment.models": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
+    "regression",
     "alignment.outline": "",
     "alignment.preflight": "",
     "alignment.reach": "",
@@ -147,7 +151,7 @@ EDITS: dict[str, str] = {
     "alignment.rewards.tfidf": "gold",
     "alignment.rewards.tfidf_model": "gold",
     "alignment.rows": "texts base reward prompts samples scores pairs validation reference policy before after anchor "
-    "drift ranking gold realism report",
+    "drift ranking gold realism regression report",
     "alignment.sampling": "",
     "alignment.sampling.cache": "samples before after drift",
     "alignment.sampling.choice": "samples before after drift",
@@ -180,7 +184,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.realism": "realism",
     "alignment.stages.reference": "reference",
     "alignment.stages.reference_samples": "",
-    "alignment.stages.regression": "",
+    "alignment.stages.regression": "regression",
     "alignment.stages.report": "report",
     "alignment.stages.reward": "reward",
     "alignment.stages.row_file": "policy",
