@@ -72,8 +72,13 @@ def samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The texts of each record, as Markdown."""
     for row in rows:
         for text in row["texts"] or []:
-            yield f"- {row['trial']}: “…{' '.join(text['aligned'].split())}” ({text['aligned_reward']:+.1f});"
-            yield f"  base: “…{' '.join(text['base'].split())}” ({text['base_reward']:+.1f})"
+            yield f"- {row['trial']}: “…{literal(text['aligned'])}” ({text['aligned_reward']:+.1f});"
+            yield f"  base: “…{literal(text['base'])}” ({text['base_reward']:+.1f})"
+
+
+def literal(text: str) -> str:
+    """A text on one line, in which no sign has a meaning to Markdown."""
+    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", " ".join(text.split()))
 
 
 def shown(what: str, rows: Sequence[Record]) -> list[str]:

@@ -80,11 +80,26 @@ LEVERS: Mapping[str, Changes] = {
     "the same, gaps of 1 or more": MORE | {"validation.min_gap": 1.0, "validation.max_quarantined": 0.7},
     "the same, best half against worst half": MORE
     | {"pairs.strategy": "best_half_vs_worst_half", "dpo.steps": 512, "dpo.warmup_steps": 50},
+    "the same, best half against worst half, lr 1e-4": MORE
+    | {
+        "pairs.strategy": "best_half_vs_worst_half",
+        "dpo.steps": 512,
+        "dpo.warmup_steps": 50,
+        "dpo.learning_rate": 1e-4,
+    },
     "the same, pairs drawn by their gap": MORE
     | {"pairs.strategy": "gap_weighted", "dpo.steps": 512, "dpo.warmup_steps": 50},
     "1,024 prompts, best against worst of 16": MORE
     | {"prompts.count": 1024, "sampling.samples_per_prompt": 16, "dpo.steps": 64, "dpo.warmup_steps": 6},
     "4,096 prompts, best against worst of 8": MORE | {"sampling.samples_per_prompt": 8},
+    "4,096 prompts, best half against worst half of 8, lr 1e-4": MORE
+    | {
+        "sampling.samples_per_prompt": 8,
+        "pairs.strategy": "best_half_vs_worst_half",
+        "dpo.steps": 1024,
+        "dpo.warmup_steps": 100,
+        "dpo.learning_rate": 1e-4,
+    },
     "4,096 prompts, a base of 4,000 steps": MORE | {"base.steps": 4000},
     "4,096 prompts, a reward model of 3 layers x 192": MORE
     | {"reward.layers": 3, "reward.width": 192, "reward.heads": 6, "reward.steps": 3000},

@@ -133,6 +133,10 @@ def test_kept_texts_are_those_of_the_models_without_the_prompts(tmp_path: Path) 
     assert list(study_page.samples([ROW])) == ["- hinge: “…was good” (+2.0);", "  base: “…was bad” (-1.0)"]
 
 
+def test_no_sign_of_a_text_means_anything_to_markdown() -> None:
+    assert study_page.literal("a <br />*b*\n_c_ [d](e)") == r"a \<br /\>\*b\* \_c\_ \[d\](e)"
+
+
 def test_the_page_has_what_is_recorded() -> None:
     """`python -m benchmarks.study page` brings it up to date."""
     page = study_page.PAGE.read_text("utf-8")
