@@ -166,10 +166,7 @@ def seen_bigrams(seen_bigrams: Values, bigrams: Values) -> float:
 
 @metric("realism_auc", label="told from real texts", unit="AUC, 0.5 by chance", format=THOUSANDTHS, better="lower")
 def realism_auc(outranked: Values) -> float:
-    """The probability that a classifier finds a real text more real than one of the samples; nan where none was told.
-
-    The mean over samples of the share of real texts that look more real than the sample.
-    """
+    """Mean share of real texts that a classifier finds more real than a sample: the AUC; nan where none was told."""
     told = np.asarray(outranked)[~np.isnan(outranked)]
     return float(told.mean()) if told.size else float("nan")
 
