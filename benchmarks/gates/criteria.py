@@ -1,5 +1,6 @@
 """What would refuse a run: other criteria than the gates, each gate alone, all of them; and bounds chosen on rows."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,10 @@ from typing import TypeAlias
 
 from alignment.config import GatesConfig
 from benchmarks.gates.rows import Row
-from benchmarks.gates.truth import class_of
+from benchmarks.gates.truth import CLASSES, class_of
+
+SPARED = 0.05
+"""What a bound may get wrong, so that it does not hang on a single run."""
 
 Passes: TypeAlias = Callable[[Row], bool]
 Bounds: TypeAlias = Mapping[str, float]
@@ -44,15 +48,28 @@ BOUNDS = (
     Bound("min_reward_sd_ratio", "reward_sd_ratio", upper=False),
     Bound("max_entropy_change", "entropy_change", upper=True),
 )
-"""Every bound that these runs are judged by; not that of the gate `grammatical_drop`, which reads the truth itself."""
+"""Every bound that these runs are judged by."""
 
-CHOSEN = ("max_perplexity_ratio", "max_kl_per_token", "min_reward_sd_ratio", "max_entropy_change")
-"""The bounds that are chosen on runs; the others say what counts as a gain, or bound what no run here does."""
+READ_THE_TRUTH = ("grammatical_drop", "seen_bigrams_drop", "realism_rise")
+"""Gates that are left out, because they read what the classes are made of."""
+
+FLUENCY = ("perplexity_ratio", "kl_per_token")
+
+CHOSEN = ("max_perplexity_ratio", "max_kl_per_token")
+"""The bounds that are chosen, in this order: those of the gates that judge how fluent a text is, as the classes do.
+
+The others say what counts as a gain, or how alike texts may become, of which the classes know nothing.
+"""
+
+
+def keeps(bound: Bound, value: float, row: Row) -> bool:
+    """Whether what the gate read of a run is within a value of the bound."""
+    return bound.keeps(row.get(GATE + bound.gate), value)
 
 
 def passes(bounds: Bounds, gates: Sequence[str], row: Row) -> bool:
     """Whether a run passes these gates."""
-    return all(bound.keeps(row.get(GATE + bound.gate), bounds[bound.field]) for bound in BOUNDS if bound.gate in gates)
+    return all(keeps(bound, bounds[bound.field], row) for bound in BOUNDS if bound.gate in gates)
 
 
 def criteria(bounds: Bounds) -> dict[str, Passes]:
@@ -63,6 +80,7 @@ def criteria(bounds: Bounds) -> dict[str, Passes]:
         "reward rose": lambda row: row.get("reward_rise") > 0,
         "gold judge: its gain is no chance": lambda row: row.get("gold_gain_low") > 0,
         **{f"gate {gate} alone": partial(passes, bounds, (gate,)) for gate in gates},
+        "both gates of fluency": partial(passes, bounds, FLUENCY),
         ALL: partial(passes, bounds, tuple(gates)),
     }
 
@@ -74,37 +92,68 @@ def todays() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A bound that refuses no good run: `worst_good` is the outermost good value, `next_bad` the first bad one beyond.
+    """A bound, and the gap that it stands in: the last run within, and the first one beyond, None where there is none.
 
-    `refused` of the `bad` runs are beyond it. Without any there is no `next_bad`.
+    Beyond are `refused` of `bad` runs, and `good_refused` good ones.
     """
 
     bound: float
-    worst_good: float
-    next_bad: float | None
+    last_within: float
+    first_beyond: float | None
     refused: int
     bad: int
+    good_refused: int
 
 
 def choose(bound: Bound, rows: Sequence[Row], today: float) -> Choice:
-    """The bound that refuses no good run, and as many others as it can: today's, where it does so too.
+    """Today's bound where it tells the runs apart as well as any, else the middle of the widest gap that does.
 
-    Else it lies half-way between the outermost good run and the first bad one beyond; without such a run, today's
-    where no good run breaks it, else the outermost good value. Raises ValueError without a good run.
+    One good run in twenty may be refused, and one degraded in twenty may pass that the bound could refuse; no word
+    salad. Raises ValueError without a good run.
     """
     sign = 1.0 if bound.upper else -1.0
-    good = [sign * row.get(GATE + bound.gate) for row in rows if class_of(row) == "good"]
-    bad = [sign * row.get(GATE + bound.gate) for row in rows if class_of(row) != "good"]
-    if not good:
+    by_class = {
+        name: sorted(sign * row.get(GATE + bound.gate) for row in rows if class_of(row) == name) for name in CLASSES
+    }
+    if not by_class["good"]:
         raise ValueError(f"{bound.field}: none of {len(rows)} runs is good, so nothing says what has to pass")
-    worst = max(good)
-    beyond = sorted(value for value in bad if value > worst)
-    ours = sign * today
-    as_good = worst <= ours and (not beyond or ours < beyond[0])
-    found = ours if as_good else (worst + beyond[0]) / 2 if beyond else worst
-    return Choice(sign * found, sign * worst, sign * beyond[0] if beyond else None, len(beyond), len(bad))
+    values = sorted(set().union(*by_class.values()))
+    gaps = [
+        (low, high, {name: sum(value > low for value in found) for name, found in by_class.items()})
+        for low, high in zip(values, [*values[1:], math.inf], strict=True)
+    ]
+    gaps = [gap for gap in gaps if gap[2]["good"] <= SPARED * len(by_class["good"])]
+    salad, degraded = (max(gap[2][name] for gap in gaps) for name in ("word salad", "degraded"))
+    degraded -= int(SPARED * len(by_class["degraded"]))
+    gaps = [gap for gap in gaps if gap[2]["word salad"] == salad and gap[2]["degraded"] >= degraded]
+    ours = [gap for gap in gaps if gap[0] <= sign * today < gap[1]]
+    low, high, beyond = ours[0] if ours else max(gaps, key=lambda gap: (math.isfinite(gap[1]), gap[1] - gap[0]))
+    found = sign * today if ours else between(low, high) if math.isfinite(high) else low
+    return Choice(
+        sign * found,
+        sign * low,
+        sign * high if math.isfinite(high) else None,
+        beyond["degraded"] + beyond["word salad"],
+        len(rows) - len(by_class["good"]),
+        beyond["good"],
+    )
+
+
+def between(low: float, high: float) -> float:
+    """The middle of two values, with no more decimals than it needs to lie between them; two at least."""
+    middle = (low + high) / 2
+    return next((found for digits in range(2, 9) if low < (found := round(middle, digits)) < high), middle)
 
 
 def chosen(rows: Sequence[Row], today: Bounds) -> dict[str, Choice]:
-    """The chosen bounds, by their fields."""
-    return {bound.field: choose(bound, rows, today[bound.field]) for bound in BOUNDS if bound.field in CHOSEN}
+    """The chosen bounds, by their fields, one after the other: each is to refuse what those before it let pass.
+
+    Where they let nothing bad pass, it is chosen as if it stood alone.
+    """
+    left, found = list(rows), {}
+    for name in CHOSEN:
+        bound = next(bound for bound in BOUNDS if bound.field == name)
+        choice = choose(bound, left if any(class_of(row) != "good" for row in left) else rows, today[name])
+        left = [row for row in left if class_of(row) == "good" or keeps(bound, choice.bound, row)]
+        found[name] = choice
+    return found

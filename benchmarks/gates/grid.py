@@ -81,6 +81,10 @@ SETTINGS = (
     Setting("sigmoid", 0.1, 1e-3, steps=100, nll_weight=0.2),
     Setting("hinge", 0.3, 5e-4),
     Setting("hinge", 0.5, 5e-5, steps=300, stop=True),
+    Setting("sigmoid", 1.0, 5e-5),
+    Setting("hinge", 1.0, 1e-4, stop=True),
+    Setting("ipo", 1.0, 5e-5),
+    Setting("sigmoid", 0.3, 5e-5, stop=True),
 )
 """The first ones alone have runs of every class."""
 

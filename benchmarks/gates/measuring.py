@@ -44,6 +44,7 @@ def measure(run: Run, folders: Mapping[str, Path], reviews: str) -> Row:
             **{GATE + gate.name: gate.value for gate in gates},
             "reward_rise": report.aligned.reward_mean - report.base.reward_mean,
             "entropy_rise": report.delta.entropy_change,
+            "distinct_3_ratio": report.aligned.distinct_3 / report.base.distinct_3,
             "gold_gain": float(gain.mean()),
             "gold_gain_low": low,
             **{f"{name}_before": value for name, value in base.figures.items()},
