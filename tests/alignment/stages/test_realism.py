@@ -44,7 +44,9 @@ def job(found: Chain) -> Job:
 def test_each_sample_is_beside_the_real_texts_and_the_report_has_its_figures(compared: Any, chain: Chain) -> None:
     found = compared(real_texts="grammar")
     rows = read_rows(found.folders["realism"] / "realism.parquet")
-    sides = {side: read_rows(chain.folders[side] / "samples.parquet") for side in ("before", "after")}
+    sides: dict[str, list[Any]] = {
+        side: read_rows(chain.folders[side] / "samples.parquet") for side in ("before", "after")
+    }
     assert found.counts["realism"]["samples"] == len(rows) == 4 * HELD_OUT
     assert [(row["side"], row["prompt_id"], row["index"]) for row in rows] == [
         (side, row["prompt_id"], row["index"]) for side, samples in sides.items() for row in samples
