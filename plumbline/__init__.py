@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alignment.config import AlignConfig, build_config
     from alignment.errors import InputError, PlumblineError, StageError
-    from flows.library import align, check, compare, explain, export, generate, load, models, plan, plots, ratings, report
+    from flows.library import (
+        align,
+        check,
+        compare,
+        explain,
+        export,
+        generate,
+        load,
+        models,
+        plan,
+        plots,
+        ratings,
+        report,
+    )
     from flows.settings import load_config
 
 _PLACES = {

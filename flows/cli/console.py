@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 WIDTH = 110  # columns where the output is no terminal and COLUMNS is not set
@@ -77,3 +78,13 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
+
+
+def plain_table(title: str, *headings: str, words: Collection[str]) -> Table:
+    """An empty table without lines; columns of `words` stand on the left, numbers on the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(
+            heading, justify="left" if heading in words else "right", no_wrap=heading != "", header_style="bold"
+        )
+    return table

@@ -12,11 +12,10 @@ from alignment.config import build_frontier, frontier_configs
 from alignment.judging.formats import NONE, plain
 from alignment.judging.frontier import FrontierPoint, drop_after_peak, trajectories
 from alignment.judging.frontier_table import reward_rows, with_error
-from flows.cli.console import BAD, GOOD, say
+from flows.cli.console import BAD, GOOD, plain_table, say
 from flows.cli.flags import Flags, overrides
 from flows.cli.pipeline import ConfigPath, Debug, axes, begin, groups, several, wanted_config
 from flows.cli.servers import servers_for_a_flow
-from flows.cli.terminal import plain_table
 from flows.settings import QUICKSTART
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The tables of a result in a terminal: every figure, the gates, sample texts, and the points of a sweep."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from alignment.judging.card import CONTROL_SIGNS, result_rows
 from alignment.judging.report import EvalReport, Judgement, SampleRow
-from flows.cli.console import BAD, GOOD, say
+from flows.cli.console import BAD, GOOD, plain_table, say
 
 SAMPLES = 3  # prompts whose texts are shown
 MAX_TEXT = 280  # characters of each
@@ -72,13 +72,3 @@ def show_points(points: Sequence[Mapping[str, str]], console: Console) -> None:
 
 def _table(title: str, *headings: str) -> Table:
     return plain_table(title, *headings, words=LEFT - {""} if title.endswith("points") else LEFT)
-
-
-def plain_table(title: str, *headings: str, words: Collection[str]) -> Table:
-    """An empty table without lines; columns of `words` stand on the left, numbers on the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(
-            heading, justify="left" if heading in words else "right", no_wrap=heading != "", header_style="bold"
-        )
-    return table

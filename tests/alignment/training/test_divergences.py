@@ -54,9 +54,9 @@ def slope(name: str, u: Tensor) -> Tensor:
 
 def pairs_with(chosen: list[float], rejected: list[float], dtype: torch.dtype = torch.float32) -> PairLogps:
     """Pairs whose log-ratios are these."""
-    ratios = [torch.tensor(values, dtype=dtype, requires_grad=True) for values in (chosen, rejected)]
+    of_chosen, of_rejected = (torch.tensor(values, dtype=dtype, requires_grad=True) for values in (chosen, rejected))
     zeros, ones = torch.zeros(len(chosen), dtype=dtype), torch.ones(len(chosen), dtype=dtype)
-    return PairLogps(*ratios, zeros, zeros, ones, ones)
+    return PairLogps(of_chosen, of_rejected, zeros, zeros, ones, ones)
 
 
 def test_every_divergence_that_can_be_chosen_is_registered() -> None:

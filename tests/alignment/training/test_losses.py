@@ -77,7 +77,10 @@ class TestSigmoid:
     def test_gradient_by_hand(self) -> None:
         """∂/∂log π(y_w) = −β σ(−m) = −0.5 / (1 + e^1.5): Rafailov et al. 2023, the weight below eq. 7."""
         chosen = torch.tensor([-10.0], requires_grad=True)
-        pairs = PairLogps(chosen, *(torch.tensor([v]) for v in (-9.0, -12.0, -8.0, 4, 2)))
+        rejected, reference_chosen, reference_rejected, longer, shorter = map(
+            torch.tensor, ([-9.0], [-12.0], [-8.0], [4], [2])
+        )
+        pairs = PairLogps(chosen, rejected, reference_chosen, reference_rejected, longer, shorter)
         LOSSES.get("sigmoid")(pairs, 0.5, 0.0).sum().backward()
         assert chosen.grad is not None
         assert chosen.grad.item() == pytest.approx(-0.5 / (1 + math.exp(1.5)))

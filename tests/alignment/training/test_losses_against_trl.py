@@ -228,7 +228,7 @@ def test_gradient_of_every_weight(ours: tuple[float, Gradients], theirs: tuple[f
         )
 
 
-DIVERGENCES = {
+DIVERGENCES: dict[str, dict[str, Any]] = {
     "reverse_kl": {"f_divergence_type": "reverse_kl"},
     "forward_kl": {"f_divergence_type": "forward_kl"},
     "jensen_shannon": {"f_divergence_type": "js_divergence"},
