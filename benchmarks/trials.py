@@ -89,6 +89,7 @@ LEVERS: Mapping[str, Changes] = {
     },
     "the same, pairs drawn by their gap": MORE
     | {"pairs.strategy": "gap_weighted", "dpo.steps": 512, "dpo.warmup_steps": 50},
+    "12,288 prompts, one epoch": MORE | {"prompts.count": 12288, "dpo.steps": 768, "dpo.warmup_steps": 50},
     "1,024 prompts, best against worst of 16": MORE
     | {"prompts.count": 1024, "sampling.samples_per_prompt": 16, "dpo.steps": 64, "dpo.warmup_steps": 6},
     "4,096 prompts, best against worst of 8": MORE | {"sampling.samples_per_prompt": 8},
