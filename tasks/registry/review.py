@@ -1,7 +1,7 @@
 """The samples of an evaluation in MLflow's own pages: a trace a prompt with its scores, a data set, and a review queue.
 
-What is written again is the same: the ids of traces, spans and assessments follow from the run and the prompt. A server
-that does not take a part of this keeps the rest of the run's record, and a warning says so.
+What is written again is the same: the ids of traces, spans and assessments follow from the run and the prompt. Where
+MLflow does not take a part of this, a warning says so, and the run goes on.
 """
 
 import base64
@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignment.errors import TrackingError
 from alignment.judging.ratings import Preferred, Rated
 from alignment.judging.review import LETTERS, Comparison, cut, preview
 from alignment.stages.store import digest
+from tasks.addresses import shown
 from tasks.registry.connection import client, error_code, fluent, guard, place
 from tasks.registry.runs import REVIEW, tag
 
@@ -37,18 +37,21 @@ MAX_NAME = 200  # characters of a queue's name
 def offer(run_id: str, rows: Sequence[Comparison]) -> None:
     """Show the samples in MLflow: as traces of the run, as a data set, and in a queue for people to rate.
 
-    May be called again. Raises TrackingError where MLflow cannot be reached.
+    May be called again. Raises TrackingError where MLflow has no such run or cannot be reached.
     """
     if not rows:
         return
     with guard():
         run = client().get_run(run_id)
     where, name = str(run.info.experiment_id), f"{run.info.run_name} ({run_id[:8]})"
-    if not _taken("traces", lambda: _write_traces(where, run_id, rows, run.info.start_time)):
+    if not _taken("its samples as traces", lambda: _write_traces(where, run_id, rows, run.info.start_time)):
         return
     ids = [_trace_id(run_id, row) for row in rows]
-    _taken("evaluation data sets", lambda: _write_prompts(where, rows))
-    _taken("review queues", lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids)}))
+    _taken("its prompts as a data set", lambda: _write_prompts(where, rows))
+    _taken(
+        "its samples into a review queue",
+        lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids)}),
+    )
 
 
 def read_ratings(run_id: str) -> tuple[list[Rated], int]:
@@ -136,23 +139,22 @@ def _made_once(find: Callable[[], Any], make: Callable[[], Any]) -> Any:
 
 
 def _taken(what: str, write: Callable[[], None]) -> bool:
-    """Whether MLflow took it; False, with a warning, where it will not: too old for it, or not allowed to this user.
+    """Whether MLflow took it; False, with a warning, where it did not, for whatever reason.
 
-    The run's record does not rest on it. Raises TrackingError where another try may succeed.
+    The run's record does not rest on it, so nothing that fails here may keep a trained model from being registered.
     """
     try:
         with guard():
             write()
-    except NotImplementedError as error:
-        reason = str(error)
-    except TrackingError as error:
-        if error.transient:
-            raise
-        reason = str(error)
-    else:
-        return True
-    logger.warning("no %s in MLflow, so the samples are in samples.json alone: %s", what, reason)
-    return False
+    except Exception as error:  # noqa: BLE001 - an old server, a refusal, a text that its database cannot hold, ...
+        logger.warning(
+            "MLflow did not take %s, so people cannot rate them there (%s); the run is recorded with its samples all "
+            "the same, and offers them again if it is run again",
+            what,
+            shown(str(error)) or type(error).__name__,
+        )
+        return False
+    return True
 
 
 def _store() -> Any:

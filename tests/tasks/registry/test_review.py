@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from alignment.errors import TrackingError
 from alignment.judging.ratings import summarise
 from alignment.judging.review import Comparison
 from tasks.registry import connection, review, runs
@@ -108,26 +107,51 @@ def test_offered_again_what_people_said_stays(offered: str) -> None:
     assert any("cy" in each.votes for each in review.read_ratings(offered)[0])
 
 
+def refusing(code: int) -> Any:
+    """A function that MLflow's client has, on a server that answers with an error."""
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("no", code)
+
+    return refuse
+
+
 def test_a_server_that_takes_no_reviews_keeps_the_rest(
     run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
     from mlflow.tracing.client import TracingClient
 
-    def fails(code: int) -> Any:
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "plumbline"):
+        patch.setattr(TracingClient, "_get_label_schema_by_name", refusing(PERMISSION_DENIED))
+        review.offer(run_id, ROWS[:2])
+    assert (len(traces(run_id)), runs.REVIEW in run_of(run_id).data.tags) == (2, False)
+    assert "did not take its samples into a review queue" in caplog.text
+    assert "/traces" in runs.rating_url(run_id)
+
+
+def test_whatever_keeps_samples_from_being_shown_keeps_no_run_from_its_end(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy server, one that is too old, and a text that PostgreSQL cannot hold."""
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+    from mlflow.tracing.client import TracingClient
+
+    def fail(error: Exception) -> Any:
         def refuse(*_: Any, **__: Any) -> None:
-            raise MlflowException("no", code)
+            raise error
 
         return refuse
 
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "plumbline"):
-        patch.setattr(TracingClient, "_get_label_schema_by_name", fails(PERMISSION_DENIED))
-        review.offer(run_id, ROWS[:2])
-    assert (len(traces(run_id)), runs.REVIEW in run_of(run_id).data.tags) == (2, False)
-    assert "no review queues in MLflow" in caplog.text
-    assert "/traces" in runs.rating_url(run_id)
-    with monkeypatch.context() as patch:
-        patch.setattr(TracingClient, "log_spans", fails(TEMPORARILY_UNAVAILABLE))
-        with pytest.raises(TrackingError):
+    old, nul = NotImplementedError("too old"), ValueError("A string literal cannot contain NUL (0x00) characters.")
+    for refuse in (refusing(TEMPORARILY_UNAVAILABLE), fail(old), fail(nul)):
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "plumbline"):
+            patch.setattr(TracingClient, "log_spans", refuse)
             review.offer(run_id, ROWS[:2])
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "MLflow did not take its samples as traces, so people cannot rate them there"
+    ] * 3
+    assert "too old" in caplog.text
+    assert "NUL (0x00)" in caplog.text
+    assert not traces(run_id)
