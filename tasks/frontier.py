@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from prefect import task
+
 from alignment.config import AlignConfig, PointConfig
 from alignment.errors import ScoreError
 from alignment.judging.formats import percent
@@ -14,6 +16,7 @@ from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from alignment.stages.trajectory_report import OF_BASE, STANDINGS
 from tasks.registry import records
+from tasks.running import RETRIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +86,8 @@ def found_so_far(config: PointConfig, points: Sequence[FrontierPoint], seeds: Se
     if len(rewards) < 2:
         raise ScoreError(
             f"reward.kind = {config.reward.kind}: {len(rewards)} held-out prompts have a score for each of the "
-            "reference's samples, and the ceiling needs two; find out why it gives none, or lower ceiling_samples"
+            "reference's samples, and the ceiling needs two; raise frontier.held_out where it is 1, else find out why "
+            "the reward gives none, or lower frontier.ceiling_samples"
         )
     reward, error = over_prompts(rewards.ravel(), np.arange(len(rewards)).repeat(rewards.shape[1]))
     betas = sorted({*spread_betas(rewards), *config.frontier.betas}, reverse=True)
@@ -101,6 +105,7 @@ def found_so_far(config: PointConfig, points: Sequence[FrontierPoint], seeds: Se
     )
 
 
+@task(name="record training", **RETRIES)
 def log_points(run_id: str, points: Sequence[FrontierPoint]) -> None:
     """The evaluations of one training as curves of its MLflow run, and as they are in `points.json`."""
     rows = [point.row() for point in points]
@@ -108,10 +113,11 @@ def log_points(run_id: str, points: Sequence[FrontierPoint]) -> None:
         {"step": row["step"], **{f"{CURVE}{name}": row[name] for name in CURVED if row[name] is not None}}
         for row in rows
     ]
-    records.log_history(run_id, curves)
+    records.complete_history(run_id, curves)
     records.log_json(run_id, "points.json", rows)
 
 
+@task(name="record frontier", **RETRIES)
 def record(run_id: str, found: Found, config: AlignConfig) -> None:
     """What has been found so far, in the frontier's MLflow run: the points as JSON, the figure, and the page."""
     from alignment.judging.frontier_page import frontier_page

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig, FrontierConfig, build_config, merge
-from alignment.errors import ConfigError, TrainingError
+from alignment.errors import ConfigError, TrackingError, TrainingError
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference
 from alignment.training import dpo
 from flows.cli.frontier import show
 from flows.frontier import FrontierResult, frontier
 from tasks import running
 from tasks.progress import Event
+from tasks.registry import records
 from tests.flows.cli.screen import screen
 from tests.flows.small import OPEN_GATES, SMALL
 
@@ -30,7 +31,7 @@ def config(**overrides: Any) -> AlignConfig:
 
 @dataclass(frozen=True)
 class Story:
-    """A frontier of one training that ends and one that diverges."""
+    """A frontier of one training that ends and one that diverges; MLflow was away when the first was to be recorded."""
 
     result: FrontierResult
     events: list[Event]
@@ -48,8 +49,19 @@ def story(shared_home: Path, prefect_server: None) -> Story:
             raise TrainingError("training diverged: loss nan at step 5; lower the learning rate")
         return train(model, pairs, settings, **options)
 
+    log_json, away = records.log_json, ["points.json", "frontier.json"]
+
+    def log_json_later(run_id: str, name: str, value: Any) -> None:
+        if name in away:
+            away.remove(name)
+            refusal = TrackingError("MLflow: connection refused")
+            refusal.transient = True
+            raise refusal
+        log_json(run_id, name, value)
+
     events: list[Event] = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "log_json", log_json_later)
         patch.setenv("PLUMBLINE_HOME", str(shared_home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(dpo, "train", diverging)
@@ -60,6 +72,7 @@ def story(shared_home: Path, prefect_server: None) -> Story:
             result: FrontierResult = frontier(**groups, frontier=TRIED)
         finally:
             running.LISTENERS.remove(events.append)
+        assert not away, "each was tried again"
         with get_client(sync_client=True) as client:
             (table,) = [item for item in client.read_latest_artifacts() if item.key == "frontier"]
     return Story(result, events, table)
