@@ -98,7 +98,7 @@ def test_fields_that_came_or_went_since_do_not_make_an_old_configuration_unreada
     old = yaml.safe_load(config(gates={"max_length_change": 3.0}, magic={"wand": 1}, dpo={"loss": "of old"}))
     del old["gates"]["min_win_rate"]
     read = read_config(yaml.safe_dump(old | {"gates": old["gates"] | {"min_gain": 0.5}}), ("gates",))
-    assert read.gates == AlignConfig().gates.model_copy(update={"min_gain": 0.5})
+    assert read.gates == AlignConfig().gates.model_copy(update={"min_gain": 0.5, "max_perplexity_ratio": 1.25})
     assert read.dpo == AlignConfig().dpo
 
 

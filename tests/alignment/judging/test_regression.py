@@ -75,6 +75,11 @@ def test_a_task_is_known_by_its_name_or_its_content(task: Callable[..., str], tm
         ({"dataset_kwargs": {"data_files": "gone.jsonl"}}, "gone.jsonl: No such file"),
         ({"metric_list": [{"metric": "./metric.py"}]}, "metric_list names metrics of acc"),
         ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "without further fields"),
+        (
+            {"generation_kwargs": {"custom_generate": "x/y", "trust_remote_code": True}},
+            "custom_generate, trust_remote_co",
+        ),
+        ({"generation_kwargs": "greedy"}, "'greedy' may not stand in generation_kwargs"),
         ({"metric_list": None}, "metric_list names metrics of acc"),
         ({"task": None}, "no task"),
     ],

@@ -19,7 +19,8 @@ from tasks.pipeline import PIPELINE
 from tests.alignment.chain import keys
 
 ALONE = {"anchor", "drift"}  # asked for by `evaluation.anchor` alone
-WAY = set(PIPELINE) - ALONE - {"ranking", "gold"}  # which are of given pairs and of second judges alone
+BESIDE = {"ranking", "gold", "realism", "regression"}  # of given pairs, second judges, real texts, tasks alone
+WAY = set(PIPELINE) - ALONE - BESIDE
 DOWNSTREAM = {
     "texts": WAY,
     "base": WAY - {"texts", "reward"},
@@ -58,7 +59,7 @@ def test_a_stage_needs_only_what_comes_before_it():
 def test_the_stages_are_in_the_order_in_which_data_passes_through_them():
     assert list(PIPELINE) == [
         "texts", "base", "reward", "prompts", "samples", "scores", "pairs", "validation", "reference", "policy",
-        "before", "after", "anchor", "drift", "ranking", "gold", "report",
+        "before", "after", "anchor", "drift", "ranking", "gold", "realism", "regression", "report",
     ]  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def test_slots_are_for_stages_that_run_a_model():
         config = build_config(values)
         return {name for name, stage in PIPELINE.items() if stage.slots(config)}
 
-    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking", "gold"}
+    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking", "gold"} | {"regression"}
     assert taking() == running
     assert taking(sampling={"precision": "bf16"}) == running | {"reference"}, "log-probs are computed again in fp32"
 
@@ -209,6 +210,9 @@ APPLY: dict[str, dict[str, Any]] = {
     "reward.parts": {"reward": {"kind": "sum", "parts": [{"name": "a"}, {"name": "b"}]}},
     "dpo.adapter_": {"dpo": {"adapter": "lora"}},
     "dpo.divergence_": {"dpo": {"divergence": "alpha"}},
+    "evaluation.gold_fraction": {"evaluation": {"gold": [{"name": "words", "kind": "tfidf"}]}},
+    "evaluation.real_": {"evaluation": {"real_texts": "data"}},
+    "evaluation.task_rows": {"evaluation": {"tasks": ["some_task"]}},
 }
 """What has to be configured for a field to apply, by how the field's name begins."""
 
@@ -226,6 +230,7 @@ OTHER: dict[str, Any] = {
     "reward.judge.extra": {"top_p": 1},
     "reward.parts": (RewardPart(name="a", weight=2.0),),
     "evaluation.gold": (RewardPart(name="a"),),
+    "evaluation.tasks": ("some_task",),
     "dpo.adapter_targets": ("q_proj",),
 }
 """Another value for fields whose content counts, and for lists and mappings."""
@@ -368,7 +373,7 @@ def test_no_path_is_in_a_key(tmp_path, folder):
             "data": {"path": str(tmp_path / "a.csv")},
             "base": {"model": str(folder)},
             "reward": {"model": str(folder)},
-            "evaluation": {"anchor": str(folder)},
+            "evaluation": {"anchor": str(folder), "real_texts": str(tmp_path / "a.csv")},
         }
     )
     ref = StageRef(stage="any", key="k", path=tmp_path, digest="content", counts={}, seconds=0.0)
