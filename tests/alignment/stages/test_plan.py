@@ -113,7 +113,9 @@ def test_slots_are_for_stages_that_run_a_model():
         config = build_config(values)
         return {name for name, stage in PIPELINE.items() if stage.slots(config)}
 
-    running = {"base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking", "gold"} | {"regression"}
+    running = {
+        "base", "reward", "samples", "scores", "policy", "before", "after", "drift", "ranking", "gold", "regression",
+    }  # fmt: skip
     assert taking() == running
     assert taking(sampling={"precision": "bf16"}) == running | {"reference"}, "log-probs are computed again in fp32"
 
