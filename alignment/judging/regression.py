@@ -49,6 +49,18 @@ FIELDS = {
     "metadata",
 }
 """The fields that a file may have: those that hold data, and templates, which run in a sandbox."""
+GENERATION = {
+    "until",
+    "max_gen_toks",
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "num_beams",
+    "repetition_penalty",
+}
+"""What a file may say of generation: all else reaches transformers, which by `custom_generate` runs code of the hub."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,12 @@ def _of_file(path: Path) -> TaskSpec:
     )
     if not named or not set(named) <= set(METRICS) or not known:
         raise ConfigError(f"{what}: metric_list names metrics of {', '.join(METRICS)}, without further fields")
+    generation = given.get("generation_kwargs") or {}
+    if not isinstance(generation, dict) or (unknown := sorted(map(str, set(generation) - GENERATION))):
+        told = ", ".join(unknown) if isinstance(generation, dict) else repr(generation)
+        raise ConfigError(
+            f"{what}: {told} may not stand in generation_kwargs; known are {', '.join(sorted(GENERATION))}"
+        )
     files = _data_files(kwargs["data_files"], path, what)
     definition = {**given, "dataset_kwargs": {"data_files": {split: str(file) for split, file in files.items()}}}
     try:
