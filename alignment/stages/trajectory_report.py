@@ -20,19 +20,20 @@ STANDINGS, OF_BASE = "standings.json", "reference.json"
 def trajectory_report(job: Job) -> Counts:
     """The figures of each evaluation with its report, and those of the base on the same prompts."""
     import numpy as np
+    import pyarrow.parquet as pq
 
     from alignment.judging import hf_metrics
     from alignment.judging.measured import from_rows
     from alignment.judging.report import as_json
     from alignment.judging.trajectory import reference, standing
 
-    rows = TRAJECTORY.read(job.inputs["trajectory"])
-    prompts = {row["prompt_id"] for row in rows}
+    file = job.inputs["trajectory"] / TRAJECTORY.file
+    both = pq.read_table(file, columns=["step", "prompt_id"])
+    steps, prompts = sorted(both["step"].unique().to_pylist()), set(both["prompt_id"].unique().to_pylist())
     base = from_rows([row for row in EVALUATED.read(job.inputs["before"]) if row["prompt_id"] in prompts])
     metrics, found = hf_metrics.all_metrics(), []
-    steps = sorted({row["step"] for row in rows})
     for number, step in enumerate(steps, 1):
-        of_step = [row for row in rows if row["step"] == step]
+        of_step = pq.read_table(file, filters=[("step", "=", step)]).to_pylist()  # one evaluation at a time in memory
         found.append(
             standing(
                 step,
