@@ -180,8 +180,9 @@ class DPOConfig(Group):
 
 
 def has_alpha(config: DPOConfig) -> bool:
-    """Whether the divergence depends on `dpo.divergence_alpha`."""
-    return bool(DIVERGENCES.origin(config.divergence).options.get("parameter", False))
+    """Whether the divergence depends on `dpo.divergence_alpha`; one of a package may, unless it says otherwise."""
+    origin = DIVERGENCES.origin(config.divergence)
+    return bool(origin.options.get("parameter", bool(origin.package)))
 
 
 def fault_of_loss(config: DPOConfig, *, smoothing: bool, any_divergence: bool) -> str:

@@ -29,7 +29,10 @@ where the policy is farthest from the reference.
 
 
 def divergence(name: str, *, parameter: bool = False) -> Callable[[Derivative], Derivative]:
-    """Register a derivative under the name that `dpo.divergence` takes; without a `parameter`, it ignores its alpha."""
+    """Register a derivative under the name that `dpo.divergence` takes; without a `parameter`, it ignores its alpha.
+
+    One of a package that ignores it has to say `parameter=False`.
+    """
     del parameter  # read from here by `alignment.config`, without an import
     return registers(DIVERGENCES, name)
 
