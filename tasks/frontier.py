@@ -11,6 +11,7 @@ from alignment.config import AlignConfig, PointConfig
 from alignment.errors import ScoreError
 from alignment.judging.formats import percent
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference, agree, fraction_of_ceiling
+from alignment.judging.frontier_table import step_of
 from alignment.rows import SCORES
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
@@ -135,9 +136,10 @@ def in_words(found: Found) -> str:
     """The best policy within a KL of 3, how near the ceiling it is, and whether both estimates of the KL agree."""
     share, both = fraction_of_ceiling(found.points, found.ceiling, found.reference, NEAR), agree(found.points)
     trainings = len({point.trajectory for point in found.points})
-    told = f"{len(found.points)} policies of {trainings} training{'s' * (trainings > 1)}"
+    count = len(found.points)
+    told = f"{count} {'policy' if count == 1 else 'policies'} of {trainings} training{'s' * (trainings > 1)}"
     if share.point is not None:
-        told += f"; the best within {NEAR:g} nats is {standing_in_words(share.point)}"
+        told += f"; the best within {NEAR:g} nats is {standing_in_words(share.point, found.points)}"
     if share.fraction is not None:
         told += f", {'' if share.trusted else 'about '}{percent(share.fraction)} of the gain that is possible"
     if not both.holds:
@@ -147,12 +149,12 @@ def in_words(found: Found) -> str:
     return f"{told}."
 
 
-def standing_in_words(point: FrontierPoint) -> str:
-    """A policy with its reward and its KL, and which gates refuse it."""
+def standing_in_words(point: FrontierPoint, among: Sequence[FrontierPoint] = ()) -> str:
+    """A policy, named so that it is told from others, with its reward and its KL, and which gates refuse it."""
     gates = "every gate passed" if point.passed else f"refused by {', '.join(point.refused_by)}"
     return (
-        f"{point.loss}, beta {point.beta:g} after {point.step:,} steps: reward {point.reward:+.2f} "
-        f"± {point.reward_se:.2f} at a KL of {point.kl:.2f} ± {point.kl_se:.2f} ({gates})"
+        f"{step_of(point, among)}: reward {point.reward:+.2f} ± {point.reward_se:.2f} "
+        f"at a KL of {point.kl:.2f} ± {point.kl_se:.2f} ({gates})"
     )
 
 

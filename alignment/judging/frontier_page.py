@@ -24,9 +24,9 @@ from alignment.judging.frontier_plot import FARTHER, TICKS
 from alignment.judging.frontier_table import (
     drop_rows,
     method_of,
-    name_of,
     point_row,
     reward_rows,
+    step_of,
     with_error,
 )
 from alignment.judging.page import render
@@ -97,9 +97,7 @@ def frontier_page(
         betas=[(f"{beta:g}", SHAPES[order % len(SHAPES)]) for order, beta in enumerate(betas)],
         share=share,
         share_text=NONE if share.fraction is None else f"{'' if share.trusted else '~'}{percent(share.fraction)}",
-        best_name="no policy is so near"
-        if share.point is None
-        else f"{name_of(share.point, placed)}, step {share.point.step}",
+        best_name="no policy is so near" if share.point is None else step_of(share.point, placed),
         best_reward=NONE if share.point is None else with_error(share.point.reward, share.point.reward_se),
         agreement=agree(placed),
         reference=reference,
@@ -177,7 +175,7 @@ def _chart(
                 "beta": f"{point.beta:g}",
                 "shape": SHAPES[betas.index(point.beta) % len(SHAPES)],
                 "passed": point.passed,
-                "name": f"{name_of(point, placed)}, step {point.step}",
+                "name": step_of(point, placed),
                 "told": list(point_row(point, placed).items())[2:],
                 "inside": point.kl <= end,
             }

@@ -19,6 +19,17 @@ def name_of(point: FrontierPoint, among: Iterable[FrontierPoint]) -> str:
     return f"{method_of(point, among)}, β {point.beta:g}"
 
 
+def step_of(point: FrontierPoint, among: Iterable[FrontierPoint]) -> str:
+    """One policy: what was trained, at which learning rate and from which seed where those differ, and its step."""
+    several = list(among)
+    more = [
+        f"{title} {getattr(point, field):g}"
+        for title, field in (("lr", "learning_rate"), ("seed", "seed"))
+        if len({getattr(each, field) for each in several}) > 1
+    ]
+    return ", ".join([name_of(point, several), *more, f"step {point.step}"])
+
+
 def method_of(point: FrontierPoint, among: Iterable[FrontierPoint]) -> str:
     """The loss, and the divergence where there are several."""
     divergence = f", {words(point.divergence)}" if len({each.divergence for each in among}) > 1 else ""
@@ -110,7 +121,7 @@ def _reward_row(
     return {
         "KL at most": f"{limit:g}",
         "best reward": NONE if point is None else with_error(point.reward, point.reward_se),
-        "of": NONE if point is None else f"{name_of(point, points)}, step {point.step}",
+        "of": NONE if point is None else step_of(point, points),
         "its KL": NONE if point is None else plain(point.kl),
         "gates": NONE if point is None else gates_of(point),
         "best of n": NONE if within is None else f"{signed(within.reward)} (n = {within.setting:g})",

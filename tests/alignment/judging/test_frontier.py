@@ -21,7 +21,7 @@ from alignment.judging.frontier import (
     reward_at,
     trajectories,
 )
-from alignment.judging.frontier_table import drop_rows, name_of, reward_rows
+from alignment.judging.frontier_table import drop_rows, name_of, reward_rows, step_of
 
 REFERENCE = Reference(reward=1.0, reward_se=0.1, entropy=5.0, distinct_2=0.5, tokens=20.0, prompts=64, samples=128)
 
@@ -206,6 +206,14 @@ def test_a_divergence_is_named_where_there_are_several() -> None:
     one, two = point(1, 2.0), point(1, 2.0, divergence="forward_kl")
     assert name_of(one, [one]) == "hinge, β 0.5"
     assert name_of(two, [one, two]) == "hinge, forward kl, β 0.5"
+
+
+def test_a_policy_is_told_from_those_of_another_learning_rate_and_seed() -> None:
+    one, two = point(1, 2.0), point(1, 2.5, seed=3, learning_rate=1e-4)
+    assert step_of(one, [one]) == "hinge, β 0.5, step 10"
+    assert step_of(two, [one, two]) == "hinge, β 0.5, lr 0.0001, seed 3, step 10"
+    (row,) = reward_rows([one, two], [], [], REFERENCE, (1,))
+    assert row["of"] == "hinge, β 0.5, lr 0.0001, seed 3, step 10"
 
 
 def test_each_training_has_its_highest_and_its_last_reward() -> None:

@@ -75,7 +75,7 @@ def test_the_best_within_each_kl_stands_beside_the_ceiling_there(width: int) -> 
 def test_in_words_the_best_within_three_nats_is_told_with_its_share() -> None:
     told = in_words(FOUND)
     assert told.startswith(
-        "4 policies of 2 trainings; the best within 3 nats is hinge, beta 0.05 after 1,000 steps: reward +1.40 ± 0.05 "
+        "4 policies of 2 trainings; the best within 3 nats is hinge, β 0.05, step 1000: reward +1.40 ± 0.05 "
         "at a KL of 2.50 ± 0.10 (every gate passed), about "
     )
     assert "disagree" not in told
