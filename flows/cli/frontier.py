@@ -1,6 +1,6 @@
 """The command `frontier`, and its tables: every training at its end, and the best policy within each KL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 AXES = {"losses": "loss", "betas": "beta", "divergences": "divergence", "learning_rates": "learning_rate"}
 """What may be varied, with the field of `dpo` that has one value of it."""
+
+SPARE = ("lost", "ppl", "sampled")
+"""Columns that a table does without where the terminal is too narrow, the first one first."""
+UNBOUNDED = 1_000  # columns
 
 
 def frontier(
@@ -89,26 +93,37 @@ def show_trainings(points: Sequence[FrontierPoint], console: Console) -> None:
     more = _varied(points)
     headings = ("loss", "beta", *more, "step", "reward", "KL", "sampled", "ppl", "lost", "gates")
     title = f"{len(found)} training{'s' * (len(found) > 1)}, each at its end"
-    table = plain_table(title, *headings, words={"loss", "gates", "divergence"})
-    for training in found:
-        last = training[-1]
-        table.add_row(
-            escape(last.loss),
-            f"{last.beta:g}",
-            *(escape(_short(getattr(last, field))) for field in more.values()),
-            f"{last.step:,}",
-            with_error(last.reward, last.reward_se),
-            f"{plain(last.kl)} ± {plain(last.kl_se)}",
-            plain(last.kl_sampled),
-            plain(last.perplexity_ratio),
-            plain(drop_after_peak(training).drop),
-            f"[{GOOD}]passed[/]" if last.passed else f"[{BAD}]refused[/]",
-        )
-    _print(table, console)
+    rows = [dict(zip(headings, _at_its_end(training, more.values()), strict=True)) for training in found]
+    for spared in range(len(SPARE) + 1):
+        shown = [heading for heading in headings if heading not in SPARE[:spared]]
+        table = plain_table(title, *shown, words={"loss", "gates", "divergence"})
+        for row in rows:
+            table.add_row(*(row[heading] for heading in shown))
+        if _fits(table, console):
+            break
+    console.print(table)
+    wider = f" A wider terminal shows {', '.join(SPARE[:spared])} too." if spared else ""
     say(
         console,
         "KL is of a completion, in nats, exact at each token, and sampled by log-ratios; ppl is the perplexity under "
-        "the base over the base's own; lost is what the reward fell after its highest step.",
+        f"the base over the base's own; lost is what the reward fell after its highest step.{wider}",
+    )
+
+
+def _at_its_end(training: Sequence[FrontierPoint], varied: Iterable[str]) -> tuple[str, ...]:
+    """The row of a training, with its values of the `varied` fields."""
+    last = training[-1]
+    return (
+        escape(last.loss),
+        f"{last.beta:g}",
+        *(escape(_short(getattr(last, field))) for field in varied),
+        f"{last.step:,}",
+        with_error(last.reward, last.reward_se),
+        f"{plain(last.kl)} ± {plain(last.kl_se)}",
+        plain(last.kl_sampled),
+        plain(last.perplexity_ratio),
+        plain(drop_after_peak(training).drop),
+        f"[{GOOD}]passed[/]" if last.passed else f"[{BAD}]refused[/]",
     )
 
 
@@ -124,7 +139,9 @@ def show_best(found: "Found", console: Console) -> None:
             escape(row["of"]),
             f"[{GOOD if gates == 'passed' else BAD}]{gates}[/]" if gates != NONE else NONE,
         )
-    _print(table, console)
+    if not _fits(table, console):
+        table.columns[headings.index("policy")].no_wrap = False
+    console.print(table)
     doubt = " ~ marks where its samples are too few to be trusted." if "~" in str(rows) else ""
     say(
         console,
@@ -132,11 +149,12 @@ def show_best(found: "Found", console: Console) -> None:
     )
 
 
-def _print(table: Table, console: Console) -> None:
-    """A table, closer together where it would be too wide."""
-    if console.measure(table).maximum > console.width:
+def _fits(table: Table, console: Console) -> bool:
+    """Whether the terminal is wide enough for a table, whose columns stand closer together where it is not."""
+    unbounded = console.options.update(max_width=UNBOUNDED)  # else none is measured as wider than the terminal
+    if console.measure(table, options=unbounded).maximum > console.width:
         table.padding = (0, 1, 0, 0)
-    console.print(table)
+    return console.measure(table, options=unbounded).maximum <= console.width
 
 
 def _varied(points: Sequence[FrontierPoint]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import math
 
+from rich.console import Console
+
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference
 from flows.cli.frontier import show_best, show_trainings
 from tasks.frontier import Found, in_words
@@ -59,6 +61,26 @@ def test_a_seed_is_told_where_there_are_several() -> None:
     text = screen(lambda console: show_trainings((POINTS[0], other), console), 80)
     assert "seed" in text.splitlines()[1]
     assert "seed" not in screen(lambda console: show_trainings(POINTS, console), 80)
+
+
+def test_no_figure_is_cut_off_where_much_is_varied() -> None:
+    """At 80 columns two divergences, learning rates and seeds leave no room for three of the figures."""
+    changes = {"divergence": "forward_kl", "learning_rate": 1e-4, "seed": 1, "refused_by": ()}
+    others = [FrontierPoint(**{**each.row(), **changes}) for each in POINTS]
+    found = Found((*POINTS, *others), CEILING, BEST_OF_N, REFERENCE)
+
+    def show(console: Console) -> None:
+        show_trainings(found.points, console)
+        show_best(found, console)
+
+    for width, heads in ((80, "KL gates"), (120, "KL sampled ppl lost gates")):
+        text = screen(show, width)
+        words = " ".join(text.split())
+        assert max(map(len, text.splitlines())) <= width
+        assert f"loss beta divergence lr seed step reward {heads}" in words
+        assert "hinge 0.05 forward_kl 0.0001 1 2,000 +0.90 ± 0.05 13.42 ± 0.10" in words
+        assert ("A wider terminal shows lost, ppl, sampled too" in words) == (width == 80)
+        assert "…" not in text
 
 
 @WIDTHS
