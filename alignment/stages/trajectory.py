@@ -76,10 +76,13 @@ def _train(job: Job) -> None:
     loaded, rows, every = untrained(job), pairs_of(job), frontier_of(job.config).evaluate_every
 
     def progress(done: int, total: int) -> None:
-        job.progress(done, total)
-        if done % every == 0 and done < total and not _evaluation(job, done).exists():
+        due = done % every == 0 and done < total and not _evaluation(job, done).exists()
+        if due:  # kept before a stop can be asked for: the training would go on behind this step
             with _aside():
                 _keep(job, loaded, done)
+        job.progress(done, total)
+        if due:
+            with _aside():
                 _measure(job, done, total)
 
     outcome = TRAINERS.get(job.config.dpo.trainer)(

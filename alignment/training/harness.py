@@ -126,14 +126,16 @@ class ReportProgress(TrainerCallback):
         """Report `(steps done, steps in all)`, and have the last step logged whatever the interval.
 
         An interruption is taken at the next step that is logged, so that the resumed run logs what an undisturbed one
-        does, or at once where that is too far. A training that reaches its end meanwhile is not interrupted.
+        does, or at once where that is too far; the steps up to there are reported as well. A training that reaches its
+        end meanwhile is not interrupted.
         """
         control.should_log |= state.global_step == state.max_steps
         try:
-            if self.progress is not None and self.interrupted is None:
+            if self.progress is not None:
                 self.progress(state.global_step, state.max_steps)
         except Interrupted as interrupted:
-            self.interrupted, self._since = interrupted, time.monotonic()
+            if self.interrupted is None:
+                self.interrupted, self._since = interrupted, time.monotonic()
         if state.global_step == state.max_steps:
             self.interrupted = None
         logged = state.global_step % args.logging_steps == 0

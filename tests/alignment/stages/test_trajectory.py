@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,23 @@ def test_what_was_measured_survives_and_the_rest_comes_out_as_without_a_crash(
     job = job_of(resumed, "trajectory")
     assert STAGES["trajectory"].body(job) == walk.counts["trajectory"]
     assert sorted(seen) == EVALUATED, "each was measured once"
+    assert digest_folder(job.out) == digest_folder(walk.folders["trajectory"])
+
+
+def test_a_stop_that_is_asked_for_where_a_policy_is_due_loses_none(chain: Chain, walk: Chain, tmp_path: Path) -> None:
+    """The training keeps a checkpoint of that step, so nothing would come by there again."""
+
+    def ask(done: int, _: int) -> None:
+        if done >= EVALUATED[0]:
+            raise Interrupted("stopped")
+
+    stopped = start(chain, tmp_path / "stopped", settings())
+    for folder in ("trajectory", "work-trajectory"):
+        (stopped.root / folder).mkdir()
+    with pytest.raises(Interrupted):
+        STAGES["trajectory"].body(replace(job_of(stopped, "trajectory"), progress=ask))
+    job = job_of(stopped, "trajectory")
+    assert STAGES["trajectory"].body(job) == walk.counts["trajectory"]
     assert digest_folder(job.out) == digest_folder(walk.folders["trajectory"])
 
 
