@@ -32,6 +32,7 @@ TAGS_PER_CALL = 100
 REWARDS, RESULT, TRAINING = "Implicit rewards/", "Result/", "Training/"
 """The groups of metrics that people look at first: MLflow sorts groups by code point, so capitals come first."""
 REPORT = "report.json"
+SAMPLES_TABLE = "samples.json"
 USED_PROMPTS = "prompts/used.txt"
 SAMPLES = "evaluation/samples.parquet"
 """Every sample of the evaluation, as `alignment.judging.evaluated` has it."""
@@ -182,11 +183,14 @@ def log_figures(run_id: str, figures: Mapping[str, "Figure"]) -> None:
 
 
 def log_samples_table(run_id: str, rows: Sequence[SampleRow]) -> None:
-    """Log sample texts before and after as the table `samples.json`, which MLflow shows side by side."""
+    """Log sample texts before and after as the table `samples.json`, which MLflow shows side by side, once."""
     import pandas
 
     with guard():
-        client().log_table(run_id, pandas.DataFrame([row.model_dump() for row in rows], dtype=object), "samples.json")
+        if all(item.path != SAMPLES_TABLE for item in client().list_artifacts(run_id)):  # MLflow would add the rows
+            client().log_table(
+                run_id, pandas.DataFrame([row.model_dump() for row in rows], dtype=object), SAMPLES_TABLE
+            )
 
 
 def log_evaluated(run_id: str, found: "Evaluated") -> None:
@@ -243,7 +247,7 @@ def read_record(run_id: str, groups: Collection[str]) -> tuple[AlignConfig, Eval
     NewerRecordError if a newer release wrote it.
     """
     report = read_report(read_artifact(run_id, REPORT), f"{REPORT} of run {run_id}")
-    samples = read_samples(read_artifact(run_id, "samples.json"))
+    samples = read_samples(read_artifact(run_id, SAMPLES_TABLE))
     return read_config(read_artifact(run_id, "config.yaml"), groups), report, samples
 
 

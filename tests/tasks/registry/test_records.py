@@ -131,14 +131,15 @@ def test_figures_texts_and_samples_are_artifacts(run_id: str, tmp_path: Path) ->
     records.log_figures(run_id, {"gaps": gap_histogram([0.5, 1.0], 0.1)})
     records.log_text(run_id, "model_card.md", "# Card — ✓")
     records.log_json(run_id, "lineage.json", {"pairs": Path("a")})
-    records.log_samples_table(run_id, [SAMPLE])
+    for _ in range(2):  # as a task that is tried again
+        records.log_samples_table(run_id, [SAMPLE])
     (tmp_path / "checks.json").write_text("{}")
     records.log_file(run_id, tmp_path / "checks.json", "validation")
     assert artifact(run_id, "plots/gaps.png").read_bytes().startswith(b"\x89PNG")
     assert artifact(run_id, "model_card.md").read_text(encoding="utf-8") == "# Card — ✓"
     assert records.read_json(artifact(run_id, "lineage.json")) == {"pairs": "a"}
     table = records.read_json(artifact(run_id, "samples.json"))
-    assert dict(zip(table["columns"], table["data"][0], strict=True)) == SAMPLE.model_dump(mode="json")
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == [SAMPLE.model_dump(mode="json")]
     assert artifact(run_id, "validation/checks.json").read_text() == "{}"
 
 
