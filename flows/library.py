@@ -289,7 +289,7 @@ def ratings(subject: str, pairs: str | Path | None = None) -> "Ratings":
     if not rated:
         raise InputError(
             f"{found.title}: none of its samples is in MLflow's pages to be rated; make a run with "
-            "registry.review_rows above 0"
+            "registry.review_rows above 0 (a warning in its log says why where MLflow did not take them)"
         )
     if pairs is not None:
         write_rows(list(as_pairs(rated)), Path(pairs).expanduser())
