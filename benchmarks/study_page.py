@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from benchmarks.gates.criteria import BOUNDS, todays
 from benchmarks.trials import PARTS, POSSIBLE
 
 ROOT = Path(__file__).parents[1]
@@ -13,6 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "study.parquet"
 
 Record: TypeAlias = dict[str, Any]
 Columns: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], str]]
+Figures: TypeAlias = Mapping[str, Callable[[Mapping[str, Any]], float]]
 
 
 def recorded(path: Path = RESULTS) -> list[Record]:
@@ -41,6 +43,24 @@ def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["part"], row["trial"], row["seed"]
 
 
+READ: Figures = {
+    "reward_gain": lambda row: row["gain_low"] * row["reward_sd"],
+    "win_rate": lambda row: row["won"],
+    "perplexity_ratio": lambda row: row["perplexity_ratio"],
+    "kl_per_token": lambda row: row["kl_per_token"],
+    "reward_sd_ratio": lambda row: row["reward_sd_ratio"],
+    "entropy_change": lambda row: abs(row["entropy_aligned"] - row["entropy_base"]) / row["entropy_base"],
+}
+"""What each gate reads of a record."""
+
+
+def refused_by(row: Mapping[str, Any]) -> list[str]:
+    """The gates that refuse a record by today's bounds; of a gate whose figure it does not have, as judged then."""
+    bounds = todays()
+    today = [bound.gate for bound in BOUNDS if not bound.keeps(READ[bound.gate](row), bounds[bound.field])]
+    return list(dict.fromkeys([*today, *(name for name in row["refused_by"] or () if name not in READ)]))
+
+
 TRAINED: Columns = {
     "trial": lambda row: row["trial"] + (f", seed {row['seed']}" if row["seed"] else ""),
     "reward": lambda row: f"{row['reward_base']:+.2f} → {row['reward_aligned']:+.2f}",
@@ -49,7 +69,7 @@ TRAINED: Columns = {
     "perplexity ratio": lambda row: f"{row['perplexity_ratio']:.2f}",
     "KL, nats": lambda row: f"{row['kl']:.1f}",
     "entropy": lambda row: f"{row['entropy_base']:.2f} → {row['entropy_aligned']:.2f}",
-    "verdict": lambda row: "passed" if row["verdict"] == "pass" else f"refused: {', '.join(row['refused_by'])}",
+    "verdict": lambda row: f"refused: {', '.join(gates)}" if (gates := refused_by(row)) else "passed",
     "CPU-s": lambda row: f"{row['seconds']:,.0f}",
 }
 UNTRAINED: Columns = {

@@ -23,9 +23,12 @@ ROW: dict[str, Any] = {
     "gain": 0.5,
     "gain_low": 0.25,
     "gain_high": 0.75,
+    "reward_sd": 2.0,
+    "reward_sd_ratio": 0.9,
     "won": 0.625,
     "perplexity_ratio": 4.0,
     "kl": 2.5,
+    "kl_per_token": 0.25,
     "entropy_base": 6.0,
     "entropy_aligned": 6.5,
     "verdict": "fail",
@@ -122,6 +125,30 @@ def test_a_table_has_a_line_for_each_record_and_a_verdict_with_its_reasons() -> 
         "| hinge, seed 1 | +0.10 → +0.90 | +0.50 (+0.25 to +0.75) | 62% | 4.00 | 2.5 | 6.00 → 6.50 "
         "| refused: perplexity_ratio, kl_per_token | 1,234 |"
     )
+
+
+PASSED: dict[str, Any] = ROW | {"perplexity_ratio": 1.1, "kl_per_token": 0.1, "verdict": "pass", "refused_by": []}
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({}, []),
+        ({"verdict": "fail", "refused_by": ["perplexity_ratio"]}, []),
+        ({"perplexity_ratio": 1.1644}, ["perplexity_ratio"]),  # judged when 1.25 was allowed
+        ({"perplexity_ratio": 0.6}, ["perplexity_ratio"]),
+        ({"gain_low": -0.1}, ["reward_gain"]),
+        ({"won": 0.5}, ["win_rate"]),
+        ({"reward_sd_ratio": 0.3}, ["reward_sd_ratio"]),
+        ({"entropy_base": 5.0}, ["entropy_change"]),
+        ({"kl_per_token": math.nan}, ["kl_per_token"]),
+        ({"verdict": "fail", "refused_by": ["realism_rise"]}, ["realism_rise"]),  # of which no figure is recorded
+    ],
+)
+def test_a_record_is_judged_by_the_gates_of_today(changed: dict[str, Any], refused: list[str]) -> None:
+    row = PASSED | changed
+    assert study_page.refused_by(row) == refused
+    assert study_page.TRAINED["verdict"](row) == (f"refused: {refused[0]}" if refused else "passed")
 
 
 def test_kept_texts_are_those_of_the_models_without_the_prompts(tmp_path: Path) -> None:
