@@ -27,6 +27,7 @@ PUBLIC = [
     "models",
     "plan",
     "plots",
+    "ratings",
     "report",
 ]
 HEAVY = {"torch", "transformers", "prefect", "mlflow", "great_expectations", "pandas", "numpy", "pydantic", "rich"}

@@ -1,7 +1,10 @@
 """The configuration of a run: one frozen model that is YAML's schema, the flags, the UI's form and MLflow's params."""
 
+from alignment.config.group import Group  # isort: split
+
+# first: the fields of other packages, which the modules below load, are a `Group` of this package
+
 from alignment.config.frontier import FrontierConfig, PointConfig, build_frontier, frontier_configs
-from alignment.config.group import Group
 from alignment.config.inputs import (
     BaseConfig,
     DataConfig,
