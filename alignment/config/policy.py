@@ -112,7 +112,8 @@ class DPOConfig(Group):
 
     trainer: Annotated[str, TRAINERS] = Field("dpo", description="What trains the policy on the pairs")
     loss: Annotated[str, LOSSES] = Field(
-        "hinge", description="Loss on the margin: sigmoid, hinge, ipo, or robust (noisy labels)"
+        "hinge",
+        description="Loss on the margin: sigmoid, hinge, ipo, robust (noisy labels), or distill (learns the scores)",
     )
     divergence: Annotated[str, DIVERGENCES] = Field(
         "reverse_kl",

@@ -8,6 +8,7 @@ import pyarrow as pa
 from alignment.config import AlignConfig
 from alignment.config.label import objective
 from alignment.config.policy import has_alpha
+from alignment.errors import PairsError
 from alignment.kinds import DIVERGENCES, LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
@@ -20,7 +21,7 @@ from alignment.stages.store import write_json
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
-COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected"]
+COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected", "gap"]
 PAIRS = "pairs.arrow"
 ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 
@@ -89,9 +90,26 @@ def untrained(job: Job) -> "Loaded":
 
 
 def pairs_of(job: Job) -> RowFile:
-    """The pairs that it learns from, read one by one from a file in `job.work`."""
+    """The pairs that it learns from, read one by one from a file in `job.work`.
+
+    Raises PairsError where the loss learns from scores, and pairs have none.
+    """
+    _require_scores(job)
     schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
     return RowFile(job.work / PAIRS, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
+
+
+def _require_scores(job: Job) -> None:
+    from alignment.training.losses import needs_scores
+
+    name, pairs = job.config.dpo.loss, job.inputs["reference"]
+    if not needs_scores(LOSSES.get(name)):
+        return
+    if missing := sum(batch["gap"].null_count for batch in REFERENCED.batches(pairs, ["gap"])):
+        raise PairsError(
+            f"dpo.loss = {name} learns from the scores of both texts, and {missing:,} of {REFERENCED.count(pairs):,} "
+            "pairs have none: take another loss, or set pairs.source to samples, which are scored"
+        )
 
 
 def name_of_base(config: AlignConfig, digest: str) -> tuple[str, str]:

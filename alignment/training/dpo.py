@@ -82,7 +82,7 @@ def train(
     progress: Progress | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> TrainingOutcome:
-    """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids and reference_{chosen,rejected} each.
+    """Optimise `model` in place on pairs: {prompt,chosen,rejected}_ids, reference_{chosen,rejected}, and a gap or None.
 
     Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does.
     Raises ConfigError if `label_smoothing` has no effect on the loss or the loss does not go with the divergence,
@@ -128,13 +128,17 @@ def train(
 
 
 def collate(pairs: Sequence[Mapping[str, Any]], pad_id: int, *, flat: bool = False) -> dict[str, Any]:
-    """B pairs as 2B sequences, chosen before rejected: `reference` [2B], and the tensors of each of their `layouts`."""
+    """B pairs as 2B sequences, chosen before rejected: `reference` [2B], and the tensors of each of their `layouts`.
+
+    With `gap` [B], what the chosen texts score more, where each pair has one.
+    """
     layouts = [lay_flat(*_sequences(pairs))] if flat else lay_in_buckets(*_sequences(pairs), pad_id)
     reference = [pair["reference_chosen"] for pair in pairs] + [pair["reference_rejected"] for pair in pairs]
+    gaps = [pair.get("gap") for pair in pairs]
     return {
         "layouts": [layout.tensors() for layout in layouts],
         "reference": torch.tensor(reference, dtype=torch.float32),
-    }
+    } | ({} if None in gaps else {"gap": torch.tensor(gaps, dtype=torch.float32)})
 
 
 def _lies_flat(model: Any, pairs: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -155,7 +159,10 @@ def pair_logps(model: Any, batch: dict[str, Any], *, entropy: bool = False) -> t
     chosen, rejected = torch.stack(sums).sum(0).chunk(2)
     reference_chosen, reference_rejected = batch["reference"].chunk(2)
     chosen_tokens, rejected_tokens = torch.stack([layout.lengths for layout in layouts]).sum(0).chunk(2)
-    pairs = PairLogps(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens)
+    pairs = PairLogps(
+        *(chosen, rejected, reference_chosen, reference_rejected, chosen_tokens, rejected_tokens),
+        gap=batch.get("gap"),
+    )
     return pairs, torch.cat(entropies) if entropy else None
 
 

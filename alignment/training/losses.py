@@ -18,7 +18,9 @@ from alignment.training.divergences import Derivative, reverse_kl
 class PairLogps:
     """Completion log-probabilities of B pairs, each of shape [B]: sums over tokens, in nats, and token counts.
 
-    What they imply, rewards and margins, depends on the divergence that pulls the policy towards the reference.
+    What they imply, rewards and margins, depends on the divergence that pulls the policy towards the reference. `gap`
+    is what the reward gives the chosen text more than the rejected one, in its own units, [B]; None where a pair of
+    them has no scores.
     """
 
     chosen: Tensor
@@ -29,6 +31,7 @@ class PairLogps:
     rejected_tokens: Tensor
     divergence: Derivative = reverse_kl
     alpha: float = 0.0
+    gap: Tensor | None = None
 
     @property
     def chosen_logratio(self) -> Tensor:
@@ -70,12 +73,16 @@ LossFunction = Callable[[PairLogps, float, float], Tensor]
 
 _WITHOUT_SMOOTHING: set[LossFunction] = set()
 _OF_ANY_DIVERGENCE: set[LossFunction] = set()
+_OF_SCORES: set[LossFunction] = set()
 
 
-def loss(name: str, *, smoothing: bool = True, any_divergence: bool = False) -> Callable[[LossFunction], LossFunction]:
+def loss(
+    name: str, *, smoothing: bool = True, any_divergence: bool = False, scored: bool = False
+) -> Callable[[LossFunction], LossFunction]:
     """Register a loss under the name that `dpo.loss` takes; without `smoothing`, it ignores its `label_smoothing`.
 
-    A loss of `any_divergence` reads the pairs' `margin` or rewards, not their log-ratios.
+    A loss of `any_divergence` reads the pairs' `margin` or rewards, not their log-ratios; a `scored` one reads their
+    `gap`, so that pairs without scores are refused.
     """
 
     def register(function: LossFunction) -> LossFunction:
@@ -83,6 +90,8 @@ def loss(name: str, *, smoothing: bool = True, any_divergence: bool = False) -> 
             _WITHOUT_SMOOTHING.add(function)
         if any_divergence:
             _OF_ANY_DIVERGENCE.add(function)
+        if scored:
+            _OF_SCORES.add(function)
         return registers(LOSSES, name)(function)
 
     return register
@@ -96,6 +105,11 @@ def has_smoothing(function: LossFunction) -> bool:
 def has_any_divergence(function: LossFunction) -> bool:
     """Whether a loss goes with every `dpo.divergence`; else any but `reverse_kl` is refused."""
     return function in _OF_ANY_DIVERGENCE
+
+
+def needs_scores(function: LossFunction) -> bool:
+    """Whether a loss learns from the gap of the scores of each pair, and not only from which text is preferred."""
+    return function in _OF_SCORES
 
 
 @loss("sigmoid", any_divergence=True)
@@ -132,6 +146,18 @@ def robust(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     kept = -(1 - label_smoothing) * F.logsigmoid(margin)
     flipped = -label_smoothing * F.logsigmoid(-margin)
     return (kept - flipped) / (1 - 2 * label_smoothing)
+
+
+@loss("distill", smoothing=False, any_divergence=True, scored=True)
+def distill(pairs: PairLogps, beta: float, label_smoothing: float) -> Tensor:
+    """(m − (r_w − r_l))²: reward model distillation, Fisch et al. 2024 (arXiv 2405.19316), and Gao et al. 2024 (REBEL).
+
+    It is 0 for every pair where the policy is π_ref exp(r/β)/Z, the optimum under the reward r that gave the scores:
+    the margin has a target, and a pair whose texts are nearly as good is not pulled apart.
+    """
+    del label_smoothing  # a score is no label
+    assert pairs.gap is not None, "the stage refuses pairs without scores"
+    return (pairs.margin(beta) - pairs.gap) ** 2
 
 
 def chosen_nll(pairs: PairLogps) -> Tensor:

@@ -44,7 +44,8 @@ class Trainer(Protocol):
         With `dpo.adapter` it is peft's, all frozen but its adapter, which is merged when the trainer is done.
 
         A pair has `prompt_ids`, `chosen_ids` and `rejected_ids`, each a list of token ids, and `reference_chosen` and
-        `reference_rejected`: the log-probs of the two completions under the model as it was loaded, sums in nats.
+        `reference_rejected`: the log-probs of the two completions under the model as it was loaded, sums in nats. Its
+        `gap` is what the chosen one scores more, in the reward's units; None where they have no scores.
         Checkpoints go to `work`, and a run that finds one there goes on from it: `alignment.training.harness.fit` does
         so. `progress` takes (steps done, steps in all), and where it raises Interrupted the training keeps a checkpoint
         and raises that. `on_row` takes each row of metrics as it is logged.

@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     ),
     "not a choice": (
         {"dpo": {"loss": "dpo"}},
-        "config: dpo.loss = 'dpo': input should be 'sigmoid', 'hinge', 'ipo' or 'robust'",
+        "config: dpo.loss = 'dpo': input should be 'sigmoid', 'hinge', 'ipo', 'robust' or 'distill'",
     ),
     "empty": ({"data": {"path": ""}}, "config: data.path = '': string should have at least 1 character"),
     "not a group": ({"dpo": 3}, "config: dpo = 3: input should be a valid dictionary or instance of DPOConfig"),
@@ -648,7 +648,10 @@ def test_a_grid_lists_losses_betas_and_learning_rates():
         ({"betas": [0.5, 99]}, "sweep: betas.1 = 99: input should be less than or equal to 10"),
         ({"learning_rates": [0]}, "sweep: learning_rates.0 = 0: input should be greater than 0"),
         ({"losses": []}, "sweep: losses = []: tuple should have at least 1 item after validation, not 0"),
-        ({"losses": ["dpo"]}, "sweep: losses.0 = 'dpo': input should be 'sigmoid', 'hinge', 'ipo' or 'robust'"),
+        (
+            {"losses": ["dpo"]},
+            "sweep: losses.0 = 'dpo': input should be 'sigmoid', 'hinge', 'ipo', 'robust' or 'distill'",
+        ),
         ({"betas": [float("nan")]}, "sweep: betas.0 = nan: input should be less than or equal to 10"),
     ],
 )

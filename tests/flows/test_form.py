@@ -93,7 +93,8 @@ def test_every_group_and_field_is_described_with_its_bounds_and_default(flow: An
 def test_the_bounds_are_in_the_form(flow: Any) -> None:
     beta = of_group(flow.parameters, "dpo")["properties"]["beta"]
     assert (beta["exclusiveMinimum"], beta["maximum"]) == (0, 10)
-    assert of_group(flow.parameters, "dpo")["properties"]["loss"]["enum"] == ["sigmoid", "hinge", "ipo", "robust"]
+    losses = of_group(flow.parameters, "dpo")["properties"]["loss"]["enum"]
+    assert losses == ["sigmoid", "hinge", "ipo", "robust", "distill"]
     assert of_group(flow.parameters, "dpo")["properties"]["gradient_checkpointing"]["enum"] == [True, False]
     seed = flow.parameters.properties["seed"]
     assert (seed["minimum"], seed["maximum"]) == (0, 2**31 - 1)
@@ -103,7 +104,7 @@ def test_the_grid_is_bounded_too() -> None:
     fields = of_group(sweep.parameters, "grid")["properties"]
     assert (fields["betas"]["minItems"], fields["betas"]["maxItems"]) == (1, 16)
     assert fields["learning_rates"]["items"]["maximum"] == 1
-    assert set(fields["losses"]["items"]["enum"]) == {"sigmoid", "hinge", "ipo", "robust"}
+    assert set(fields["losses"]["items"]["enum"]) == {"sigmoid", "hinge", "ipo", "robust", "distill"}
 
 
 @pytest.mark.parametrize(

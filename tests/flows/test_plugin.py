@@ -88,7 +88,7 @@ def test_one_of_each_kind_from_another_package(installed: Path, at_home: Path, t
 
 def test_the_choices_and_the_fields_of_a_package_are_flags(installed: Path, at_home: Path) -> None:
     told = " ".join(plumbline(installed, at_home, "run", "--help", "all").stdout.split())
-    assert "[one of sigmoid, hinge, ipo, robust, exponential; default hinge]" in told
+    assert "[one of sigmoid, hinge, ipo, robust, distill, exponential; default hinge]" in told
     assert "--reward.brevity.words" in told
     assert "Words that a text should have" in told
 
@@ -96,7 +96,9 @@ def test_the_choices_and_the_fields_of_a_package_are_flags(installed: Path, at_h
 def test_a_name_that_nobody_brings_is_refused_with_the_list(installed: Path, at_home: Path) -> None:
     told = plumbline(installed, at_home, "plan", "--dpo.loss", "os:system")
     assert told.returncode == 2
-    assert "input should be 'sigmoid', 'hinge', 'ipo', 'robust' or 'exponential'" in told.stdout + told.stderr
+    assert (
+        "input should be 'sigmoid', 'hinge', 'ipo', 'robust', 'distill' or 'exponential'" in told.stdout + told.stderr
+    )
 
 
 def test_an_edit_of_the_package_moves_the_keys_of_the_stages_that_use_it(installed: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_form_is_short_and_says_of_every_field_what_it_is(form: "Page") -> Non
     assert "Strength of the pull towards the reference" in field(dpo, "beta").inner_text()
     assert "over 0, at most 10; default 0.5" in field(dpo, "beta").inner_text()
     assert field(dpo, "beta").locator("input").input_value() == ""
-    assert "sigmoid, hinge, ipo, or robust" in field(dpo, "loss").inner_text()
+    assert "sigmoid, hinge, ipo, robust (noisy labels), or distill" in field(dpo, "loss").inner_text()
     assert "in nats per token, at most" in field(opened(form, "gates"), "max_kl_per_token").inner_text()
 
 

@@ -90,6 +90,20 @@ def test_unscored_pairs_are_accepted_and_the_faulty_row_is_set_apart_by_its_name
     assert [dict(row)["broken"] for row in quarantined] == [["empty_chat"]]
 
 
+def test_a_loss_that_learns_the_scores_refuses_pairs_without_them(chain: Chain, instruct: Path, tmp_path: Path) -> None:
+    """One row has a margin, which is a gap; before a step is trained the others are counted."""
+    gaps = [row["gap"] for row in REFERENCED.read(chain.folders["reference"])]
+    asked = own_pairs(instruct, chain.root / "pairs.jsonl", dpo={"loss": "distill"})
+    other = Chain(tmp_path, asked, dict(chain.folders))
+    with pytest.raises(PairsError) as refused:
+        other.run("policy")
+    assert str(refused.value) == (
+        f"dpo.loss = distill learns from the scores of both texts, and {gaps.count(None)} of {len(gaps)} pairs have "
+        "none: take another loss, or set pairs.source to samples, which are scored"
+    )
+    assert "policy" not in other.told
+
+
 def test_the_references_log_probs_are_the_bases_own(chain: Chain) -> None:
     loaded = models.load_base(chain.folders["base"] / "model")
     rows = REFERENCED.read(chain.folders["reference"])

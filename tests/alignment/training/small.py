@@ -14,7 +14,7 @@ from alignment.training import dpo
 from alignment.training.protocol import TrainingOutcome
 
 PAD = 0
-SMOOTHING = {"sigmoid": 0.1, "hinge": 0.0, "ipo": 0.0, "robust": 0.1}
+SMOOTHING = {"sigmoid": 0.1, "hinge": 0.0, "ipo": 0.0, "robust": 0.1, "distill": 0.0}
 
 Pair = dict[str, Any]
 
@@ -31,8 +31,9 @@ def make_pairs(model: Any, count: int) -> list[Pair]:
             "prompt_ids": draws.integers(1, 50, draws.integers(1, 6)).tolist(),
             "chosen_ids": draws.integers(1, 25, draws.integers(2, 8)).tolist(),
             "rejected_ids": draws.integers(25, 50, draws.integers(2, 8)).tolist(),
+            "gap": 1 + number % 3 / 2,
         }
-        for _ in range(count)
+        for number in range(count)
     ]
     for side in ("chosen", "rejected"):
         scores = score_completions(

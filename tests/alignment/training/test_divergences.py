@@ -56,7 +56,7 @@ def pairs_with(chosen: list[float], rejected: list[float], dtype: torch.dtype = 
     """Pairs whose log-ratios are these."""
     of_chosen, of_rejected = (torch.tensor(values, dtype=dtype, requires_grad=True) for values in (chosen, rejected))
     zeros, ones = torch.zeros(len(chosen), dtype=dtype), torch.ones(len(chosen), dtype=dtype)
-    return PairLogps(of_chosen, of_rejected, zeros, zeros, ones, ones)
+    return PairLogps(of_chosen, of_rejected, zeros, zeros, ones, ones, gap=ones)
 
 
 def test_every_divergence_that_can_be_chosen_is_registered() -> None:

@@ -51,11 +51,12 @@ class TestStart:
 
     @pytest.mark.parametrize(
         ("loss", "expected"),
-        [("sigmoid", math.log(2)), ("hinge", 1.0), ("ipo", 25.0), ("robust", math.log(2))],
+        [("sigmoid", math.log(2)), ("hinge", 1.0), ("ipo", 25.0), ("robust", math.log(2)), ("distill", 4.0)],
     )
     def test_objective_by_hand(self, model: Any, pairs: list[Pair], loss: str, expected: float) -> None:
-        """β = 0.1: ln 2, 1, (0 − 5)² and (0.9 − 0.1) ln 2 / 0.8."""
+        """β = 0.1: ln 2, 1, (0 − 5)², (0.9 − 0.1) ln 2 / 0.8, and (0 − 2)² where the scores differ by 2."""
         config = make_config(loss=loss, beta=0.1, label_smoothing=SMOOTHING[loss])
+        pairs = [{**pair, "gap": 2.0} for pair in pairs]
         found, _ = dpo.pair_logps(model, dpo.collate(pairs, PAD))
         assert dpo.objective(found, config).tolist() == pytest.approx([expected] * 10, abs=1e-4)
 
@@ -91,7 +92,7 @@ class TestStart:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust"])
+    @pytest.mark.parametrize("loss", LOSSES.names())
     def test_raises_the_margin(self, model: Any, pairs: list[Pair], tmp_path: Path, loss: str) -> None:
         reference = copy.deepcopy(model)
         outcome = train(

@@ -3,9 +3,12 @@
 The pair used throughout, in nats: log π(y_w) = −10 and log π_ref(y_w) = −12, so the chosen log-ratio is +2;
 log π(y_l) = −9 and log π_ref(y_l) = −8, so the rejected one is −1. Their difference h is 3; with β = 1/2 the margin is
 3/2. The chosen text has 4 tokens and the rejected one 2, so the log-ratios per token are 1/2 and −1/2, and h̄ = 1.
+The chosen text scores 2 more than the rejected one.
 """
 
 import math
+from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from alignment.errors import ConfigError
 from alignment.kinds import LOSSES
-from alignment.training.losses import PairLogps, chosen_nll, has_smoothing, loss
+from alignment.training.losses import PairLogps, chosen_nll, has_smoothing, loss, needs_scores
 
 SOFTPLUS = math.log1p(math.exp(-1.5))  # −log σ(3/2) = 0.2014
 relaxed = settings(deadline=None)
@@ -28,7 +31,7 @@ def make_pairs(
         return torch.tensor([logp], dtype=torch.float64)
 
     references = one(reference_chosen), one(reference_rejected)
-    return PairLogps(one(chosen), one(rejected), *references, torch.tensor([4]), torch.tensor([2]))
+    return PairLogps(one(chosen), one(rejected), *references, torch.tensor([4]), torch.tensor([2]), gap=one(2))
 
 
 def with_gap(h: float) -> PairLogps:
@@ -41,7 +44,7 @@ def value(name: str, pairs: PairLogps, beta: float = 0.5, label_smoothing: float
 
 
 def test_every_loss_that_can_be_chosen_is_registered() -> None:
-    assert LOSSES.names() == tuple(LOSSES.all()) == ("sigmoid", "hinge", "ipo", "robust")
+    assert LOSSES.names() == tuple(LOSSES.all()) == ("sigmoid", "hinge", "ipo", "robust", "distill")
 
 
 def test_a_name_is_taken_once() -> None:
@@ -126,6 +129,54 @@ class TestRobust:
         assert (1 - noise) * kept + noise * flipped == pytest.approx(clean, abs=1e-9)
 
 
+class TestDistill:
+    def test_by_hand(self) -> None:
+        """The margin is 3/2 and the scores differ by 2: (3/2 − 2)² = 1/4."""
+        assert value("distill", make_pairs()) == pytest.approx(0.25)
+
+    def test_a_margin_beyond_the_gap_of_the_scores_costs_as_much_as_one_short_of_it(self) -> None:
+        """β = 1/2: the gap of 2 is met at h = 4."""
+        assert value("distill", with_gap(4)) == 0
+        assert value("distill", with_gap(4 + 1)) == pytest.approx(value("distill", with_gap(4 - 1))) == 0.25
+
+    @pytest.mark.parametrize("beta", [0.1, 0.7])
+    @pytest.mark.parametrize("others", [0.0, 0.3])
+    def test_its_minimum_over_all_policies_is_the_optimum_of_the_regularised_reward(
+        self, beta: float, others: float
+    ) -> None:
+        """Four texts, every pair of them, and descent on free logits: π_ref exp(r/β)/Z (Rafailov et al. 2023, eq. 4).
+
+        It is so however often each pair is drawn, as all of them can be met at once.
+        """
+        reference = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+        rewards = torch.tensor([0.3, 0.0, 1.0, 0.6], dtype=torch.float64)
+        better, worse = torch.tensor([(a, b) for a, b in permutations(range(4), 2) if rewards[a] > rewards[b]]).T
+        logits = reference.clone().requires_grad_()
+        weights = 1 + others * torch.arange(len(better))
+        descent = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-14)
+
+        def step() -> torch.Tensor:
+            descent.zero_grad()
+            policy, ones = logits.log_softmax(0), torch.ones(len(better))
+            found = PairLogps(
+                *(policy[better], policy[worse], reference[better], reference[worse], ones, ones),
+                gap=rewards[better] - rewards[worse],
+            )
+            loss: torch.Tensor = (weights * LOSSES.get("distill")(found, beta, 0.0)).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        descent.step(step)
+        optimum = (reference + rewards / beta).softmax(0)
+        torch.testing.assert_close(logits.detach().softmax(0), optimum, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_a_loss_says_whether_it_reads_the_scores(name: str) -> None:
+    depends = value(name, replace(make_pairs(), gap=torch.tensor([5.0]))) != value(name, make_pairs())
+    assert needs_scores(LOSSES.get(name)) == depends == (name == "distill")
+
+
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_loss_says_whether_label_smoothing_has_an_effect(name: str) -> None:
     has_effect = value(name, make_pairs(), 0.1, 0.3) != value(name, make_pairs(), 0.1)
@@ -140,7 +191,8 @@ def test_gradients_are_those_of_finite_differences(name: str, label_smoothing: f
     reference = torch.tensor([-12.0, -6], dtype=torch.float64), torch.tensor([-8.0, -4], dtype=torch.float64)
 
     def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-        pairs = PairLogps(chosen, rejected, *reference, torch.tensor([4, 5]), torch.tensor([2, 3]))
+        tokens, gap = (torch.tensor([4, 5]), torch.tensor([2, 3])), torch.tensor([2.0, 0.5], dtype=torch.float64)
+        pairs = PairLogps(chosen, rejected, *reference, *tokens, gap=gap)
         found: torch.Tensor = LOSSES.get(name)(pairs, 0.1, label_smoothing)
         return found
 

@@ -119,7 +119,7 @@ def test_what_names_nothing_is_said_to_and_the_groups_are_listed(helped: Help) -
         ("evaluation.confidence", "float above 0.5, below 1"),
         ("gates.min_win_rate", "float in 0..1"),
         ("dpo.optimizer", "one of adamw, rmsprop"),
-        ("dpo.loss", "one of sigmoid, hinge, ipo, robust"),
+        ("dpo.loss", "one of sigmoid, hinge, ipo, robust, distill"),
         ("sampling.cache", "true or false"),
         ("data.columns", "list"),
         ("reward.judge.extra", "mapping"),
