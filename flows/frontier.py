@@ -63,6 +63,7 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
 
     Raises TrainingError where every training diverges.
     """
+    runs.tag(run_id, {runs.FRONTIER: run_id})
     points: list[FrontierPoint] = []
     found: Found | None = None
     failed: dict[str, str] = {}
@@ -86,7 +87,7 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
     rows, told = found.rows(), in_words(found)
     table = [point_row(point, points) for point in points]
     artifacts.show("frontier", json.dumps(table), told, "table")
-    runs.conclude(run_id, "pass" if any(point.passed for point in points) else "fail", told)
+    runs.measured(run_id, told)
     if page := page_of_run():
         page.outcome = told
     return FrontierResult(
@@ -101,11 +102,11 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
 
 def follow(given: PointConfig, named: str, parent: str, place: Points) -> tuple[Refs, list[FrontierPoint]]:
     """One training as a child run; returns its finished stages, and its policies in the order of their steps."""
-    with runs.run(given, run_name=named, tags={"mlflow.parentRunId": parent}) as child:
+    with runs.run(given, run_name=named, tags={"mlflow.parentRunId": parent, runs.FRONTIER: parent}) as child:
         local, lineage = with_local_models(given, home() / "models")
         runs.tag(child, lineage)
         refs = compute_all(FRONTIER, local, child, points=place)
         points = points_of(given, refs)
         log_points(child, points)
-        runs.conclude(child, "pass" if points[-1].passed else "fail", standing_in_words(points[-1]))
+        runs.measured(child, standing_in_words(points[-1]))
     return refs, points

@@ -16,7 +16,7 @@ from alignment.rows import SCORES
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from alignment.stages.trajectory_report import OF_BASE, STANDINGS
-from tasks.registry import records
+from tasks.registry import records, runs
 from tasks.running import RETRIES
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ CURVE = "Frontier/"
 """How the metrics of a training's evaluations begin in MLflow, each by the step that it was measured at."""
 CURVED = ("reward", "reward_se", "kl", "kl_se", "kl_sampled", "kl_sampled_se", "perplexity_ratio", "kl_per_token")
 
-
-PAGE = "frontier.html"
+PAGE = runs.FRONTIER_PAGE
 """The page, as an artifact."""
 
 NEAR = 3.0

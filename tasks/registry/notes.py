@@ -23,6 +23,11 @@ def concluded(verdict: str, sentence: str, told: str, links: Links) -> str:
     return _note(verdict.capitalize(), links, _text(sentence), told)
 
 
+def measured(sentence: str, links: Links) -> str:
+    """A run that has no verdict: what it found."""
+    return _note("Measured", links, _text(sentence))
+
+
 def result(report: EvalReport, judgement: Judgement) -> str:
     """The few figures, and what the failed gates mean, where there are any."""
     figures = "\n".join(f"- {each.title}: {each.text}" for each in headlines(report))

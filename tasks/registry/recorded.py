@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alignment.config import AlignConfig, flatten
-from alignment.errors import ModelError, RecordError, TrackingError
+from alignment.errors import InputError, ModelError, RecordError, TrackingError
 from alignment.judging.gates import judge
 from alignment.judging.plots import PANELS
 from alignment.judging.records import read_config, read_samples
@@ -53,7 +53,7 @@ def find(what: str) -> Found:
     """The run that `what` names: a run's id, or how it begins, or a registered model, whose version's run it is.
 
     A model by its name alone is its champion, else its challenger. Raises ModelError where it names nothing, or more
-    than one run.
+    than one run, InputError where it is a frontier's, of which there is no verdict and no sample to show.
     """
     model, _, _ = what.partition("@")
     if what.startswith("models:/") or "@" in what or "/" in what or (not is_new() and versions.read_model(model)):
@@ -68,6 +68,12 @@ def find(what: str) -> Found:
         raise ModelError(
             f"{what}: no run's id begins so, and no model is registered by this name in MLflow at {place().shown}; "
             "`plumbline models --refused` lists both"
+        )
+    if frontier := get_run(found[0]).data.tags.get(runs.FRONTIER, ""):
+        it_is = "a frontier" if frontier == found[0] else f"a training of the frontier {frontier[:8]}"
+        raise InputError(
+            f"run {found[0][:8]} is {it_is}, which measures policies and registers none: it has no verdict, report or "
+            f"samples; its page is {runs.artifact_url(frontier, runs.FRONTIER_PAGE)}"
         )
     return Found(found[0])
 

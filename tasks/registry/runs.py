@@ -30,6 +30,9 @@ MAX_TAG = 8_000  # characters of a tag's value
 PARAMS_PER_CALL = 100
 NOTE = "mlflow.note.content"
 PAGE = "report.html"  # the run's page as an artifact
+FRONTIER_PAGE = "frontier.html"  # a frontier's, likewise
+FRONTIER = "plumbline.frontier"
+"""The tag of a frontier's run and of each of its trainings: the id of the frontier's run."""
 REASON = "plumbline.reason"
 REVIEW = "plumbline.review"
 """The tag with the id of the queue in which people rate the run's samples."""
@@ -128,6 +131,18 @@ def conclude(run_id: str, verdict: str, sentence: str, *, told: str = "", links:
         "all results": results_page(found.info.experiment_id, INSIDE),
     }
     write_note(run_id, notes.concluded(word, sentence, told, {**links, **elsewhere}))
+
+
+def measured(run_id: str, sentence: str) -> None:
+    """Record what a frontier, or one of its trainings, found: no verdict, as nothing is registered of it."""
+    tag(run_id, {REASON: sentence})
+    with guard():
+        found = client().get_run(run_id)
+        if VERDICT in found.data.tags:  # that it is running
+            client().delete_tag(run_id, VERDICT)
+    frontier, where = found.data.tags.get(FRONTIER, run_id), found.info.experiment_id
+    links = {"frontier": artifact_page(where, frontier, FRONTIER_PAGE, INSIDE), **_links(found.data.tags)}
+    write_note(run_id, notes.measured(sentence, links))
 
 
 def write_note(run_id: str, ours: str) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig, FrontierConfig, build_config, merge
-from alignment.errors import ConfigError, TrackingError, TrainingError
+from alignment.errors import ConfigError, InputError, TrackingError, TrainingError
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference
 from alignment.training import dpo
+from flows import library
 from flows.cli.frontier import show
 from flows.frontier import FrontierResult, frontier
 from tasks import running
 from tasks.progress import Event
-from tasks.registry import records
+from tasks.registry import reasons, records
+from tasks.registry.listing import list_refused
 from tests.flows.cli.screen import screen
 from tests.flows.small import OPEN_GATES, SMALL
 
@@ -149,6 +151,35 @@ def test_all_of_it_is_in_mlflow_and_the_points_are_a_table_in_prefect(story: Sto
     assert story.table.description == story.result.told
     assert client.get_run(run_id).data.tags["plumbline.reason"] == story.result.told
     assert not client.search_registered_models(f"name = '{NAME}'"), "nothing is registered"
+
+
+def test_neither_the_frontier_nor_its_training_has_a_verdict(story: Story, client: Any) -> None:
+    """Nothing was registered, so nothing was passed or refused."""
+    where = client.get_experiment_by_name(NAME).experiment_id
+    ended = client.search_runs([where], "attributes.status = 'FINISHED'")
+    assert len(ended) == 2
+    for run in ended:
+        tags = run.data.tags
+        assert not {"verdict", "plumbline.verdict"} & tags.keys()
+        assert tags["mlflow.note.content"].startswith("**Measured** · [frontier](#/experiments/")
+        assert f"{story.result.run_id}/artifacts/frontier.html" in tags["mlflow.note.content"]
+    with library.registry():
+        assert not list_refused().newest
+
+
+def test_what_shows_judged_runs_says_that_it_is_a_frontier_and_where_its_page_is(story: Story, client: Any) -> None:
+    where = client.get_experiment_by_name(NAME).experiment_id
+    run_id = story.result.run_id
+    children = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'FINISHED'"
+    (training,) = client.search_runs([where], children)
+    asked = (library.report, library.explain, library.ratings, library.ratings_page, reasons.tell)
+    for ask in asked:
+        with library.registry(), pytest.raises(InputError, match="is a frontier, which") as refused:
+            ask(run_id)
+        assert story.result.page in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=f"is a training of the frontier {run_id[:8]}"):
+        library.compare(training.info.run_id, run_id)
 
 
 def test_the_terminal_shows_each_training_and_the_best_within_each_kl(story: Story) -> None:
