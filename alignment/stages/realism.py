@@ -100,7 +100,8 @@ def real_texts(job: Job) -> tuple[list[str], int]:
     if len(found) < LEAST:
         raise DataError(
             f"evaluation.real_texts = {job.config.evaluation.real_texts}: {len(found):,} of {count:,} different texts "
-            f"are not among those that the run starts from, and {LEAST} are needed: name others, or lower data.rows"
+            f"are not among those that the run starts from, and {LEAST} are needed: name others, or set data.rows so "
+            "that some are left"
         )
     return list(found.values())[: job.config.evaluation.real_rows], count - len(found)
 

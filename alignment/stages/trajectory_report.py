@@ -3,6 +3,7 @@
 from alignment.kinds import METRICS
 from alignment.rows import EVALUATED, TRAJECTORY
 from alignment.stages.job import Counts, Job
+from alignment.stages.report import OF_OTHER_STAGES
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
@@ -12,7 +13,10 @@ STANDINGS, OF_BASE = "standings.json", "reference.json"
 @stage(
     title="report the trajectory",
     needs=("before", "trajectory"),
-    reads=lambda c: {"evaluation": c.evaluation.model_dump(exclude={"anchor", "gold", "table_rows"}), "seed": c.seed},
+    reads=lambda c: {
+        "evaluation": c.evaluation.model_dump(exclude=OF_OTHER_STAGES | {"table_rows"}),
+        "seed": c.seed,
+    },
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples of each evaluation",
     uses=lambda _: [(METRICS, name) for name in METRICS.names()],
     libraries=("numpy", "evaluate"),

@@ -12,7 +12,7 @@ from alignment.kinds import STRATEGIES
 
 @dataclass(frozen=True)
 class Paired:
-    """Index pairs (chosen, rejected), best first, and how many candidates tied and so gave none."""
+    """Index pairs (chosen, rejected), in the strategy's order, and how many candidates tied and so gave none."""
 
     pairs: list[Indices]
     ties: int

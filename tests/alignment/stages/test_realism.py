@@ -87,7 +87,7 @@ def test_too_few_others_are_refused(compared: Any, tmp_path: Path) -> None:
     file = tmp_path / "few.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text, _ in corpus(20, seed=99)), encoding="utf-8")
     found = compared(stages="", real_texts=str(file))
-    with pytest.raises(DataError, match=r"real_texts = .*few\.jsonl: 20 of 20 different texts are not among those"):
+    with pytest.raises(DataError, match=r"real_texts = .*few\.jsonl: 20 of 20 different .* or set data\.rows so"):
         real_texts(job(found))
 
 

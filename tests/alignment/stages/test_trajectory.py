@@ -241,9 +241,10 @@ def test_the_report_has_each_step_with_errors_over_prompts(walk: Chain, rows: li
 
 
 def test_each_setting_moves_what_reads_it_and_no_more() -> None:
-    def keys(**changes: Any) -> dict[str, str]:
+    def keys(evaluation: Any = None, **changes: Any) -> dict[str, str]:
         frontier = {"losses": ("hinge",), "betas": (0.5,), **changes}
-        (point, *_) = frontier_configs(config(sampling={"top_k": 0}), FrontierConfig(**frontier))
+        whole = config(sampling={"top_k": 0}, evaluation=evaluation or {})
+        (point, *_) = frontier_configs(whole, FrontierConfig(**frontier))
         refs = {name: StageRef(stage=name, key="k", path=Path(), digest="d", counts={}, seconds=0.0) for name in STAGES}
         return {name: key_of(stage, point, refs) for name, stage in FRONTIER.items()}
 
@@ -258,6 +259,11 @@ def test_each_setting_moves_what_reads_it_and_no_more() -> None:
     assert moved(held_out=3) == {"trajectory", "reference_samples"}
     assert moved(betas=(0.1,)) == moved(losses=("sigmoid",)) == {"trajectory"}
     assert moved(betas=(0.5, 0.1)) == set()
+    assert moved(evaluation={"bootstrap": 500}) == {"trajectory_report"}
+    others = {"real_texts": "grammar", "real_rows": 100, "tasks": ("arc_easy",), "task_rows": 9, "table_rows": 5}
+    assert moved(evaluation=others) == set(), "what other stages of a run find"
+    gold = {"name": "other", "kind": "classifier", "model": "a/b"}
+    assert moved(evaluation={"gold": [gold], "gold_fraction": 0.3}) == set()
 
 
 def test_what_both_pipelines_have_is_one() -> None:
