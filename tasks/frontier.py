@@ -168,7 +168,7 @@ def _rewards(samples: StageRef) -> "NDArray[np.float64]":
     for batch in SCORES.batches(samples.path, ["prompt_id", "reward"]):
         ids += batch["prompt_id"].to_pylist()
         rewards += batch["reward"].to_numpy().tolist()  # nan for none
-    return reward_matrix(ids, np.array(rewards))
+    return reward_matrix(ids, np.array(rewards))[0]
 
 
 def _reference(refs: Refs) -> Reference:

@@ -114,11 +114,17 @@ def point(config: AlignConfig, found: Standing, judgement: Judgement) -> Frontie
     )
 
 
-def reward_matrix(prompt_ids: Sequence[str], rewards: Values) -> Values:
-    """The rewards of N samples of each prompt as [prompts, N]; a prompt with a sample that has none is left out."""
-    prompts, owners, counts = np.unique(np.asarray(prompt_ids), return_inverse=True, return_counts=True)
-    if len(set(counts.tolist())) > 1:
-        raise ValueError(f"reward_matrix: prompts have {counts.min()} to {counts.max()} samples, give as many of each")
-    found = np.asarray(rewards, dtype=np.float64)[np.argsort(owners, kind="stable")].reshape(prompts.size, -1)
-    whole: Values = found[np.isfinite(found).all(axis=1)]
-    return whole
+def reward_matrix(prompt_ids: Sequence[str], rewards: Values) -> tuple[Values, int]:
+    """The rewards of a prompt's samples as [prompts, N], and how many prompts were left out.
+
+    N is as many as each prompt has that is not left out: the first so many that have a reward. Those are left out that
+    have one for fewer than half as many samples as the prompt with the most, since N would be theirs.
+    """
+    scored = np.isfinite(rewards)
+    prompts, owners = np.unique(np.asarray(prompt_ids), return_inverse=True)
+    counts = np.bincount(owners[scored], minlength=prompts.size)
+    kept = 2 * counts >= max(counts.max(initial=0), 1)
+    size = counts[kept].min(initial=counts.max(initial=0))
+    ordered = np.asarray(rewards, dtype=np.float64)[scored][np.argsort(owners[scored], kind="stable")]
+    firsts = (np.cumsum(counts) - counts)[kept]
+    return ordered[firsts[:, None] + np.arange(size)], int(prompts.size - kept.sum())

@@ -22,11 +22,22 @@ def test_of_one_prompt_nobody_knows_the_error(ids: list[str]) -> None:
     assert math.isnan(mean) == (not ids)
 
 
-def test_the_rewards_of_each_prompt_are_a_row_and_a_prompt_with_a_gap_is_left_out() -> None:
-    found = reward_matrix(["a", "b", "c", "a", "b", "c"], np.array([1.0, 2.0, 3.0, 4.0, np.nan, 6.0]))
-    assert found.tolist() == [[1.0, 4.0], [3.0, 6.0]]
+def test_the_rewards_of_each_prompt_are_a_row() -> None:
+    found, left_out = reward_matrix(["b", "a", "b", "a"], np.array([1.0, 2.0, 3.0, 4.0]))
+    assert found.tolist() == [[2.0, 4.0], [1.0, 3.0]]
+    assert left_out == 0
 
 
-def test_prompts_with_unlike_numbers_of_samples_are_no_matrix() -> None:
-    with pytest.raises(ValueError, match="prompts have 1 to 2 samples"):
-        reward_matrix(["a", "a", "b"], np.ones(3))
+def test_a_sample_without_a_score_costs_each_prompt_one_and_not_its_own_prompt_all() -> None:
+    """Prompt b has a score for two of its three samples, and c for one, fewer than half."""
+    nan = math.nan
+    found, left_out = reward_matrix(list("aaabbbccc"), np.array([1.0, 2.0, 3.0, nan, 5.0, 6.0, nan, 8.0, nan]))
+    assert found.tolist() == [[1.0, 2.0], [5.0, 6.0]]
+    assert left_out == 1
+
+
+@pytest.mark.parametrize("prompts", [[], ["a", "a", "b"]], ids=str)
+def test_without_any_score_there_are_no_rewards(prompts: list[str]) -> None:
+    found, left_out = reward_matrix(prompts, np.full(len(prompts), math.nan))
+    assert found.size == 0
+    assert left_out == len(set(prompts))
