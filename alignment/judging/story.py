@@ -189,7 +189,7 @@ def _held_out(before: pa.Table, after: pa.Table) -> list[Example]:
     means = _means_of(before), _means_of(after)
     gains = sorted(((means[1][each] - means[0][each], each) for each in means[0].keys() & means[1]), reverse=True)
     ends = [*gains[:1], *gains[1:][-1:]]
-    return [Example(what=f"held out, reward {signed(gain)}", id=prompt) for gain, prompt in ends]
+    return [Example(what=f"held out, gain {signed(gain)}", id=prompt) for gain, prompt in ends]
 
 
 def _means_of(samples: pa.Table) -> dict[str, float]:

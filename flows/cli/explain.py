@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from alignment.judging.formats import NONE, plain, signed
 from flows.cli.console import BAD, GOOD, NOTE, make_console, quieten, say
 from flows.cli.report import Debug, Subject
 from flows.cli.result import runnable
@@ -121,11 +122,11 @@ def tell_story(story: "Story", title: str, console: Console) -> None:
 def _tell_sample(each: "ToldSample", console: Console) -> None:
     colour = {"chosen": GOOD, "rejected": BAD}.get(each.role, "dim")
     facts = [
-        "no score" if each.reward is None else f"score {each.reward:+.3f}",
-        *(f"{name} {'none' if value is None else f'{value:+.3f}'}" for name, value in each.parts.items()),
+        "no score" if each.reward is None else f"score {signed(each.reward, 3)}",
+        *(f"{name} {'none' if value is None else signed(value, 3)}" for name, value in each.parts.items()),
         f"{each.tokens} tokens" if each.tokens is not None else "",
         {True: "ended", False: "cut off", None: ""}[each.finished],
-        f"log p {each.logprob:.2f}" if each.logprob is not None else "",
+        f"log p {signed(each.logprob)} under the {each.writer} model" if each.logprob is not None else "",
     ]
     role = f"[bold {colour}]{each.role or 'not paired'}[/]  " if each.writer == "base" and each.role else ""
     console.print()
@@ -143,11 +144,12 @@ def _tell_pair(pair: "ToldPair", console: Console, *, texts: bool) -> None:
     for heading in ("", "score", "tokens", "reference log p"):
         table.add_column(heading, header_style="dim", justify="right" if heading else "left")
     for side in ("chosen", "rejected"):
-        values = (f"{side}_score", "+.3f"), (f"{side}_tokens", "d"), (f"reference_{side}", ".2f")
-        table.add_row(f"    {side}", *(_number(getattr(pair, name), form) for name, form in values))
+        tokens = getattr(pair, f"{side}_tokens")
+        score, log_p = _number(getattr(pair, f"{side}_score"), 3), _number(getattr(pair, f"reference_{side}"))
+        table.add_row(f"    {side}", score, NONE if tokens is None else f"{tokens:,}", log_p)
     console.print(table)
     how = f"{pair.strategy.replace('_', ' ')}, " if pair.strategy else ""
-    gap = "no gap: its sides have no scores" if pair.gap is None else f"gap {pair.gap:.3f}"
+    gap = "no gap: its sides have no scores" if pair.gap is None else f"gap {plain(pair.gap, 3)}"
     say(console, f"{how}{gap}", head=" " * HEAD)
     if texts:
         for side in ("chosen", "rejected"):
@@ -167,15 +169,15 @@ def tell_apart(found: "Explained", console: Console) -> None:
     for pair in found.apart:
         console.print()
         say(console, f"[bold {BAD}]{escape(_words(pair.broken))}[/]", head=f"{pair.id}  ")
-        gap = "" if pair.gap is None else f", gap {pair.gap:.3f}"
+        gap = "" if pair.gap is None else f", gap {plain(pair.gap, 3)}"
         say(console, f"{pair.chosen_tokens} and {pair.rejected_tokens} tokens{gap}", head=" " * HEAD)
         for side in ("chosen", "rejected"):
             text = getattr(pair, side).removeprefix(pair.prompt)
             say(console, escape(_cut(text) or "(nothing)"), head=f"    {side:<10}", fold=True)
 
 
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+def _number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else signed(value, digits)
 
 
 def _words(names: Iterable[str]) -> str:

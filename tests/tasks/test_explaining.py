@@ -145,7 +145,7 @@ def test_another_result_under_the_same_key_is_not_taken_for_it(name: str) -> Non
 
 def test_on_another_machine_the_record_has_the_held_out_prompts_alone(name: str) -> None:
     shutil.rmtree(store().root)
-    assert [(each.what, each.id) for each in explained(name).examples] == [("held out, reward 0.00", HELD)]
+    assert [(each.what, each.id) for each in explained(name).examples] == [("held out, gain 0.00", HELD)]
     found = explained(name, HELD[:6]).story
     assert found is not None
     assert [(each.writer, each.reward) for each in found.samples] == [("base", 1.0), ("aligned", 1.0)]

@@ -137,7 +137,7 @@ def test_examples_are_ids_that_are_found(folders: Folders) -> None:
     assert [each.what for each in found] == [
         "a large gap, 3.00",
         "set apart: score gap, not blank",
-        "held out, reward +2.50",
+        "held out, gain +2.50",
     ]
     assert [find_prompt(folders, each.id) for each in found] == [ONE, TWO, HELD]
 

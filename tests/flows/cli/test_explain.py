@@ -73,7 +73,7 @@ def test_every_step_and_ids_to_begin_with(plumbline_alone: Call) -> None:
 
 def test_down_to_one_pair(plumbline_alone: Call) -> None:
     words = " ".join(plumbline_alone("explain", "film", "--sample", f"{ONE}-0-1").out.split())
-    assert f"{ONE}-0 chosen score +2.000, 3 tokens, ended, log p -4.00" in words
+    assert f"{ONE}-0 chosen score +2.000, 3 tokens, ended, log p −4.00 under the base model" in words
     assert f"{ONE}-1 rejected score +1.000" in words
     assert f"{ONE}-0-1 accepted" in words
     assert "best worst, gap 3.000" in words
