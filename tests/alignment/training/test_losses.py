@@ -163,7 +163,7 @@ class TestDistill:
                 gap=rewards[better] - rewards[worse],
             )
             loss: torch.Tensor = (weights * LOSSES.get("distill")(found, beta, 0.0)).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         descent.step(step)
