@@ -14,7 +14,6 @@ LIMITS = (1.0, 2.0, 3.0, 5.0, 10.0)
 """The KLs at which a frontier is read."""
 
 VIEW = 15.0  # nats that are always shown
-WITHIN = 2.0  # standard errors in which two estimates agree
 ROUNDING = 1e-3  # nats by which sums of log-probs in fp32 may differ
 CHANCE = 0.01  # that one of all points disagrees although every estimate is right
 
@@ -136,12 +135,11 @@ class Drop(NamedTuple):
 class Agreement(NamedTuple):
     """How well the two estimates of the KL agree, over so many points.
 
-    `within` counts those that differ by two standard errors at most; `largest` is the largest difference in standard
-    errors, and `bound` what that of so many points exceeds with a probability of one percent.
+    `largest` is the largest difference in standard errors, and `bound` what that of so many points exceeds with a
+    probability of one percent.
     """
 
     points: int
-    within: int
     largest: float
     bound: float
 
@@ -247,7 +245,7 @@ def agree(points: Iterable[FrontierPoint]) -> Agreement:
         if math.isfinite(difference) and math.isfinite(error):
             found.append(difference / error)
     bound = NormalDist().inv_cdf(1 - CHANCE / (2 * max(1, len(found))))
-    return Agreement(len(found), sum(each <= WITHIN for each in found), max(found, default=0.0), bound)
+    return Agreement(len(found), max(found, default=0.0), bound)
 
 
 def _plain(value: Any) -> Any:

@@ -100,7 +100,7 @@ def _draw_curves(
     if rest:
         x, y = _line([*sure[-1:], *rest], None if sure else reference, end)
         legend += axes.plot(
-            x, y, color=BASE, linewidth=1.5, linestyle=DASHES, zorder=2, label="too few samples: not trusted"
+            x, y, color=BASE, linewidth=1.5, linestyle=DASHES, zorder=2, label="ceiling, too few samples: not trusted"
         )
     if best_of:
         x, y = _line(sorted(best_of, key=lambda point: point.kl), None, end)

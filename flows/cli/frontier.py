@@ -11,7 +11,7 @@ from rich.table import Table
 from alignment.config import build_frontier, frontier_configs
 from alignment.judging.formats import NONE, plain
 from alignment.judging.frontier import FrontierPoint, drop_after_peak, trajectories
-from alignment.judging.frontier_table import reward_rows, with_error
+from alignment.judging.frontier_table import reward_rows, with_error, words
 from flows.cli.console import BAD, GOOD, plain_table, say
 from flows.cli.flags import Flags, overrides
 from flows.cli.pipeline import ConfigPath, Debug, axes, begin, groups, several, wanted_config
@@ -88,15 +88,22 @@ def show(result: "FrontierResult", console: Console) -> None:
 
 
 def show_trainings(points: Sequence[FrontierPoint], console: Console) -> None:
-    """One row per training: its last policy, and what it lost again after its highest reward."""
+    """One row per training: its last policy, what it lost again after its highest reward, and which gates refuse it.
+
+    Where the terminal is too narrow for the gates' names, it says whether they passed.
+    """
     found = trajectories(points)
     more = _varied(points)
-    headings = ("loss", "beta", *more, "step", "reward", "KL", "sampled", "ppl", "lost", "gates")
+    figures = ("loss", "beta", *more, "step", "reward", "KL", "sampled", "ppl", "lost")
+    named = () if all(training[-1].passed for training in found) else (("refused by", 0),)
     title = f"{len(found)} training{'s' * (len(found) > 1)}, each at its end"
-    rows = [dict(zip(headings, _at_its_end(training, more.values()), strict=True)) for training in found]
-    for spared in range(len(SPARE) + 1):
-        shown = [heading for heading in headings if heading not in SPARE[:spared]]
-        table = plain_table(title, *shown, words={"loss", "gates", "divergence"})
+    rows = [
+        dict(zip((*figures, "gates", "refused by"), _at_its_end(training, more.values()), strict=True))
+        for training in found
+    ]
+    for verdict, spared in (*named, *(("gates", spared) for spared in range(len(SPARE) + 1))):
+        shown = [heading for heading in (*figures, verdict) if heading not in SPARE[:spared]]
+        table = plain_table(title, *shown, words={"loss", "gates", "refused by", "divergence"})
         for row in rows:
             table.add_row(*(row[heading] for heading in shown))
         if _fits(table, console):
@@ -124,6 +131,7 @@ def _at_its_end(training: Sequence[FrontierPoint], varied: Iterable[str]) -> tup
         plain(last.perplexity_ratio),
         plain(drop_after_peak(training).drop),
         f"[{GOOD}]passed[/]" if last.passed else f"[{BAD}]refused[/]",
+        NONE if last.passed else f"[{BAD}]{escape(', '.join(map(words, last.refused_by)) or 'the gates')}[/]",
     )
 
 

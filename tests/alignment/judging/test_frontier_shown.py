@@ -57,7 +57,7 @@ def test_the_figure_names_every_curve_colour_and_marker() -> None:
     figure = figure_of()
     assert legend(figure) == [
         "ceiling: no policy can be above",
-        "too few samples: not trusted",
+        "ceiling, too few samples: not trusted",
         "best of n, n up to 8",
         "best trained",
         "reference",
@@ -84,7 +84,7 @@ def test_refused_points_are_hollow_and_in_their_place() -> None:
 
 def test_the_ceiling_starts_at_the_reference_and_its_doubtful_part_goes_on_from_the_trusted_one() -> None:
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure_of().axes[0].lines}
-    sure, rest = lines["ceiling: no policy can be above"], lines["too few samples: not trusted"]
+    sure, rest = lines["ceiling: no policy can be above"], lines["ceiling, too few samples: not trusted"]
     assert sure[0] == [0.0, REFERENCE.reward]
     assert rest[0] == sure[-1] == [1.4, pytest.approx(1 + math.sqrt(2.8))]
     assert [place[0] for place in rest] == [1.4, 3.1, 4.0]
@@ -144,9 +144,19 @@ def test_points_stand_where_their_numbers_say() -> None:
 def test_the_page_says_how_near_the_ceiling_it_is() -> None:
     text = page_of()
     assert "<b>~" in text, "the ceiling at a KL of 3 lies between a trusted point and one that is not"
-    assert "which is not trusted" in text
+    assert "The ceiling there rests on too few samples to be trusted." in text
     trusted = page_of(ceiling=[*CEILING[:3], CurvePoint(0.4, 3.0, 0.05, 3.4, 0.1, 9.0, True)])
     assert "<b>50.0%</b>" in trusted, "1.2 gained of 2.4"
+    assert "to be trusted" not in trusted
+
+
+@pytest.mark.parametrize(("sampled", "word"), [(1.7, "agree"), (2.2, "differ")])
+def test_the_page_says_by_how_much_the_two_kls_differ_and_what_chance_allows(sampled: float, word: str) -> None:
+    """The errors 0.3 and 0.4 make 0.5, and 2.6 standard errors are exceeded by chance once in 100 times."""
+    text = page_of([point(0.5, 1.6, kl_se=0.3, kl_sampled=sampled, kl_sampled_se=0.4)])
+    assert f"<b>{word}</b>" in text
+    told = f"exact and sampled differ by up to {(sampled - 0.5) / 0.5:.1f} standard errors; chance explains 2.6."
+    assert f"1 point: {told}" in text
 
 
 def test_the_page_says_what_it_rests_on() -> None:

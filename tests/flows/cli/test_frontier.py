@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from rich.console import Console
 
 from alignment.judging.frontier import CurvePoint, FrontierPoint, Reference
@@ -50,10 +51,23 @@ def test_a_training_is_one_line_its_end_and_what_it_lost_after_its_peak(width: i
     text = screen(lambda console: show_trainings(POINTS, console), width)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[2:4] == [
-        "hinge 0.05 2,000 +0.90 ± 0.05 13.42 ± 0.10 13.42 1.10 0.50 refused",
-        "sigmoid 5 2,000 +0.60 ± 0.05 0.90 ± 0.10 0.90 1.10 0.00 passed",
+        "hinge 0.05 2,000 +0.90 ± 0.05 13.42 ± 0.10 13.42 1.10 0.50 kl per token",
+        "sigmoid 5 2,000 +0.60 ± 0.05 0.90 ± 0.10 0.90 1.10 0.00 –",
     ]
+    assert lines[1].endswith("lost refused by")
     assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("refused_by", "ends"),
+    [((), "passed"), (("kl_per_token", "perplexity_ratio"), "refused")],
+    ids=["none refused", "too many to name"],
+)
+def test_where_gates_are_not_named_it_is_told_whether_they_passed(refused_by: tuple[str, ...], ends: str) -> None:
+    last = FrontierPoint(**{**POINTS[1].row(), "refused_by": refused_by, "passed": not refused_by})
+    lines = screen(lambda console: show_trainings((POINTS[0], last), console), 80).splitlines()
+    assert lines[1].split()[-1] == "gates"
+    assert lines[2].split()[-1] == ends
 
 
 def test_a_seed_is_told_where_there_are_several() -> None:
@@ -73,11 +87,11 @@ def test_no_figure_is_cut_off_where_much_is_varied() -> None:
         show_trainings(found.points, console)
         show_best(found, console)
 
-    for width, heads in ((80, "KL gates"), (120, "KL sampled ppl lost gates")):
+    for width, heads in ((80, "KL gates"), (120, "KL sampled ppl lost refused by")):
         text = screen(show, width)
         words = " ".join(text.split())
         assert max(map(len, text.splitlines())) <= width
-        assert f"loss beta divergence lr seed step reward {heads}" in words
+        assert f"loss beta divergence lr seed step reward {heads} " in words
         assert "hinge 0.05 forward_kl 0.0001 1 2,000 +0.90 ± 0.05 13.42 ± 0.10" in words
         assert ("A wider terminal shows lost, ppl, sampled too" in words) == (width == 80)
         assert "…" not in text
