@@ -18,7 +18,7 @@ from alignment.stages.stage import Refs
 from flows.align import compute_all, tracked
 from flows.form import config_flow
 from tasks import artifacts
-from tasks.frontier import PAGE, Found, found_so_far, in_words, log_points, points_of, record, standing_in_words
+from tasks.frontier import PAGE, Found, Gathered, in_words, log_points, points_of, record, standing_in_words
 from tasks.home import home
 from tasks.pipeline import FRONTIER
 from tasks.progress import Event, Points
@@ -34,17 +34,17 @@ class FrontierResult(BaseModel):
     run_id: str
     where: str
     page: str
-    found: dict[str, Any]
-    """As `tasks.frontier.Found` has it, in JSON's values."""
+    found: list[dict[str, Any]]
+    """As `tasks.frontier.Found` has it, in JSON's values; one for each reward, as seeds may have one of their own."""
     failed: dict[str, str] = {}
     """Trainings that diverged, each with the reason."""
     told: str = ""
     """The best within a KL of 3, and whether both KLs agree, in words."""
 
     @property
-    def curves(self) -> Found:
+    def curves(self) -> list[Found]:
         """What was found, as points and curves."""
-        return Found.of(self.found)
+        return list(map(Found.of, self.found))
 
 
 @config_flow("frontier", lambda config: f"frontier {config.registry.model_name}")
@@ -65,9 +65,8 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
     """
     runs.tag(run_id, {runs.FRONTIER: run_id})
     points: list[FrontierPoint] = []
-    found: Found | None = None
+    gathered = Gathered()
     failed: dict[str, str] = {}
-    seeds: dict[int, Refs] = {}
     began = time.monotonic()
     for number, given in enumerate(configs, 1):
         named = f"{label(given)}, seed {given.seed}"
@@ -79,12 +78,11 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
             failed[named] = str(error)
             continue
         points += own
-        seeds.setdefault(given.seed, refs)
-        found = found_so_far(given, points, list(seeds.values()))
-        record(run_id, found, config)
-    if found is None:
+        gathered.add(given, own, refs)
+        record(run_id, gathered.found, config)
+    if not points:
         raise TrainingError(f"every training of the frontier failed: {'; '.join(failed.values())}")
-    rows, told = found.rows(), in_words(found)
+    told = in_words(gathered.found)
     table = [point_row(point, points) for point in points]
     artifacts.show("frontier", json.dumps(table), told, "table")
     runs.measured(run_id, told)
@@ -94,7 +92,7 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
         run_id=run_id,
         where=runs.run_url(run_id),
         page=runs.artifact_url(run_id, PAGE),
-        found=rows,
+        found=[found.rows() for found in gathered.found],
         failed=failed,
         told=told,
     )

@@ -86,6 +86,7 @@ class Reference(_Row):
     tokens: float  # mean length of a completion
     prompts: int
     samples: int  # of each prompt, that the reward is the mean of
+    left_out: int = 0  # prompts, as too few of their samples have a reward
 
 
 @dataclass(frozen=True)

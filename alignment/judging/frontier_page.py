@@ -20,7 +20,7 @@ from alignment.judging.frontier import (
     pareto,
     trajectories,
 )
-from alignment.judging.frontier_plot import FARTHER, TICKS
+from alignment.judging.frontier_plot import FARTHER, TICKS, TITLE
 from alignment.judging.frontier_table import (
     drop_rows,
     method_of,
@@ -74,7 +74,7 @@ def frontier_page(
     reference: Reference,
     gates: GatesConfig,
     *,
-    title: str = "Reward against distance from the reference",
+    title: str = TITLE,
     facts: Mapping[str, str] | None = None,
 ) -> str:
     """The page: the chart, the best within each KL, each training's highest and last reward, and every point.
@@ -116,9 +116,10 @@ def frontier_page(
 
 def _facts(points: Sequence[FrontierPoint], reference: Reference) -> dict[str, str]:
     trainings = len(trajectories(points))
+    without = f"; {reference.left_out:,} left out of the ceiling, with too few scores" if reference.left_out else ""
     return {
         "Trained": f"{trainings} {'policy' if trainings == 1 else 'policies'}, measured {len(points)} times",
-        "Judged on": f"{reference.prompts:,} held-out prompts",
+        "Judged on": f"{reference.prompts:,} held-out prompts{without}",
         "Reference": f"reward {with_error(reference.reward, reference.reward_se)}, {reference.tokens:.1f} tokens",
         "Ceiling from": f"{reference.samples:,} samples of the reference for each prompt",
     }

@@ -20,6 +20,7 @@ from alignment.judging.plots import ALIGNED, BASE, FAINT, INK, blank, titled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TITLE = "Reward against distance from the reference"
 COLOURS = ("#1B6CA8", "#C4731B", "#2A8C6E", "#8A4FB0", "#C2406E", "#77801F")  # of losses and divergences
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")  # of betas
 TICKS = (0, 0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200)
@@ -33,6 +34,8 @@ def frontier_figure(
     best_of: Sequence[CurvePoint],
     reference: Reference,
     gates: GatesConfig,
+    *,
+    title: str = TITLE,
 ) -> "Figure":
     """Mean reward over the KL of a completion; the axis is of its root, on which a normal reward's ceiling is straight.
 
@@ -56,7 +59,7 @@ def frontier_figure(
     _frame(axes, placed, end)
     titled(
         axes,
-        "Reward against distance from the reference",
+        title,
         "KL(policy ‖ reference) of a completion, nats, on the scale of its root",
         "mean reward",
     )

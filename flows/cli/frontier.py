@@ -10,7 +10,7 @@ from rich.table import Table
 
 from alignment.config import build_frontier, frontier_configs
 from alignment.judging.formats import NONE, plain
-from alignment.judging.frontier import FrontierPoint, drop_after_peak, trajectories
+from alignment.judging.frontier import LIMITS, FrontierPoint, drop_after_peak, trajectories
 from alignment.judging.frontier_table import reward_rows, with_error, words
 from flows.cli.console import BAD, GOOD, plain_table, say
 from flows.cli.flags import Flags, overrides
@@ -76,10 +76,14 @@ def show(result: "FrontierResult", console: Console) -> None:
     """Print what was found, and where to look."""
     found = result.curves
     console.print()
-    show_trainings(found.points, console)
+    show_trainings([point for each in found for point in each.points], console)
     console.print()
-    show_best(found, console)
-    console.print()
+    for each in found:
+        show_best(each, console, f", {each.seeds}" if len(found) > 1 else "")
+        console.print()
+    if len(found) > 1:
+        show_shares(found, console)
+        console.print()
     for named, why in result.failed.items():
         say(console, escape(why), head=f"[{BAD}]failed[/] {escape(named)}: ")
     say(console, f"[bold]{escape(result.told)}[/]")
@@ -135,10 +139,10 @@ def _at_its_end(training: Sequence[FrontierPoint], varied: Iterable[str]) -> tup
     )
 
 
-def show_best(found: "Found", console: Console) -> None:
+def show_best(found: "Found", console: Console, more: str = "") -> None:
     """The best policy within each KL, and how near it is to the ceiling there."""
     headings = ("within", "reward", "KL", "ceiling", "share", "policy", "gates")
-    table = plain_table("The best within a KL, in nats", *headings, words={"policy", "gates"})
+    table = plain_table(f"The best within a KL, in nats{more}", *headings, words={"policy", "gates"})
     rows = reward_rows(found.points, found.ceiling, found.best_of_n, found.reference)
     for row in rows:
         gates = row["gates"].partition(" ")[0]
@@ -154,6 +158,23 @@ def show_best(found: "Found", console: Console) -> None:
     say(
         console,
         f"The ceiling is the highest reward that is possible within a KL, and share what of its gain is won.{doubt}",
+    )
+
+
+def show_shares(found: "Sequence[Found]", console: Console) -> None:
+    """What of the ceiling's gain is won within each KL with each seed, where their rewards differ, and the mean."""
+    from tasks.frontier import mean_share, told_share
+
+    title = "Share of the gain within a KL"
+    table = plain_table(title, "trained with", *(f"{limit:g}" for limit in LIMITS), words={"trained with"})
+    shares = [[each.share(limit) for limit in LIMITS] for each in found]
+    for each, row in zip(found, shares, strict=True):
+        table.add_row(each.seeds, *(told_share(share, "~") for share in row))
+    table.add_row("in the mean", *(told_share(mean_share(column), "~") for column in zip(*shares, strict=True)))
+    console.print(table)
+    say(
+        console,
+        "Each seed's reward has a scale of its own: rewards of two seeds do not compare, shares of the gain do.",
     )
 
 

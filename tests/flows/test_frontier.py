@@ -88,7 +88,7 @@ def client(at_home: Path) -> Any:
 
 
 def points(story: Story) -> list[FrontierPoint]:
-    return [FrontierPoint.of(row) for row in story.result.found["points"]]
+    return [FrontierPoint.of(row) for row in story.result.found[0]["points"]]
 
 
 def test_each_training_is_a_child_of_one_run_and_measured_on_its_way(story: Story, client: Any) -> None:
@@ -114,12 +114,12 @@ def test_points_have_both_kls_their_errors_and_what_the_gates_make_of_them(story
 
 
 def test_what_needs_no_training_is_beside_them(story: Story) -> None:
-    ceiling = [CurvePoint.of(row) for row in story.result.found["ceiling"]]
+    ceiling = [CurvePoint.of(row) for row in story.result.found[0]["ceiling"]]
     assert {0.5, 5.0} <= {point.setting for point in ceiling}, "each beta that was tried has its optimum"
-    assert [CurvePoint.of(row).setting for row in story.result.found["best_of_n"]] == [1, 2, 4]
-    reference = Reference.of(story.result.found["reference"])
+    assert [CurvePoint.of(row).setting for row in story.result.found[0]["best_of_n"]] == [1, 2, 4]
+    reference = Reference.of(story.result.found[0]["reference"])
     assert (reference.prompts, reference.samples) == (10, 4)
-    first = CurvePoint.of(story.result.found["best_of_n"][0])
+    first = CurvePoint.of(story.result.found[0]["best_of_n"][0])
     assert reference.reward == pytest.approx(first.reward), "the best of one is the reference itself"
     assert reference.reward_se == pytest.approx(first.reward_se)
 

@@ -109,7 +109,7 @@ def test_the_best_within_each_kl_stands_beside_the_ceiling_there(width: int) -> 
 
 
 def test_in_words_the_best_within_three_nats_is_told_with_its_share() -> None:
-    told = in_words(FOUND)
+    told = in_words([FOUND])
     assert told.startswith(
         "4 policies of 2 trainings; the best within 3 nats is hinge, β 0.05, step 1000: reward +1.40 ± 0.05 "
         "at a KL of 2.50 ± 0.10 (every gate passed), about "
@@ -120,4 +120,4 @@ def test_in_words_the_best_within_three_nats_is_told_with_its_share() -> None:
 def test_in_words_two_kls_that_disagree_are_told() -> None:
     """One is 2 nats above the other, with errors of 0.1 and 0.2."""
     found = Found((point("hinge", 0.5, 10, 1.0, 0.5, sampled=3.0),), CEILING, BEST_OF_N, REFERENCE)
-    assert "The exact and the sampled KL disagree, by up to 8.9 standard errors" in in_words(found)
+    assert "The exact and the sampled KL disagree, by up to 8.9 standard errors" in in_words([found])
