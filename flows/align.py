@@ -18,7 +18,7 @@ from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from flows.flow import work_begins
 from flows.form import config_flow
-from tasks.checks import require_labels, require_new, require_valid, warn_of_chance
+from tasks.checks import require_labels, require_new, require_valid, warn_of_reward
 from tasks.curve import complete_curve
 from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.following import expected_progress, following
@@ -40,7 +40,7 @@ Then = Callable[[AlignConfig, Refs, str], None]
 
 AFTER: dict[str, Then] = {
     "texts": require_labels,
-    "reward": warn_of_chance,
+    "reward": warn_of_reward,
     "prompts": require_new,
     "validation": lambda config, refs, run_id: require_valid(
         refs["validation"],

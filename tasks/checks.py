@@ -9,7 +9,9 @@ from alignment.config import AlignConfig
 from alignment.data.labels import Labels, require_two_classes
 from alignment.data.pairs.strategies import pair
 from alignment.errors import NothingNewError, ValidationError
+from alignment.rewards.parts import is_trained
 from alignment.rows import ACCEPTED, CHECKS, LABELS, MEASURED, QUARANTINED
+from alignment.stages import set_aside
 from alignment.stages.sources import labels_are_read, pairs_are_sampled
 from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
@@ -43,6 +45,26 @@ def warn_of_chance(config: AlignConfig, refs: Refs, _: str) -> None:
             config.reward.steps,
             config.data.rows,
         )
+
+
+def warn_of_set_aside(config: AlignConfig) -> None:
+    """Warn where second judges that are trained here take texts from the training of the reward."""
+    if fraction := set_aside.part(config):
+        run_logger().warning(
+            "the reward model learns from %.0f%% of the texts, as the others train %s (evaluation.gold): its scores, "
+            "and so pairs and policy, are not those of a run without. Name a judge with a model of its own, give more "
+            "rows (data.rows = %d), or set fewer aside (evaluation.gold_fraction = %g)",
+            100 * (1 - fraction),
+            ", ".join(judge.name for judge in config.evaluation.gold if is_trained(judge)),
+            config.data.rows,
+            fraction,
+        )
+
+
+def warn_of_reward(config: AlignConfig, refs: Refs, run_id: str) -> None:
+    """Both warnings of a reward model that was trained here."""
+    warn_of_set_aside(config)
+    warn_of_chance(config, refs, run_id)
 
 
 def require_new(config: AlignConfig, refs: Refs, _: str) -> None:
