@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from alignment.judging.formats import signed
 from flows.cli.console import BAD, GOOD, NOTE, make_console, quieten, say
-from flows.cli.report import Debug, Out, Subject, written
+from flows.cli.report import SUBJECT, Debug, Out, written
 
 if TYPE_CHECKING:
     from alignment.judging.paired import Beside, Paired
@@ -23,8 +24,8 @@ HEAD = 10  # columns before a text
 
 
 def compare(
-    one: Subject,
-    two: Subject,
+    a: Annotated[str, Parameter(help=f"The one that is compared with: {SUBJECT}")],
+    b: Annotated[str, Parameter(help="The one that is set against it, named likewise")],
     /,
     *,
     out: Out = None,
@@ -49,7 +50,7 @@ def compare(
     quieten(debug)
     from flows.library import compared, write_comparison
 
-    found = compared(one, two, sample=sample)
+    found = compared(a, b, sample=sample)
     if json:
         sys.stdout.write(f"{dumps(summary(found), indent=2, ensure_ascii=False)}\n")
         if out is not None:
@@ -83,7 +84,7 @@ def tell(found: "Comparison", console: Console, show: int) -> None:
             f"[bold]B against A[/] on the same {paired.prompts:,} held-out prompts, with {level} intervals:",
         )
         console.print(figures_table(paired))
-        say(console, escape(_conclusion(paired)))
+        say(console, escape(_conclusion(paired, " (bold)" if console.is_terminal else "")))
     for note in paired.notes:
         say(console, escape(note), head=f"{'Note':<{HEAD}}")
     for title, rows in (
@@ -108,11 +109,11 @@ def figures_table(paired: "Paired") -> Table:
     return table
 
 
-def _conclusion(paired: "Paired") -> str:
-    """Which figures tell the two apart."""
+def _conclusion(paired: "Paired", mark: str) -> str:
+    """Which figures tell the two apart, and how the table marks them."""
     apart = [each.title.partition(",")[0] for each in paired.figures if each.differs]
     if apart:
-        return f"Told apart by {', '.join(apart)} (bold: the interval leaves out that both are the same)."
+        return f"Told apart by {', '.join(apart)}{mark}: the interval leaves out that both are the same."
     return "No figure tells them apart: each interval holds that both are the same." if paired.figures else ""
 
 
@@ -130,10 +131,11 @@ def _tell_sample(row: "Beside", console: Console) -> None:
 
     prompt, _, first = texts(row.one)
     second = texts(row.two)[2]
+    gain = "" if row.gain is None else signed(row.gain)
     console.print()
-    say(console, f"[bold]{escape(_cut(prompt) or '(from the start of a text)')}[/]", head=f"{row.gain:<+{HEAD}.2f}")
+    say(console, f"[bold]{escape(_cut(prompt) or '(from the start of a text)')}[/]", head=f"{gain:<{HEAD}}")
     for tag, text, reward in (("A", first, row.one.aligned_reward), ("B", second, row.two.aligned_reward)):
-        score = "" if reward is None else f"{reward:+.2f}"
+        score = "" if reward is None else signed(reward)
         say(console, escape(_cut(text) or "(nothing)"), head=f"{tag} {score:<{HEAD - 2}}", fold=True)
 
 

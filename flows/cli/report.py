@@ -14,13 +14,10 @@ from flows.cli.console import BAD, GOOD, NOTE, make_console, quieten, say
 if TYPE_CHECKING:
     from tasks.registry.reasons import Told
 
-Subject = Annotated[
-    str,
-    Parameter(
-        help="A run's id or how it begins, a registered name (its champion, else its challenger), name@alias, or "
-        "models:/name/3"
-    ),
-]
+SUBJECT = (
+    "a run's id or how it begins, a registered name (its champion, else its challenger), name@alias, or models:/name/3"
+)
+Subject = Annotated[str, Parameter(help=f"{SUBJECT[0].upper()}{SUBJECT[1:]}")]
 Out = Annotated[Path | None, Parameter(help="File to write [named after what it shows]", show_default=False)]
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=(), show_default=False)]
 

@@ -5,7 +5,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
+
+from pydantic import BaseModel
 
 from alignment.config import AlignConfig, flatten
 from alignment.errors import InputError, ModelError, RecordError, TrackingError
@@ -186,12 +189,19 @@ def _curves(run_id: str, known: Mapping[str, float]) -> Curves:
 
 
 def _settings(run_id: str) -> dict[str, Any]:
-    """Each field of the configuration under its dotted name, addresses without passwords; empty if unreadable."""
+    """Each field of the configuration under its dotted name, as people read it; empty if unreadable."""
     try:
         config = read_config(records.read_artifact(run_id, "config.yaml"), AlignConfig.model_fields)
     except RecordError:  # by an older release, of a value that this one refuses
         return {}
-    return {name: shown(value) if isinstance(value, str) else value for name, value in flatten(config).items()}
+    return {name: _setting(reduce(getattr, name.split("."), config), value) for name, value in flatten(config).items()}
+
+
+def _setting(given: Any, value: Any) -> Any:
+    """An address without its password; of parts, as second judges are, what is not as it is by default."""
+    if isinstance(given, tuple) and all(isinstance(part, BaseModel) for part in given):
+        return [part.model_dump(mode="json", exclude_defaults=True) for part in given]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _links(run_id: str, tags: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -1,15 +1,20 @@
 """`compare` in a terminal of 80 columns, as JSON and as a page: what is told, and what is refused."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from alignment.judging.evaluated import gather
+from flows import library
+from flows.cli.compare import tell
 from tasks.registry import records
 from tests.alignment.judging.test_story import sample
 from tests.registered import make_version
@@ -62,8 +67,19 @@ def test_figures_and_texts_in_80_columns_and_a_page(plumbline_alone: Call, tmp_p
     assert lines[:2] == [f"A  {film} version 1, passed", f"B  {film} version 2 (challenger), passed"]
     (told,) = (line.split() for line in lines if line.startswith("reward  "))
     assert told[:4] == ["reward", "+1.00", "+1.83", "+0.83"]
-    assert done.out.index("+2.00") < done.out.index("+1.00     the film") < done.out.index("-0.50     the film")
+    assert done.out.index("+2.00") < done.out.index("+1.00     the film") < done.out.index("−0.50     the film")
     assert (tmp_path / f"{film}-version-1-vs-{film}-version-2-challenger.html").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bold_figures_are_spoken_of_where_a_terminal_shows_them(terminal: bool, film: str) -> None:
+    version(film, [0.0, 0.5, 1.0] * 4)
+    version(film, [2.0, 2.5, 3.0] * 4)
+    screen = Console(file=StringIO(), width=80, force_terminal=terminal)
+    tell(library.compared(f"models:/{film}/1", film), screen, 0)
+    told = " ".join(re.sub("\x1b.*?m", "", screen.file.getvalue()).split())  # type: ignore[attr-defined]
+    marked = " (bold)" if terminal else ""
+    assert f"Told apart by reward, prompts won by B{marked}: the interval leaves out that both are the same." in told
 
 
 def test_json_has_every_sample_and_writes_no_page(plumbline_alone: Call, tmp_path: Path, film: str) -> None:
