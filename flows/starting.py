@@ -199,7 +199,7 @@ def _validation(answers: Answers) -> Iterator[Line]:
 def _dpo(answers: Answers) -> Iterator[Line]:
     size = SIZES[answers.size]
     if answers.model == "train":
-        yield "loss", "hinge", "or sigmoid, ipo, robust"
+        yield "loss", "hinge", "or sigmoid, ipo, robust, distill"
         yield "beta", 0.5, "lower: further from the base"
         yield "learning_rate", "3.0e-4" if answers.data == "grammar" else "1.0e-4", ""
         yield "steps", 150 if answers.data == "grammar" else 200, ""

@@ -196,6 +196,6 @@ def fault_of_loss(config: DPOConfig, *, smoothing: bool, any_divergence: bool) -
     if config.divergence != "reverse_kl" and not any_divergence:
         return (
             f"dpo.divergence = {config.divergence} does not go with the {config.loss} loss, which reads log-ratios: "
-            "set it to reverse_kl, or take the sigmoid, hinge or robust loss"
+            "set it to reverse_kl, or take the sigmoid, hinge, robust or distill loss"
         )
     return ""
