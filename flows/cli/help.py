@@ -36,7 +36,8 @@ class Help:
     def __init__(self, arguments: Sequence[str]) -> None:
         """`arguments` are the command line's."""
         self.topics, self.unknown = topics(arguments)
-        self.usual = USUAL.get(arguments[0] if arguments else "", RUNS)
+        self.command = arguments[0] if arguments else ""
+        self.usual = USUAL.get(self.command, RUNS)
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:  # noqa: ARG002
         """Print one panel."""
@@ -54,6 +55,10 @@ class Help:
         for paragraph in re.split(r"\n\s*\n", _text(description)):
             console.print()
             say(console, escape(" ".join(paragraph.split())))
+
+    def _instead(self, word: str) -> str:
+        """What to look at in place of a word that names the command itself, whose own flags stand first."""
+        return f" The flags of `{word}` itself are under Parameters, above." if word == self.command else ""
 
     def _configuration(self, console: Console, entries: Sequence[HelpEntry]) -> None:
         by_group: dict[str, list[HelpEntry]] = {}
@@ -73,7 +78,7 @@ class Help:
                 show(console, name or CONFIGURATION, by_group[name])
         for word in self.unknown:
             console.print()
-            say(console, escape(f"The configuration has no group and no field {word!r}."))
+            say(console, escape(f"The configuration has no group and no field {word!r}.{self._instead(word)}"))
 
 
 def topics(arguments: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -25,6 +25,7 @@ LOGGERS = ("alignment", "plumbline")  # the library's, and that of the tasks
 EVERY = 30.0  # seconds between two lines of a stage at work where there is no terminal
 BAR = range(8, 31)  # columns of the bar, as the line has room
 INDENT = " " * 10
+STAGE = 17  # columns of a stage's name: those of the longest, which are the frontier's
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,10 @@ class StageLines(logging.Handler):
         if event.kind != "cached":
             self.flush()
         if event.kind == "heading":
+            if self.folds:
+                self.console.print()
             self.folds = True
-            say(self.console, f"\n[bold]{escape(event.stage)}[/bold]")
+            say(self.console, f"[bold]{escape(event.stage)}[/bold]")
         elif event.kind == "waiting":
             holder = f" ({event.who})" if event.who else ""
             say(self.console, f"[{NOTE}]{escape(f'{event.stage} {WAITING}{holder}')}[/]", head=INDENT)
@@ -93,7 +96,11 @@ class StageLines(logging.Handler):
         assert event.ref is not None
         place = f"{event.number:>2}/{event.of}" if event.number else ""
         mark = "[dim]cached[/dim]" if event.kind == "cached" else f"{event.ref.seconds:5.1f}s"
-        say(self.console, escape(counted(event.ref.counts)), head=f"{place:>5} {mark:>6}  {escape(event.stage):<16} ")
+        say(
+            self.console,
+            escape(counted(event.ref.counts)),
+            head=f"{place:>5} {mark:>6}  {escape(event.stage):<{STAGE}} ",
+        )
 
     def _line(self) -> Text:
         """The stage that told something last."""

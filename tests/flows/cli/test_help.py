@@ -108,6 +108,11 @@ def test_a_field_shows_its_group_and_a_group_within_a_group_is_shown_alone(helpe
 def test_what_names_nothing_is_said_to_and_the_groups_are_listed(helped: Help) -> None:
     text = helped("run", "--help", "dpo.betta")
     require_words(text, "The configuration has no group and no field 'dpo.betta'.", *groups().keys() - {"reward.judge"})
+    assert "above" not in text.partition("dpo.betta")[2]
+
+
+def test_a_command_s_own_name_is_no_group_and_its_flags_are_pointed_at(helped: Help) -> None:
+    require_words(helped("frontier", "--help", "frontier"), "The flags of `frontier` itself are under Parameters")
 
 
 @pytest.mark.parametrize(

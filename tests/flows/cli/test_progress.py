@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from alignment.stages.store import StageRef
-from flows.cli.progress import EVERY, AtWork, StageLines, stage_lines, status
+from flows.cli.progress import EVERY, STAGE, AtWork, StageLines, stage_lines, status
 from tasks import running
+from tasks.pipeline import STAGES
 from tasks.progress import Event
 from tasks.running import tell
 from tests.flows.cli.screen import WIDTHS, require_words, screen
@@ -105,6 +106,7 @@ def test_what_a_point_of_a_sweep_finds_in_the_store_is_one_line() -> None:
             cached("texts", "base")
 
     lines = screen(show, 120).splitlines()
+    assert [number for number, line in enumerate(lines) if not line] == [4], "one before the second heading alone"
     assert [line.partition(" 256")[0].rstrip() for line in lines if line] == [
         "point 2 of 3: hinge",
         "  1-3/5 cached  texts, base, pairs",
@@ -113,6 +115,18 @@ def test_what_a_point_of_a_sweep_finds_in_the_store_is_one_line() -> None:
         "point 3 of 3: ipo",
         "  1-2/5 cached  texts, base",
     ]
+
+
+def test_the_counts_of_all_stages_stand_below_one_another() -> None:
+    assert max(map(len, STAGES)) == STAGE
+    lines = screen(lambda console: _shown(console, *STAGES), 120).splitlines()
+    assert len(lines) == len(STAGES)
+    assert len({line.index(" 256 held out") for line in lines}) == 1
+
+
+def _shown(console: Console, *stages: str) -> None:
+    with stage_lines(console):
+        cached(*stages)
 
 
 def test_a_run_by_itself_has_a_line_for_each_stage() -> None:
