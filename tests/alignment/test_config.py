@@ -225,7 +225,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a divergence that goes with no ipo": (
         {"dpo": {"loss": "ipo", "divergence": "forward_kl"}},
         "config: dpo.divergence = forward_kl does not go with the ipo loss, which reads log-ratios: "
-        "set it to reverse_kl, or take the sigmoid, hinge or robust loss",
+        "set it to reverse_kl, or take the sigmoid, hinge, robust or distill loss",
     ),
     "a judge of another language": (
         {"data": {"path": "my.csv"}, "evaluation": {"judge": "grammar"}},

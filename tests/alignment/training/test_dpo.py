@@ -290,7 +290,7 @@ def test_a_divergence_that_a_loss_does_not_go_with_is_refused_before_training(
         train(model, pairs, config, tmp_path)
     assert str(raised.value) == (
         "dpo.divergence = forward_kl does not go with the ipo loss, which reads log-ratios: "
-        "set it to reverse_kl, or take the sigmoid, hinge or robust loss"
+        "set it to reverse_kl, or take the sigmoid, hinge, robust or distill loss"
     )
 
 
