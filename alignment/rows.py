@@ -1,5 +1,6 @@
 """What passes between stages: the rows of each table with their columns and types, and the names of the files."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from alignment.stages.store import PARTS
 
 R = TypeVar("R")
 
@@ -126,12 +129,17 @@ class Table(Generic[R]):
 
     def read(self, folder: Path, columns: Sequence[str] | None = None) -> list[R]:
         """The rows, or some columns of them, as dicts: all at once, for what is small."""
-        rows: list[R] = pq.read_table(folder / self.file, columns=columns).to_pylist()
+        rows: list[R] = [row for batch in self.batches(folder, columns) for row in batch.to_pylist()]
         return rows
+
+    def whole(self, folder: Path, columns: Sequence[str]) -> pa.Table:
+        """Some columns of all rows at once."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return pa.concat_tables([schema.empty_table(), *self.batches(folder, columns)]).combine_chunks()
 
     def count(self, folder: Path) -> int:
         """How many rows there are; none is read."""
-        return int(pq.read_metadata(folder / self.file).num_rows)
+        return sum(rows for _, rows in self._files(folder))
 
     def batches(
         self,
@@ -144,18 +152,36 @@ class Table(Generic[R]):
     ) -> Iterator[pa.Table]:
         """Rows `start` to `stop` (excluded; by default the end) in order, at most `rows` of them at a time.
 
-        One row group is in memory, and those outside of the range are not decoded.
+        One row group is in memory, and those outside of the range are not decoded. Of a stage in parts, the batches are
+        those of one file.
         """
-        with pq.ParquetFile(folder / self.file) as file:
-            first = 0
-            for number in range(file.num_row_groups):
-                length = file.metadata.row_group(number).num_rows
-                low, high = max(start - first, 0), min(length, length if stop is None else stop - first)
-                first += length
-                if low < high:
-                    group = file.read_row_group(number, columns=columns)
-                    for at in range(low, high, rows):
-                        yield group.slice(at, min(rows, high - at))
+        for group in _regrouped(self._groups(folder, columns, start, stop)):
+            for at in range(0, len(group), rows):
+                yield group.slice(at, rows)
+
+    def _groups(
+        self, folder: Path, columns: Sequence[str] | None, start: int, stop: int | None
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """What the row groups hold of a range of rows, with the number of the first of them."""
+        first = 0
+        for path, there in self._files(folder):
+            if first + there <= start or (stop is not None and first >= stop):
+                first += there
+                continue
+            with pq.ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    length = file.metadata.row_group(number).num_rows
+                    low, high = max(start - first, 0), min(length, length if stop is None else stop - first)
+                    if low < high:
+                        yield first + low, file.read_row_group(number, columns=columns).slice(low, high - low)
+                    first += length
+
+    def _files(self, folder: Path) -> list[tuple[Path, int]]:
+        """The files that hold the rows of a stage, and how many each: its own, or those of its parts."""
+        if not (folder / PARTS).exists():
+            return [(folder / self.file, int(pq.read_metadata(folder / self.file).num_rows))]
+        root, index = folder.parent.parent, json.loads((folder / PARTS).read_text(encoding="utf-8"))
+        return [(root / part["folder"] / self.file, part["rows"][self.file]) for part in index]
 
     def of(self, rows: Iterable[R | Mapping[str, Any]]) -> pa.Table:
         """Rows that have every column as a table; other keys are passed over. Raises KeyError for a gap."""
@@ -174,6 +200,25 @@ class Table(Generic[R]):
         """Write rows that have every column, and those of `extra`. Raises KeyError for a gap."""
         with self.writer(folder, extra) as writer:
             writer.write(rows)
+
+
+def _regrouped(pieces: Iterable[tuple[int, pa.Table]]) -> Iterator[pa.Table]:
+    """Rows that follow one another, each piece with the number of its first, in groups as one file holds them."""
+    waiting: list[pa.Table] = []
+    for first, piece in pieces:
+        while len(piece):
+            room = GROUP_ROWS - first % GROUP_ROWS
+            waiting.append(piece.slice(0, room))
+            first, piece = first + len(waiting[-1]), piece.slice(room)
+            if not first % GROUP_ROWS:
+                yield _joined(waiting)
+                waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pieces: Sequence[pa.Table]) -> pa.Table:
+    return pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces).combine_chunks()
 
 
 class Writer(Generic[R]):

@@ -1,6 +1,6 @@
 """Runs the pipeline's stages in this process, one after the other, without a scheduler; what the store has is taken."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from alignment.config import AlignConfig
 from alignment.judging.report import EvalReport, Judgement
 from alignment.rows import REPORT
 from alignment.stages.job import Counts, Job
+from alignment.stages.parts import fill, summed, with_parts
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Stage
 from alignment.stages.store import StageRef, Store, digest
@@ -50,16 +51,17 @@ def compute(config: AlignConfig, store: Store, goal: str = "", heard: Heard = _d
 
 
 def _stage(stage: Stage, config: AlignConfig, refs: Mapping[str, StageRef], store: Store) -> StageRef:
-    """One stage from the store, or computed; its parts outlive a crash, and go once they are merged."""
+    """One stage from the store, or computed, part by part where it has some."""
     made_of = lineage(stage, config, refs)
     key = digest(made_of)[:KEY_LENGTH]
     if (found := store.find(stage.name, key)) is not None:
         return found
     needed = {name: refs[name] for name in stage.needs(config)}
 
-    def write(folder: str, name: str, body: Callable[[Job], Counts], spent: float = 0.0, **others: Any) -> StageRef:
-        def fill(out: Path) -> Counts:
-            return body(
+    def write(folder: str, name: str, parts: Sequence[StageRef] = (), **others: Any) -> StageRef:
+        def filled(out: Path) -> Counts:
+            return fill(
+                stage,
                 Job(
                     config,
                     inputs={each: ref.path for each, ref in needed.items()},
@@ -68,24 +70,21 @@ def _stage(stage: Stage, config: AlignConfig, refs: Mapping[str, StageRef], stor
                     work=store.work(folder, name),
                     kept=store.kept,
                     read=made_of["config"],
+                    parts=tuple(part.path for part in parts),
+                    counted=summed(part.counts for part in parts),
                     **others,
-                )
+                ),
             )
 
         with store.lock(folder, name):
             if (found := store.find(folder, name)) is None:
-                found = store.write(folder, name, fill, inputs=made_of, spent=spent)
+                spent = sum(part.seconds for part in parts)
+                found = store.write(folder, name, filled, inputs=with_parts(made_of, parts), spent=spent)
             store.clear_work(folder, name)
         return found
 
     if stage.parts is None:
-        return write(stage.name, key, stage.body)
+        return write(stage.name, key)
     folder = f"{stage.name}-parts"
-    parts = [
-        write(folder, f"{key}-{part[0]}-{part[1]}", stage.parts.body, part=part)
-        for part in stage.parts.split(config, refs)
-    ]
-    spent = sum(ref.seconds for ref in parts)
-    merged = write(stage.name, key, stage.body, spent, parts=tuple(ref.path for ref in parts))
-    store.discard(folder, f"{key}-")
-    return merged
+    parts = [write(folder, f"{key}-{part[0]}-{part[1]}", part=part) for part in stage.parts.split(config, refs)]
+    return write(stage.name, key, parts)

@@ -193,6 +193,7 @@ def run(root: Path, name: str, count: int) -> dict[str, int]:
 
 def into(root: Path, name: str, count: int, out: Path) -> dict[str, int]:
     """Run a stage, in its parts where it has some, into a folder: the result in `done`."""
+    from alignment.stages.parts import fill, summed
     from alignment.stages.store import StageRef
     from tasks.pipeline import PIPELINE
 
@@ -209,10 +210,11 @@ def into(root: Path, name: str, count: int, out: Path) -> dict[str, int]:
         return Job(config, inputs, made, work, out / "kept", digests, read=wanted.reads(config), **others)
 
     parts: list[Path] = []
+    counts: list[dict[str, int]] = []
     if wanted.parts:
         counted = StageRef(stage="prompts", key="", path=Path(), digest="", counts={"train": count}, seconds=0.0)
         for part in wanted.parts.split(config, {"prompts": counted}):
             ready = job(f"part-{part[0]}", part=part)
-            wanted.parts.body(ready)
+            counts.append(fill(wanted, ready))
             parts.append(ready.out)
-    return dict(wanted.body(job("done", parts=tuple(parts))))
+    return fill(wanted, job("done", parts=tuple(parts), counted=summed(counts)))

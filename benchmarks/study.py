@@ -190,7 +190,6 @@ def possible(data: str, home: Home) -> Iterator[Record]:
     the winners as its `before` is wrong by.
     """
     import numpy as np
-    import pyarrow.parquet as pq
 
     from alignment.judging.ceiling import best_of_n, ceiling
     from alignment.rows import SCORES
@@ -198,7 +197,7 @@ def possible(data: str, home: Home) -> Iterator[Record]:
 
     config = config_of(POSSIBLE, data)
     refs = compute(config, home.store, "scores", home.heard)
-    column = pq.read_table(refs["scores"].path / SCORES.file, columns=["reward"]).column(0).to_numpy()
+    column = SCORES.whole(refs["scores"].path, ["reward"]).column(0).to_numpy()
     rewards = column.reshape(-1, config.sampling.samples_per_prompt)
     sd, mean = float(rewards.std()), float(rewards.mean())
     within = float(np.sqrt(rewards.var(axis=1, ddof=1).mean()))

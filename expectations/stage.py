@@ -94,8 +94,7 @@ def _read(table: Table[Any], folder: Path, names: Sequence[str] | None) -> "pd.D
     from expectations.arrays import frame
 
     columns = [name for name in table.schema.names if names is None or name in names]
-    schema = pa.schema([table.schema.field(name) for name in columns])
-    return frame(pa.concat_tables([schema.empty_table(), *table.batches(folder, columns)]).combine_chunks())
+    return frame(table.whole(folder, columns))
 
 
 def _held_out(folder: Path) -> set[str]:

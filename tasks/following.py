@@ -50,7 +50,7 @@ def expected_progress(
         [
             StageProgress(
                 item.stage.name,
-                f"draw {item.stage.name}" if item.stage.parts else item.stage.title,  # not after its merge alone
+                item.stage.title,
                 trains=item.stage.trains(config),
                 expected=0.0 if item.found else _expected(item.stage, config, base, bases),
             )

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 
 from alignment.config import AlignConfig
 from alignment.stages.job import Job
+from alignment.stages.parts import fill, summed, with_parts
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
@@ -47,9 +48,9 @@ def run_stage(
     parts: tuple[StageRef, ...] = (),
     on_row: Callable[[dict[str, float]], None] | None = None,
 ) -> StageRef:
-    """Compute a stage, one `part` of it, or the merge of its `parts`, unless the store has it; returns the reference.
+    """Compute a stage, one `part` of it, or the list of its `parts`, unless the store has it; returns the reference.
 
-    `refs` are the finished stages so far, of which the stage reads those it needs. A merge waits for no GPU slot. Two
+    `refs` are the finished stages so far, of which the stage reads those it needs. A list waits for no GPU slot. Two
     processes never compute the same: the second waits, and finds the first one's result.
     """
     made_of = lineage(stage, config, refs)
@@ -88,11 +89,12 @@ def run_stage(
                 read=made_of["config"],
                 part=part or (0, 0),
                 parts=tuple(ref.path for ref in parts),
+                counted=summed(ref.counts for ref in parts),
             )
-            return (stage.parts.body if stage.parts and part else stage.body)(job)
+            return fill(stage, job)
 
         spent = sum(part.seconds for part in parts)
-        ref = store().write(folder, key, write, inputs=made_of, spent=spent)
+        ref = store().write(folder, key, write, inputs=with_parts(made_of, parts), spent=spent)
         store().clear_work(folder, key)
     tell(Event(label, "computed", ref=ref))
     return ref
@@ -112,7 +114,7 @@ def _noted(label: str, on_row: Callable[[dict[str, float]], None] | None) -> Cal
 
 
 def parts_folder(stage: Stage) -> str:
-    """Where the store keeps the parts of a stage until they are merged."""
+    """Where the store keeps the parts of a stage."""
     return f"{stage.name}-parts"
 
 

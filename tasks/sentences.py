@@ -18,7 +18,11 @@ COUNTS = {
 }
 """Counts whose names do not say enough behind a number."""
 
-ITEMS = {"samples": "samples", "before": "samples", "after": "samples", "scores": "samples", "reference": "log-probs"}
+ITEMS = {
+    **dict.fromkeys(("samples", "scores", "reference_samples"), "prompts"),
+    **dict.fromkeys(("before", "after"), "samples"),
+    "reference": "log-probs",
+}
 """What the progress of a stage counts, where it is not the steps of a training."""
 
 FIGURES = {"loss": "loss", "rewards/margin": "margin"}

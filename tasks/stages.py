@@ -2,12 +2,14 @@
 
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from prefect import Task, task, unmapped
 from prefect.utilities.annotations import quote
 
 from alignment.config import AlignConfig
+from alignment.stages.parts import parts_of
 from alignment.stages.plan import key_of
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef
@@ -20,26 +22,34 @@ from tasks.slots import GPU_SLOT
 
 
 def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> StageRef:
-    """Run a stage as a task, or as a task for each part and one that merges them; `refs` has what it needs.
+    """Run a stage as a task, or as a task for each part and one that lists them; `refs` has what it needs.
 
-    A task is given that alone, and the merge its parts: so Prefect draws the way that the data takes. What a training
+    A task is given that alone, and the list its parts: so Prefect draws the way that the data takes. What a training
     reports on its way goes to the MLflow run `run_id`.
     """
     tags = [GPU_SLOT] if stage.slots(config) else None
     refs = {name: refs[name] for name in stage.needs(config)}
     whole, settings = _task(stage.name), unlinked(config)
+    found: StageRef
     if stage.parts is None:
-        found: StageRef = whole.with_options(tags=tags)(settings, refs, run_id)
+        found = whole.with_options(tags=tags)(settings, refs, run_id)
         return found
     key = key_of(stage, config, refs)
-    ranges = [] if store().find(stage.name, key) else stage.parts.split(config, refs)
-    if ranges and (progress := progress_of_run()) is not None:
+    if store().find(stage.name, key):
+        found = whole(settings, refs, run_id)
+        return found
+    ranges = stage.parts.split(config, refs)
+    if (progress := progress_of_run()) is not None:
         progress.split(stage.name, ranges)
-    parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(settings), unmapped(refs)).result()
-    merged: StageRef = whole(settings, unlinked(refs) if parts else refs, run_id, parts)
-    with suppress(OSError):  # they would take the same space again, and are in nobody's way
-        store().discard(parts_folder(stage), f"{key}-")
-    return merged
+    if len(ranges) == 1:
+        found = whole.with_options(tags=tags)(settings, refs, run_id, alone=ranges[0])
+    else:
+        parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(settings), unmapped(refs)).result()
+        found = whole(settings, unlinked(refs), run_id, parts)
+    with suppress(OSError):  # parts of other sizes, that an earlier run was at: they are in nobody's way
+        kept = {Path(part).name for part in parts_of(found.path)}
+        store().discard(parts_folder(stage), f"{key}-", keep=kept)
+    return found
 
 
 def unlinked(given: Any) -> Any:
@@ -59,8 +69,16 @@ def compute_alone(goal: str, config: AlignConfig) -> StageRef:
 def _task(name: str) -> Task[..., StageRef]:
     stage = STAGES[name]
 
-    def run(config: AlignConfig, refs: dict[str, StageRef], run_id: str, parts: list[StageRef] | None = None) -> Any:
+    def run(
+        config: AlignConfig,
+        refs: dict[str, StageRef],
+        run_id: str,
+        parts: list[StageRef] | None = None,
+        alone: tuple[int, int] | None = None,
+    ) -> Any:
         curve = LiveCurve(run_id) if run_id else None
+        if alone is not None:
+            parts = [run_stage(stage, config, refs, part=alone)]
         return run_stage(stage, config, refs, parts=tuple(parts or ()), on_row=curve)
 
     return _named(run, stage.title, name, stage.body.__doc__)

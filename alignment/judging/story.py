@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from alignment.errors import InputError
@@ -165,7 +164,7 @@ def examples(folders: Folders, each: int = 2) -> list[Example]:
     """A few ids to begin with: accepted pairs by gap, a pair that was set apart, held-out prompts by their gain."""
     found: list[Example] = []
     if "validation" in folders:
-        accepted = _read(folders["validation"], ACCEPTED, ["pair_id", "gap"])
+        accepted = ACCEPTED.whole(folders["validation"], ["pair_id", "gap"])
         ordered = accepted.drop_null().sort_by([("gap", "descending")]).to_pylist()
         if not ordered:
             unscored = accepted["pair_id"].to_pylist()[:each]
@@ -175,7 +174,7 @@ def examples(folders: Folders, each: int = 2) -> list[Example]:
         apart = quarantined(folders, 1)
         found += [Example(what=f"set apart: {_words(pair.broken)}", id=pair.id) for pair in apart]
     if "before" in folders and "after" in folders:
-        found += _held_out(*(_read(folders[stage], EVALUATED, ["prompt_id", "reward"]) for stage in SIDES))
+        found += _held_out(*(EVALUATED.whole(folders[stage], ["prompt_id", "reward"]) for stage in SIDES))
     return found
 
 
@@ -255,10 +254,6 @@ def _rows(folders: Folders, stage: str, table: Table[Any], prompt_id: str) -> It
     if stage in folders:
         for batch in table.batches(folders[stage]):
             yield from batch.filter(pc.equal(batch["prompt_id"], prompt_id)).to_pylist()
-
-
-def _read(folder: Path, table: Table[Any], columns: list[str]) -> pa.Table:
-    return pq.read_table(folder / table.file, columns=columns)
 
 
 def recorded(evaluated: "Evaluated | None", wanted: str) -> Story:

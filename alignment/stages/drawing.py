@@ -63,9 +63,5 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
 
 def count_finished(rows: Sequence[Sample]) -> Counts:
     """How many samples there are, and how many of them end by EOS or for want of room."""
-    return ends(len(rows), sum(row["finished"] for row in rows))
-
-
-def ends(samples: int, finished: int) -> Counts:
-    """The same, where it is known how many ended by EOS."""
+    samples, finished = len(rows), sum(row["finished"] for row in rows)
     return {"samples": samples, "finished": finished, "truncated": samples - finished}

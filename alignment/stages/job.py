@@ -27,8 +27,9 @@ class Job:
     fills `out`, and what it keeps in `work` survives a crash. `kept` outlives runs and is shared by all runs of a home:
     what was paid for is kept there, and it decides no result. `progress` takes (done, total) and raises Interrupted to
     stop the work; `on_row` takes each row of training metrics. `read` is what the stage's `reads` gave when its key was
-    made. `part` is the range of items, first to last (excluded), of a stage that is computed in parts; the merge of
-    the parts finds their folders, in order, in `parts`.
+    made. `part` is the range of items, first to last (excluded), of a stage that is computed in parts; once they are
+    all there, the stage's own body finds their folders, in order, in `parts`, and the sums of their counts in
+    `counted`.
     """
 
     config: AlignConfig
@@ -42,3 +43,4 @@ class Job:
     read: Any = None
     part: tuple[int, int] = (0, 0)
     parts: tuple[Path, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)

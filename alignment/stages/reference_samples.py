@@ -35,7 +35,7 @@ def part(job: Job) -> Counts:
 
 
 @stage(
-    title="merge reference samples",
+    title="draw reference samples",
     needs=lambda c: ("base", "reward", "prompts", *evaluating.scaled(c)),
     reads=lambda c: {
         "sampling": fields_of(
@@ -49,15 +49,8 @@ def part(job: Job) -> Counts:
     slots=1,
     uses=lambda c: [(ENGINES, c.sampling.engine), *reward_kinds(c)],
     libraries=(*MODELS, "numpy"),
-    parts=Parts("sample the reference", ranges, part),
+    parts=Parts("sample the reference, shard", ranges, part),
 )
 def reference_samples(job: Job) -> Counts:
     """The base's samples of all held-out prompts with their rewards, prompt by prompt."""
-    samples = unscored = 0
-    with SCORES.writer(job.out) as merged:
-        for folder in job.parts:
-            for batch in SCORES.batches(folder):
-                merged.append(batch)
-                samples += len(batch)
-                unscored += batch["reward"].null_count
-    return {"samples": samples, "unscored": unscored}
+    return dict(job.counted)

@@ -117,7 +117,7 @@ def _winners_mean(job: Job) -> float | None:
     """The mean reward of the pairs' chosen texts; None where the pairs have no scores, or others than the reward's."""
     if not pairs_are_scored(job.config):
         return None
-    scores = pq.read_table(job.inputs["validation"] / ACCEPTED.file, columns=["chosen_score"]).column(0).drop_null()
+    scores = ACCEPTED.whole(job.inputs["validation"], ["chosen_score"]).column(0).drop_null()
     return float(scores.to_numpy().mean()) if len(scores) else None
 
 

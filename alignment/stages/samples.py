@@ -1,11 +1,9 @@
 """Stage `samples`: what the base model writes to each training prompt, drawn in parts that survive a crash."""
 
-import pyarrow.compute as pc
-
 from alignment.config import AlignConfig
 from alignment.kinds import ENGINES
 from alignment.rows import SAMPLES
-from alignment.stages.drawing import count_finished, draw, ends
+from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sides import training
@@ -29,7 +27,7 @@ def part(job: Job) -> Counts:
 
 
 @stage(
-    title="merge samples",
+    title="draw samples",
     needs=("base", "prompts"),
     reads=lambda c: {
         "sampling": fields_of(c.sampling, c.sampling.engine, without={"batch_tokens", "shard_prompts"}),
@@ -44,11 +42,4 @@ def part(job: Job) -> Counts:
 )
 def samples(job: Job) -> Counts:
     """The samples of all prompts, in order."""
-    samples = finished = 0
-    with SAMPLES.writer(job.out) as merged:
-        for folder in job.parts:
-            for batch in SAMPLES.batches(folder):
-                merged.append(batch)
-                samples += len(batch)
-                finished += pc.sum(batch["finished"]).as_py()
-    return ends(samples, finished)
+    return dict(job.counted)

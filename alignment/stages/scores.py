@@ -1,18 +1,66 @@
-"""Stage `scores`: the reward of every sample."""
+"""Stage `scores`: the reward of every sample, in parts where one sample's reward does not hang on the others'."""
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from itertools import chain, islice
+from math import gcd
 
 import pyarrow as pa
 
+from alignment.config import AlignConfig
+from alignment.kinds import REWARDS
+from alignment.rewards.parts import normalises
 from alignment.rows import OBJECT_ROWS, SAMPLES, SCALES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import part_columns, require_scored, rewards_in_batches
 from alignment.stages.sources import pairs_are_scored, reward_kinds, reward_source
-from alignment.stages.stage import MODELS, stage
+from alignment.stages.stage import MODELS, Parts, Refs, stage
 from alignment.stages.store import write_json
+
+
+def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
+    """The training prompts, first to last (excluded), whose samples are scored together.
+
+    They are about a shard, and their samples whole batches: so a batch is the same wherever the cuts are, and with it
+    every score to its last bit. A reward that goes through all batches by itself is given all of them.
+    """
+    prompts = refs["prompts"].counts["train"]
+    if normalises(config) or _wants_all(config):
+        return [(0, prompts)]
+    whole = OBJECT_ROWS // gcd(OBJECT_ROWS, config.sampling.samples_per_prompt)
+    size = whole * -(-config.sampling.shard_prompts // whole)
+    return [(first, min(first + size, prompts)) for first in range(0, prompts, size)]
+
+
+def _wants_all(config: AlignConfig) -> bool:
+    from alignment.rewards.protocol import InBatches
+
+    return issubclass(REWARDS.get(config.reward.kind), InBatches)
+
+
+def part(job: Job) -> Counts:
+    """The samples of one range of training prompts, with their rewards."""
+    folder, counts = job.inputs["samples"], Counter(scored=0, unscored=0, truncated=0)
+    first, last = (prompt * job.config.sampling.samples_per_prompt for prompt in job.part)
+    scales: Mapping[str, float] = {}
+    with closing(rewards_in_batches(job, folder, range(first, last))) as found:
+        begun = list(islice(found, 1))
+        kinds = dict.fromkeys(part_columns(begun[0]) if begun else (), pa.float64())
+        batches = SAMPLES.batches(folder, rows=OBJECT_ROWS, start=first, stop=last)
+        with SCORES.writer(job.out, kinds) as out:
+            for batch, scores in zip(batches, chain(begun, found), strict=True):
+                for name, values in {"reward": scores.values, **part_columns(scores)}.items():
+                    batch = batch.append_column(name, pa.array(values, pa.float64()))
+                out.append(batch)
+                unscored = batch["reward"].null_count
+                counts.update(scored=len(batch) - unscored, unscored=unscored, truncated=scores.truncated)
+                counts.update(scores.counts)
+                scales = scores.scales
+    if scales:
+        write_json(job.out / SCALES, dict(scales))
+    return dict(counts)
 
 
 @stage(
@@ -24,6 +72,7 @@ from alignment.stages.store import write_json
     when=pairs_are_scored,
     uses=reward_kinds,
     libraries=MODELS,
+    parts=Parts("score shard", ranges, part),
 )
 def scores(job: Job) -> Counts:
     """The samples with their rewards; `truncated` counts those that the reward model reads in part.
@@ -31,21 +80,8 @@ def scores(job: Job) -> Counts:
     `unscored` ones have none. A sum's parts have a column each, and the SDs that they were divided by are kept: later
     samples are divided by the same.
     """
-    folder, counts = job.inputs["samples"], Counter(scored=0, unscored=0, truncated=0)
-    scales: Mapping[str, float] = {}
-    with closing(rewards_in_batches(job, folder)) as found:
-        first = list(islice(found, 1))
-        kinds = dict.fromkeys(part_columns(first[0]) if first else (), pa.float64())
-        with SCORES.writer(job.out, kinds) as out:
-            for batch, scores in zip(SAMPLES.batches(folder, rows=OBJECT_ROWS), chain(first, found), strict=True):
-                for name, values in {"reward": scores.values, **part_columns(scores)}.items():
-                    batch = batch.append_column(name, pa.array(values, pa.float64()))
-                out.append(batch)
-                unscored = batch["reward"].null_count
-                counts.update(scored=len(batch) - unscored, unscored=unscored, truncated=scores.truncated)
-                counts.update(scores.counts)
-                scales = scores.scales
-    require_scored(job, counts["unscored"], counts["scored"] + counts["unscored"])
-    if scales:
-        write_json(job.out / SCALES, dict(scales))
-    return dict(counts)
+    require_scored(job, job.counted["unscored"], job.counted["scored"] + job.counted["unscored"])
+    for folder in job.parts:
+        if (folder / SCALES).exists():  # in one part alone, as they are of all samples
+            shutil.copyfile(folder / SCALES, job.out / SCALES)
+    return dict(job.counted)

@@ -36,17 +36,21 @@ def rewards_of(job: Job, rows: Sequence[Sample]) -> "Scores":
     return found
 
 
-def rewards_in_batches(job: Job, samples: Path) -> "Generator[Scores]":
-    """The same of the samples of a folder, in batches of `OBJECT_ROWS` at most; `require_scored` is left to the end."""
+def rewards_in_batches(job: Job, samples: Path, part: range) -> "Generator[Scores]":
+    """The same of some samples of a folder, each prompt having as many, in batches of `OBJECT_ROWS` at most.
+
+    `require_scored` is left to the end.
+    """
     from alignment.rewards.checking import score_batches
     from alignment.rewards.protocol import Batches
 
     def rows() -> Iterator[list[dict[str, Any]]]:
-        prompts = PromptsInOrder(job)
-        return (prompts.joined(batch) for batch in SAMPLES.batches(samples, READ, rows=OBJECT_ROWS))
+        prompts = PromptsInOrder(job, part.start // job.config.sampling.samples_per_prompt)
+        batches = SAMPLES.batches(samples, READ, rows=OBJECT_ROWS, start=part.start, stop=part.stop)
+        return (prompts.joined(batch) for batch in batches)
 
     kind = REWARDS.get(job.config.reward.kind)(job.config)
-    return score_batches(kind, Batches(SAMPLES.count(samples), rows), scoring(job))
+    return score_batches(kind, Batches(len(part), rows), scoring(job))
 
 
 def scoring(job: Job) -> "Scoring":
@@ -90,9 +94,9 @@ def with_prompts(job: Job, rows: Sequence[Sample]) -> list[dict[str, Any]]:
 class PromptsInOrder:
     """The same for samples that come in the prompts' order: each prompt is read once, and one at a time is held."""
 
-    def __init__(self, job: Job) -> None:
-        """Before the first prompt."""
-        batches = PROMPTS.batches(job.inputs["prompts"], OF_PROMPTS)
+    def __init__(self, job: Job, first: int = 0) -> None:
+        """Before the prompt of this number, or one that comes later."""
+        batches = PROMPTS.batches(job.inputs["prompts"], OF_PROMPTS, start=first)
         self._prompts = (prompt for batch in batches for prompt in batch.to_pylist())
         self._at, self._found = "", {}  # type: tuple[str, dict[str, Any]]
 

@@ -19,11 +19,15 @@ MODELS = ("torch", "transformers", "tokenizers", "accelerate")
 
 @dataclass(frozen=True)
 class Parts:
-    """How a stage is computed in parts; each is kept until the stage's own body has merged them all."""
+    """How a stage is computed in parts, which stay what they are: the stage is a list of them.
+
+    The stage's own body finds them listed in its folder, so that tables are read through it, and writes what is of all
+    of them: it returns `job.counted`, or refuses what they are together.
+    """
 
     title: str
     split: Callable[[AlignConfig, Refs], list[tuple[int, int]]]
-    """The ranges of items, first to last (excluded), that are computed together."""
+    """The ranges of items, first to last (excluded), that are computed together; at least one."""
     body: Body
     """Fills the folder of one part, whose range is `job.part`."""
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,9 @@ from alignment.locks import alone
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+PARTS = "parts.json"
+"""In the folder of a stage in parts: where they are, which is nothing of its content. See alignment.stages.parts."""
+
 FOREIGN_DRAFT_DAYS = 7.0  # after which the draft of another host is taken for dead; its processes cannot be asked
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
@@ -158,9 +161,11 @@ class Store:
         """Delete the stage's work folder, once it is finished."""
         shutil.rmtree(self.root / ".work" / f"{stage}-{key}", ignore_errors=True)
 
-    def discard(self, stage: str, prefix: str) -> None:
-        """Delete the finished stages whose key starts with `prefix`; each is gone at once or there whole."""
+    def discard(self, stage: str, prefix: str, keep: Collection[str] = ()) -> None:
+        """Delete the finished stages whose key starts with `prefix`, but for some; each is gone at once or whole."""
         for folder in (self.root / stage).glob(f"{prefix}*"):
+            if folder.name in keep:
+                continue
             draft = self._draft(f"{stage}-{folder.name}")
             with suppress(FileNotFoundError):  # another process discards the same
                 draft.parent.mkdir(parents=True, exist_ok=True)
@@ -203,8 +208,9 @@ def digest(value: Any) -> str:
 
 
 def digest_folder(folder: Path) -> str:
-    """SHA-256 of every file's path and content below a folder, the manifest left out."""
-    return digest({str(file.relative_to(folder)): digest_file(file) for file in _files(folder)})
+    """SHA-256 of every file's path and content below a folder; manifest and list of parts left out."""
+    files = (file for file in _files(folder) if file != folder / PARTS)
+    return digest({str(file.relative_to(folder)): digest_file(file) for file in files})
 
 
 def digest_file(file: Path) -> str:

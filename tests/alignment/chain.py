@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from alignment.config import AlignConfig, build_config, merge
 from alignment.stages.job import Job
+from alignment.stages.parts import fill, summed
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, digest_folder
 from tasks.pipeline import PIPELINE, STAGES
@@ -49,12 +51,20 @@ class Chain:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
     told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    earlier: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What stages counted whose folders were there before."""
 
     def run(
         self, name: str, folder: str = "", part: tuple[int, int] | None = None, parts: tuple[Path, ...] = ()
     ) -> Path:
-        """Fill `folder`, by default the stage's own name, with a stage or a part of it."""
+        """Fill `folder`, by default the stage's own name, with a stage or a part of it.
+
+        A stage in parts is made of these, in folders that are named after it and their first item.
+        """
         stage = STAGES[name]
+        if stage.parts and not part and not parts:
+            ranges: Any = stage.parts.split(self.config, self.refs)
+            parts = tuple(self.run(name, f"{folder or name} {first}", (first, last)) for first, last in ranges)
         out, work = self.root / (folder or name), self.root / f"work-{folder or name}"
         out.mkdir()
         work.mkdir()
@@ -75,17 +85,25 @@ class Chain:
             stage.reads(self.config),
             part or (0, 0),
             parts,
+            summed((self.earlier | self.counts)[part.name] for part in parts),
         )
-        body = stage.parts.body if stage.parts and part else stage.body
-        self.counts[folder or name] = body(job)
+        self.counts[folder or name] = fill(stage, job)
         return out
+
+    @property
+    def refs(self) -> Any:
+        """The finished stages, by what a split into parts asks of their references."""
+        counts = self.earlier | self.counts
+        return {
+            name: SimpleNamespace(counts=counts.get(name, {}), path=folder) for name, folder in self.folders.items()
+        }
 
     def sample(self, name: str, first: int, last: int) -> Path:
         return self.run("samples", name, (first, last))
 
     def other(self, root: Path, **changes: dict[str, Any]) -> "Chain":
         """The same folders so far, under another configuration."""
-        return Chain(root, config(**changes), dict(self.folders))
+        return Chain(root, config(**changes), dict(self.folders), earlier=self.earlier | self.counts)
 
 
 def keys(config: AlignConfig) -> dict[str, str]:

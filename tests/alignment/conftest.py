@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from alignment.stages.parts import parts_of
 from tasks.pipeline import PIPELINE
-from tests.alignment.chain import PROMPTS, Chain, config
+from tests.alignment.chain import Chain, config
 
 CONTEXT = 16
 
@@ -72,17 +73,15 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Every stage but the anchor's, the samples in shards of 5, 5 and 2 prompts."""
     chain = Chain(tmp_path_factory.mktemp("chain"), config())
     for stage in PIPELINE.wanted(chain.config):
-        parts: tuple[Path, ...] = ()
-        if stage.parts:
-            parts = tuple(chain.sample(f"shard {first}", first, min(first + 5, PROMPTS)) for first in (0, 5, 10))
-        chain.folders[stage.name] = chain.run(stage.name, parts=parts)
+        chain.folders[stage.name] = chain.run(stage.name)
     return chain
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """A Parquet file as a list of dicts."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
+    """A Parquet file as a list of dicts, or those of a stage's parts."""
+    root = path.parent.parent.parent
+    files = [root / part / path.name for part in parts_of(path.parent)] or [path]
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Stages under the store's lock, parts that are merged and deleted, and what Prefect's server may refuse."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -14,6 +15,7 @@ import pytest
 from alignment.config import AlignConfig
 from alignment.errors import DataError, Interrupted, ValidationError
 from alignment.rows import SAMPLES as TABLE
+from alignment.stages.parts import hash_rows, parts_of
 from alignment.stages.plan import key_of
 from alignment.stages.store import StageRef, write_json
 from tasks import checks, running, slots, stages
@@ -44,6 +46,7 @@ def rows(count: int) -> Any:
     def fill(folder: Path) -> dict[str, int]:
         blank: dict[str, Any] = dict.fromkeys(TABLE.schema.names)
         TABLE.write(folder, [blank | {"finished": True}] * count)
+        hash_rows(folder)
         return {"train": count}
 
     return fill
@@ -86,18 +89,22 @@ def as_functions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return asked
 
 
-def test_samples_that_are_merged_are_not_drawn_again(
+def test_samples_that_are_there_are_not_drawn_again(
     refs: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:
     monkeypatch.setattr(slots, "_gpu_is_limited", no_slot)
     asked = as_functions(monkeypatch)
-    merged = stages.compute(SAMPLES, CONFIG, refs)
+    left_over = store().write("samples-parts", f"{key_of(SAMPLES, CONFIG, refs)}-0-12", rows(12))
+    whole = stages.compute(SAMPLES, CONFIG, refs)
     assert asked == [(0, 8), (8, 16), (16, 20)]
-    assert merged.counts["samples"] == 20
-    assert list((store().root / "samples-parts").iterdir()) == []
+    assert (whole.counts, TABLE.count(whole.path)) == ({"train": 20}, 20)
+    assert [(store().root / part).exists() for part in parts_of(whole.path)] == [True] * 3
+    assert not left_over.path.exists(), "of a run that was cut otherwise, and was stopped"
+    parents = json.loads((whole.path / "manifest.json").read_text())["inputs"]["parents"]
+    assert set(parts_of(whole.path)) < set(parents), "so that what keeps a stage keeps its parts"
 
     asked.clear()
-    assert stages.compute(SAMPLES, CONFIG, refs).path == merged.path
+    assert stages.compute(SAMPLES, CONFIG, refs).path == whole.path
     assert asked == []
     assert [event.kind for event in events] == ["started", "computed", "cached"]
 

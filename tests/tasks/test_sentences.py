@@ -18,7 +18,7 @@ class Clock:
 
 def run(clock: Clock, policy: float | None = 20.0, points: Points = ALONE) -> Progress:
     stages = [
-        StageProgress("samples", "merge samples", expected=0.0),
+        StageProgress("samples", "draw samples", expected=0.0),
         StageProgress("policy", "train policy", trains=True, expected=policy),
     ]
     return Progress(stages, points=points, clock=clock)
@@ -79,7 +79,7 @@ def test_behind_the_last_stage_the_result_is_recorded() -> None:
 def test_of_a_sweep_the_point_is_told_with_its_stage() -> None:
     progress = run(Clock(), points=Points(1, 4))
     progress.note(Event("samples", "progress", 3, 150))
-    assert at_work(progress).startswith("point 2 of 4, stage 1 of 2: merge samples, 3 of 150 samples")
+    assert at_work(progress).startswith("point 2 of 4, stage 1 of 2: draw samples, 3 of 150 prompts")
     progress.note(Event("samples", "cached", ref=ref()))
     progress.note(Event("policy", "computed", ref=ref()))
     assert at_work(progress) == "all 2 stages of point 2 of 4 are done; its result is recorded"
@@ -88,13 +88,13 @@ def test_of_a_sweep_the_point_is_told_with_its_stage() -> None:
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        (Event("samples", "computed", ref=ref(samples=2048)), "stage 1 of 2: merge samples: 2,048 samples, 14.3 s"),
+        (Event("samples", "computed", ref=ref(samples=2048)), "stage 1 of 2: draw samples: 2,048 samples, 14.3 s"),
         (
             Event("samples", "cached", ref=ref(samples=2048)),
-            "stage 1 of 2: merge samples: 2,048 samples, found in the store",
+            "stage 1 of 2: draw samples: 2,048 samples, found in the store",
         ),
-        (Event("samples 0-8", "computed", ref=ref(samples=32)), "stage 1 of 2: merge samples, 0-8: 32 samples, 14.3 s"),
-        (Event("samples", "computed", ref=ref(needed=0)), "stage 1 of 2: merge samples: nothing to do, 14.3 s"),
+        (Event("samples 0-8", "computed", ref=ref(samples=32)), "stage 1 of 2: draw samples, 0-8: 32 samples, 14.3 s"),
+        (Event("samples", "computed", ref=ref(needed=0)), "stage 1 of 2: draw samples: nothing to do, 14.3 s"),
     ],
 )
 def test_a_finished_stage_is_one_line(event: Event, told: str) -> None:
@@ -107,7 +107,7 @@ def test_the_table_has_a_line_a_stage() -> None:
     progress.note(Event("policy", "progress", 3, 150))
     lines = stages_table(progress).splitlines()
     assert lines[2:] == [
-        "| 1 | merge samples | found in the store | 2,048 samples |   |",
+        "| 1 | draw samples | found in the store | 2,048 samples |   |",
         "| 2 | train policy | **at work** | step 3 of 150 |   |",
     ]
 

@@ -20,7 +20,7 @@ from alignment.data.prompts.source import Rows
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import REWARDS
 from alignment.rewards.protocol import Scores, Scoring
-from alignment.rows import ACCEPTED, GROUP_ROWS, PROMPTS, SAMPLES, SCORES, TEXTS
+from alignment.rows import ACCEPTED, GROUP_ROWS, PAIRS, PROMPTS, REFERENCED, SAMPLES, SCORES, TEXTS
 from alignment.stages.prompts import Texts
 from alignment.stages.sides import Sides, count_held_out, held_out
 from alignment.stages.store import digest_folder
@@ -57,28 +57,27 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_shard_reads_the_row_groups_of_its_own_prompts(small: Chain, chain: Chain, decoded: list[int]) -> None:
     small.sample("shard", 5, 10)
-    assert decoded == [1]
-    assert read_rows(tmp := small.root / "shard" / SAMPLES.file) == read_rows(chain.root / "shard 5" / SAMPLES.file), (
-        tmp
-    )
+    assert decoded == [1, 0, 1], "one of the prompts, and then its own ten samples, to hash them"
+    assert read_rows(small.root / "shard" / SAMPLES.file) == read_rows(chain.root / "samples 5" / SAMPLES.file)
 
 
-def test_a_merge_keeps_order_and_counts_however_many_parts_there_were(small: Chain, chain: Chain) -> None:
+def test_parts_keep_order_counts_and_content_however_many_there_were(small: Chain, chain: Chain) -> None:
     shards = [small.sample(f"{first}", first, min(first + 4, COUNT)) for first in range(0, COUNT, 4)]
-    merged = small.run("samples", parts=tuple(shards))
-    again = small.run("samples", "again", parts=tuple(chain.root / f"shard {first}" for first in (0, 5, 10)))
-    assert [row["ids"] for row in read_rows(merged / SAMPLES.file)] == [
+    listed = small.run("samples", parts=tuple(shards))
+    again = small.run("samples", "again", parts=tuple(chain.root / f"samples {first}" for first in (0, 5, 10)))
+    assert [row["ids"] for row in read_rows(listed / SAMPLES.file)] == [
         row["ids"] for row in read_rows(again / SAMPLES.file)
     ]
-    assert digest_folder(again) == digest_folder(small.folders["samples"])
+    assert digest_folder(again) == digest_folder(chain.folders["samples"])
     assert small.counts["samples"] == small.counts["again"] == chain.counts["samples"]
 
 
 @pytest.mark.parametrize("stage", ["scores", "pairs", "reference"])
 def test_a_stage_in_batches_gives_what_it_gives_at_once(small: Chain, chain: Chain, stage: str) -> None:
     small.folders[stage] = small.run(stage)
-    [file] = small.folders[stage].iterdir()
-    for found, expected in zip(read_rows(file), read_rows(chain.folders[stage] / file.name), strict=True):
+    file = {"scores": SCORES, "pairs": PAIRS, "reference": REFERENCED}[stage].file
+    found_rows, expected_rows = (read_rows(each.folders[stage] / file) for each in (small, chain))
+    for found, expected in zip(found_rows, expected_rows, strict=True):
         scores = found.pop("reward", 0.0), expected.pop("reward", 0.0)
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)  # a classifier's batches are others
         assert found == expected

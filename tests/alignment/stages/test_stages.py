@@ -31,7 +31,7 @@ def test_every_text_became_a_prompt_or_is_counted(chain, rows):
 def test_every_prompt_has_its_samples_and_every_sample_an_end(chain, rows):
     counts = chain.counts["samples"]
     assert counts["samples"] == 2 * PROMPTS == counts["finished"] + counts["truncated"]
-    parts = [chain.counts[f"shard {first}"] for first in (0, 5, 10)]
+    parts = [chain.counts[f"samples {first}"] for first in (0, 5, 10)]
     assert {name: sum(part[name] for part in parts) for name in counts} == counts
     assert len(rows("samples", "samples.parquet")) == 2 * PROMPTS
 
@@ -280,8 +280,10 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
         "base": {"model", "metrics.json"},
         "reward": {"model", "metrics.json"},
         "prompts": {"prompts.parquet"},
-        "samples": {"samples.parquet"},
-        "scores": {"scores.parquet"},
+        "samples": {"parts.json", "rows.json"},
+        "samples 0": {"samples.parquet", "rows.json"},
+        "scores": {"parts.json", "rows.json"},
+        "scores 0": {"scores.parquet", "rows.json"},
         "pairs": {"pairs.parquet"},
         "validation": {"accepted.parquet", "quarantined.parquet", "checks.json"},
         "reference": {"pairs.parquet"},
@@ -290,7 +292,8 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
         "after": {"samples.parquet"},
         "report": {"report.json", "samples.json"},
     }
-    assert {name: {file.name for file in folder.iterdir()} for name, folder in chain.folders.items()} == expected
+    folders = chain.folders | {name: chain.root / name for name in ("samples 0", "scores 0")}
+    assert {name: {file.name for file in folder.iterdir()} for name, folder in folders.items()} == expected
 
 
 def test_a_reward_model_that_reads_only_a_part_says_of_how_many(chain, reward_folder, tmp_path):

@@ -40,7 +40,7 @@ def settings(**dpo: Any) -> PointConfig:
 def start(chain: Chain, root: Path, wanted: AlignConfig) -> Chain:
     root.mkdir(exist_ok=True)
     folders = {name: chain.folders[name] for name in ("texts", "base", "reward", "prompts", "scores", "reference")}
-    return Chain(root, wanted, folders)
+    return Chain(root, wanted, folders, earlier=chain.counts)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,7 @@ def walk(chain: Chain, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     made = start(chain, tmp_path_factory.mktemp("walk"), settings())
     for name in ("policy", "before", "after", "trajectory", "trajectory_report"):
         made.folders[name] = made.run(name)
-    parts = STAGES["reference_samples"].parts
-    assert parts is not None
-    shards = tuple(made.run("reference_samples", f"shard {first}", (first, first + 3)) for first in (0, 3))
-    made.folders["reference_samples"] = made.run("reference_samples", parts=shards)
+    made.folders["reference_samples"] = made.run("reference_samples")
     return made
 
 

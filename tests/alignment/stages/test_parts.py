@@ -1,0 +1,125 @@
+"""A stage in parts: read as one table, with one content wherever it is cut, and damaged where one of its rows is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignment import rows
+from alignment.config import build_config
+from alignment.rows import SAMPLES
+from alignment.stages.parts import Hashed, hash_rows, index_parts, parts_of
+from alignment.stages.scores import ranges
+from alignment.stages.store import StageRef, digest_folder
+
+
+def some(count: int, first: int = 0) -> list[dict[str, Any]]:
+    blank = dict.fromkeys(SAMPLES.schema.names)
+    return [blank | {"prompt_id": "p", "index": number, "ids": [number]} for number in range(first, first + count)]
+
+
+def cut(root: Path, name: str, sizes: Sequence[int]) -> Path:
+    """A stage below `root` in parts of so many rows, whose indices go on."""
+    parts = []
+    for number, size in enumerate(sizes):
+        parts.append(root / "samples-parts" / f"{name}-{number}")
+        parts[-1].mkdir(parents=True)
+        SAMPLES.write(parts[-1], some(size, sum(sizes[:number])))
+        hash_rows(parts[-1])
+    whole = root / "samples" / name
+    whole.mkdir(parents=True)
+    index_parts(whole, parts)
+    return whole
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(), max_size=12), st.integers(0, 12))
+def test_the_hash_of_a_list_is_made_of_those_of_its_pieces(values: list[int], at: int) -> None:
+    table = pa.table({"value": pa.array([value % 5 for value in values], pa.int64())})
+    pieces = Hashed().taking(table.slice(0, at)) + Hashed().taking(table.slice(at))
+    assert pieces == Hashed().taking(table) == Hashed().taking(table.slice(0, at)).taking(table.slice(at))
+
+
+def test_other_rows_another_order_or_another_column_have_another_hash() -> None:
+    def hashed(name: str, *values: float | None, kind: str = "float64") -> Hashed:
+        return Hashed().taking(pa.table({name: pa.array(values, pa.type_for_alias(kind))}))
+
+    found = [
+        hashed("a", 1.0, 2.0),
+        hashed("a", 2.0, 1.0),
+        hashed("a", 1.0, 2.0, None),
+        hashed("a", 1.0, None),
+        hashed("a", 1.0, 2.0 + 2**-51),
+        hashed("b", 1.0, 2.0),
+        hashed("a", 1.0, 2.0, kind="float32"),
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_a_stage_is_read_through_its_parts_as_if_it_were_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "GROUP_ROWS", 4)
+    whole = cut(tmp_path, "k1", [3, 0, 6, 2])
+    assert parts_of(whole) == [f"samples-parts/k1-{number}" for number in range(4)]
+    assert [row["index"] for row in SAMPLES.read(whole)] == list(range(11))
+    assert SAMPLES.count(whole) == 11
+    assert SAMPLES.whole(whole, ["index"])["index"].to_pylist() == list(range(11))
+    one = tmp_path / "one"
+    one.mkdir()
+    SAMPLES.write(one, some(11))
+    for start, stop, size in ((0, None, 4), (0, None, 3), (2, 9, 4), (4, 5, 4), (9, 99, 2)):
+        found, expected = (
+            [batch["index"].to_pylist() for batch in SAMPLES.batches(folder, rows=size, start=start, stop=stop)]
+            for folder in (whole, one)
+        )
+        assert found == expected
+
+
+def test_a_range_opens_the_parts_that_it_is_in_alone(tmp_path: Path) -> None:
+    whole = cut(tmp_path, "k1", [3, 6, 2])
+    for number in (0, 2):
+        (tmp_path / "samples-parts" / f"k1-{number}" / SAMPLES.file).unlink()
+    assert [row["index"] for batch in SAMPLES.batches(whole, start=4, stop=6) for row in batch.to_pylist()] == [4, 5]
+
+
+def test_the_content_of_a_stage_is_the_same_wherever_it_is_cut(tmp_path: Path) -> None:
+    found = {digest_folder(cut(tmp_path, f"k{number}", sizes)) for number, sizes in enumerate([[9], [4, 5], [0, 9, 0]])}
+    assert len(found) == 1
+    assert digest_folder(cut(tmp_path, "other", [4, 6])) not in found
+
+
+def test_a_part_says_itself_where_its_file_is_another(tmp_path: Path) -> None:
+    cut(tmp_path, "k1", [3])
+    folder = tmp_path / "samples-parts" / "k1-0"
+    before = digest_folder(folder)
+    SAMPLES.write(folder, some(3, 1))
+    assert digest_folder(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("samples", "shard", "prompts", "expected"),
+    [
+        (4, 128, 512, [(0, 256), (256, 512)]),
+        (4, 300, 600, [(0, 512), (512, 600)]),
+        (3, 128, 1500, [(0, 1024), (1024, 1500)]),
+        (1024, 5, 12, [(0, 5), (5, 10), (10, 12)]),
+    ],
+)
+def test_scores_are_cut_where_a_batch_ends(
+    samples: int, shard: int, prompts: int, expected: list[tuple[int, int]]
+) -> None:
+    """Batches of 1,024 samples, so 4 a prompt are cut at multiples of 256 prompts."""
+    config = build_config({"sampling": {"samples_per_prompt": samples, "shard_prompts": shard}})
+    made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": prompts}, seconds=0.0)
+    assert ranges(config, {"prompts": made}) == expected
+
+
+def test_a_reward_that_goes_through_all_batches_by_itself_is_given_all() -> None:
+    made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": 5000}, seconds=0.0)
+    config = build_config({"reward": {"kind": "judge", "judge": {"model": "a", "url": "http://127.0.0.1:1/v1"}}})
+    assert ranges(config, {"prompts": made}) == [(0, 5000)]
