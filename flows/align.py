@@ -225,7 +225,7 @@ def publish(config: AlignConfig, judged: Judged, run_id: str) -> AlignResult:
         },
         seconds={name: ref.seconds for name, ref in refs.items()},
         cached=[name for name, ref in refs.items() if ref.cached],
-        folders={name: str(ref.path) for name, ref in refs.items()},
+        folders={name: str(ref.folder) for name, ref in refs.items()},
     )
 
 

@@ -37,8 +37,13 @@ def home() -> Path:
 
 
 def store() -> Store:
-    """The stage store of this home."""
-    return Store(home() / "store")
+    """The stage store: that which `PLUMBLINE_STORE` names, else this home's. Raises ConfigError for what names none."""
+    address = os.environ.get("PLUMBLINE_STORE", "")
+    if not address:
+        return Store(home() / "store")
+    from alignment.remote.opening import open_store
+
+    return open_store(address, home(), os.environ.get("PLUMBLINE_STORE_CACHE_GB", ""))
 
 
 def tracking_uri() -> str:

@@ -18,7 +18,9 @@ NOT_COUNTED = (
     "alignment.errors",
     "alignment.kinds",  # it finds code, which counts by itself
     "alignment.locks",
+    "alignment.remote",
     "alignment.stages.job",
+    "alignment.stages.marks",
     "alignment.stages.stage",
     "alignment.stages.store",
     "alignment.stages.sources",  # what it finds is in the key

@@ -11,14 +11,16 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from alignment.errors import PlumblineError, StoreError
 from alignment.locks import alone
+from alignment.stages.marks import Marks, of_dead_process
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,6 @@ MANIFEST = "manifest.json"
 PARTS = "parts.json"
 """In the folder of a stage in parts: where they are, which is nothing of its content. See alignment.stages.parts."""
 
-FOREIGN_DRAFT_DAYS = 7.0  # after which the draft of another host is taken for dead; its processes cannot be asked
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -35,18 +36,45 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 class StageRef(BaseModel):
     """A reference to a finished stage: this, and never its data, passes between tasks.
 
-    `path` is the folder, `digest` the hash of its content, `counts` what the stage kept and dropped.
+    `path` is the folder, `digest` the hash of its content, `counts` what the stage kept and dropped. `origin` is the
+    address of the store that has it, where that is not on this machine's disk.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     stage: str
     key: str
-    path: Path
+    folder: Path = Field(alias="path")
+    """Where `path` is, or will be once it was asked for."""
     digest: str
     counts: dict[str, int]
     seconds: float
     cached: bool = False
+    origin: str = Field(default="", exclude=True)
+
+    @property
+    def path(self) -> Path:
+        """The folder; of a store on other machines it is fetched first. Raises StoreError where it cannot be."""
+        if self.origin:
+            from alignment.remote.opening import fetch
+
+            fetch(self)
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished stage as a store lists it: when it was written, its size in bytes, and the content that it needed."""
+
+    stage: str
+    key: str
+    digest: str
+    written: datetime
+    size: int
+    parents: Mapping[str, str]
+    """Digests by stage."""
+    parts: tuple[str, ...] = ()
+    """`STAGE/KEY` of those whose files are a part of it."""
 
 
 class Store:
@@ -55,6 +83,12 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Nothing is made below `root` before the first write."""
         self.root = root
+        self.marks = Marks(root / ".used")
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return str(self.root)
 
     @property
     def kept(self) -> Path:
@@ -67,21 +101,14 @@ class Store:
         if not (folder / MANIFEST).exists():
             return None
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return StageRef(
-                stage=stage,
-                key=key,
-                path=folder,
-                digest=manifest["digest"],
-                counts=manifest["counts"],
-                seconds=manifest["seconds"],
-                cached=True,
-            )
+            ref = reference((folder / MANIFEST).read_bytes(), stage, key, folder)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise StoreError(
                 f"stage store: {folder / MANIFEST} is not readable ({reason}); delete {folder} to compute it again"
             ) from error
+        self.marks.note(stage, key)
+        return ref
 
     def has(self, stage: str) -> bool:
         """Whether there is any finished result of a stage, whatever its key."""
@@ -114,41 +141,49 @@ class Store:
         the seconds that it took, with those that were `spent` before on parts of it.
         A process that dies in between leaves nothing under the key. Raises StoreError when the disk refuses.
         """
-        started = time.monotonic()
         target = self._folder(stage, key)
         self._sweep_drafts()
-        draft = self._draft(f"{stage}-{key}")
-        try:
-            with disk_errors(target, self.root):
-                draft.mkdir(parents=True)
-                counts = dict(fill(draft))
-                seconds = spent + time.monotonic() - started
-                manifest = {
-                    "stage": stage,
-                    "key": key,
-                    "digest": digest_folder(draft),
-                    "counts": counts,
-                    "inputs": dict(inputs or {}),
-                    "seconds": round(seconds, 3),
-                    "written": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                }
-                write_json(draft / MANIFEST, manifest)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    draft.rename(target)
-                except OSError as error:
-                    if error.errno not in _OCCUPIED:
-                        raise
-                    if not (target / MANIFEST).exists():
-                        raise StoreError(
-                            f"stage store: {target} is in the way and holds no {MANIFEST}; delete it, then run again"
-                        ) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with self._filled(stage, key, fill, inputs, spent) as draft, disk_errors(target, self.root):
+            put_in_place(draft, target)
         found = self.find(stage, key)
         if found is None:
             raise StoreError(f"stage store: {target} vanished while it was written; is another process cleaning it?")
         return found.model_copy(update={"cached": False})
+
+    @contextmanager
+    def _filled(
+        self,
+        stage: str,
+        key: str,
+        fill: Callable[[Path], Mapping[str, int]],
+        inputs: Mapping[str, Any] | None,
+        spent: float,
+    ) -> Iterator[Path]:
+        """A whole stage with its manifest in a folder of its own, which is deleted if it is not renamed meanwhile."""
+        started = time.monotonic()
+        draft = self._draft(f"{stage}-{key}")
+        try:
+            with disk_errors(self._folder(stage, key), self.root):
+                draft.mkdir(parents=True)
+                counts = dict(fill(draft))
+                files = digests(draft)
+                manifest = {
+                    "stage": stage,
+                    "key": key,
+                    "digest": content(files),
+                    "counts": counts,
+                    "inputs": dict(inputs or {}),
+                    "seconds": round(spent + time.monotonic() - started, 3),
+                    "written": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                }
+                write_json(draft / MANIFEST, manifest | self._told(draft, files) | _parts(draft))
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _told(self, draft: Path, files: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002 - for a store that needs it
+        """What a manifest says besides, of a folder whose `files` have these digests."""
+        return {}
 
     def work(self, stage: str, key: str) -> Path:
         """A folder for what must survive a crash before the stage is finished, such as checkpoints."""
@@ -164,13 +199,43 @@ class Store:
     def discard(self, stage: str, prefix: str, keep: Collection[str] = ()) -> None:
         """Delete the finished stages whose key starts with `prefix`, but for some; each is gone at once or whole."""
         for folder in (self.root / stage).glob(f"{prefix}*"):
-            if folder.name in keep:
-                continue
-            draft = self._draft(f"{stage}-{folder.name}")
-            with suppress(FileNotFoundError):  # another process discards the same
-                draft.parent.mkdir(parents=True, exist_ok=True)
-                folder.rename(draft)
+            if folder.name not in keep:
+                self._discard(folder)
+
+    def _discard(self, folder: Path) -> None:
+        """Delete a folder; it is gone at once or there whole."""
+        draft = self._draft(f"{folder.parent.name}-{folder.name}")
+        with suppress(FileNotFoundError):  # another process discards the same
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(draft)
+        shutil.rmtree(draft, ignore_errors=True)
+
+    def stored(self) -> Iterator[Stored]:
+        """Every finished stage, in no order; what cannot be read is left out, with a warning."""
+        for file in self.root.glob(f"[!.]*/*/{MANIFEST}"):
+            folder = file.parent
+            with suppress(FileNotFoundError):  # discarded meanwhile
+                size = sum(each.stat().st_size for each in [file, *_files(folder)])
+                if (found := stored(file.read_bytes(), folder.parent.name, folder.name, size)) is not None:
+                    yield found
+
+    def damage(self, each: Stored) -> str:
+        """What of a finished stage is not as its manifest says, or nothing."""
+        folder = self._folder(each.stage, each.key)
+        found = digest_folder(folder)
+        return "" if found == each.digest else f"{folder} has the digest {found[:12]}, its manifest {each.digest[:12]}"
+
+    def used(self) -> set[tuple[str, str]]:
+        """Stage and key of what running processes have found here or written."""
+        return self.marks.alive()
+
+    def garbage(self, delete: bool) -> tuple[int, int]:
+        """How many unfinished results dead processes have left, and their bytes; `delete` deletes them."""
+        dead = [draft for draft in (self.root / ".draft").glob("*@*@*@*") if self._is_dead(draft)]
+        size = sum(file.stat().st_size for draft in dead for file in draft.rglob("*") if file.is_file())
+        for draft in dead if delete else ():
             shutil.rmtree(draft, ignore_errors=True)
+        return len(dead), size
 
     @contextmanager
     def lock(self, stage: str, key: str, wanted: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -189,16 +254,66 @@ class Store:
         return self.root / ".draft" / f"{name}@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
 
     def _sweep_drafts(self) -> None:
-        """Delete the drafts of processes that died."""
+        """Delete the drafts and marks of processes that died."""
+        self.marks.alive()
         for draft in (self.root / ".draft").glob("*@*@*@*"):
-            _, host, pid, _ = draft.name.rsplit("@", 3)
-            with suppress(OSError):
-                old = time.time() - draft.stat().st_mtime > FOREIGN_DRAFT_DAYS * 86_400
-                if not is_alive(int(pid)) if host == socket.gethostname() else old:
-                    shutil.rmtree(draft, ignore_errors=True)
+            if self._is_dead(draft):
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def _is_dead(self, draft: Path) -> bool:
+        _, host, pid, _ = draft.name.rsplit("@", 3)
+        return of_dead_process(draft, host, pid)
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / stage / key
+
+
+def reference(manifest: bytes, stage: str, key: str, folder: Path, origin: str = "") -> StageRef:
+    """The reference to a stage of this manifest; raises ValueError, KeyError or TypeError where it says too little."""
+    told = json.loads(manifest)
+    return StageRef(
+        stage=stage,
+        key=key,
+        path=folder,
+        digest=told["digest"],
+        counts=told["counts"],
+        seconds=told["seconds"],
+        cached=True,
+        origin=origin,
+    )
+
+
+def stored(manifest: bytes, stage: str, key: str, size: int) -> Stored | None:
+    """A stage as its store lists it, or None, with a warning, where its manifest says too little."""
+    try:
+        told = json.loads(manifest)
+        written, parents = datetime.fromisoformat(told["written"]), told["inputs"].get("parents") or {}
+        return Stored(stage, key, told["digest"], written, size, parents, tuple(told.get("parts", ())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning(
+            "stage store: the manifest of %s/%s is not readable (%s)", stage, key, " ".join(str(error).split())
+        )
+        return None
+
+
+def put_in_place(draft: Path, target: Path) -> None:
+    """Rename a whole stage; where it is there already, that one stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno not in _OCCUPIED:
+            raise
+        if not (target / MANIFEST).exists():
+            raise StoreError(
+                f"stage store: {target} is in the way and holds no {MANIFEST}; delete it, then run again"
+            ) from error
+
+
+def _parts(folder: Path) -> dict[str, list[str]]:
+    from alignment.stages.parts import parts_of
+
+    return {"parts": parts} if (parts := parts_of(folder)) else {}
 
 
 def digest(value: Any) -> str:
@@ -209,8 +324,17 @@ def digest(value: Any) -> str:
 
 def digest_folder(folder: Path) -> str:
     """SHA-256 of every file's path and content below a folder; manifest and list of parts left out."""
-    files = (file for file in _files(folder) if file != folder / PARTS)
-    return digest({str(file.relative_to(folder)): digest_file(file) for file in files})
+    return content(digests(folder))
+
+
+def content(files: Mapping[str, str]) -> str:
+    """The digest of a stage whose files, by their paths, have these digests."""
+    return digest({name: found for name, found in files.items() if name != PARTS})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file's content by its path below a folder, the manifest left out."""
+    return {str(file.relative_to(folder)): digest_file(file) for file in _files(folder)}
 
 
 def digest_file(file: Path) -> str:
@@ -231,17 +355,6 @@ def write_json(path: Path, value: Any) -> None:
         draft.rename(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this host has this number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import yaml
 from alignment.config import AlignConfig, flatten
 from alignment.config.label import label
 from alignment.errors import Interrupted, NothingNewError, TrackingError
-from alignment.stages.store import is_alive
+from alignment.stages.marks import is_alive
 from tasks.addresses import shown
 from tasks.registry import columns, notes
 from tasks.registry.connection import check, client, configure, experiment, guard

@@ -49,8 +49,9 @@ def failing(error: BaseException) -> Callable[[Path], dict[str, int]]:
 
 
 def left(store: Store) -> list[str]:
-    """Every file below the store's root."""
-    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+    """Every file below the store's root but the marks of processes."""
+    files = sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+    return [file for file in files if not file.startswith(".used/")]
 
 
 # Whole or not at all

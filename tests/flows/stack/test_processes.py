@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alignment.stages.store import is_alive
+from alignment.stages.marks import is_alive
 from flows.stack.processes import MARK, end_marked, free_port, marked, start
 
 PROJECT = Path(__file__).parents[3]

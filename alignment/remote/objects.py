@@ -1,0 +1,238 @@
+"""Named objects that several machines see alike, written whole, and created or replaced only by the first to ask."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from alignment.errors import ConfigError, PlumblineError, StoreError
+
+PART_BYTES = 16 * 2**20  # of a multipart upload, of which S3 takes 10,000: files of up to 160 GB
+REQUEST_SECONDS = 20.0  # until a request counts as failed; shorter than a lease, see alignment/remote/leases.py
+RETRY_SECONDS = 30.0  # until a request that is tried again is given up
+CONCURRENT = 4  # parts that are sent together
+
+Tag = Any
+"""What a replacement must know of the version that it replaces, opaque to everybody else."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object of a listing: its name, its size in bytes, and when it was written by the clock of its store."""
+
+    name: str
+    size: int
+    modified: datetime
+
+
+class Objects(Protocol):
+    """What leases and the remote store need of a place; every method raises StoreError where it cannot be reached."""
+
+    address: str
+    """Where it is, for people."""
+
+    def get(self, name: str) -> tuple[bytes, Tag] | None:
+        """The content and version of an object, or None where there is none."""
+
+    def create(self, name: str, data: bytes) -> Tag | None:
+        """Write an object that is not there yet; None where it is."""
+
+    def replace(self, name: str, data: bytes, tag: Tag) -> Tag | None:
+        """Write an object in the place of the version `tag`; None where that is no longer the version."""
+
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """The objects below a folder, by name."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; one that is not there is no fault."""
+
+
+class Bucket:
+    """The objects below a prefix of a bucket, by the Rust library `object_store`: S3, Google Cloud Storage, Azure.
+
+    Credentials are looked for where the cloud's own tools do: in the environment, and for S3 in AWS's profiles where
+    boto3 is installed. They are in no message.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Nothing is asked yet. Raises ConfigError where the address or the credentials' settings cannot be used."""
+        try:
+            from obstore.store import from_url
+        except ImportError as error:
+            raise ConfigError(
+                f"PLUMBLINE_STORE {address}: the package obstore is not installed; pip install 'plumbline[remote]'"
+            ) from error
+        self.address = address.rstrip("/")
+        scheme = address.partition("://")[0]
+        options: dict[str, Any] = _s3_options() if scheme in ("s3", "s3a") else {}
+        endpoint = str(options.get("endpoint", ""))
+        try:
+            self._store = from_url(
+                self.address,
+                client_options={
+                    "timeout": timedelta(seconds=REQUEST_SECONDS),
+                    "connect_timeout": timedelta(seconds=5),
+                    "allow_http": endpoint.startswith("http://"),
+                },
+                retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+                **options,
+            )
+        except Exception as error:
+            raise ConfigError(
+                f"PLUMBLINE_STORE {address}: cannot be used ({_line(error)}); "
+                "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or a folder"
+            ) from error
+
+    def get(self, name: str) -> tuple[bytes, Tag] | None:
+        """See Objects."""
+        import obstore
+
+        with self._guard("read", name):
+            try:
+                found = obstore.get(self._store, name)
+                return bytes(found.bytes()), _tag(found.meta)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return None
+
+    def create(self, name: str, data: bytes) -> Tag | None:
+        """See Objects."""
+        return self._put(name, data, "create")
+
+    def replace(self, name: str, data: bytes, tag: Tag) -> Tag | None:
+        """See Objects."""
+        return self._put(name, data, tag)
+
+    def note(self, name: str) -> None:
+        """Write an object that says all by its name."""
+        self._put(name, b"", "overwrite")
+
+    def _put(self, name: str, data: bytes, mode: Any) -> Tag | None:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._guard("write", name):
+            try:
+                return _tag(obstore.put(self._store, name, data, mode=mode, use_multipart=False))
+            except (AlreadyExistsError, PreconditionError):
+                pass
+            except FileNotFoundError as error:  # what was to be replaced is gone
+                _require_bucket(error)
+                return None
+        found = self.get(name)  # an answer that was lost on its way had the same request sent twice
+        return found[1] if found is not None and found[0] == data else None
+
+    def upload(self, file: Path, name: str) -> None:
+        """Write a file as an object, in several parts where it is long."""
+        import obstore
+
+        with self._guard("write", name):
+            obstore.put(self._store, name, file, chunk_size=PART_BYTES, max_concurrency=CONCURRENT)
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The content of an object, piece by piece; a connection that is lost is taken up where it was lost."""
+        import obstore
+
+        with self._guard("read", name):
+            try:
+                for piece in obstore.get(self._store, name).stream(min_chunk_size=PART_BYTES):
+                    yield bytes(piece)
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                raise StoreError(
+                    f"stage store: {self.address}/{name} is gone; was it pruned? Run again to compute it anew"
+                ) from error
+
+    def listing(self, prefix: str) -> Iterator[Listed]:
+        """See Objects."""
+        import obstore
+
+        with self._guard("list", prefix):
+            for found in obstore.list(self._store, prefix):
+                for each in found:
+                    yield Listed(each["path"], each["size"], each["last_modified"])
+
+    def delete(self, names: Iterable[str]) -> None:
+        """See Objects."""
+        import obstore
+
+        names = list(names)
+        if names:
+            with self._guard("delete", names[0]):
+                obstore.delete(self._store, names)
+
+    def _guard(self, what: str, name: str) -> "_Guard":
+        return _Guard(f"stage store: cannot {what} {self.address}/{name}")
+
+
+class _Guard(AbstractContextManager[None]):
+    """Turns what object_store raises into one StoreError of one line, which says whether it may pass."""
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, PlumblineError | GeneratorExit) or not isinstance(error, Exception):
+            return
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        if isinstance(error, _NoBucket) or "NoSuchBucket" in str(error):
+            raise StoreError(f"{self.head}: there is no such bucket; create it, or correct PLUMBLINE_STORE") from error
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            raise StoreError(
+                f"{self.head}: refused; the credentials of the environment need the rights to list, read, write and "
+                "delete there"
+            ) from error
+        if isinstance(error, BaseError):
+            found = StoreError(
+                f"{self.head}: {_line(error)}; what is finished is kept on this machine: run again once the store "
+                "answers"
+            )
+            found.transient = True
+            raise found from error
+
+
+class _NoBucket(Exception):
+    """The bucket itself is missing."""
+
+
+def _require_bucket(error: FileNotFoundError) -> None:
+    """Raise where not the object but its bucket is missing; both are a 404."""
+    if "NoSuchBucket" in str(error):
+        raise _NoBucket from error
+
+
+def _tag(meta: Any) -> dict[str, str]:
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what the library says, without the dump of its types."""
+    first = str(error).partition("\n\nDebug source")[0].partition("<?xml")[0]
+    return " ".join(first.split())[:300].rstrip(": ") or type(error).__name__
+
+
+def _s3_options(environment: Callable[[str], str | None] = os.environ.get) -> dict[str, Any]:
+    """The settings of AWS's tools that object_store does not read by itself."""
+    options: dict[str, Any] = {}
+    endpoint = environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["endpoint"] = endpoint
+    if not environment("AWS_ACCESS_KEY_ID"):
+        try:
+            from boto3.session import Session  # type: ignore[import-untyped]
+            from obstore.auth.boto3 import Boto3CredentialProvider
+        except ImportError:
+            return options
+        session = Session()
+        if session.get_credentials() is not None:
+            options["credential_provider"] = Boto3CredentialProvider(session)
+            if session.region_name:
+                options["region"] = session.region_name
+    return options
