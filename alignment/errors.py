@@ -18,7 +18,7 @@ PlumblineError                 exit code 1
 ├── NewerRecordError           exit code 1: a newer release recorded it; this one has to be upgraded to read it
 ├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
 ├── StoreError                 exit code 1: the stage store could not be read or written
-├── EndpointError              exit code 1: a judge's endpoint could not be reached, or is not to be understood
+├── EndpointError              exit code 1: a judge's or an engine's endpoint could not be reached or understood
 ├── TrackingError              exit code 1: MLflow could not be reached or refused
 └── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
 """
@@ -132,7 +132,7 @@ class StoreError(PlumblineError):
 
 
 class EndpointError(PlumblineError):
-    """A judge's endpoint could not be reached, stayed busy, or gives no answers; those that it gave are kept."""
+    """A judge's or an engine's endpoint could not be reached, stayed busy, or gives no answers; others are kept."""
 
 
 class TrackingError(PlumblineError):

@@ -8,16 +8,17 @@ from typing import Any, get_args, get_origin
 
 from alignment.config import AlignConfig, Group, as_error, examine, merge
 from alignment.config.loading import as_fault
+from alignment.endpoints import is_local
 from alignment.errors import ConfigError, Fault
 from alignment.kinds import PAIRS, REWARDS
 from alignment.preflight import faults_of
 from alignment.rewards.function_file import function_file
-from alignment.rewards.judge_client import is_local
 from alignment.yaml_file import read_yaml
 from flows.settings import find_config, shown_name
 from flows.start_from import read_start
 
 JUDGE_URLS = "PLUMBLINE_JUDGE_URLS"
+SAMPLING_URLS = "PLUMBLINE_SAMPLING_URLS"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Submission:
 def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool, own_base: bool = True) -> Submission:
     """What starts from `start_from`, as `read_start` takes it, with `changes` by the names of the groups laid over it.
 
-    Unless it was `called_here`, by a person with a shell, no file of code and no judge that the environment does not
+    Unless it was `called_here`, by a person with a shell, no file of code and no endpoint that the environment does not
     allow to have a key may be named. `own_base` is as in `faults_of`. Raises TrackingError where MLflow cannot be
     reached.
     """
@@ -121,19 +122,26 @@ def require_no_code(config: AlignConfig) -> None:
 def require_allowed_endpoints(config: AlignConfig) -> None:
     """Raise ConfigError where a key would be sent to an endpoint that the environment does not allow.
 
-    Allowed are the base URLs in PLUMBLINE_JUDGE_URLS, or without that variable this machine's own addresses: whoever
-    can fill in a form could have the worker's key sent anywhere else. Without a key any endpoint may be asked.
+    Allowed are the base URLs in PLUMBLINE_JUDGE_URLS, or in PLUMBLINE_SAMPLING_URLS where it draws samples, and without
+    that variable this machine's own addresses: whoever can fill in a form could have the worker's key sent anywhere
+    else. Without a key any endpoint may be asked.
     """
-    allowed = [url.strip().rstrip("/") for url in os.environ.get(JUDGE_URLS, "").split(",") if url.strip()]
     scoring = (config.reward, *config.reward.parts, *config.evaluation.gold)
-    asked = [each.judge for each in scoring if each.kind == "judge" or REWARDS.origin(each.kind).package]
+    judges = [each.judge for each in scoring if each.kind == "judge" or REWARDS.origin(each.kind).package]
     if config.pairs.source == "judged" or PAIRS.origin(config.pairs.source).package:
-        asked.append(config.reward.judge)
-    for judge in asked:
-        permitted = judge.url in allowed if allowed else is_local(judge.url)
-        if os.environ.get(judge.api_key_env) and not permitted:
-            raise ConfigError(
-                f"reward.judge.url = {judge.url}: the worker does not send the key in {judge.api_key_env} there for a "
-                f"form or a request; add the address to {JUDGE_URLS} in the worker's environment, or start the run "
-                "from the command line"
-            )
+        judges.append(config.reward.judge)
+    for judge in judges:
+        _require_allowed("reward.judge.url", judge.url, judge.api_key_env, JUDGE_URLS)
+    if config.sampling.engine == "endpoint":
+        server = config.sampling.endpoint
+        _require_allowed("sampling.endpoint.base_url", server.base_url, server.api_key_env, SAMPLING_URLS)
+
+
+def _require_allowed(field: str, url: str, key: str, variable: str) -> None:
+    allowed = [each.strip().rstrip("/") for each in os.environ.get(variable, "").split(",") if each.strip()]
+    permitted = url in allowed if allowed else is_local(url)
+    if os.environ.get(key) and not permitted:
+        raise ConfigError(
+            f"{field} = {url}: the worker does not send the key in {key} there for a form or a request; add the "
+            f"address to {variable} in the worker's environment, or start the run from the command line"
+        )

@@ -2,16 +2,14 @@
 
 import re
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import Group, json_values
+from alignment.config.server import KEY_VARIABLE, usable_address, usable_variable
 
 OWN = ("model", "messages", "stream", "n")
 """What a request has from other fields, or what an answer could not be read with."""
-SERVERS = ("PREFECT_API_KEY",)
-"""Keys that are not sent to an endpoint that a form names, although their variables end so."""
 
 
 class JudgeConfig(Group):
@@ -27,7 +25,7 @@ class JudgeConfig(Group):
     api_key_env: str = Field(
         "OPENAI_API_KEY",
         min_length=1,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*_API_KEY$",
+        pattern=KEY_VARIABLE,
         max_length=200,
         description="Environment variable that holds the key, and ends in _API_KEY; unset, no key is sent",
     )
@@ -78,26 +76,12 @@ class JudgeConfig(Group):
     @field_validator("url")
     @classmethod
     def _is_an_address(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(f"reward.judge.url: {_shown(url)} is not an address like http://127.0.0.1:8000/v1")
-        if "@" in parts.netloc or parts.query:
-            raise ValueError(
-                "reward.judge.url: an address with a password or a query in it would be kept with the run; name the "
-                "variable with the key in reward.judge.api_key_env"
-            )
-        return url.rstrip("/")
+        return usable_address(url, "reward.judge.url", "reward.judge.api_key_env")
 
     @field_validator("api_key_env")
     @classmethod
     def _is_a_judge_s(cls, name: str) -> str:
-        if name in SERVERS:
-            raise ValueError(f"reward.judge.api_key_env = {name}: that key is for a server of the run; take another")
-        return name
+        return usable_variable(name, "reward.judge.api_key_env")
 
     @field_validator("pattern")
     @classmethod
@@ -128,7 +112,3 @@ class JudgeConfig(Group):
                 f"reward.judge.scale_min = {self.scale_min:g} is not below reward.judge.scale_max = {self.scale_max:g}"
             )
         return self
-
-
-def _shown(url: str) -> str:
-    return url.rpartition("@")[2]

@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from alignment.config.engines import EndpointConfig, VllmConfig
 from alignment.config.group import Group, at_most, open_to
+from alignment.config.server import EXAMPLE
 from alignment.kinds import DIVERGENCES, ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -56,12 +58,43 @@ class SamplingConfig(Group):
         description="Keep what the model computed for earlier tokens; off, each token costs a pass over the whole "
         "text: the way out for a model whose cached steps the self-check refuses",
     )
+    endpoint: EndpointConfig = EndpointConfig()
+    vllm: VllmConfig = VllmConfig()
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if (self.new_tokens_min == 0) != (self.new_tokens_max == 0):
             raise ValueError("sampling.new_tokens_min and sampling.new_tokens_max go together: set both, or neither")
         return at_most(self, "sampling", "new_tokens_min", "new_tokens_max")
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> Self:
+        if self.engine == "endpoint" and not self.endpoint.base_url:
+            raise ValueError(
+                "sampling.endpoint.base_url: is empty; give the address of the server that has the base model loaded, "
+                f"such as {EXAMPLE}, or set sampling.engine to local"
+            )
+        return self
+
+
+def for_any_model(sampling: SamplingConfig) -> SamplingConfig:
+    """How any model is sampled: as configured, or by `local` where the engine serves the base model alone.
+
+    Both models of an evaluation are so drawn by one engine.
+    """
+    any_model = ENGINES.origin(sampling.engine).options.get("any_model", True)
+    return sampling if any_model else sampling.model_copy(update={"engine": "local"})
+
+
+def common_random_numbers(sampling: SamplingConfig) -> bool:
+    """Whether two models that are asked the same way share random numbers, which narrows their comparison."""
+    return bool(ENGINES.origin(for_any_model(sampling).engine).options.get("common_random_numbers", True))
+
+
+def has_exact_logprobs(sampling: SamplingConfig) -> bool:
+    """Whether the log-probs of samples are known to agree with an fp32 forward pass, so that none is run for them."""
+    exact = ENGINES.origin(sampling.engine).options.get("exact_logprobs", False)
+    return bool(exact) and sampling.precision == "fp32"
 
 
 @open_to(PAIRS)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from alignment.config import AlignConfig
+from alignment.config.policy import for_any_model
 from alignment.judging.report import EvalReport, Record
 from alignment.kinds import ENGINES, REWARDS
 
@@ -68,7 +69,7 @@ def write(
 
     loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
-    sampling = config.sampling.model_copy(update={"total_tokens": limit})
+    sampling = for_any_model(config.sampling).model_copy(update={"total_tokens": limit})
     encoded = loaded.encode([asked.prompt for asked in prompts])
     opening = loaded.conventions.opening
     ids = [list(asked.prompt_ids or of_text or opening) for asked, of_text in zip(prompts, encoded, strict=True)]

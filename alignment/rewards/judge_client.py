@@ -6,27 +6,18 @@ filter or for its length, is returned.
 """
 
 import asyncio
-import ipaddress
 import json
 import os
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from alignment.config import JudgeConfig
+from alignment.endpoints import MAY_PASS, QUOTA, MayPassError, is_local, pause_after, retry_after, shown
 from alignment.errors import ConfigError, EndpointError
 from alignment.rewards.judge_answers import Answer
 
-MAY_PASS = (408, 409, 425, 429)
 OF_THIS_TEXT = (400, 413, 422)
-QUOTA = ("insufficient_quota", "billing_hard_limit_reached")  # a 429 that no waiting ends
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds; doubled from try to try
-LONGEST_ASKED = 300.0  # seconds that an endpoint's Retry-After may ask for
-SHOWN = 200  # characters of an endpoint's message
 
 
 @dataclass(frozen=True)
@@ -34,12 +25,6 @@ class Refused:
     """The endpoint will not judge this text, and why."""
 
     reason: str
-
-
-class _MayPass(Exception):
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
 
 
 class Endpoint:
@@ -86,12 +71,10 @@ class Endpoint:
                 return None
             try:
                 return await self._call(request)
-            except _MayPass as failure:
+            except MayPassError as failure:
                 if tried == self.config.retries:
                     raise self._gave_up(str(failure)) from None  # the cause may show the key
-                longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tried)
-                jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads requests
-                if not await pause(max(longest * jitter, failure.pause)):
+                if not await pause(pause_after(tried, failure)):
                     return None
         return None
 
@@ -101,10 +84,10 @@ class Endpoint:
             async with asyncio.timeout(self.config.timeout):  # the client's own is for each piece that arrives
                 got = await self._chat.create(model=request["model"], messages=request["messages"], extra_body=own)
         except (TimeoutError, self._openai.APITimeoutError):
-            raise _MayPass(f"gave no answer in {self.config.timeout:g} s") from None
+            raise MayPassError(f"gave no answer in {self.config.timeout:g} s") from None
         except self._openai.APIConnectionError as error:
             reason = self._shown(str(error.__cause__ or error)) or type(error.__cause__).__name__
-            raise _MayPass(f"could not be reached ({reason})") from None
+            raise MayPassError(f"could not be reached ({reason})") from None
         except self._openai.APIStatusError as error:
             return self._refusal(error)
         return self._read(got.text)
@@ -121,7 +104,7 @@ class Endpoint:
                 f"{self._name}: the account's quota is used up ({said}); raise it there, then run again"
             ) from None
         if status in MAY_PASS or status >= 500:
-            raise _MayPass(f"answers {status} ({said})", _retry_after(error.response.headers)) from None
+            raise MayPassError(f"answers {status} ({said})", retry_after(error.response.headers)) from None
         if status in OF_THIS_TEXT:
             return Refused(f"{status} {said}")
         raise ConfigError(
@@ -133,7 +116,7 @@ class Endpoint:
         try:
             found = json.loads(body)
         except ValueError:
-            raise _MayPass(f"answers with what is no JSON ({self._shown(body)})") from None
+            raise MayPassError(f"answers with what is no JSON ({self._shown(body)})") from None
         try:
             choice = found["choices"][0]
             message = choice["message"]
@@ -143,7 +126,7 @@ class Endpoint:
             counted = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
             return Answer(text, str(choice.get("finish_reason") or ""), *counted)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-            raise _MayPass(f"answers without a choice ({self._shown(body)})") from None
+            raise MayPassError(f"answers without a choice ({self._shown(body)})") from None
 
     def _gave_up(self, reason: str) -> EndpointError:
         times = f"{self.config.retries + 1} times" if self.config.retries else "once"
@@ -159,37 +142,13 @@ class Endpoint:
         return f"judge at {self.config.url}"
 
     def _shown(self, text: str) -> str:
-        """What an endpoint said, short, on one line, and without the key, should it repeat that."""
-        said = " ".join(text.split())
-        return (said.replace(self._key, "***") if self._key else said)[:SHOWN]
+        return shown(text, self._key)
 
 
 _API_KEY_ENV = "reward.judge.api_key_env"
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is this machine's own, which no proxy can reach."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _message(error: Any) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, dict) else body
     return str(message or error.response.text or error.response.reason_phrase)
-
-
-def _retry_after(headers: Any) -> float:
-    """The seconds that a response asks to wait for, as a number or a date; 0 where it does not."""
-    said = headers.get("retry-after", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return 0.0
-    return min(max(seconds, 0.0), LONGEST_ASKED)

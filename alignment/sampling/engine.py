@@ -2,18 +2,20 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from alignment.config import SamplingConfig
-from alignment.kinds import ENGINES, registers
+from alignment.kinds import ENGINE_VERSIONS, ENGINES, registers
 
 if TYPE_CHECKING:  # they bring torch
     from alignment.layout import Tokens
     from alignment.models import Loaded
+
+EngineT = TypeVar("EngineT", bound=Callable[..., list[Any]])
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,42 @@ class Engine(Protocol):
         A completion ends at one of `loaded.conventions.ends`, before one of the texts of `config.stop`, which
         `alignment.sampling.stops.Stops` finds, or after as many tokens as its request has uniforms. The same requests
         give the same completions, and two models that are asked the same way share random numbers: the uniforms are
-        there for that. `progress` takes (done, total) and may raise to stop the work.
+        there for that. Where that does not hold, the engine's decorator says so. `progress` takes (done, total) and may
+        raise to stop the work.
         """
 
 
-def engine(name: str) -> Callable[[Engine], Engine]:
-    """Register an engine under the name that `sampling.engine` takes."""
+class EngineVersion(Protocol):
+    """What decides an engine's samples beside this project's code, such as the version of a server.
+
+    It stands in the samples' key in the place of the engine's own fields.
+    """
+
+    def __call__(self, config: SamplingConfig) -> Mapping[str, Any]:
+        """Values that JSON has; called whenever a key is needed, also for a plan.
+
+        Raises ConfigError or EndpointError, with the way out, where it cannot be told.
+        """
+
+
+def engine(
+    name: str,
+    *,
+    exact_logprobs: bool = False,  # noqa: ARG001 - what follows is read from the source, without an import
+    common_random_numbers: bool = True,  # noqa: ARG001
+    any_model: bool = True,  # noqa: ARG001
+    keeps: bool = False,  # noqa: ARG001
+) -> Callable[[EngineT], EngineT]:
+    """Register an engine under the name that `sampling.engine` takes; what it declares has to be constants.
+
+    `exact_logprobs`: in fp32 its log-probs agree with a plain forward pass to rounding. `common_random_numbers`: two
+    models that are asked the same way share random numbers. Without `any_model` it draws from the base model alone,
+    and the models of an evaluation are sampled by `local`. One that `keeps` is given a folder as `kept`, which survives
+    a crash, for what it need not draw again.
+    """
     return registers(ENGINES, name)
+
+
+def engine_version(name: str) -> Callable[[EngineVersion], EngineVersion]:
+    """Register what decides the samples of the engine of this name beside the project's code."""
+    return registers(ENGINE_VERSIONS, name)

@@ -54,7 +54,7 @@ BATCHED: WeakSet[Any] = WeakSet()
 """Models that one time axis does not suit: each is told of once, and is sampled in plain batches from then on."""
 
 
-@engine("local")
+@engine("local", exact_logprobs=True)
 def local(
     loaded: Loaded,
     requests: Sequence[Request],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from alignment.config import SamplingConfig
 from alignment.kinds import ENGINES
 from alignment.rows import Prompt, Sample
 from alignment.stages.job import Counts, Job
@@ -11,7 +12,9 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 
-def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, purpose: str) -> list[Sample]:
+def draw(
+    job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, purpose: str, config: SamplingConfig
+) -> list[Sample]:
     """`count` fresh samples of each prompt, in the prompts' order; `purpose` keeps the random numbers apart.
 
     A row holds its prompt, its index among that prompt's samples, the completion's token ids (its end token included),
@@ -21,9 +24,9 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
     from alignment.models import require_context
     from alignment.sampling.engine import completion_text, request
 
-    config = job.config.sampling
     require_context(loaded, config.total_tokens, "sampling.total_tokens")
     wanted = [(row, index) for row in prompt_rows for index in range(count)]
+    keeps = ENGINES.origin(config.engine).options.get("keeps", False)
     drawn = ENGINES.get(config.engine)(
         loaded,
         [
@@ -39,6 +42,7 @@ def draw(job: Job, loaded: "Loaded", prompt_rows: Sequence[Prompt], count: int, 
         ],
         config,
         job.progress,
+        **({"kept": job.work} if keeps else {}),
     )
     decoded = loaded.decode(
         [[*row["prompt_ids"], *completion.ids] for (row, _), completion in zip(wanted, drawn, strict=True)],

@@ -1,13 +1,13 @@
 """Stage `drift`: what the anchor writes itself, and what it makes of both models' samples."""
 
-from alignment.kinds import ENGINES
+from alignment.config.policy import for_any_model
 from alignment.rows import ANCHORED, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import rewards_of
-from alignment.stages.sources import reward_kinds
+from alignment.stages.sources import engine_kinds, reward_kinds
 from alignment.stages.stage import MODELS, stage
 
 
@@ -18,7 +18,7 @@ from alignment.stages.stage import MODELS, stage
     makes=evaluating.makes,
     slots=1,
     when=lambda c: bool(c.evaluation.anchor),
-    uses=lambda c: [(ENGINES, c.sampling.engine), *reward_kinds(c)],
+    uses=lambda c: [*engine_kinds(for_any_model(c.sampling)), *reward_kinds(c)],
     libraries=(*MODELS, "numpy"),
 )
 def drift(job: Job) -> Counts:

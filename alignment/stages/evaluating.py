@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from alignment.config import AlignConfig
-from alignment.kinds import ENGINES, JUDGES, Kinds
+from alignment.config.policy import for_any_model
+from alignment.kinds import JUDGES, Kinds
 from alignment.rewards.parts import normalises
 from alignment.rows import EVALUATED, JUDGED, MODEL, Sample, Table
 from alignment.stages.drawing import count_finished, draw
@@ -16,7 +17,14 @@ from alignment.stages.kept import base_model
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sides import held_out
-from alignment.stages.sources import fields_of, reward_kinds, reward_source
+from alignment.stages.sources import (
+    drawn_by,
+    engine_kinds,
+    fields_of,
+    reward_kinds,
+    reward_source,
+    sampling_source,
+)
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -29,12 +37,16 @@ NOT_JUDGES = {
 """Fields of `evaluation` that decide nothing of a judgement."""
 
 
+def sampling_of(config: AlignConfig) -> dict[str, Any]:
+    """What decides the samples of any model, beside how many there are."""
+    left_out = {"samples_per_prompt", "shard_prompts", "batch_tokens"}
+    return sampling_source(for_any_model(config.sampling), without=left_out)
+
+
 def reads(config: AlignConfig) -> dict[str, Any]:
     """What decides the samples of an evaluation, and what is measured on them."""
     return {
-        "sampling": fields_of(
-            config.sampling, config.sampling.engine, without={"samples_per_prompt", "shard_prompts", "batch_tokens"}
-        ),
+        "sampling": sampling_of(config),
         "samples_per_prompt": config.evaluation.samples_per_prompt,
         "judge": fields_of(config.evaluation, config.evaluation.judge, without=NOT_JUDGES),
         "reward": reward_source(config),
@@ -44,12 +56,13 @@ def reads(config: AlignConfig) -> dict[str, Any]:
 
 def makes(config: AlignConfig) -> str:
     """How many samples there will be at most."""
-    return f"up to {config.prompts.eval_count * config.evaluation.samples_per_prompt:,} samples, scored"
+    engine = drawn_by(for_any_model(config.sampling))
+    return f"up to {config.prompts.eval_count * config.evaluation.samples_per_prompt:,} samples, scored{engine}"
 
 
 def uses(config: AlignConfig) -> list[tuple[Kinds[Any], str]]:
     """The engine that draws them, the reward, and the judge."""
-    return [(ENGINES, config.sampling.engine), *reward_kinds(config), (JUDGES, config.evaluation.judge)]
+    return [*engine_kinds(for_any_model(config.sampling)), *reward_kinds(config), (JUDGES, config.evaluation.judge)]
 
 
 def scaled(config: AlignConfig) -> tuple[str, ...]:
@@ -97,4 +110,5 @@ def write_judged(job: Job, table: Table[Any], folder: Path, rows: Sequence[Sampl
 def write_held_out(job: Job, loaded: "Loaded") -> list[Sample]:
     """A model's fresh samples on the held-out prompts."""
     prompts = held_out(job.inputs["prompts"])
-    return draw(job, loaded, prompts, job.config.evaluation.samples_per_prompt, purpose="eval")
+    sampling = for_any_model(job.config.sampling)
+    return draw(job, loaded, prompts, job.config.evaluation.samples_per_prompt, "eval", sampling)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.config import AlignConfig
+from alignment.config.policy import has_exact_logprobs
 from alignment.rows import ACCEPTED, OBJECT_ROWS, REFERENCED
 from alignment.stages.job import Counts, Job, share
 from alignment.stages.kept import base_model
@@ -18,7 +19,7 @@ SIDES = ("chosen", "rejected")
 
 def are_exact(config: AlignConfig) -> bool:
     """Whether all pairs are known to carry exact log-probs, so that no model is run."""
-    return pairs_are_sampled(config) and config.sampling.engine == "local" and config.sampling.precision == "fp32"
+    return pairs_are_sampled(config) and has_exact_logprobs(config.sampling)
 
 
 @stage(

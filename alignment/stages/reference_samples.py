@@ -2,7 +2,7 @@
 
 from alignment.config import AlignConfig
 from alignment.config.frontier import frontier_of
-from alignment.kinds import ENGINES
+from alignment.config.policy import for_any_model
 from alignment.rows import SCORES
 from alignment.stages import evaluating
 from alignment.stages.drawing import draw
@@ -10,7 +10,7 @@ from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.scoring import rewards_of
 from alignment.stages.sides import held_out
-from alignment.stages.sources import fields_of, reward_kinds, reward_source
+from alignment.stages.sources import engine_kinds, reward_kinds, reward_source
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 
 
@@ -28,7 +28,9 @@ def part(job: Job) -> Counts:
     first, last = job.part
     prompts = held_out(job.inputs["prompts"])[first:last]
     loaded = base_model(job, job.config.sampling.precision)
-    rows = draw(job, loaded, prompts, frontier_of(job.config).ceiling_samples, purpose="ceiling")
+    rows = draw(
+        job, loaded, prompts, frontier_of(job.config).ceiling_samples, "ceiling", for_any_model(job.config.sampling)
+    )
     rewards = rewards_of(job, rows).values
     SCORES.write(job.out, ({**row, "reward": reward} for row, reward in zip(rows, rewards, strict=True)))
     return {"samples": len(rows), "unscored": sum(reward is None for reward in rewards)}
@@ -38,16 +40,14 @@ def part(job: Job) -> Counts:
     title="draw reference samples",
     needs=lambda c: ("base", "reward", "prompts", *evaluating.scaled(c)),
     reads=lambda c: {
-        "sampling": fields_of(
-            c.sampling, c.sampling.engine, without={"samples_per_prompt", "shard_prompts", "batch_tokens"}
-        ),
+        "sampling": evaluating.sampling_of(c),
         "reward": reward_source(c),
         "seed": c.seed,
         **frontier_of(c).model_dump(include={"ceiling_samples", "held_out"}),
     },
     makes=lambda c: f"{frontier_of(c).ceiling_samples:,} samples of each held-out prompt, scored",
     slots=1,
-    uses=lambda c: [(ENGINES, c.sampling.engine), *reward_kinds(c)],
+    uses=lambda c: [*engine_kinds(for_any_model(c.sampling)), *reward_kinds(c)],
     libraries=(*MODELS, "numpy"),
     parts=Parts("sample the reference, shard", ranges, part),
 )

@@ -1,13 +1,12 @@
 """Stage `samples`: what the base model writes to each training prompt, drawn in parts that survive a crash."""
 
 from alignment.config import AlignConfig
-from alignment.kinds import ENGINES
 from alignment.rows import SAMPLES
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sides import training
-from alignment.stages.sources import fields_of, pairs_are_sampled
+from alignment.stages.sources import drawn_by, engine_kinds, pairs_are_sampled, sampling_source
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 
 
@@ -21,7 +20,8 @@ def part(job: Job) -> Counts:
     """The samples of one range of training prompts."""
     rows = training(job.inputs["prompts"], *job.part)
     loaded = base_model(job, job.config.sampling.precision)
-    drawn = draw(job, loaded, rows, job.config.sampling.samples_per_prompt, purpose="train")
+    sampling = job.config.sampling
+    drawn = draw(job, loaded, rows, sampling.samples_per_prompt, "train", sampling)
     SAMPLES.write(job.out, drawn)
     return count_finished(drawn)
 
@@ -30,13 +30,13 @@ def part(job: Job) -> Counts:
     title="draw samples",
     needs=("base", "prompts"),
     reads=lambda c: {
-        "sampling": fields_of(c.sampling, c.sampling.engine, without={"batch_tokens", "shard_prompts"}),
+        "sampling": sampling_source(c.sampling, without={"batch_tokens", "shard_prompts"}),
         "seed": c.seed,
     },
-    makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples",
+    makes=lambda c: f"up to {c.prompts.count * c.sampling.samples_per_prompt:,} samples{drawn_by(c.sampling)}",
     slots=1,
     when=pairs_are_sampled,
-    uses=lambda c: [(ENGINES, c.sampling.engine)],
+    uses=lambda c: engine_kinds(c.sampling),
     libraries=(*MODELS, "numpy"),
     parts=Parts("sample shard", ranges, part),
 )

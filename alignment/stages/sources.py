@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment import adapters, models
-from alignment.config import AlignConfig, DataConfig, Group, RewardFields
+from alignment.config import AlignConfig, DataConfig, Group, RewardFields, SamplingConfig
 from alignment.data import reading
 from alignment.data.chat import read_template
 from alignment.data.prompts import ids
@@ -14,7 +14,7 @@ from alignment.data.prompts.whole import longest_prompt
 from alignment.data.texts import GRAMMAR, sources_of
 from alignment.data.wanted import Wanted
 from alignment.errors import DataError, ModelError
-from alignment.kinds import PAIRS, PROMPTS, REWARD_FUNCTIONS, REWARD_MODELS, REWARDS, Kinds
+from alignment.kinds import ENGINE_VERSIONS, ENGINES, PAIRS, PROMPTS, REWARD_FUNCTIONS, REWARD_MODELS, REWARDS, Kinds
 from alignment.rewards.function_file import function_file, require_installed
 from alignment.rewards.judge_rubric import judge_source, read_pair_rubric, read_rubric
 from alignment.rewards.parts import SUM, alone, described, is_trained, takes_model
@@ -54,6 +54,26 @@ def fields_of(group: Group, *chosen: str, without: Collection[str] = ()) -> dict
         for name, value in found.items()
         if name not in kinds or name in chosen
     }
+
+
+def sampling_source(sampling: SamplingConfig, without: Collection[str]) -> dict[str, Any]:
+    """What decides the samples, beside the model: the fields, and what the engine says of itself.
+
+    Raises EndpointError or ConfigError where the engine is needed for that and cannot be asked.
+    """
+    if sampling.engine not in ENGINE_VERSIONS.names():
+        return fields_of(sampling, sampling.engine, without=without)
+    return fields_of(sampling, without=without) | {"engine_version": ENGINE_VERSIONS.get(sampling.engine)(sampling)}
+
+
+def engine_kinds(sampling: SamplingConfig) -> list[tuple[Kinds[Any], str]]:
+    """The kind whose code draws the samples."""
+    return [(ENGINES, sampling.engine)]
+
+
+def drawn_by(sampling: SamplingConfig) -> str:
+    """Who draws the samples, for a person who reads the plan, where it is not this process."""
+    return "" if sampling.engine == "local" else f", drawn by {sampling.engine}"
 
 
 def _by_content(fields: dict[str, Any]) -> dict[str, Any]:

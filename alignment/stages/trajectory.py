@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.frontier import frontier_of
+from alignment.config.policy import for_any_model
 from alignment.kinds import TRAINERS
 from alignment.rows import HISTORY, TRAJECTORY
 from alignment.stages import evaluating
@@ -138,7 +139,8 @@ def _measure(job: Job, step: int, total: int) -> None:
         precision, name = job.config.sampling.precision, f"the policy at step {step}"
         loaded = models.load_base(snapshot, precision=precision, name=name)
         prompts = held_out(job.inputs["prompts"])[: frontier_of(job.config).held_out or None]
-        rows = draw(silent, loaded, prompts, job.config.evaluation.samples_per_prompt, purpose="eval")
+        sampling = for_any_model(job.config.sampling)
+        rows = draw(silent, loaded, prompts, job.config.evaluation.samples_per_prompt, "eval", sampling)
         found = divergence(
             loaded.model if precision == "fp32" else models.load_base(snapshot, name=name).model,
             base_model(job).model,

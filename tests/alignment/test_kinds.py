@@ -152,7 +152,7 @@ def test_a_kind_may_bring_fields(shapes: Kinds[Any], packages: Packages) -> None
 
 def test_every_kind_of_this_project_is_found_under_the_name_that_its_source_gives() -> None:
     registries = [value for value in vars(kinds).values() if isinstance(value, Kinds) and value.home]
-    assert len(registries) == 12
+    assert len(registries) == 13
     for registry in registries:
         assert registry.names(), registry
         assert list(registry.all()) == list(registry.names())

@@ -30,7 +30,7 @@ def answer(question: str) -> str:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr("alignment.rewards.judge_client.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("alignment.endpoints.FIRST_PAUSE", 0.01)
     with serving(Endpoint(answer=answer, fault=a_tenth)) as served:
         yield served
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from alignment import endpoints
 from alignment.config import AlignConfig, build_config
 from alignment.errors import BudgetError, ConfigError, EndpointError, Interrupted
-from alignment.rewards import judge_asking, judge_client
+from alignment.rewards import judge_asking
 from alignment.rewards.checking import score, score_batches
 from alignment.rewards.judge import Judge
 from alignment.rewards.protocol import Batches, Scores, Scoring
@@ -30,7 +31,7 @@ TEXTS = [f"completion number {number}" for number in range(60)]
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_client, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(judge_asking, "GRACE", 1.0)
     monkeypatch.setattr(judge_asking, "LOOK_EVERY", 0.02)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from alignment.config import JudgeConfig
+from alignment.endpoints import is_local
 from alignment.errors import ConfigError, EndpointError
 from alignment.rewards import judge_client
 from alignment.rewards.judge_answers import Answer
-from alignment.rewards.judge_client import is_local
 from alignment.rewards.judge_rubric import request
 from tests import endpoint as served
 from tests.endpoint import Fault, serving

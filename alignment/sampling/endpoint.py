@@ -1,0 +1,192 @@
+"""The engine `endpoint`: a server that has the base model loaded draws the samples; its weights are checked.
+
+What stands in `dialects.py` is what their documentation and source say; it was run against neither on a card.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.config import SamplingConfig
+from alignment.config.engines import EndpointConfig
+from alignment.endpoints import Pause, ask_each, in_a_loop
+from alignment.errors import ConfigError
+from alignment.sampling.dialects import DIALECTS, Body
+from alignment.sampling.endpoint_client import Client
+from alignment.sampling.engine import Completion, Request, engine, engine_version
+from alignment.sampling.kept import KeptDraws
+from alignment.sampling.outside import completion, require_same_weights, seed
+from alignment.sampling.stops import Stops
+
+if TYPE_CHECKING:  # it brings torch
+    from alignment.models import Loaded
+
+GRACE = 10.0
+"""Seconds for which a request under way may still be answered when the work is to stop."""
+KNOWN_FOR = 60.0
+"""Seconds for which a server is not asked again who it is: a run's stages ask for their keys many times."""
+UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+
+_known: dict[EndpointConfig, tuple[float, dict[str, str]]] = {}
+
+
+@engine("endpoint", common_random_numbers=False, any_model=False, keeps=True)
+def endpoint(
+    loaded: "Loaded",
+    requests: Sequence[Request],
+    config: SamplingConfig,
+    progress: Callable[[int, int], None] | None = None,
+    kept: Path | None = None,
+) -> list[Completion]:
+    """A server's samples; what it drew before a crash is in `kept`, and not asked for again.
+
+    Raises ModelError where it has other weights than the model that is loaded here, and EndpointError or ConfigError as
+    the client does.
+    """
+    settings = config.endpoint
+    who = identity(settings)
+    server = _Server(settings, who["model"])
+    require_same_weights(
+        loaded, server.scores, settings.max_difference, server.name, "sampling.endpoint.max_difference"
+    )
+    bodies = [
+        server.dialect.sample(each.prompt, len(each.uniforms), seed(each), loaded.conventions.ends, config)
+        for each in requests
+    ]
+    drawn = KeptDraws(kept, who)
+    missing = [body for body, each in zip(bodies, requests, strict=True) if each.uniforms and drawn.find(body) is None]
+    there = len(requests) - len(missing)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(there + done, len(requests))
+
+    server.ask_all(missing, lambda number, answer: drawn.keep(missing[number], server.dialect.drawn(answer)), report)
+    stops = Stops(config.stop, loaded.texts) if config.stop else None
+    found = []
+    for asked, body in zip(requests, bodies, strict=True):
+        got = drawn.find(body)
+        found.append(
+            completion(asked, got.ids, got.logprobs, loaded=loaded, stops=stops, name=server.name, reason=got.reason)
+            if got is not None
+            else Completion([], finished=False, logprob=0.0, exact=False)
+        )
+    return found
+
+
+@engine_version("endpoint")
+def version(config: SamplingConfig) -> Mapping[str, Any]:
+    """The kind of server, its version and the model's name there, which it is asked for unless they are configured."""
+    return {"server": config.endpoint.server, **identity(config.endpoint)}
+
+
+def identity(settings: EndpointConfig) -> dict[str, str]:
+    """`model` and `version`, as configured or as the server says.
+
+    Raises EndpointError where it does not answer, and ConfigError where it does not say, or serves several models.
+    """
+    if settings.model and settings.version:
+        return {"model": settings.model, "version": settings.version}
+    since, found = _known.get(settings, (-KNOWN_FOR, {}))
+    if time.monotonic() - since >= KNOWN_FOR:
+        found = in_a_loop(lambda: _asked(settings))
+        _known[settings] = time.monotonic(), found
+    return found
+
+
+async def _asked(settings: EndpointConfig) -> dict[str, str]:
+    async with Client(settings) as client:
+        model = settings.model or _only_model(client.name, await client.look("models"))
+        version = settings.version
+        if not version:
+            paths = DIALECTS[settings.server].version_paths
+            answers = [await client.look(path) for path in paths]
+            version = next(filter(None, map(_version_in, answers)), "")
+    if not version:
+        raise ConfigError(
+            f"{client.name}: does not say which version it is ({', '.join(paths)}); check sampling.endpoint.server = "
+            f"{settings.server}, or write the version into sampling.endpoint.version"
+        )
+    return {"model": model, "version": version}
+
+
+def _only_model(name: str, answer: Any) -> str:
+    try:
+        found = [each["id"] for each in answer["data"]]
+    except UNREADABLE:
+        found = []
+    if len(found) != 1 or not isinstance(found[0], str):
+        there = f"serves {len(found)} models" if found else "does not say which model it serves (/models)"
+        some = f", such as {', '.join(map(str, found[:5]))}" if found else ""
+        raise ConfigError(f"{name}: {there}{some}; name the one to sample in sampling.endpoint.model")
+    return found[0]
+
+
+def _version_in(answer: Any) -> str:
+    found = answer.get("version") if isinstance(answer, dict) else None
+    return found.strip() if isinstance(found, str) else ""
+
+
+class _Server:
+    """A server, and how it is asked."""
+
+    def __init__(self, settings: EndpointConfig, model: str) -> None:
+        self.settings, self.dialect = settings, DIALECTS[settings.server](model)
+        self.name = f"sampling.endpoint at {settings.base_url}"
+
+    def scores(self, texts: Sequence[Sequence[int]]) -> list[list[float | None]]:
+        """The log-prob of each token of these texts."""
+        found: dict[int, list[float | None]] = {}
+
+        def read(number: int, answer: Any) -> None:
+            found[number] = self.dialect.scored(answer, texts[number])
+
+        self.ask_all([self.dialect.score(ids) for ids in texts], read)
+        return [found[number] for number in range(len(texts))]
+
+    def ask_all(
+        self,
+        bodies: Sequence[Body],
+        read: Callable[[int, Any], None],
+        report: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Send all requests, and read each answer with its number; `report` takes how many are read, and may raise."""
+        done, unwanted = 0, False
+
+        def told(count: int) -> None:
+            nonlocal done
+            done = count
+
+        async def work() -> None:
+            async with Client(self.settings) as client:
+
+                async def ask(number: int, pause: Pause) -> None:
+                    answer = await client.ask(self.dialect.path, bodies[number], pause)
+                    if answer is None:
+                        return
+                    try:
+                        read(number, answer)
+                    except UNREADABLE as error:
+                        raise client.not_understood(error, answer) from None
+
+                await ask_each(
+                    range(len(bodies)),
+                    ask,
+                    concurrency=self.settings.concurrency,
+                    unwanted=lambda: unwanted,
+                    told=told,
+                    grace=GRACE,
+                )
+
+        def look() -> None:
+            nonlocal unwanted
+            try:
+                report(done)
+            except BaseException:
+                unwanted = True
+                raise
+
+        if bodies:
+            in_a_loop(work, look)
+        report(len(bodies))

@@ -1,0 +1,135 @@
+"""What engines that compute in another process share: seeds, a check of the weights there, and completions."""
+
+import hashlib
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from alignment.config import SamplingConfig
+from alignment.errors import EndpointError, ModelError
+from alignment.sampling.engine import Completion, Request, request
+from alignment.sampling.stops import Stops
+
+if TYPE_CHECKING:  # they bring torch
+    from alignment.layout import Tokens
+    from alignment.models import Loaded
+
+COMPARED, LENGTH = 16, 24
+"""Sequences on which the weights are compared, and the most tokens of each that count."""
+ROUNDING = 1e-3
+"""What a log-prob may exceed 0 by, in nats."""
+
+Scorer = Callable[[Sequence[Sequence[int]]], list[list[float | None]]]
+"""From sequences of token ids to the log-prob of each token behind those before it; None for the first."""
+
+_known: WeakKeyDictionary[Any, list[tuple[list[int], list[float]]]] = WeakKeyDictionary()
+
+
+def seed(asked: Request) -> int:
+    """The seed of a request, which depends on its random numbers alone: from 0 to 2^31 - 1."""
+    digest = hashlib.sha256(array("d", asked.uniforms).tobytes()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+def completion(
+    asked: Request,
+    ids: "Tokens",
+    logprobs: Sequence[float],
+    *,
+    loaded: "Loaded",
+    stops: Stops | None,
+    name: str,
+    reason: str = "",
+) -> Completion:
+    """What an engine drew, up to its end token or before its stop text; `reason` is why it says that it ended.
+
+    Raises EndpointError where it is none: it ended in neither way before it had all its tokens, or its log-probs are
+    none. Raises ModelError where the model does not know its tokens.
+    """
+    room, ends = len(asked.uniforms), loaded.conventions.ends
+    if len(ids) != len(logprobs) or not 0 < len(ids) <= room:
+        raise EndpointError(
+            f"{name}: gave {len(ids)} tokens with {len(logprobs)} log-probs where 1 to {room} were asked for; check "
+            "that it is of a version that the documentation names"
+        )
+    if not all(math.isfinite(each) and each <= ROUNDING for each in logprobs):
+        raise EndpointError(f"{name}: gave log-probs that are none, such as {_worst(logprobs)}; check its weights")
+    loaded.conventions.require_known([ids], name)
+    end = next((place for place, token in enumerate(ids) if token in ends), None)
+    kept = list(ids if end is None else ids[: end + 1])
+    finished = end is not None
+    if stops is not None:
+        before = kept[:-1] if finished else kept
+        found = stops.kept([before], grown=len(before))[0] if before else None
+        if found is not None:
+            kept, finished = kept[:found], True
+    if not finished and len(kept) < room:
+        raise EndpointError(
+            f"{name}: ended a text after {len(kept)} of {room} tokens ({reason or 'it does not say why'}), without an "
+            "end token or a stop text; give it a context of sampling.total_tokens at least (vLLM: --max-model-len, "
+            "SGLang: --context-length)"
+        )
+    return Completion(kept, finished, math.fsum(logprobs[: len(kept)]), exact=False)
+
+
+def require_same_weights(loaded: "Loaded", score: Scorer, most: float, name: str, field: str) -> None:
+    """Raise ModelError where an engine gives texts of the model's own other log-probs than the model does.
+
+    They are the same texts for a model each time. The mean of the differences of all tokens may be `most` nats.
+    """
+    texts = _texts(loaded)
+    given = len(loaded.conventions.opening)
+    scored = score([ids for ids, _ in texts])
+    found = [each for row in scored for each in row[given:] if each is not None]
+    expected = [each for _, row in texts for each in row]
+    if len(found) != len(expected) or not all(map(math.isfinite, found)):
+        raise EndpointError(
+            f"{name}: gave {len(found)} log-probs of {len(expected)} tokens of given texts, so that its weights cannot "
+            "be compared; check that it is of a version that the documentation names"
+        )
+    difference = math.fsum(abs(there - here) for there, here in zip(found, expected, strict=True)) / len(expected)
+    if difference > most:
+        raise ModelError(
+            f"{name}: its log-probs of {len(texts)} texts differ from those of {loaded.name} by {difference:.3g} "
+            f"nats a token, and {field} = {most:g}: it has other weights, or rounded ones; have it load that model, or "
+            f"raise {field}"
+        )
+
+
+def _texts(loaded: "Loaded") -> list[tuple[list[int], list[float]]]:
+    """Texts that a model writes itself, opening included, each with the log-probs of the tokens behind its opening."""
+    if loaded.model not in _known:
+        from alignment.sampling.local import local
+
+        opening = list(loaded.conventions.opening)
+        longest = loaded.conventions.longest or math.inf  # a server wants to add one token
+        config = SamplingConfig(total_tokens=int(min(len(opening) + LENGTH, longest - 1)))
+        drawn = local(
+            loaded,
+            [
+                request(opening, config, seed=0, purpose="comparison", prompt_id="", index=index)
+                for index in range(COMPARED)
+            ],
+            config,
+        )
+        _known[loaded.model] = [([*opening, *each.ids], _logprobs(loaded, opening, each.ids)) for each in drawn]
+    return _known[loaded.model]
+
+
+def _logprobs(loaded: "Loaded", prompt: Sequence[int], ids: Sequence[int]) -> list[float]:
+    """The log-prob of each token of a completion, by one forward pass."""
+    import torch
+
+    from alignment.models import using
+
+    with torch.inference_mode(), using(loaded.name, "the comparison with another engine"):
+        whole = torch.tensor([[*prompt, *ids]], device=next(loaded.model.parameters()).device)
+        logits = loaded.model(input_ids=whole).logits[0, len(prompt) - 1 : -1].float()
+        found: list[float] = logits.log_softmax(-1).gather(1, whole[0, len(prompt) :, None])[:, 0].tolist()
+    return found
+
+
+def _worst(logprobs: Sequence[float]) -> float:
+    return next(each for each in logprobs if not (math.isfinite(each) and each <= ROUNDING))
