@@ -104,16 +104,17 @@ def test_a_part_says_itself_where_its_file_is_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "shard", "prompts", "expected"),
     [
-        (4, 128, 512, [(0, 256), (256, 512)]),
-        (4, 300, 600, [(0, 512), (512, 600)]),
-        (3, 128, 1500, [(0, 1024), (1024, 1500)]),
-        (1024, 5, 12, [(0, 5), (5, 10), (10, 12)]),
+        (4, 128, 512, [(0, 512)]),
+        (4, 128, 2500, [(0, 1024), (1024, 2048), (2048, 2500)]),
+        (4, 1025, 2500, [(0, 2048), (2048, 2500)]),
+        (3, 128, 5000, [(0, 4096), (4096, 5000)]),
+        (4096, 5, 12, [(0, 5), (5, 10), (10, 12)]),
     ],
 )
 def test_scores_are_cut_where_a_batch_ends(
     samples: int, shard: int, prompts: int, expected: list[tuple[int, int]]
 ) -> None:
-    """Batches of 1,024 samples, so 4 a prompt are cut at multiples of 256 prompts."""
+    """Row groups of 4,096 samples, so 4 a prompt are cut at multiples of 1,024 prompts."""
     config = build_config({"sampling": {"samples_per_prompt": samples, "shard_prompts": shard}})
     made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": prompts}, seconds=0.0)
     assert ranges(config, {"prompts": made}) == expected
