@@ -30,12 +30,16 @@ example-chat: $(VENV)/installed-chat
 	@[ -e examples/chat/model ] || $(BIN)/plumbline import gguf "$$($(BIN)/python -c '$(GGUF)')" examples/chat/model
 	$(BIN)/plumbline run --config examples/chat/chat.yaml
 
-# With MEASURE="-m coverage run" the lines that the tests reach are noted in .coverage: see .ci/run.
+# A test computes on one thread, so there are as many processes as processors, up to eight; the tests of a file stay
+# together, as they share what they compute. BESIDE= (empty) runs them in one process, where a debugger is to see.
+BESIDE ?= --numprocesses logical --maxprocesses 8 --dist loadfile
+
+# With MEASURE="-m coverage run" the lines that the tests reach are noted in .coverage.*: see .ci/run.
 test: $(VENV)/installed-test
-	$(BIN)/python $(MEASURE) -m pytest -m "not full and not gpu and not stack"
+	$(BIN)/python $(MEASURE) -m pytest -m "not full and not gpu and not stack" $(BESIDE)
 
 test-full: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -m full $(BESIDE)
 
 test-stack: $(VENV)/installed-stack
 	$(BIN)/python -m pytest -m stack $(STACK) || { echo "What failed is tried once more: a busy machine can be too slow for a page."; \

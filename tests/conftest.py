@@ -35,6 +35,7 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setenv(name, str(home / folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("COLUMNS", raising=False)  # a terminal's width, which who starts the tests may export
 
 
 @pytest.fixture(scope="session", autouse=True)
