@@ -1,21 +1,12 @@
 """What servers that take and give token ids are asked, and what their answers say: vLLM's and SGLang's protocols."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from alignment.config import SamplingConfig
+from alignment.sampling.kept import Drawn
 
 Body = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A sample as a server gives it: every token that it drew, with log-probs, and why it ended there."""
-
-    ids: list[int]
-    logprobs: list[float]
-    reason: str = ""
 
 
 class Dialect(Protocol):

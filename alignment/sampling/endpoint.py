@@ -3,7 +3,6 @@
 What stands in `dialects.py` is what their documentation and source say; it was run against neither on a card.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,14 @@ from alignment.sampling.dialects import DIALECTS, Body
 from alignment.sampling.endpoint_client import Client
 from alignment.sampling.engine import Completion, Request, engine, engine_version
 from alignment.sampling.kept import KeptDraws
-from alignment.sampling.outside import completion, require_same_weights, seed
-from alignment.sampling.stops import Stops
+from alignment.sampling.outside import Remembered, completions, require_same_weights, seed
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 GRACE = 10.0
 """Seconds for which a request under way may still be answered when the work is to stop."""
-KNOWN_FOR = 60.0
-"""Seconds for which a server is not asked again who it is: a run's stages ask for their keys many times."""
 UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError)
-
-_known: dict[EndpointConfig, tuple[float, dict[str, str]]] = {}
 
 
 @engine("endpoint", common_random_numbers=False, any_model=False, keeps=True)
@@ -63,16 +57,7 @@ def endpoint(
             progress(there + done, len(requests))
 
     server.ask_all(missing, lambda number, answer: drawn.keep(missing[number], server.dialect.drawn(answer)), report)
-    stops = Stops(config.stop, loaded.texts) if config.stop else None
-    found = []
-    for asked, body in zip(requests, bodies, strict=True):
-        got = drawn.find(body)
-        found.append(
-            completion(asked, got.ids, got.logprobs, loaded=loaded, stops=stops, name=server.name, reason=got.reason)
-            if got is not None
-            else Completion([], finished=False, logprob=0.0, exact=False)
-        )
-    return found
+    return completions(requests, bodies, drawn, loaded=loaded, stop=config.stop, name=server.name)
 
 
 @engine_version("endpoint")
@@ -88,11 +73,7 @@ def identity(settings: EndpointConfig) -> dict[str, str]:
     """
     if settings.model and settings.version:
         return {"model": settings.model, "version": settings.version}
-    since, found = _known.get(settings, (-KNOWN_FOR, {}))
-    if time.monotonic() - since >= KNOWN_FOR:
-        found = in_a_loop(lambda: _asked(settings))
-        _known[settings] = time.monotonic(), found
-    return found
+    return _said(settings)
 
 
 async def _asked(settings: EndpointConfig) -> dict[str, str]:
@@ -109,6 +90,9 @@ async def _asked(settings: EndpointConfig) -> dict[str, str]:
             f"{settings.server}, or write the version into sampling.endpoint.version"
         )
     return {"model": model, "version": version}
+
+
+_said = Remembered[EndpointConfig, dict[str, str]](lambda settings: in_a_loop(lambda: _asked(settings)))
 
 
 def _only_model(name: str, answer: Any) -> str:

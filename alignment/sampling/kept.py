@@ -1,18 +1,23 @@
 """What another process drew, kept in a file as it arrives, so that a crash draws nothing twice."""
 
 import json
-import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.sampling.dialects import Drawn
 from alignment.stages.store import digest, disk_errors
 
-logger = logging.getLogger(__name__)
-
 FILE = "drawn.jsonl"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample as another process gives it: every token that it drew, with log-probs, and why it ended there."""
+
+    ids: list[int]
+    logprobs: list[float]
+    reason: str = ""
 
 
 class KeptDraws:

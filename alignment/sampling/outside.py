@@ -2,14 +2,16 @@
 
 import hashlib
 import math
+import time
 from array import array
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from alignment.config import SamplingConfig
 from alignment.errors import EndpointError, ModelError
 from alignment.sampling.engine import Completion, Request, request
+from alignment.sampling.kept import KeptDraws
 from alignment.sampling.stops import Stops
 
 if TYPE_CHECKING:  # they bring torch
@@ -20,11 +22,32 @@ COMPARED, LENGTH = 16, 24
 """Sequences on which the weights are compared, and the most tokens of each that count."""
 ROUNDING = 1e-3
 """What a log-prob may exceed 0 by, in nats."""
+KNOWN_FOR = 60.0
+"""Seconds for which an engine is not asked again who it is: a run's stages ask for their keys many times."""
 
+K = TypeVar("K")
+V = TypeVar("V")
 Scorer = Callable[[Sequence[Sequence[int]]], list[list[float | None]]]
 """From sequences of token ids to the log-prob of each token behind those before it; None for the first."""
 
 _known: WeakKeyDictionary[Any, list[tuple[list[int], list[float]]]] = WeakKeyDictionary()
+
+
+class Remembered(Generic[K, V]):
+    """What `look` finds of something, asked again after a while."""
+
+    def __init__(self, look: Callable[[K], V]) -> None:
+        """Nothing is looked at yet."""
+        self._look = look
+        self._found: dict[K, tuple[float, V]] = {}
+
+    def __call__(self, key: K) -> V:
+        """What was found less than a while ago, or is now. Raises as `look` does."""
+        since, found = self._found.get(key, (-math.inf, None))
+        if found is None or time.monotonic() - since >= KNOWN_FOR:
+            found = self._look(key)
+            self._found[key] = time.monotonic(), found
+        return found
 
 
 def seed(asked: Request) -> int:
@@ -74,14 +97,35 @@ def completion(
     return Completion(kept, finished, math.fsum(logprobs[: len(kept)]), exact=False)
 
 
+def completions(
+    requests: Sequence[Request],
+    bodies: Sequence[Mapping[str, Any]],
+    drawn: KeptDraws,
+    *,
+    loaded: "Loaded",
+    stop: Sequence[str],
+    name: str,
+) -> list[Completion]:
+    """What was drawn for each request, by the body that asked for it. Raises as `completion` does."""
+    stops, found = Stops(stop, loaded.texts) if stop else None, []
+    for asked, body in zip(requests, bodies, strict=True):
+        got = drawn.find(body)
+        if got is None:  # there was no room for a token
+            found.append(Completion([], finished=False, logprob=0.0, exact=False))
+        else:
+            found.append(
+                completion(asked, got.ids, got.logprobs, loaded=loaded, stops=stops, name=name, reason=got.reason)
+            )
+    return found
+
+
 def require_same_weights(loaded: "Loaded", score: Scorer, most: float, name: str, field: str) -> None:
     """Raise ModelError where an engine gives texts of the model's own other log-probs than the model does.
 
     They are the same texts for a model each time. The mean of the differences of all tokens may be `most` nats.
     """
-    texts = _texts(loaded)
-    given = len(loaded.conventions.opening)
-    scored = score([ids for ids, _ in texts])
+    texts, given = _texts(loaded), len(loaded.conventions.opening)
+    scored = score(texts_to_compare(loaded))
     found = [each for row in scored for each in row[given:] if each is not None]
     expected = [each for _, row in texts for each in row]
     if len(found) != len(expected) or not all(map(math.isfinite, found)):
@@ -96,6 +140,11 @@ def require_same_weights(loaded: "Loaded", score: Scorer, most: float, name: str
             f"nats a token, and {field} = {most:g}: it has other weights, or rounded ones; have it load that model, or "
             f"raise {field}"
         )
+
+
+def texts_to_compare(loaded: "Loaded") -> list[list[int]]:
+    """The texts on which weights are compared, in token ids; the model's own log-probs of them are known from here."""
+    return [ids for ids, _ in _texts(loaded)]
 
 
 def _texts(loaded: "Loaded") -> list[tuple[list[int], list[float]]]:

@@ -13,6 +13,7 @@ from alignment.errors import ConfigError, EndpointError, Interrupted, ModelError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.sampling import endpoint as engine
+from alignment.sampling import outside
 from alignment.sampling.engine import Completion, Request, request
 from alignment.sampling.local import local
 from tests.alignment.sampling.served import CUT, SLOW, Fault, Server, serving
@@ -28,7 +29,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(endpoints, "LOOK_EVERY", 0.02)
     monkeypatch.setattr(engine, "GRACE", 0.2)
-    monkeypatch.setattr(engine, "KNOWN_FOR", 0.0)
+    monkeypatch.setattr(outside, "KNOWN_FOR", 0.0)
     monkeypatch.delenv("SAMPLING_API_KEY", raising=False)
 
 
@@ -310,7 +311,7 @@ class TestIdentity:
         assert server.looks == 0
 
     def test_it_is_asked_once_a_minute(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "KNOWN_FOR", 60.0)
+        monkeypatch.setattr(outside, "KNOWN_FOR", 60.0)
         assert engine.version(config(server)) == engine.version(config(server))
         assert server.looks == 2  # for the model and the version
 

@@ -180,6 +180,8 @@ EDITS: dict[str, str] = {
     "alignment.sampling.weights": "samples before after drift",
     "alignment.selfcheck": "base reward samples scores reference policy before after drift ranking gold",
     "alignment.stages": "",
+    "alignment.sampling.vllm_child": "",
+    "alignment.sampling.vllm_offline": "",
     "alignment.stages.after": "after",
     "alignment.stages.anchor": "anchor",
     "alignment.stages.base": "base",
