@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from alignment.errors import ConfigError, PlumblineError, StoreError
 PART_BYTES = 16 * 2**20  # of a multipart upload, of which S3 takes 10,000: files of up to 160 GB
 REQUEST_SECONDS = 20.0  # until a request counts as failed; shorter than a lease, see alignment/remote/leases.py
 RETRY_SECONDS = 30.0  # until a request that is tried again is given up
+AT_ONCE = 16  # small requests
 CONCURRENT = 4  # parts that are sent together
 
 Tag = Any
@@ -155,6 +157,14 @@ class Bucket:
             for found in obstore.list(self._store, prefix):
                 for each in found:
                     yield Listed(each["path"], each["size"], each["last_modified"])
+
+    def read(self, listed: Iterable[Listed]) -> Iterator[tuple[Listed, bytes]]:
+        """Small objects of a listing with their content, many at once; what is deleted meanwhile is left out."""
+        listed = list(listed)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for each, found in zip(listed, pool.map(lambda each: self.get(each.name), listed), strict=True):
+                if found is not None:
+                    yield each, found[0]
 
     def delete(self, names: Iterable[str]) -> None:
         """See Objects."""

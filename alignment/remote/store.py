@@ -1,23 +1,12 @@
-"""The stage store in a bucket: a stage is uploaded under a name of its own, and there once its manifest is.
-
-stages/STAGE/KEY.json                 the manifest, created by the first writer and by no other
-files/STAGE/KEY/ATTEMPT/...           the files of one writer's attempt, which a manifest may name
-uploads/STAGE/KEY/ATTEMPT             the lease of the writer, for as long as the upload lasts
-leases/STAGE/KEY                      the lease of who computes a stage
-used/HOST@PID/STAGE/KEY               says by its name what a process uses
-kept/NAME.jsonl                       answers that were paid for
-"""
+"""The stage store in a bucket, with copies on this machine; alignment/remote/layout.py has where things lie."""
 
 import atexit
 import json
-import logging
 import os
 import shutil
 import socket
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -26,24 +15,15 @@ from typing import Any
 from alignment.errors import StoreError
 from alignment.locks import alone
 from alignment.remote.cache import Cache
+from alignment.remote.layout import files_of, inside, manifest_of, stage_and_key
 from alignment.remote.leases import Leases
-from alignment.remote.objects import Bucket, Listed
+from alignment.remote.objects import Bucket
+from alignment.remote.paid import Paid
+from alignment.remote.uploads import Uploads
+from alignment.stages.files import MANIFEST, digest_folder, disk_errors, put_in_place
 from alignment.stages.marks import FOREIGN_DAYS, is_alive
-from alignment.stages.store import (
-    MANIFEST,
-    StageRef,
-    Store,
-    Stored,
-    digest_folder,
-    disk_errors,
-    put_in_place,
-    reference,
-    stored,
-)
-
-logger = logging.getLogger(__name__)
-
-AT_ONCE = 16  # small requests
+from alignment.stages.store import StageRef, Store, reference
+from alignment.stages.stored import Stored, stored
 
 
 class RemoteStore(Store):
@@ -57,6 +37,7 @@ class RemoteStore(Store):
         super().__init__(root)
         self.bucket, self.leases = bucket, leases or Leases(bucket)
         self.cache = Cache(root, bound, self.marks)
+        self.uploads, self.paid = Uploads(bucket, self.leases), Paid(bucket, self.kept)
         self._used: set[str] = set()
         atexit.register(self._forget)
 
@@ -69,15 +50,16 @@ class RemoteStore(Store):
 
     def find(self, stage: str, key: str) -> StageRef | None:
         """See Store. Nothing but the manifest is fetched before the reference's path is asked for."""
-        found = self.bucket.get(_manifest(stage, key))
+        found = self.bucket.get(manifest_of(stage, key))
         if found is None:
             return None
         try:
             ref = reference(found[0], stage, key, self._folder(stage, key), self.place)
         except (ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
             raise StoreError(
-                f"stage store: {self.place}/{_manifest(stage, key)} is not readable ({' '.join(str(error).split())}); "
-                "delete it to compute the stage again"
+                f"stage store: {self.place}/{manifest_of(stage, key)} is not readable ({reason}); delete it to compute "
+                "the stage again"
             ) from error
         self._note(stage, key)
         return ref
@@ -99,10 +81,10 @@ class RemoteStore(Store):
         return found
 
     def _download(self, stage: str, key: str, target: Path) -> None:
-        manifest = self.bucket.get(_manifest(stage, key))
+        manifest = self.bucket.get(manifest_of(stage, key))
         if manifest is None:
             raise StoreError(
-                f"stage store: {self.place}/{_manifest(stage, key)} is gone; was it pruned? Run again to compute it"
+                f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it"
             )
         told = json.loads(manifest[0])
         if self._adopt(stage, key, manifest[0], target):
@@ -112,18 +94,18 @@ class RemoteStore(Store):
         try:
             draft.mkdir(parents=True)
             for name, file in told["files"].items():
-                path = draft / _inside(name)
+                path = draft / inside(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 found = sha256()
                 with path.open("wb") as stream:
-                    for piece in self.bucket.pieces(f"{_files_of(stage, key, told['attempt'])}/{name}"):
+                    for piece in self.bucket.pieces(f"{files_of(stage, key, told['attempt'])}/{name}"):
                         found.update(piece)
                         stream.write(piece)
                 if found.hexdigest() != file["sha256"]:
                     raise StoreError(
-                        f"stage store: {self.place}/{_files_of(stage, key, told['attempt'])}/{name} has not the "
-                        "content that its manifest names; `plumbline store verify` looks at all, and after "
-                        f"`plumbline store discard {stage}/{key}` it is computed again"
+                        f"stage store: {self.place}/{files_of(stage, key, told['attempt'])}/{name} has not the "
+                        "content that its manifest names; `plumbline store verify --delete` deletes what is damaged, "
+                        "and the same run computes it again"
                     )
             (draft / MANIFEST).write_bytes(manifest[0])
             put_in_place(draft, target)
@@ -149,17 +131,10 @@ class RemoteStore(Store):
         """See Store."""
         newest = sorted(self.bucket.listing(f"stages/{stage}"), key=lambda each: each.modified, reverse=True)[:limit]
         found = []
-        for _, manifest in self._read(newest):
+        for _, manifest in self.bucket.read(newest):
             with suppress(ValueError):
                 found.append(json.loads(manifest))
         return [manifest for manifest in found if isinstance(manifest, dict)]
-
-    def _read(self, listed: Iterable[Listed]) -> Iterator[tuple[Listed, bytes]]:
-        listed = list(listed)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for each, found in zip(listed, pool.map(lambda each: self.bucket.get(each.name), listed), strict=True):
-                if found is not None:
-                    yield each, found[0]
 
     # Writing
 
@@ -180,7 +155,7 @@ class RemoteStore(Store):
                 put_in_place(draft, pending)
         with alone(self._pending_lock(stage, key), f"{stage} is being uploaded by another process"):
             if (pending / MANIFEST).exists():  # who had the lock before has not uploaded it
-                won = self._upload(stage, key, pending)
+                won = self.uploads.upload(stage, key, pending)
                 with disk_errors(target, self.root):
                     if won:
                         self.cache.use(stage, key)
@@ -200,54 +175,19 @@ class RemoteStore(Store):
 
     def _told(self, draft: Path, files: Mapping[str, str]) -> dict[str, Any]:
         sizes = {name: {"sha256": found, "bytes": (draft / name).stat().st_size} for name, found in files.items()}
-        return {"files": sizes, "attempt": uuid.uuid4().hex}
-
-    def _upload(self, stage: str, key: str, folder: Path) -> bool:
-        """Upload a filled folder; False where another writer was first, whose result then counts."""
-        self.sweep()
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        told["attempt"] = attempt = uuid.uuid4().hex  # one that was broken off may be swept meanwhile
-        below = _files_of(stage, key, attempt)
-        lease = f"uploads/{stage}/{key}/{attempt}"
-        with self.leases.hold(lease, f"{stage} is being uploaded", delete=True) as held:
-            if self.bucket.get(_manifest(stage, key)) is not None:
-                return False
-            try:
-                for name in told["files"]:
-                    self.bucket.upload(folder / _inside(name), f"{below}/{name}")
-                if not held.renew():
-                    raise _transient(f"stage store: the upload of {stage}/{key} took its lease too long; run again")
-                created = self.bucket.create(_manifest(stage, key), json.dumps(told, indent=2, sort_keys=True).encode())
-            except BaseException:
-                with suppress(StoreError):
-                    if not self._names(stage, key, attempt):
-                        self._delete_below(below)
-                raise
-            if created is None:
-                self._delete_below(below)
-                return False
-        (folder / MANIFEST).write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")
-        return True
-
-    def _names(self, stage: str, key: str, attempt: str) -> bool:
-        """Whether the manifest of a stage names this attempt."""
-        found = self.bucket.get(_manifest(stage, key))
-        return found is not None and json.loads(found[0]).get("attempt") == attempt
-
-    def _delete_below(self, prefix: str) -> None:
-        self.bucket.delete(each.name for each in self.bucket.listing(prefix))
+        return {"files": sizes}
 
     @contextmanager
     def lock(self, stage: str, key: str, wanted: Callable[[], None] = lambda: None) -> Iterator[None]:
         """See Store: among the processes of this machine by a lock on a file, among machines by a lease."""
         why = f"{stage} is being computed by another process"
         with super().lock(stage, key, wanted), self.leases.hold(f"leases/{stage}/{key}", why, wanted):
-            self.pull()
+            self.paid.pull()
             try:
                 yield
             finally:
                 with suppress(StoreError):
-                    self.push()
+                    self.paid.push()
 
     # Deleting
 
@@ -259,12 +199,12 @@ class RemoteStore(Store):
                 self.bucket.delete([each.name])
                 if self._folder(stage, key).exists():
                     self._discard(self._folder(stage, key))
-                self._delete_below(f"files/{stage}/{key}")
+                self.bucket.delete([file.name for file in self.bucket.listing(f"files/{stage}/{key}")])
 
     def stored(self) -> Iterator[Stored]:
         """See Store."""
-        for each, manifest in self._read(self.bucket.listing("stages")):
-            stage, key = _stage_and_key(each)
+        for each, manifest in self.bucket.read(self.bucket.listing("stages")):
+            stage, key = stage_and_key(each)
             with suppress(ValueError, AttributeError, KeyError, TypeError):
                 size = each.size + sum(file["bytes"] for file in json.loads(manifest)["files"].values())
                 if (found := stored(manifest, stage, key, size)) is not None:
@@ -272,12 +212,12 @@ class RemoteStore(Store):
 
     def damage(self, each: Stored) -> str:
         """See Store. Every file is read."""
-        manifest = self.bucket.get(_manifest(each.stage, each.key))
+        manifest = self.bucket.get(manifest_of(each.stage, each.key))
         if manifest is None:
             return ""  # discarded meanwhile
         told = json.loads(manifest[0])
         for name, file in told["files"].items():
-            path, found = f"{_files_of(each.stage, each.key, told['attempt'])}/{name}", sha256()
+            path, found = f"{files_of(each.stage, each.key, told['attempt'])}/{name}", sha256()
             try:
                 for piece in self.bucket.pieces(path):
                     found.update(piece)
@@ -299,38 +239,10 @@ class RemoteStore(Store):
         count, size = super().garbage(delete)
         for pending in (self.root / ".pending").glob(f"*/{MANIFEST}") if delete else ():
             told = json.loads(pending.read_text(encoding="utf-8"))
-            if (manifest := self.bucket.get(_manifest(told["stage"], told["key"]))) is not None:
+            if (manifest := self.bucket.get(manifest_of(told["stage"], told["key"]))) is not None:
                 self._adopt(told["stage"], told["key"], manifest[0], self._folder(told["stage"], told["key"]))
-        attempts: dict[tuple[str, ...], list[Listed]] = {}
-        for each in self.bucket.listing("files"):
-            attempts.setdefault(tuple(each.name.split("/")[1:4]), []).append(each)
-        if delete:
-            self.sweep()
-        uploading = {tuple(each.name.split("/")[1:4]) for each in self.bucket.listing("uploads")}
-        if not delete:
-            uploading = {of for of in uploading if not self.leases.over(f"uploads/{'/'.join(of)}")}
-        named = set()
-        for each, text in self._read(self.bucket.listing("stages")):
-            with suppress(ValueError, KeyError):
-                named.add((*_stage_and_key(each), str(json.loads(text)["attempt"])))
-        for of, files in attempts.items():
-            if of not in named and of not in uploading:
-                count, size = count + 1, size + sum(each.size for each in files)
-                if delete:
-                    self.bucket.delete(each.name for each in files)
-        day_ago = datetime.now(UTC) - timedelta(days=1)
-        ended = [each.name for each in self.bucket.listing("leases") if each.modified < day_ago]
-        self.bucket.delete(name for name in ended if delete and self.leases.over(name))
-        return count, size
-
-    def sweep(self) -> None:
-        """Delete what the uploads of dead processes have left; they cannot finish them any more."""
-        for each in list(self.bucket.listing("uploads")):
-            if self.leases.take(each.name):
-                stage, key, attempt = each.name.split("/")[1:4]
-                if not self._names(stage, key, attempt):
-                    self._delete_below(_files_of(stage, key, attempt))
-                self.bucket.delete([each.name])
+        found = list(self.uploads.garbage(delete))
+        return count + len(found), size + sum(found)
 
     # Use
 
@@ -362,78 +274,3 @@ class RemoteStore(Store):
                 found.add((stage, key))
         self.bucket.delete(gone)
         return found
-
-    # What was paid for
-
-    def pull(self) -> None:
-        """Fetch the answers that other machines have paid for and this one has not yet."""
-        with self._alone_with_kept(), disk_errors(self.kept, self.root):
-            seen = self._kept_names()
-            new = [each for each in self.bucket.listing("kept") if each.name not in seen]
-            for each, lines in self._read(new):
-                for line in lines.decode().splitlines():
-                    file, text = json.loads(line)
-                    path = self.kept / _inside(file)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    if not path.exists():
-                        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-                        draft.write_text(text, encoding="utf-8")
-                        draft.rename(path)
-                    seen.add(file)
-                seen.add(each.name)
-            if new:
-                self._note_kept(seen)
-
-    def push(self) -> None:
-        """Upload the answers that were paid for here and that no other machine has yet, as one object."""
-        if not self.kept.is_dir():
-            return
-        with self._alone_with_kept():
-            seen = self._kept_names()
-            files = [str(file.relative_to(self.kept)) for file in self.kept.rglob("*.json") if file.name[0] != "."]
-            if new := sorted(set(files) - seen):
-                lines = [json.dumps([file, (self.kept / file).read_text(encoding="utf-8")]) for file in new]
-                name = f"kept/{uuid.uuid4().hex}.jsonl"
-                self.bucket.create(name, "\n".join(lines).encode())
-                self._note_kept(seen | set(new) | {name})
-
-    def _alone_with_kept(self) -> AbstractContextManager[None]:
-        return alone(self.root / ".work" / "kept.lock", "another process shares what was paid for", level=logging.DEBUG)
-
-    def _kept_names(self) -> set[str]:
-        """What of the kept answers is both here and in the bucket: files here, and objects there."""
-        with suppress(FileNotFoundError):
-            return set((self.root / ".kept").read_text(encoding="utf-8").splitlines())
-        return set()
-
-    def _note_kept(self, names: set[str]) -> None:
-        draft = self.root / f".kept.{uuid.uuid4().hex[:8]}"
-        draft.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
-        draft.rename(self.root / ".kept")
-
-
-def _manifest(stage: str, key: str) -> str:
-    return f"stages/{stage}/{key}.json"
-
-
-def _files_of(stage: str, key: str, attempt: str) -> str:
-    return f"files/{stage}/{key}/{attempt}"
-
-
-def _stage_and_key(each: Listed) -> tuple[str, str]:
-    _, stage, name = each.name.split("/")
-    return stage, name.removesuffix(".json")
-
-
-def _inside(name: str) -> PurePosixPath:
-    """A file's path below a folder; raises StoreError where it would lead out of it."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise StoreError(f"stage store: a manifest names the file {name!r}, which is outside of its stage; delete it")
-    return path
-
-
-def _transient(message: str) -> StoreError:
-    error = StoreError(message)
-    error.transient = True
-    return error

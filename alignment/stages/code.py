@@ -19,10 +19,12 @@ NOT_COUNTED = (
     "alignment.kinds",  # it finds code, which counts by itself
     "alignment.locks",
     "alignment.remote",
+    "alignment.stages.files",
     "alignment.stages.job",
     "alignment.stages.marks",
     "alignment.stages.stage",
     "alignment.stages.store",
+    "alignment.stages.stored",
     "alignment.stages.sources",  # what it finds is in the key
 )
 """Modules, and packages with all that is in them, that decide no result."""

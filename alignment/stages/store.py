@@ -1,7 +1,5 @@
 """The stage store: one folder a finished stage, found by its key, written whole or not at all."""
 
-import errno
-import hashlib
 import json
 import logging
 import os
@@ -11,26 +9,44 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignment.errors import PlumblineError, StoreError
+from alignment.errors import StoreError
 from alignment.locks import alone
+from alignment.stages.files import (
+    MANIFEST,
+    PARTS,
+    content,
+    digest,
+    digest_file,
+    digest_folder,
+    digests,
+    disk_errors,
+    files_of,
+    put_in_place,
+    write_json,
+)
 from alignment.stages.marks import Marks, of_dead_process
+from alignment.stages.stored import Stored, stored
+
+__all__ = [
+    "MANIFEST",
+    "PARTS",
+    "StageRef",
+    "Store",
+    "digest",
+    "digest_file",
+    "digest_folder",
+    "disk_errors",
+    "reference",
+    "write_json",
+]
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-PARTS = "parts.json"
-"""In the folder of a stage in parts: where they are, which is nothing of its content. See alignment.stages.parts."""
-
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
-_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class StageRef(BaseModel):
@@ -60,21 +76,6 @@ class StageRef(BaseModel):
 
             fetch(self)
         return self.folder
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A finished stage as a store lists it: when it was written, its size in bytes, and the content that it needed."""
-
-    stage: str
-    key: str
-    digest: str
-    written: datetime
-    size: int
-    parents: Mapping[str, str]
-    """Digests by stage."""
-    parts: tuple[str, ...] = ()
-    """`STAGE/KEY` of those whose files are a part of it."""
 
 
 class Store:
@@ -215,7 +216,7 @@ class Store:
         for file in self.root.glob(f"[!.]*/*/{MANIFEST}"):
             folder = file.parent
             with suppress(FileNotFoundError):  # discarded meanwhile
-                size = sum(each.stat().st_size for each in [file, *_files(folder)])
+                size = sum(each.stat().st_size for each in [file, *files_of(folder)])
                 if (found := stored(file.read_bytes(), folder.parent.name, folder.name, size)) is not None:
                     yield found
 
@@ -283,101 +284,7 @@ def reference(manifest: bytes, stage: str, key: str, folder: Path, origin: str =
     )
 
 
-def stored(manifest: bytes, stage: str, key: str, size: int) -> Stored | None:
-    """A stage as its store lists it, or None, with a warning, where its manifest says too little."""
-    try:
-        told = json.loads(manifest)
-        written, parents = datetime.fromisoformat(told["written"]), told["inputs"].get("parents") or {}
-        return Stored(stage, key, told["digest"], written, size, parents, tuple(told.get("parts", ())))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.warning(
-            "stage store: the manifest of %s/%s is not readable (%s)", stage, key, " ".join(str(error).split())
-        )
-        return None
-
-
-def put_in_place(draft: Path, target: Path) -> None:
-    """Rename a whole stage; where it is there already, that one stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        draft.rename(target)
-    except OSError as error:
-        if error.errno not in _OCCUPIED:
-            raise
-        if not (target / MANIFEST).exists():
-            raise StoreError(
-                f"stage store: {target} is in the way and holds no {MANIFEST}; delete it, then run again"
-            ) from error
-
-
 def _parts(folder: Path) -> dict[str, list[str]]:
     from alignment.stages.parts import parts_of
 
     return {"parts": parts} if (parts := parts_of(folder)) else {}
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, the same for every order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-
-
-def digest_folder(folder: Path) -> str:
-    """SHA-256 of every file's path and content below a folder; manifest and list of parts left out."""
-    return content(digests(folder))
-
-
-def content(files: Mapping[str, str]) -> str:
-    """The digest of a stage whose files, by their paths, have these digests."""
-    return digest({name: found for name, found in files.items() if name != PARTS})
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file's content by its path below a folder, the manifest left out."""
-    return {str(file.relative_to(folder)): digest_file(file) for file in _files(folder)}
-
-
-def digest_file(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON to a temporary name beside `path`, then rename it."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:  # which is JSON's own escape
-            json.dump(value, stream, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
-
-
-@contextmanager
-def disk_errors(target: Path, root: Path) -> Iterator[None]:
-    """Turn what a full or read-only disk raises, in whichever library notices it, into one StoreError.
-
-    A refused permission counts only below `root`: elsewhere it is a file that the user gave.
-    """
-    try:
-        yield
-    except PlumblineError:
-        raise
-    except Exception as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno in _DISK_ERRORS else None
-        reason = reason or next((os.strerror(code) for code in _DISK_ERRORS if os.strerror(code) in str(error)), None)
-        elsewhere = reason == os.strerror(errno.EACCES) and str(root) not in str(error)
-        if reason is None or elsewhere:
-            raise
-        raise StoreError(
-            f"stage store: cannot write {target}: {reason}; nothing half-written was kept. "
-            "Free some space or point PLUMBLINE_HOME at another disk, then run again"
-        ) from error
