@@ -334,12 +334,12 @@ from pathlib import Path
 from alignment.remote.opening import open_store
 
 def fill(folder):
-    for number in range(12):
+    for number in range(60):
         (folder / f"{number}.bin").write_bytes(bytes([number]) * 200_000)
-    return {"files": 12}
+    print("filled", flush=True)
+    return {"files": 60}
 
 store = open_store(os.environ["PLUMBLINE_STORE"], Path(sys.argv[1]))
-print("begun", flush=True)
 store.write("pairs", "k1", fill)
 print("done", flush=True)
 """
@@ -377,6 +377,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_stage_or_none(address, tmp
             assert digest_folder(found.folder) == found.digest
         reader.garbage(delete=True)
         left = [each.name for each in reader.bucket.listing("") if each.name.startswith(("files/", "uploads/"))]
-        assert len(left) == (0 if found is None else 12)
+        assert len(left) == (0 if found is None else 60)
         reader.discard("pairs", "k1")
     assert moments["in the upload"] > 0, moments
