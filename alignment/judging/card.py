@@ -149,7 +149,7 @@ def result_table(report: EvalReport) -> str:
 
 
 def notes(report: EvalReport) -> list[str]:
-    """What a reader of the figures has to know: a sentence for each judge that needs one, and of real texts."""
+    """What a reader of the figures has to know: a sentence for each judge that needs one, of real texts and engines."""
     found = [f"The judge “{each.name}” {each.note}." for each in report.gold if each.note]
     if (real := report.real_texts) is not None:
         found.append(
@@ -157,6 +157,15 @@ def notes(report: EvalReport) -> list[str]:
             f"perplexity of {plain(real.perplexity)} a word, and {percent(real.seen_bigrams)} of their pairs of words "
             "are known."
         )
+    if (engines := report.engines) is not None:
+        if engines.training:
+            found.append(f"The engine “{engines.training}” drew the training samples.")
+        shared = (
+            "with common random numbers"
+            if engines.common_random_numbers
+            else "without common random numbers, so that the intervals of differences are wider than with them"
+        )
+        found.append(f"The engine “{engines.evaluation}” drew both models' samples, {shared}.")
     return found
 
 

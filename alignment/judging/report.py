@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 4
 """The form of a run's record: 1 named each figure as a field, 2 kept whatever the metrics gave, 3 counts the samples
-without a reward and has several rewards, 4 has notes on judges and real texts."""
+without a reward and has several rewards, 4 has notes on judges, real texts and engines."""
 
 
 class Record(BaseModel):
@@ -72,7 +72,7 @@ class ModelMetrics(Figures):
 
 
 class Delta(Figures):
-    """The aligned model against the base, on the same prompts and random numbers.
+    """The aligned model against the base, on the same prompts, and random numbers where `engines` do not say else.
 
     `<name>_change` and `<name>_ratio` are of one model's metrics, the others of the metrics of both; `<name>_ci` is the
     interval of one.
@@ -134,6 +134,14 @@ class RealTexts(Record):
     seen_bigrams: float
 
 
+class Engines(Record):
+    """What drew the samples, where that is not this project's own engine for all of them, by the engines' names."""
+
+    training: str  # empty where pairs were given
+    evaluation: str  # of both models' samples
+    common_random_numbers: bool  # whether both models had the same
+
+
 class TaskResult(Record):
     """What both models reach on a task that has nothing to do with the reward: the mean of a metric over its samples.
 
@@ -176,6 +184,7 @@ class EvalReport(Record):
     preferences: Preferences | None = None  # None where no pairs were given
     tasks: tuple[TaskResult, ...] = ()  # of lm-eval
     real_texts: RealTexts | None = None  # None where samples were compared with none
+    engines: Engines | None = None  # None where the engine `local` drew all samples, with common random numbers
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from alignment.config import RewardPart
+from alignment.config import AlignConfig, RewardPart
+from alignment.config.policy import common_random_numbers, for_any_model
 from alignment.kinds import METRICS, REWARDS
 from alignment.rows import (
     ACCEPTED,
@@ -27,16 +28,27 @@ from alignment.rows import (
 )
 from alignment.stages.job import Counts, Job
 from alignment.stages.sides import count_held_out, held_out
-from alignment.stages.sources import pairs_are_given, pairs_are_scored
+from alignment.stages.sources import pairs_are_given, pairs_are_sampled, pairs_are_scored
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json
 
 if TYPE_CHECKING:  # it brings numpy
     from alignment.judging.measured import Measured
-    from alignment.judging.report import Drift, Preferences, RealTexts, RewardResult, TaskResult
+    from alignment.judging.report import Drift, Engines, Preferences, RealTexts, RewardResult, TaskResult
+
 
 OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column", "real_rows", "tasks", "task_rows"}
 """Fields of `evaluation` that decide what other stages find, which is what is read here."""
+
+
+def engines_of(config: AlignConfig) -> dict[str, Any]:
+    """What drew the samples, as `Engines` has it; nothing where it was this project's own engine."""
+    training = config.sampling.engine if pairs_are_sampled(config) else ""
+    evaluation = for_any_model(config.sampling).engine
+    if {training, evaluation} <= {"local", ""}:
+        return {}
+    shared = common_random_numbers(config.sampling)
+    return {"training": training, "evaluation": evaluation, "common_random_numbers": shared}
 
 
 @stage(
@@ -59,6 +71,7 @@ OF_OTHER_STAGES = {"anchor", "gold", "gold_fraction", "real_texts", "real_column
         | ({"parts": [(part.name, part.weight) for part in c.reward.parts]} if c.reward.parts else {})
         | ({"beta": c.dpo.beta} if pairs_are_given(c) else {})
         | ({} if pairs_are_scored(c) else {"winners": "of other scores"})
+        | ({"engines": engines} if (engines := engines_of(c)) else {})
     ),
     makes=lambda c: f"{c.evaluation.bootstrap:,} bootstrap resamples",
     uses=lambda _: [(METRICS, name) for name in METRICS.names()],
@@ -87,6 +100,7 @@ def report(job: Job) -> Counts:
             "preferences": _preferences(job),
             "tasks": _tasks(job),
             "real_texts": _real_texts(job),
+            "engines": _engines(job),
             "parts": _rewards(job, job.config.reward.parts, rows, PART, (base, aligned)),
             "gold": _rewards(job, job.config.evaluation.gold, _gold(job), JUDGED_BY, (base, aligned)),
         }
@@ -172,6 +186,14 @@ def _real_texts(job: Job) -> "RealTexts | None":
     from alignment.judging.report import RealTexts
 
     return RealTexts.model_validate_json((job.inputs["realism"] / MEASURED).read_text(encoding="utf-8"))
+
+
+def _engines(job: Job) -> "Engines | None":
+    """What drew the samples, where that is to be said."""
+    from alignment.judging.report import Engines
+
+    found = engines_of(job.config)
+    return Engines.model_validate(found) if found else None
 
 
 def _drift(job: Job, rows: dict[str, list[Sample]]) -> "Drift | None":

@@ -385,6 +385,19 @@ def test_a_form_has_a_key_sent_to_an_endpoint_that_the_worker_s_environment_allo
 
 
 @pytest.mark.usefixtures("_with_a_key")
+def test_a_server_that_draws_samples_has_a_list_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = {"base_url": ELSEWHERE, "api_key_env": "VENDOR_API_KEY"}
+    config = build_config({"sampling": {"engine": "endpoint", "endpoint": endpoint}})
+    monkeypatch.setenv("PLUMBLINE_JUDGE_URLS", ELSEWHERE)
+    with pytest.raises(ConfigError, match=r"sampling.endpoint.base_url = .*add the address to PLUMBLINE_SAMPLING_URLS"):
+        _as_a_worker(config)
+    monkeypatch.setenv("PLUMBLINE_SAMPLING_URLS", ELSEWHERE)
+    assert _as_a_worker(config) == "asked"
+    unused = build_config({"sampling": {"endpoint": endpoint | {"base_url": "https://other.example/v1"}}})
+    assert _as_a_worker(unused) == "asked"
+
+
+@pytest.mark.usefixtures("_with_a_key")
 def test_a_form_may_name_any_endpoint_that_no_key_is_sent_to(monkeypatch: pytest.MonkeyPatch) -> None:
     local = {"reward": {"kind": "judge", "judge": JUDGE | {"url": "http://127.0.0.1:8000/v1"}}}
     assert _as_a_worker(build_config(local)) == "asked"

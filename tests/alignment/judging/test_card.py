@@ -232,3 +232,23 @@ def test_several_rewards_stand_in_the_table_with_what_they_left_out() -> None:
     assert rows["part brief, weight 0.5"] == ("+0.50", "+1.50", "+1.00 (+0.75 to +1.25)")
     assert rows["gold second, 3 samples without a score"] == ("+0.50", "+1.50", "+1.00 (+0.75 to +1.25)")
     assert rows["samples without a reward"] == ("2", "0", "–")
+
+
+@pytest.mark.parametrize(
+    ("engines", "told"),
+    [
+        (
+            {"training": "endpoint", "evaluation": "local", "common_random_numbers": True},
+            "The engine “endpoint” drew the training samples. "
+            "The engine “local” drew both models' samples, with common random numbers.",
+        ),
+        (
+            {"training": "", "evaluation": "vllm", "common_random_numbers": False},
+            "The engine “vllm” drew both models' samples, without common random numbers, so that the intervals of "
+            "differences are wider than with them.",
+        ),
+    ],
+)
+def test_engines_are_told_where_they_are_not_this_project_s_own(engines: dict[str, Any], told: str) -> None:
+    assert result_table(make_report(engines=engines)).endswith(told)
+    assert "engine" not in result_table(make_report())
