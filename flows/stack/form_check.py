@@ -9,14 +9,14 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
 
-from alignment.config import AlignConfig, build_frontier, build_grid
+from alignment.config import AlignConfig, build_frontier, build_grid, frontier_configs
 from alignment.errors import ConfigError, Fault, TrackingError
 from flows.start_from import FIELD
 
@@ -79,11 +79,12 @@ class FormCheck:
 
     async def _look(self, scope: Scope, deployment: str, given: Mapping[str, Any]) -> list[Fault]:
         found = await self._deployment(scope, deployment)
-        if FIELD not in found.get("parameter_openapi_schema", {}).get("properties", {}):
+        asks = found.get("parameter_openapi_schema", {}).get("properties", {})
+        if FIELD not in asks:
             return []
         values = hydrate({**found.get("parameters", {}), **given}, HydrationContext(raise_on_error=True))
         own_base = not str(found.get("entrypoint")).endswith(LATER_ROUND)
-        return await asyncio.to_thread(faults_in, values, own_base)
+        return await asyncio.to_thread(faults_in, values, own_base, tuple(asks))
 
     async def _deployment(self, scope: Scope, deployment: str) -> dict[str, Any]:
         """What Prefect says of a deployment, to whoever asks now."""
@@ -121,24 +122,34 @@ def asked(scope: Scope) -> tuple[str, bool]:
     return "", False
 
 
-def faults_in(parameters: Mapping[str, Any], own_base: bool = True) -> list[Fault]:
+def faults_in(parameters: Mapping[str, Any], own_base: bool = True, asks: Collection[str] = ()) -> list[Fault]:
     """Everything that would stop a run with these parameters; nothing where MLflow, which it starts from, is away.
 
-    `own_base` is as in `faults_of`.
+    `own_base` is as in `faults_of`, and `asks` what the form has: a sweep's grid, or what a frontier tries, is more
+    than one configuration, and each of them has to be one that can run.
     """
+    from alignment.judging.grid import grid_configs
     from flows.submission import submission
 
     changes = {name: value for name, value in parameters.items() if name in AlignConfig.model_fields}
     try:
-        faults = list(submission(parameters.get(FIELD) or "", changes, called_here=False, own_base=own_base).faults)
+        found = submission(parameters.get(FIELD) or "", changes, called_here=False, own_base=own_base)
     except TrackingError as error:
         log.warning("a form was not checked before its run: %s", error)
         return []
-    for name, build in (("grid", build_grid), ("frontier", build_frontier)):
-        try:
-            build(**(parameters.get(name) or {}))
-        except ConfigError as error:
-            faults.append(Fault((name,), str(error)))
+    faults = list(found.faults)
+    several: dict[str, tuple[Callable[..., Any], Callable[[AlignConfig, Any], Any]]] = {
+        "grid": (build_grid, grid_configs),
+        "frontier": (build_frontier, frontier_configs),
+    }
+    for name, (build, configs) in several.items():
+        if name in asks:
+            try:
+                tried = build(**(parameters.get(name) or {}))
+                if not found.faults:
+                    configs(found.config, tried)
+            except ConfigError as error:
+                faults.append(Fault((name,), str(error)))
     return faults
 
 

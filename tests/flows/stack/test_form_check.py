@@ -134,6 +134,16 @@ def test_a_grid_is_a_part_of_the_form() -> None:
     assert (status, "frontier: evaluate_every = 0" in answer["detail"]) == (409, True)
 
 
+def test_every_training_of_a_frontier_or_a_sweep_has_to_be_one_that_can_run() -> None:
+    cold = {"parameters": {"sampling": {"temperature": 0.5}}}
+    status, answer = post(Prefect(frontier, {"start_from": "tiny"}), RUN, cold)
+    assert (status, "sampling.temperature = 0.5" in answer["detail"]) == (409, True)
+    assert post(Prefect(align, {"start_from": "tiny"}), RUN, cold)[0] == 200, "a single run may sample as it likes"
+    given = {"parameters": {"dpo": {"divergence": "forward_kl"}, "grid": {"losses": ["sigmoid", "ipo"]}}}
+    status, answer = post(Prefect(sweep, {"start_from": "tiny"}), RUN, given)
+    assert (status, "does not go with the ipo loss" in answer["detail"]) == (409, True)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "page"),
     [
