@@ -12,6 +12,8 @@ from alignment.stages.store import Store
 class SharedStore(Store):
     """A store whose disk may know no `flock`. A folder is renamed at once for all; checkpoints are there for all."""
 
+    shared = True
+
     def __init__(self, root: Path, leases: Leases | None = None) -> None:
         """Nothing is made below `root` before the first write."""
         super().__init__(root)

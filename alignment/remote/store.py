@@ -32,6 +32,8 @@ class RemoteStore(Store):
     What was filled here and could not be uploaded waits below `.pending`, and is uploaded where it is wanted next.
     """
 
+    shared = True
+
     def __init__(self, bucket: Bucket, root: Path, bound: int | None = None, leases: Leases | None = None) -> None:
         """`bound` is how many bytes the copies may take; None for as many as the disk has."""
         super().__init__(root)
@@ -192,14 +194,17 @@ class RemoteStore(Store):
     # Deleting
 
     def discard(self, stage: str, prefix: str, keep: Collection[str] = ()) -> None:
-        """See Store: the manifest goes first, so that a stage is gone at once, its copy here and its files after it."""
+        """See Store."""
         for each in list(self.bucket.listing(f"stages/{stage}")):
             key = PurePosixPath(each.name).stem
             if key.startswith(prefix) and key not in keep:
-                self.bucket.delete([each.name])
-                if self._folder(stage, key).exists():
-                    self._discard(self._folder(stage, key))
-                self.bucket.delete([file.name for file in self.bucket.listing(f"files/{stage}/{key}")])
+                self.delete(stage, key)
+
+    def delete(self, stage: str, key: str) -> None:
+        """See Store: the manifest goes first, so that a stage is gone at once, its copy here and its files after it."""
+        self.bucket.delete([manifest_of(stage, key)])
+        super().delete(stage, key)
+        self.bucket.delete([file.name for file in self.bucket.listing(f"files/{stage}/{key}")])
 
     def stored(self) -> Iterator[Stored]:
         """See Store."""

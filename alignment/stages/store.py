@@ -86,6 +86,9 @@ class Store:
         self.root = root
         self.marks = Marks(root / ".used")
 
+    shared = False
+    """Whether other machines use it too."""
+
     @property
     def place(self) -> str:
         """Where it is, for people."""
@@ -201,11 +204,12 @@ class Store:
         """Delete the finished stages whose key starts with `prefix`, but for some; each is gone at once or whole."""
         for folder in (self.root / stage).glob(f"{prefix}*"):
             if folder.name not in keep:
-                self._discard(folder)
+                self.delete(stage, folder.name)
 
-    def _discard(self, folder: Path) -> None:
-        """Delete a folder; it is gone at once or there whole."""
-        draft = self._draft(f"{folder.parent.name}-{folder.name}")
+    def delete(self, stage: str, key: str) -> None:
+        """Delete a finished stage, if it is there; it is gone at once or there whole."""
+        folder = self._folder(stage, key)
+        draft = self._draft(f"{stage}-{key}")
         with suppress(FileNotFoundError):  # another process discards the same
             draft.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(draft)

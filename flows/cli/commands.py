@@ -26,6 +26,7 @@ from flows.cli import (
     report,
     serve,
     stack,
+    store,
 )
 from flows.cli.console import BAD, make_console, say
 from flows.cli.help import Help
@@ -69,6 +70,9 @@ COMMANDS: dict[str, dict[str, Callable[..., int] | App]] = {
         "promote": registry.promote_command,
         "rollback": registry.rollback_command,
         "smoke": registry.smoke_command,
+    },
+    "Look after what runs keep": {
+        "store": store.app,
     },
     "Run the servers": {
         "up": stack.up,

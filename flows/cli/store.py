@@ -1,0 +1,130 @@
+"""The commands on the stage store: store list, store verify, store prune."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from rich.markup import escape
+from rich.table import Table
+
+from alignment.errors import REFUSED
+from flows.cli.console import BAD, GOOD, make_console, quieten, say
+
+if TYPE_CHECKING:
+    from tasks.keeping import Held
+
+app = App(name="store", help="Look at the stage store, and delete what nothing needs any more.")
+
+
+@app.command(name="list")
+def list_stages() -> int:
+    """List the finished stages, the newest first: size, age, and what needs each."""
+    quieten()
+    from flows.library import registry
+
+    with registry():
+        from tasks.home import store
+        from tasks.keeping import listed
+
+        found, place = listed(), store().place
+    console = make_console()
+    total = sum(each.stored.size for each in found)
+    say(console, f"{_stages(len(found))}, {_bytes(total)}, in [bold]{escape(place)}[/]")
+    if found:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("stage", "key", "size", "age", "needed by"):
+            right = "right" if heading in {"size", "age"} else "left"
+            table.add_column(heading, header_style="bold", justify=right, overflow="fold")  # type: ignore[arg-type]
+        for each in found:
+            stored = each.stored
+            table.add_row(stored.stage, stored.key, _bytes(stored.size), _age(stored.written), escape(_needed(each)))
+        console.print(table)
+    return 0
+
+
+@app.command(name="verify")
+def verify(
+    *,
+    delete: Annotated[
+        bool, Parameter(help="Delete what is damaged; the next run computes it again", negative=(), show_default=False)
+    ] = False,
+) -> int:
+    """Read every file, and compare it with its manifest. It ends with 0 where all is whole, else with 3."""
+    quieten()
+    from flows.library import registry
+
+    console, count, bad = make_console(), 0, 0
+    with registry():
+        from tasks.keeping import damaged
+
+        for each, damage in damaged(delete):
+            count += 1
+            if damage:
+                bad += 1
+                what = "deleted" if delete else "damaged"
+                say(console, escape(f"{each.stage}/{each.key}: {damage}"), head=f"[bold {BAD}]{what}[/] ")
+    verdict = f"[bold {BAD}]{bad:,} damaged[/]" if bad else f"[bold {GOOD}]all are whole[/]"
+    say(console, f"{_stages(count)}: {verdict}")
+    return REFUSED if bad and not delete else 0
+
+
+@app.command(name="prune")
+def prune_stages(
+    *,
+    older_than: Annotated[str, Parameter(help="Only what was written longer ago: 30d, 12h, 2w")],
+    dry_run: Annotated[bool, Parameter(help="Only say what would be deleted", negative=(), show_default=False)] = False,
+    only_this_mlflow: Annotated[
+        bool,
+        Parameter(
+            help="Nobody registers models made from this store in another MLflow than this",
+            negative=(),
+            show_default=False,
+        ),
+    ] = False,
+) -> int:
+    """Delete old stages that nothing needs, and what processes that died have left unfinished.
+
+    Never what a registered version was made from, nor what a running process uses.
+    """
+    from tasks.keeping import duration
+
+    long = duration(older_than)
+    quieten()
+    from flows.library import registry
+
+    with registry():
+        from tasks.keeping import prune
+
+        found = prune(long, dry_run=dry_run, only_this_mlflow=only_this_mlflow)
+    console = make_console()
+    for each in found.stages:
+        say(console, f"{escape(f'{each.stage}/{each.key}')}  {_bytes(each.size)}, {_age(each.written)} old")
+    what = "would be deleted" if dry_run else "deleted"
+    rest = f" and {found.unfinished:,} unfinished uploads or drafts" if found.unfinished else ""
+    say(console, f"{_stages(len(found.stages))}{rest}, {_bytes(found.size)}, {what}")
+    return 0
+
+
+def _needed(held: "Held") -> str:
+    stages = _stages(held.stages) if held.stages else ""
+    running = "a running process" if held.used else ""
+    return ", ".join(part for part in (*held.versions, running, stages) if part) or "nothing"
+
+
+def _stages(count: int) -> str:
+    return f"{count:,} stage{'' if count == 1 else 's'}"
+
+
+def _bytes(size: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} B"
+
+
+def _age(written: datetime) -> str:
+    age = datetime.now(UTC) - written
+    if age >= timedelta(days=2):
+        return f"{age.days} days"
+    hours = age.total_seconds() / 3600
+    return f"{hours:.0f} hours" if hours >= 2 else f"{age.total_seconds() / 60:.0f} minutes"

@@ -1,0 +1,107 @@
+"""What the store holds, what needs it, and what of it may be deleted: what nothing and nobody needs any more."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from alignment.errors import InputError, StoreError
+from alignment.stages.stored import Stored, unneeded
+from tasks.home import store
+from tasks.registry import records, versions
+from tasks.registry.connection import is_new, place
+
+UNITS = {"h": 1, "d": 24, "w": 7 * 24}
+"""Hours."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A finished stage of the store, and what needs it: registered versions, running processes, other stages."""
+
+    stored: Stored
+    versions: tuple[str, ...]
+    used: bool
+    stages: int
+    """How many stages were made from it, or have it as a part."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted, or would be: stages, and what dead processes have left, with its bytes."""
+
+    stages: tuple[Stored, ...]
+    unfinished: int
+    unfinished_size: int
+
+    @property
+    def size(self) -> int:
+        """All bytes."""
+        return self.unfinished_size + sum(each.size for each in self.stages)
+
+
+def listed() -> list[Held]:
+    """Every finished stage, the newest first. Raises TrackingError where MLflow cannot say what its versions need."""
+    here, found = store(), registered()
+    used, stored = here.used(), sorted(here.stored(), key=lambda each: each.written, reverse=True)
+    parents = [of for each in stored for of in each.parents.items()]
+    parts = [part for each in stored for part in each.parts]
+    return [
+        Held(
+            each,
+            tuple(found.get((each.stage, each.digest), ())),
+            (each.stage, each.key) in used,
+            parents.count((each.stage, each.digest)) + parts.count(f"{each.stage}/{each.key}"),
+        )
+        for each in stored
+    ]
+
+
+def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
+    """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged."""
+    here = store()
+    for each in here.stored():
+        found = here.damage(each)
+        if found and delete:
+            here.delete(each.stage, each.key)
+        yield each, found
+
+
+def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = False) -> Pruned:
+    """Delete what was written so long ago and nothing needs, and what dead processes have left unfinished.
+
+    What a registered version was made from is needed, whatever running processes have found or written, and whatever
+    any of these was made from. Raises StoreError where other machines use the store and this MLflow is a file of this
+    one, unless `only_this_mlflow` says that nobody else registers models; TrackingError where MLflow cannot be asked.
+    """
+    here = store()
+    if here.shared and place().database is not None and not only_this_mlflow:
+        raise StoreError(
+            f"store prune: {here.place} is used by several machines, and MLflow at {place().shown} is a file of this "
+            "one, so what others have registered is not known: set MLFLOW_TRACKING_URI to the MLflow of all, or pass "
+            "--only-this-mlflow where nobody else registers models"
+        )
+    wanted = registered()
+    stages = unneeded(list(here.stored()), wanted, here.used(), datetime.now(UTC) - older_than)
+    for each in () if dry_run else stages:
+        here.delete(each.stage, each.key)
+    count, size = here.garbage(delete=not dry_run)
+    return Pruned(tuple(stages), count, size)
+
+
+def registered() -> dict[tuple[str, str], list[str]]:
+    """The registered versions, as `name 3`, that were made from a stage of this name and digest."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in () if is_new() else versions.model_names():
+        for version in versions.all_versions(name):
+            for ref in records.read_lineage(version.run_id).values() if version.run_id else ():
+                found.setdefault((ref.stage, ref.digest), []).append(f"{name} {version.version}")
+    return found
+
+
+def duration(text: str) -> timedelta:
+    """`30d`, `12h` or `2w`. Raises InputError for anything else."""
+    found = re.fullmatch(r"(\d{1,6})([hdw])", text.strip())
+    if found is None:
+        raise InputError(f"--older-than {text}: give a number of days, hours or weeks, such as 30d, 12h or 2w")
+    return timedelta(hours=int(found[1]) * UNITS[found[2]])

@@ -1,0 +1,66 @@
+"""The commands on the store: what is there, whether it is whole, and what may go."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.home import store
+from tests.flows.cli.outcome import Outcome
+
+
+def write(stage: str, key: str) -> Path:
+    def fill(folder: Path) -> dict[str, int]:
+        (folder / "rows.txt").write_text("x" * 2_000)
+        return {"rows": 1}
+
+    return store().write(stage, key, fill).path
+
+
+def test_an_empty_store_is_none_to_look_at(plumbline_alone: Callable[..., Outcome]) -> None:
+    outcome = plumbline_alone("store", "list")
+    assert outcome.code == 0
+    assert outcome.out.startswith("0 stages, 0 B, in ")
+
+
+def test_stages_are_listed_with_size_and_what_needs_them(plumbline_alone: Callable[..., Outcome]) -> None:
+    write("base", "k1")
+    outcome = plumbline_alone("store", "list")
+    assert [line.split() for line in outcome.out.splitlines()][1:] == [
+        ["stage", "key", "size", "age", "needed", "by"],
+        ["base", "k1", "2.2", "kB", "0", "minutes", "a", "running", "process"],
+    ]
+
+
+def test_what_is_damaged_is_refused_until_it_is_deleted(plumbline_alone: Callable[..., Outcome]) -> None:
+    folder = write("base", "k1")
+    assert plumbline_alone("store", "verify").out == "1 stage: all are whole\n"
+    (folder / "rows.txt").write_text("y")
+    damaged = plumbline_alone("store", "verify")
+    assert damaged.code == 3
+    assert "damaged base/k1" in damaged.out
+    assert plumbline_alone("store", "verify", "--delete").code == 0
+    assert store().find("base", "k1") is None
+
+
+def test_what_would_go_is_said_and_what_this_process_uses_stays(plumbline_alone: Callable[..., Outcome]) -> None:
+    write("base", "k1")
+    kept = plumbline_alone("store", "prune", "--older-than", "0d")
+    assert kept.out == "0 stages, 0 B, deleted\n"
+    for mark in (store().root / ".used").iterdir():
+        mark.unlink()
+    told = plumbline_alone("store", "prune", "--older-than", "0d", "--dry-run")
+    assert "base/k1  2.2 kB, 0 minutes old" in told.out
+    assert told.out.endswith("1 stage, 2.2 kB, would be deleted\n")
+    plumbline_alone("store", "prune", "--older-than", "0d")
+    assert store().find("base", "k1") is None
+
+
+def test_a_store_that_is_none_is_one_line(
+    plumbline_alone: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_STORE", "ftp://host/x")
+    outcome = plumbline_alone("store", "list")
+    assert outcome.code == 2
+    assert "PLUMBLINE_STORE ftp://host/x: is no address of a store" in outcome.err
+    assert plumbline_alone("store", "prune", "--older-than", "soon").code == 2

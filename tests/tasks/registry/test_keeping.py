@@ -1,0 +1,116 @@
+"""The store is pruned of what is old and of no version, and says what needs the rest."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from alignment.errors import InputError, StoreError
+from alignment.stages.store import StageRef
+from tasks import keeping
+from tasks.home import store
+from tasks.registry import records
+from tests.registered import make_version
+
+pytestmark = pytest.mark.usefixtures("local")
+OLD = timedelta(0)
+
+
+def writing(text: str) -> Callable[[Path], dict[str, int]]:
+    def fill(folder: Path) -> dict[str, int]:
+        (folder / "rows.txt").write_text(text)
+        return {"rows": 1}
+
+    return fill
+
+
+def gone(process: int = 2**22 - 1) -> None:
+    """What this process has found is noted as if by one that has ended."""
+    marks = store().root / ".used"
+    for mark in marks.iterdir():
+        mark.rename(marks / f"{mark.name.rpartition('@')[0]}@{process}")
+
+
+@pytest.fixture
+def base() -> StageRef:
+    """A base and pairs that were made from it, by a process that has ended."""
+    made = store().write("base", "k1", writing("base"))
+    store().write("pairs", "k2", writing("pairs"), inputs={"parents": {"base": made.digest}})
+    gone()
+    return made
+
+
+def keys() -> list[str]:
+    return sorted(f"{each.stage}/{each.key}" for each in store().stored())
+
+
+def test_old_stages_that_nothing_needs_are_deleted(base):
+    found = keeping.prune(OLD, dry_run=True)
+    assert [each.stage for each in found.stages] == ["pairs", "base"]
+    assert found.size == sum(each.size for each in store().stored())
+    assert keys() == ["base/k1", "pairs/k2"]
+    keeping.prune(OLD, dry_run=False)
+    assert keys() == []
+
+
+def test_young_stages_stay(base):
+    assert keeping.prune(timedelta(days=1), dry_run=False).stages == ()
+    assert keys() == ["base/k1", "pairs/k2"]
+
+
+def test_what_this_process_has_found_stays(base):
+    store().find("base", "k1")
+    keeping.prune(OLD, dry_run=False)
+    assert keys() == ["base/k1"]
+
+
+def test_what_a_registered_version_was_made_from_stays_and_is_listed_as_such(base):
+    version = make_version("kept")
+    records.log_json(version.run_id, "lineage.json", {"base": base.model_dump(mode="json")})
+    listed = {each.stored.stage: each for each in keeping.listed()}
+    assert listed["base"].versions == ("kept 1",)
+    assert (listed["base"].stages, listed["pairs"].versions, listed["pairs"].stages) == (1, (), 0)
+    keeping.prune(OLD, dry_run=False)
+    assert keys() == ["base/k1"]
+
+
+def test_drafts_of_dead_processes_are_deleted_and_those_of_living_ones_stay(base):
+    drafts = store().root / ".draft"
+    for process in (2**22 - 1, os.getpid()):
+        (drafts / f"pairs-k3@{os.uname().nodename}@{process}@1").mkdir(parents=True)
+    assert keeping.prune(timedelta(days=1), dry_run=True).unfinished == 1
+    keeping.prune(timedelta(days=1), dry_run=False)
+    assert [draft.name.split("@")[2] for draft in drafts.iterdir()] == [str(os.getpid())]
+
+
+def test_a_store_of_several_machines_is_not_pruned_by_what_one_of_them_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "shared"))
+    store().write("base", "k1", writing("of no version"))
+    gone()
+    with pytest.raises(StoreError, match=r"is used by several machines.*--only-this-mlflow"):
+        keeping.prune(OLD, dry_run=False)
+    keeping.prune(OLD, dry_run=False, only_this_mlflow=True)
+    assert keys() == []
+
+
+def test_what_is_damaged_is_named_and_deleted_where_that_is_asked_for(base):
+    (base.path / "rows.txt").write_text("other")
+    assert [(each.stage, damage[:30]) for each, damage in keeping.damaged(delete=False) if damage] == [
+        ("base", str(base.path)[:30])
+    ]
+    assert keys() == ["base/k1", "pairs/k2"]
+    list(keeping.damaged(delete=True))
+    assert keys() == ["pairs/k2"]
+
+
+@pytest.mark.parametrize(("text", "days"), [("30d", 30), ("2w", 14), ("12h", 0.5), ("0d", 0)])
+def test_a_duration_is_a_number_and_a_unit(text, days):
+    assert keeping.duration(text) == timedelta(days=days)
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1.5d"])
+def test_anything_else_is_no_duration(text):
+    with pytest.raises(InputError, match="30d, 12h or 2w"):
+        keeping.duration(text)
