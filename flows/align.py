@@ -170,26 +170,38 @@ def run_stages(given: AlignConfig, run_id: str) -> AlignResult:
     return publish(given, judged, run_id)
 
 
-def judge_policy(given: AlignConfig, run_id: str, *, points: Points = ALONE) -> Judged:
+def judge_policy(
+    given: AlignConfig, run_id: str, *, points: Points = ALONE, refs: dict[str, StageRef] | None = None
+) -> Judged:
     """Every stage of the pipeline in its order, then the verdict.
 
-    `points` says which of a sweep's points it is.
+    `points` says which of a sweep's points it is; `refs` is as in `compute_all`.
 
     Registered models are loaded into local folders first; the record names them as they were given.
     """
     config, lineage = with_local_models(given, home() / "models")
     runs.tag(run_id, lineage)
-    refs = compute_all(PIPELINE, config, run_id, points=points)
+    refs = compute_all(PIPELINE, config, run_id, points=points, refs=refs)
     judgement = apply_gates(unlinked(config), refs["report"])
     record_run(unlinked(given), unlinked(refs), judgement, run_id)
     return Judged(refs, judgement)
 
 
-def compute_all(pipeline: Pipeline, config: AlignConfig, run_id: str, *, points: Points = ALONE) -> dict[str, StageRef]:
-    """Every stage of a pipeline in its order, each with what is done after it."""
+def compute_all(
+    pipeline: Pipeline,
+    config: AlignConfig,
+    run_id: str,
+    *,
+    points: Points = ALONE,
+    refs: dict[str, StageRef] | None = None,
+) -> dict[str, StageRef]:
+    """Every stage of a pipeline in its order, each with what is done after it.
+
+    A dictionary that is given as `refs` gets each stage as it is finished, so after an error it has those before.
+    """
     pipeline.require_usable(config)
     require_gates()
-    refs: dict[str, StageRef] = {}
+    refs = {} if refs is None else refs
     with following(expected_progress(config, points=points, pipeline=pipeline)):
         for stage in pipeline.wanted(config):
             refs[stage.name] = compute(stage, config, refs, run_id)

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 
 from alignment.config import AlignConfig, FrontierConfig, PointConfig, frontier_configs
 from alignment.config.label import label
-from alignment.errors import TrainingError
+from alignment.errors import PlumblineError, TrainingError
 from alignment.judging.frontier import FrontierPoint
 from alignment.judging.frontier_table import point_row
-from alignment.stages.stage import Refs
+from alignment.stages.store import StageRef
 from flows.align import compute_all, tracked
 from flows.form import config_flow
+from flows.points import FAULTS, is_own
 from tasks import artifacts
 from tasks.frontier import PAGE, Found, Gathered, in_words, log_points, points_of, record, standing_in_words
 from tasks.home import home
@@ -37,7 +38,7 @@ class FrontierResult(BaseModel):
     found: list[dict[str, Any]]
     """As `tasks.frontier.Found` has it, in JSON's values; one for each reward, as seeds may have one of their own."""
     failed: dict[str, str] = {}
-    """Trainings that diverged, each with the reason."""
+    """Trainings that diverged or whose policy could not be measured, each with the reason."""
     told: str = ""
     """The best within a KL of 3, and whether both KLs agree, in words."""
 
@@ -51,7 +52,8 @@ class FrontierResult(BaseModel):
 def frontier(config: AlignConfig, frontier: FrontierConfig = FrontierConfig()) -> FrontierResult | State[Any]:  # noqa: B008 - Prefect draws its form from it
     """Train one policy per point, and measure each on its way: reward against KL, beside the ceiling and best-of-n.
 
-    A point whose training diverges is told of, and the frontier goes on. Nothing is registered.
+    A point whose training diverges, or whose policy cannot be measured, is told of, and the frontier goes on. Nothing
+    is registered.
     """
     configs = frontier_configs(config, frontier)
     result = tracked(config, partial(run_points, configs=configs))
@@ -61,27 +63,40 @@ def frontier(config: AlignConfig, frontier: FrontierConfig = FrontierConfig()) -
 def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> FrontierResult:
     """Every training as a child of the MLflow run `run_id`, which gets the figure, the page and all points.
 
-    Raises TrainingError where every training diverges.
+    A fault in front of the policy ends all trainings of its seed, which share it. Raises the error where no training
+    came to its end, or a TrainingError with all of them where they differ.
     """
     runs.tag(run_id, {runs.FRONTIER: run_id})
     points: list[FrontierPoint] = []
     gathered = Gathered()
-    failed: dict[str, str] = {}
+    failed: dict[str, PlumblineError] = {}
+    lost: dict[int, PlumblineError] = {}
     began = time.monotonic()
     for number, given in enumerate(configs, 1):
         named = f"{label(given)}, seed {given.seed}"
+        if given.seed in lost:
+            failed[named] = lost[given.seed]
+            continue
         tell(Event(f"point {number} of {len(configs)}: {named}", "heading"))
         place = Points(done=number - 1, of=len(configs), spent=time.monotonic() - began)
+        refs: dict[str, StageRef] = {}
         try:
-            refs, own = follow(given, named, run_id, place)
-        except TrainingError as error:
-            failed[named] = str(error)
+            own = follow(given, named, run_id, place, refs)
+        except FAULTS as error:
+            failed[named] = error
+            if not is_own(FRONTIER, given, refs, "trajectory"):
+                lost[given.seed] = error
             continue
         points += own
         gathered.add(given, own, refs)
         record(run_id, gathered.found, config)
     if not points:
-        raise TrainingError(f"every training of the frontier failed: {'; '.join(failed.values())}")
+        reasons = {str(error): error for error in failed.values()}
+        raise (
+            reasons.popitem()[1]
+            if len(reasons) == 1
+            else TrainingError(f"every training of the frontier failed: {'; '.join(reasons)}")
+        )
     told = in_words(gathered.found)
     table = [point_row(point, points) for point in points]
     artifacts.show("frontier", json.dumps(table), told, "table")
@@ -93,18 +108,20 @@ def run_points(config: AlignConfig, run_id: str, configs: list[PointConfig]) -> 
         where=runs.run_url(run_id),
         page=runs.artifact_url(run_id, PAGE),
         found=[found.rows() for found in gathered.found],
-        failed=failed,
+        failed={name: str(error) for name, error in failed.items()},
         told=told,
     )
 
 
-def follow(given: PointConfig, named: str, parent: str, place: Points) -> tuple[Refs, list[FrontierPoint]]:
-    """One training as a child run; returns its finished stages, and its policies in the order of their steps."""
+def follow(
+    given: PointConfig, named: str, parent: str, place: Points, refs: dict[str, StageRef]
+) -> list[FrontierPoint]:
+    """One training as a child run; returns its policies in the order of their steps, `refs` gets its stages."""
     with runs.run(given, run_name=named, tags={"mlflow.parentRunId": parent, runs.FRONTIER: parent}) as child:
         local, lineage = with_local_models(given, home() / "models")
         runs.tag(child, lineage)
-        refs = compute_all(FRONTIER, local, child, points=place)
+        compute_all(FRONTIER, local, child, points=place, refs=refs)
         points = points_of(given, refs)
         log_points(child, points)
         runs.measured(child, standing_in_words(points[-1]))
-    return refs, points
+    return points

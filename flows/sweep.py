@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from alignment.config import AlignConfig, GridConfig
 from alignment.config.label import label
-from alignment.errors import TrainingError
 from alignment.judging.grid import Point, best_point, grid_configs, point_rows
+from alignment.stages.store import StageRef
 from flows.align import AlignResult, Judged, judge_policy, publish, tracked
 from flows.form import config_flow
+from flows.points import FAULTS, is_own
 from tasks import artifacts
 from tasks.evaluation import read_report
+from tasks.pipeline import PIPELINE
 from tasks.progress import Event, Points
 from tasks.refusals import announce_refused_sweep
 from tasks.registry import records, runs
@@ -39,7 +41,7 @@ class SweepResult(BaseModel):
 def sweep(config: AlignConfig, grid: GridConfig = GridConfig()) -> SweepResult | State[Any]:  # noqa: B008 - Prefect draws its form from it
     """Train and judge one policy per point of the grid, on the same pairs; the surest gain of those that pass wins.
 
-    A point whose training diverges is a row of the table, and the sweep goes on.
+    A point whose training diverges, or whose policy cannot be measured, is a row of the table, and the sweep goes on.
     """
     configs = grid_configs(config, grid)
     result = tracked(config, partial(run_grid, configs=configs))
@@ -82,15 +84,18 @@ def run_grid(config: AlignConfig, run_id: str, configs: list[AlignConfig]) -> Sw
 
 
 def try_point(config: AlignConfig, parent: str, place: Points) -> tuple[Point, Judged | None]:
-    """One point as a child run; a training that diverges ends the point, anything else the sweep.
+    """One point as a child run; a fault of its policy ends the point, anything else the sweep.
 
     `place` says which one it is.
     """
     dpo = config.dpo
+    refs: dict[str, StageRef] = {}
     try:
         with runs.run(config, run_name=label(config), tags={"mlflow.parentRunId": parent}) as run_id:
-            outcome = judge_policy(config, run_id, points=place)
-    except TrainingError as error:
+            outcome = judge_policy(config, run_id, points=place, refs=refs)
+    except FAULTS as error:
+        if not is_own(PIPELINE, config, refs, "policy"):
+            raise
         return Point(dpo.loss, dpo.beta, dpo.learning_rate, "", None, None, str(error)), None
     report, judgement = read_report(outcome.refs["report"]), outcome.judgement
     return Point(dpo.loss, dpo.beta, dpo.learning_rate, run_id, report, judgement, judgement.sentence), outcome
