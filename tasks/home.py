@@ -7,7 +7,7 @@ from pathlib import Path
 from alignment.environment import drop_overrides
 from alignment.errors import ConfigError, StoreError
 from alignment.stages.store import Store
-from tasks.addresses import sqlite_uri, unfit_signs
+from tasks.addresses import shown, sqlite_uri, unfit_signs
 from tasks.proxies import require_usable, spare_loopback
 
 HEARTBEAT = 30  # seconds between two heartbeats of a run; Prefect accepts no less
@@ -44,6 +44,11 @@ def store() -> Store:
     from alignment.remote.opening import open_store
 
     return open_store(address, home(), os.environ.get("PLUMBLINE_STORE_CACHE_GB", ""))
+
+
+def place_told() -> str:
+    """A line that says which store is used, where it is not this home's own; else nothing."""
+    return f"The store is {shown(store().place)}" if os.environ.get("PLUMBLINE_STORE") else ""
 
 
 def tracking_uri() -> str:

@@ -15,6 +15,7 @@ from flows.cli.flags import Flags, flag, named_by_flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
 from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
+from tasks.home import place_told
 
 ConfigPath = Annotated[
     Path,
@@ -135,7 +136,10 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug =
     from flows.cli.planning import plan_table
     from flows.library import plan as make_plan
 
-    make_console().print(plan_table(make_plan(wanted)))
+    console = make_console()
+    console.print(plan_table(make_plan(wanted)))
+    if place := place_told():
+        say(console, escape(place))
     return 0
 
 
@@ -170,6 +174,8 @@ def begin(config: Path, wanted: AlignConfig, debug: bool) -> Console:
     quieten(debug)
     console = make_console()
     say(console, f"[bold]plumbline[/bold] {escape(heading(config, wanted))}, seed {wanted.seed}")
+    if place := place_told():
+        say(console, escape(place))
     console.print()
     return console
 

@@ -189,7 +189,7 @@ def _mlflow_env(home: Path, port: int) -> dict[str, str]:
 
     Artifacts are in the same folder as those of `plumbline run`.
     """
-    artifacts = (home / "artifacts").as_uri()
+    artifacts = os.environ.get("PLUMBLINE_ARTIFACTS") or (home / "artifacts").as_uri()
     origins = [f"http://{host}:{port}" for host in (LOOPBACK, "localhost")]
     return {
         "_MLFLOW_SERVER_FILE_STORE": sqlite_uri(home / "mlflow.db"),

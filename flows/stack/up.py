@@ -37,6 +37,7 @@ from flows.stack.services import (
 from flows.stack.state import STARTING, State, lock_home
 from flows.stack.telling import Screen, Steps
 from tasks.addresses import sqlite_uri
+from tasks.home import place_told
 from tasks.registry import connection, pages
 
 READY_WITHIN = 180.0  # seconds until a service answers, on a machine that is busy with something else
@@ -80,6 +81,8 @@ def _start(home: Path, ports: Ports, services: dict[str, Service], screen: Scree
     is_first = not (home / "mlflow.db").exists()
     longer = "; the first start also makes the databases, and takes up to a minute" if is_first else ""
     screen.own(f"starting in {home}{longer}")
+    if place := place_told():
+        screen.own(place[0].lower() + place[1:])
     steps = Steps(screen, [*([DATABASE] if is_first else []), *services, "deployments"])
     with steps.shown():
         has_heartbeat = _take_steps(home, services, steps, prefect, stopping)

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from alignment.errors import TrackingError
 from alignment.locks import alone
+from alignment.transient import is_transient
 from tasks.addresses import reason, shown, sqlite_file
 from tasks.home import home, tracking_uri
 from tasks.importing import collector_paused
 from tasks.proxies import is_behind_proxy
-from tasks.transient import is_transient
 
 logger = logging.getLogger("plumbline")
 
@@ -200,6 +200,8 @@ def _artifact_location() -> str | None:
     here = place()
     if here.remote:
         return None
+    if elsewhere := os.environ.get("PLUMBLINE_ARTIFACTS"):
+        return elsewhere
     folder = here.artifacts or (here.database.parent / "artifacts" if here.database else None)
     return folder.absolute().as_uri() if folder else None
 

@@ -81,3 +81,10 @@ def test_the_environments_mlflow_holds_within_fluent_where_nobody_configured_one
     with connection.fluent():
         assert connection.place().uri == f"sqlite:///{tmp_path}/other.db"
     assert connection._place is None
+
+
+@pytest.mark.usefixtures("local")
+def test_files_of_a_new_experiment_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_ARTIFACTS", "s3://bucket/mlflow")
+    made = connection.client().get_experiment(connection.experiment("in a bucket"))
+    assert made.artifact_location == "s3://bucket/mlflow"
