@@ -9,7 +9,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 
 from alignment.config import AlignConfig
-from alignment.stages.job import Job
+from alignment.stages.job import Job, share
 from alignment.stages.parts import fill, summed, with_parts
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
@@ -47,23 +47,31 @@ def run_stage(
     part: tuple[int, int] | None = None,
     parts: tuple[StageRef, ...] = (),
     on_row: Callable[[dict[str, float]], None] | None = None,
+    made_of: dict[str, Any] | None = None,
+    is_placed: bool = False,
+    is_only: bool = False,
 ) -> StageRef:
     """Compute a stage, one `part` of it, or the list of its `parts`, unless the store has it; returns the reference.
 
     `refs` are the finished stages so far, of which the stage reads those it needs. A list waits for no GPU slot. Two
     processes never compute the same: the second waits, and finds the first one's result.
+
+    `made_of` is the lineage, where it is known. A worker's part `is_placed`: who gave it to the worker has given it a
+    GPU as well. What becomes of a part that `is_only` is told by the stage that it is all of.
     """
-    made_of = lineage(stage, config, refs)
+    made_of = made_of or lineage(stage, config, refs)
     key = digest(made_of)[:KEY_LENGTH]
     folder, label = stage.name, stage.name
     if part is not None:
-        folder, key, label = parts_folder(stage), f"{key}-{part[0]}-{part[1]}", f"{label} {part[0]}-{part[1]}"
+        folder, key = parts_folder(stage), f"{key}-{part[0]}-{part[1]}"
+        label = label if is_only else f"{label} {part[0]}-{part[1]}"
+    ends: Callable[[Event], None] = (lambda _: None) if is_only else tell
     found = store().find(folder, key)
     if found is not None:
-        tell(Event(label, "cached", ref=found))
+        ends(Event(label, "cached", ref=found))
         return found
     tell(Event(label, "started"))
-    slots = 0 if stage.parts and part is None else stage.slots(config)
+    slots = 0 if is_placed or (stage.parts and part is None) else stage.slots(config)
     slot = (
         gpu_slot(slots, lambda who: tell(Event(label, "waiting", who=who)), lambda: tell(Event(label, "started")))
         if slots
@@ -72,7 +80,7 @@ def run_stage(
     held = held_signals() if stage.trains(config) else nullcontext()
     with store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
-            tell(Event(label, "cached", ref=found))
+            ends(Event(label, "cached", ref=found))
             return found
         needed = {name: refs[name] for name in stage.needs(config)}
 
@@ -84,7 +92,7 @@ def run_stage(
                 out=out,
                 work=store().work(folder, key),
                 kept=store().kept,
-                progress=progress,
+                progress=share(progress, 0, part[1] - part[0], part[1] - part[0]) if part and is_only else progress,
                 on_row=_noted(label, on_row),
                 read=made_of["config"],
                 part=part or (0, 0),
@@ -96,7 +104,7 @@ def run_stage(
         spent = sum(part.seconds for part in parts)
         ref = store().write(folder, key, write, inputs=with_parts(made_of, parts), spent=spent)
         store().clear_work(folder, key)
-    tell(Event(label, "computed", ref=ref))
+    ends(Event(label, "computed", ref=ref))
     return ref
 
 

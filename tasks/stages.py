@@ -17,6 +17,7 @@ from tasks.curve import LiveCurve
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.pipeline import PIPELINE, STAGES
+from tasks.runners import runner
 from tasks.running import RETRIES, parts_folder, run_stage
 from tasks.slots import GPU_SLOT
 
@@ -39,17 +40,28 @@ def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> 
         found = whole(settings, refs, run_id)
         return found
     ranges = stage.parts.split(config, refs)
-    if (progress := progress_of_run()) is not None:
-        progress.split(stage.name, ranges)
-    if len(ranges) == 1:
-        found = whole.with_options(tags=tags)(settings, refs, run_id, alone=ranges[0])
+    if len(ranges) == 1 and runner() == "threads":
+        found = whole.with_options(tags=tags)(settings, refs, run_id, only=ranges[0])
     else:
-        parts = _part_task(stage.name).with_options(tags=tags).map(ranges, unmapped(settings), unmapped(refs)).result()
-        found = whole(settings, unlinked(refs), run_id, parts)
+        if (progress := progress_of_run()) is not None:
+            progress.split(stage.name, ranges)
+        found = whole(settings, unlinked(refs), run_id, _parts(stage, config, refs, ranges, tags))
     with suppress(OSError):  # parts of other sizes, that an earlier run was at: they are in nobody's way
         kept = {Path(part).name for part in parts_of(found.path)}
         store().discard(parts_folder(stage), f"{key}-", keep=kept)
     return found
+
+
+def _parts(
+    stage: Stage, config: AlignConfig, refs: Refs, ranges: list[tuple[int, int]], tags: list[str] | None
+) -> list[StageRef]:
+    """Every part of a stage, on the threads of this process or on workers."""
+    if runner() == "ray":
+        from tasks.ray_workers import compute_parts
+
+        return compute_parts(stage, config, refs, ranges)
+    parts = _part_task(stage.name).with_options(tags=tags)
+    return list(parts.map(ranges, unmapped(unlinked(config)), unmapped(refs)).result())
 
 
 def unlinked(given: Any) -> Any:
@@ -74,11 +86,11 @@ def _task(name: str) -> Task[..., StageRef]:
         refs: dict[str, StageRef],
         run_id: str,
         parts: list[StageRef] | None = None,
-        alone: tuple[int, int] | None = None,
+        only: tuple[int, int] | None = None,
     ) -> Any:
         curve = LiveCurve(run_id) if run_id else None
-        if alone is not None:
-            parts = [run_stage(stage, config, refs, part=alone)]
+        if only is not None:
+            parts = [run_stage(stage, config, refs, part=only, is_only=True)]
         return run_stage(stage, config, refs, parts=tuple(parts or ()), on_row=curve)
 
     return _named(run, stage.title, name, stage.body.__doc__)

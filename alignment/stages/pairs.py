@@ -8,13 +8,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from alignment.config import AlignConfig
+from alignment.data.pairs.samples import nothing_built
 from alignment.data.pairs.source import Built
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import STRATEGIES
 from alignment.rows import PAIRS
 from alignment.stages.job import Counts, Job
+from alignment.stages.shards import by_whole_groups
 from alignment.stages.sources import pairs_are_given, pairs_are_sampled, pairs_are_scored, pairs_source
-from alignment.stages.stage import stage
+from alignment.stages.stage import Parts, Refs, stage
 
 
 def needs(config: AlignConfig) -> tuple[str, ...]:
@@ -26,15 +28,18 @@ def needs(config: AlignConfig) -> tuple[str, ...]:
     return ("prompts", "samples") if pairs_are_sampled(config) else ("prompts",)
 
 
-@stage(
-    title="build pairs",
-    needs=needs,
-    reads=pairs_source,
-    makes=lambda c: c.pairs.strategy if pairs_are_scored(c) else c.pairs.source,
-    uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
-)
-def pairs(job: Job) -> Counts:
-    """The pairs of the configured source, or as many of them as are wanted, drawn with the seed, in their order."""
+def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
+    """The training prompts, first to last (excluded), whose pairs are built together.
+
+    All of them, unless the source pairs each prompt's samples by themselves and every pair is kept.
+    """
+    if _is_by_prompt(config) and not config.pairs.max_pairs:
+        return by_whole_groups(config, refs)
+    return [(0, refs["prompts"].counts["train"])]
+
+
+def part(job: Job) -> Counts:
+    """The pairs of one range of training prompts, or of all: as many as are wanted, drawn with the seed, in order."""
     config = job.config.pairs
     built: Built
     counts: Counts
@@ -55,6 +60,25 @@ def pairs(job: Job) -> Counts:
             done += len(batch)
     kept = int(wanted.sum())
     return counts | {"built": kept, "not_needed": found - kept}
+
+
+@stage(
+    title="build pairs",
+    needs=needs,
+    reads=pairs_source,
+    makes=lambda c: c.pairs.strategy if pairs_are_scored(c) else c.pairs.source,
+    uses=lambda c: [(SOURCES, c.pairs.source), (STRATEGIES, c.pairs.strategy)],
+    parts=Parts("pair shard", ranges, part),
+)
+def pairs(job: Job) -> Counts:
+    """The pairs of the configured source. Raises PairsError where no prompt has given one."""
+    if _is_by_prompt(job.config) and not job.counted["built"]:
+        raise nothing_built(job.counted, job.config)
+    return dict(job.counted)
+
+
+def _is_by_prompt(config: AlignConfig) -> bool:
+    return bool(SOURCES.origin(config.pairs.source).options.get("by_prompt", False))
 
 
 def chosen(found: int, most: int, seed: int) -> NDArray[np.bool_]:

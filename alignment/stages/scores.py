@@ -5,16 +5,16 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from itertools import chain, islice
-from math import gcd
 
 import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.kinds import REWARDS
 from alignment.rewards.parts import normalises
-from alignment.rows import GROUP_ROWS, OBJECT_ROWS, SAMPLES, SCALES, SCORES
+from alignment.rows import OBJECT_ROWS, SAMPLES, SCALES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import part_columns, require_scored, rewards_in_batches
+from alignment.stages.shards import by_whole_groups
 from alignment.stages.sources import pairs_are_scored, reward_kinds, reward_source
 from alignment.stages.stage import MODELS, Parts, Refs, stage
 from alignment.stages.store import write_json
@@ -23,15 +23,11 @@ from alignment.stages.store import write_json
 def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
     """The training prompts, first to last (excluded), whose samples are scored together.
 
-    Their samples are whole row groups: so a batch is the same wherever the cuts are, and with it every score to its
-    last bit. A reward that goes through all batches by itself is given all of them.
+    A reward that goes through all batches by itself is given all of them.
     """
-    prompts = refs["prompts"].counts["train"]
     if normalises(config) or _wants_all(config):
-        return [(0, prompts)]
-    whole = GROUP_ROWS // gcd(GROUP_ROWS, config.sampling.samples_per_prompt)
-    size = whole * -(-config.sampling.shard_prompts // whole)
-    return [(first, min(first + size, prompts)) for first in range(0, prompts, size)]
+        return [(0, refs["prompts"].counts["train"])]
+    return by_whole_groups(config, refs)
 
 
 def _wants_all(config: AlignConfig) -> bool:

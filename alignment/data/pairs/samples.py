@@ -28,9 +28,9 @@ UNSCORED: Mapping[str, str] = {
 """The way out where the samples of a prompt tie, and where too few of them have a score, by kind of reward."""
 
 
-@pair_source("samples")
+@pair_source("samples", by_prompt=True)
 def of_samples(job: Job) -> tuple[Iterator[pa.Table], Counts]:
-    """Pairs of scored samples of one prompt. Raises PairsError where every candidate tied, or there was none.
+    """Pairs of scored samples of one prompt, of the prompts of `job.part`.
 
     Samples without a score are left out and counted, and so are prompts that are left with fewer than two.
     """
@@ -39,9 +39,11 @@ def of_samples(job: Job) -> tuple[Iterator[pa.Table], Counts]:
 
 
 def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
-    strategy, samples = job.config.pairs.strategy, SCORES.count(job.inputs["scores"])
+    strategy = job.config.pairs.strategy
+    first, last = (prompt * job.config.sampling.samples_per_prompt for prompt in job.part)
+    batches = SCORES.batches(job.inputs["scores"], [*READ, "reward"], start=first, stop=last)
     read = built = ties = unscored = alone = 0
-    for table, prompts in whole_prompts(SCORES.batches(job.inputs["scores"], [*READ, "reward"])):
+    for table, prompts in whole_prompts(batches):
         rewards, ids = table["reward"].to_pylist(), table["prompt_id"]
         pairs: list[tuple[int, int]] = []
         for prompt in prompts:
@@ -56,14 +58,16 @@ def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
         built += len(pairs)
         yield from pairs_of(table, [better for better, _ in pairs], [worse for _, worse in pairs], strategy)
         read += len(table)
-        job.progress(read, samples)
-    if not built:
-        raise PairsError(_nothing(ties, unscored, job.config))
+        job.progress(read, last - first)
     counts |= {"candidates": built + ties, "ties": ties, "unscored": unscored, "prompts_unpaired": alone}
 
 
+def nothing_built(counts: Mapping[str, int], config: AlignConfig) -> PairsError:
+    """Why there is no pair of any prompt, and the way out for this kind of reward."""
+    return PairsError(_nothing(counts.get("ties", 0), counts.get("unscored", 0), config))
+
+
 def _nothing(ties: int, unscored: int, config: AlignConfig) -> str:
-    """Why there is no pair, and the way out for this kind of reward."""
     kind = config.reward.kind
     if not ties:
         way_out = UNSCORED.get(kind, f"find out why the reward {kind} gives none")

@@ -22,11 +22,15 @@ def strategy(name: str) -> Callable[[StrategyFunction], StrategyFunction]:
     return registers(STRATEGIES, name)
 
 
-def pair_source(name: str, *, sampled: bool = True, scored: bool = True) -> Callable[[PairSource], PairSource]:
+def pair_source(
+    name: str, *, sampled: bool = True, scored: bool = True, by_prompt: bool = False
+) -> Callable[[PairSource], PairSource]:
     """Register `job -> pairs, counts` under its name in `pairs.source`; the counts say what gave no pair, and why.
 
     The counts may be filled while tables are taken: they are looked at after the last one. Unless its pairs are
-    `sampled`, no samples are drawn for it, and unless they are `scored`, none is scored.
+    `sampled`, no samples are drawn for it, and unless they are `scored`, none is scored. One that pairs the samples of
+    each prompt `by_prompt`, whatever those of others are, is asked for some prompts at a time: those of `job.part`,
+    first to last (excluded) of those that are trained on.
     """
-    del sampled, scored  # read from here by `alignment.stages.sources`, without an import
+    del sampled, scored, by_prompt  # read from here by `alignment.stages.sources`, without an import
     return registers(PAIRS, name)

@@ -11,15 +11,23 @@ from hypothesis import strategies as st
 
 from alignment import rows
 from alignment.config import build_config
-from alignment.rows import SAMPLES
+from alignment.errors import PairsError
+from alignment.rows import SAMPLES, SCORES
+from alignment.stages import pairs, scores
 from alignment.stages.parts import Hashed, hash_rows, index_parts, parts_of
-from alignment.stages.scores import ranges
 from alignment.stages.store import StageRef, digest_folder
+from tests.alignment.chain import PROMPTS, Chain
 
 
 def some(count: int, first: int = 0) -> list[dict[str, Any]]:
     blank = dict.fromkeys(SAMPLES.schema.names)
     return [blank | {"prompt_id": "p", "index": number, "ids": [number]} for number in range(first, first + count)]
+
+
+def of(prompts: int) -> dict[str, StageRef]:
+    """So many prompts that are trained on."""
+    made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": prompts}, seconds=0.0)
+    return {"prompts": made}
 
 
 def cut(root: Path, name: str, sizes: Sequence[int]) -> Path:
@@ -108,19 +116,37 @@ def test_a_part_says_itself_where_its_file_is_another(tmp_path: Path) -> None:
         (4, 128, 2500, [(0, 1024), (1024, 2048), (2048, 2500)]),
         (4, 1025, 2500, [(0, 2048), (2048, 2500)]),
         (3, 128, 5000, [(0, 4096), (4096, 5000)]),
-        (4096, 5, 12, [(0, 5), (5, 10), (10, 12)]),
+        (1024, 5, 12, [(0, 8), (8, 12)]),
     ],
 )
-def test_scores_are_cut_where_a_batch_ends(
+def test_scores_and_pairs_are_cut_where_a_row_group_ends(
     samples: int, shard: int, prompts: int, expected: list[tuple[int, int]]
 ) -> None:
     """Row groups of 4,096 samples, so 4 a prompt are cut at multiples of 1,024 prompts."""
     config = build_config({"sampling": {"samples_per_prompt": samples, "shard_prompts": shard}})
-    made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": prompts}, seconds=0.0)
-    assert ranges(config, {"prompts": made}) == expected
+    assert scores.ranges(config, of(prompts)) == expected == pairs.ranges(config, of(prompts))
 
 
 def test_a_reward_that_goes_through_all_batches_by_itself_is_given_all() -> None:
-    made = StageRef(stage="prompts", key="k", path=Path(), digest="", counts={"train": 5000}, seconds=0.0)
     config = build_config({"reward": {"kind": "judge", "judge": {"model": "a", "url": "http://127.0.0.1:1/v1"}}})
-    assert ranges(config, {"prompts": made}) == [(0, 5000)]
+    assert scores.ranges(config, of(5000)) == [(0, 5000)]
+
+
+def test_pairs_that_are_drawn_from_all_are_built_at_once() -> None:
+    assert pairs.ranges(build_config({"pairs": {"max_pairs": 100}}), of(5000)) == [(0, 5000)]
+
+
+def test_a_part_may_give_no_pair_and_all_of_them_together_may_not(chain: Chain, tmp_path: Path) -> None:
+    """Of the first five prompts both samples score the same; there are two a prompt."""
+    tied = chain.other(tmp_path)
+    tied.folders["scores"] = tmp_path / "given"
+    tied.folders["scores"].mkdir()
+    found = enumerate(SCORES.read(chain.folders["scores"]))
+    SCORES.write(tied.folders["scores"], [row | ({"reward": 0.5} if at < 10 else {}) for at, row in found])
+    parts = tuple(tied.run("pairs", f"part {first}", (first, first + 3)) for first in range(0, PROMPTS, 3))
+    assert tied.counts["part 0"]["built"] == 0
+    assert digest_folder(tied.run("pairs", "parts", parts=parts)) == digest_folder(tied.run("pairs", "at once"))
+    assert tied.counts["parts"] == tied.counts["at once"]
+    assert tied.counts["parts"]["ties"] == 5
+    with pytest.raises(PairsError, match=r"^pairs: all 3 candidates tied"):
+        tied.run("pairs", "nothing", parts=parts[:1])

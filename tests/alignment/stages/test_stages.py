@@ -284,7 +284,8 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
         "samples 0": {"samples.parquet", "rows.json"},
         "scores": {"parts.json", "rows.json"},
         "scores 0": {"scores.parquet", "rows.json"},
-        "pairs": {"pairs.parquet"},
+        "pairs": {"parts.json", "rows.json"},
+        "pairs 0": {"pairs.parquet", "rows.json"},
         "validation": {"accepted.parquet", "quarantined.parquet", "checks.json"},
         "reference": {"pairs.parquet"},
         "policy": {"model", "history.json"},
@@ -292,7 +293,7 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
         "after": {"samples.parquet"},
         "report": {"report.json", "samples.json"},
     }
-    folders = chain.folders | {name: chain.root / name for name in ("samples 0", "scores 0")}
+    folders = chain.folders | {name: chain.root / name for name in ("samples 0", "scores 0", "pairs 0")}
     assert {name: {file.name for file in folder.iterdir()} for name, folder in folders.items()} == expected
 
 

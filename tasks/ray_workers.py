@@ -1,0 +1,242 @@
+"""The shards of a stage on Ray: each is a task on some worker, which finds its inputs in the store and writes to it.
+
+Ray gives a worker its GPUs, keeps its process and with it the models that are loaded, and computes again what a lost
+worker was at. A task is given references, as every other; what a worker cannot see or would compute otherwise is
+refused before it begins.
+"""
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import Flow, task, unmapped
+from prefect.context import FlowRunContext
+from prefect.futures import as_completed
+from prefect.settings import PREFECT_API_URL
+
+from alignment.config import AlignConfig
+from alignment.endpoints import is_local
+from alignment.errors import ConfigError, PlumblineError, StackError, StoreError
+from alignment.stages.files import MANIFEST
+from alignment.stages.plan import lineage
+from alignment.stages.stage import Refs, Stage
+from alignment.stages.store import StageRef
+from tasks.addresses import shown
+from tasks.home import DEFAULTS
+from tasks.pipeline import STAGES
+from tasks.progress import Event
+from tasks.running import RETRIES, run_stage, tell
+
+ADDRESS = "RAY_ADDRESS"
+HERE = "local"
+ANSWERS_WITHIN = 5.0  # seconds
+LOST = 3  # workers that may be lost over one shard
+OBJECTS = 128 * 2**20  # bytes that workers of this machine may pass to one another: only references are
+TRAVELS = ("PLUMBLINE_HOME", "PLUMBLINE_STORE", "PLUMBLINE_STORE_CACHE_GB", "HF_HUB_OFFLINE", *DEFAULTS)
+"""Variables that a worker needs before it imports anything. None is a secret: Ray's pages show them."""
+
+Ranges = Sequence[tuple[int, int]]
+
+
+def compute_parts(stage: Stage, config: AlignConfig, refs: Refs, ranges: Ranges) -> list[StageRef]:
+    """Every part of a stage on a worker of Ray, in order. Raises what a part raises first; the others are stopped.
+
+    Raises ConfigError where Ray is not installed, and StackError where the cluster cannot be used or loses too many
+    workers.
+    """
+    assert stage.parts is not None
+    with _connected(stage.slots(config)) as runner, _named_run(), _stopped_on_error() as futures:
+        futures += runner.map(
+            PART.with_options(name=stage.parts.title, task_run_name=f"{stage.parts.title} {{part}}"),
+            {
+                "part": ranges,
+                "name": unmapped(stage.name),
+                "config": unmapped(config),
+                "refs": unmapped(dict(refs)),
+                "made_of": unmapped(lineage(stage, config, refs)),
+            },
+        )
+        of = dict(zip((future.task_run_id for future in futures), ranges, strict=True))
+        for future in as_completed(list(futures)):
+            label = "{} {}-{}".format(stage.name, *of[future.task_run_id])
+            ref = _result(future, label)
+            tell(Event(label, "cached" if ref.cached else "computed", ref=ref))
+        return [future.result() for future in futures]
+
+
+def compute_part(
+    part: tuple[int, int], name: str, config: AlignConfig, refs: dict[str, StageRef], made_of: dict[str, Any]
+) -> StageRef:
+    """One part of a stage, on a worker: from the store that the run uses, under the key that the run has for it."""
+    stage = STAGES[name]
+    require_visible(refs)
+    require_same(name, made_of, lineage(stage, config, refs))
+    return run_stage(stage, config, refs, part=part, made_of=made_of, is_placed=True)
+
+
+PART = task(**RETRIES)(compute_part)
+
+
+def require_visible(refs: Mapping[str, StageRef]) -> None:
+    """Raise StoreError where this machine does not see a stage that the run has finished."""
+    for name, ref in refs.items():
+        if not ref.origin and not (ref.folder / MANIFEST).exists():
+            raise StoreError(
+                f"stage store: the worker on {socket.gethostname()} does not see {ref.folder}, which the stage {name} "
+                "has made; put PLUMBLINE_HOME on a disk that all machines have at this path, or have PLUMBLINE_STORE "
+                "name a store that all of them reach"
+            )
+
+
+def require_same(stage: str, wanted: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raise StackError where what decides a stage's result is other on a worker than where the run is.
+
+    How a library was built for a machine, as `+cpu` behind its version, is left to the machine.
+    """
+    for what in ("code", "libraries", "kinds", "config"):
+        asked, found = _plain(wanted[what]), _plain(here[what])
+        if asked != found:
+            names = sorted(name for name in asked if asked[name] != found.get(name)) if isinstance(asked, dict) else []
+            told = f", such as {names[0]} {found.get(names[0])} for {asked[names[0]]}" if names else ""
+            raise StackError(
+                f"Ray: the worker on {socket.gethostname()} has other {what} for the stage {stage} than the run{told}; "
+                "install the same release of Plumbline there, with the same versions of libraries and plug-ins, and "
+                "give files that the configuration names by a path that all machines have"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """JSON values with the builds of versions left out, as they stand in a manifest."""
+    if isinstance(value, Mapping):
+        return {name: _plain(found) for name, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(found) for found in value]
+    return re.sub(r"^(\d[\w.]*)\+\w+$", r"\1", value) if isinstance(value, str) else value
+
+
+@contextmanager
+def _connected(gpus: int) -> Iterator[Any]:
+    """A task runner of a Ray that this process is connected to; it stays so, with its workers and their models.
+
+    A task of it has a core, and so many GPUs where the cluster has some; a worker with GPUs would end after one task
+    otherwise, and the next one load the model again.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from prefect_ray import RayTaskRunner
+        from prefect_ray.context import remote_options
+    except ImportError as error:
+        raise ConfigError(
+            f"PLUMBLINE_RUNNER ray: {error.name} is not installed; pip install 'plumbline[ray]', or set it to threads"
+        ) from error
+    if not ray.is_initialized():
+        _connect(ray)
+    machines = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["alive"]]
+    require_reachable(str(PREFECT_API_URL.value() or ""), machines, ray.util.get_node_ip_address())
+    has_gpus = bool(ray.cluster_resources().get("GPU"))
+    with (
+        RayTaskRunner() as runner,
+        remote_options(num_cpus=1, num_gpus=gpus if has_gpus else 0, max_calls=0, max_retries=LOST),
+    ):
+        yield runner
+
+
+def _connect(ray: Any) -> None:
+    """Connect to the cluster, or begin one of this machine's cores that ends with this process."""
+    address = os.environ.get(ADDRESS) or HERE
+    require_answer(address)
+    ours = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": OBJECTS}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address,
+            namespace="plumbline",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {name: os.environ[name] for name in TRAVELS if name in os.environ}},
+            **(ours if address == HERE else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())
+        raise StackError(f"{ADDRESS} {shown(address)}: this Ray cannot be used: {reason}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the process before the run has said why
+
+
+def require_answer(address: str) -> None:
+    """Raise StackError where nothing listens at the address of a cluster; Ray itself would try for a minute."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\[\]]+?)\]?:(\d+)", address)
+    if found is None:
+        return
+    try:
+        with socket.create_connection((found[1], int(found[2])), ANSWERS_WITHIN):
+            return
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StackError(
+            f"{ADDRESS} {address}: no Ray answers there ({reason}); begin one by `ray start --head`, correct the "
+            f"address, or unset {ADDRESS} for workers on this machine alone"
+        ) from error
+
+
+def require_reachable(api: str, machines: Sequence[str], here: str) -> None:
+    """Raise StackError where workers on other machines are to report to a Prefect that only this machine reaches."""
+    others = sorted(set(machines) - {here, "127.0.0.1"})
+    if others and (not api or is_local(api)):
+        raise StackError(
+            f"Ray: the worker on {others[0]} cannot report to Prefect at {shown(api) or 'this process'}; set "
+            "PREFECT_API_URL to a server that every machine of the cluster reaches"
+        )
+
+
+@contextmanager
+def _named_run() -> Iterator[None]:
+    """The run at work as workers are told of it: by its flow's name alone, since a flow's code is nothing for them."""
+    run = FlowRunContext.get()
+    if run is None or run.flow is None:
+        yield
+        return
+    with run.model_copy(update={"flow": Flow(_no_flow, name=run.flow.name), "parameters": {}}):
+        yield
+
+
+def _no_flow() -> None:
+    """Stands for the flow of a run on a worker."""
+
+
+@contextmanager
+def _stopped_on_error() -> Iterator[list[Any]]:
+    """The futures of all parts: where one fails, or the run is asked to stop, workers leave the others."""
+    import ray
+
+    futures: list[Any] = []
+    try:
+        yield futures
+    except BaseException:
+        for future in futures:
+            ray.cancel(future.wrapped_future, force=True)
+        raise
+
+
+def _result(future: Any, label: str) -> StageRef:
+    """What a part made. Raises what it raised, and StackError where its workers were lost."""
+    from ray.exceptions import RayError
+
+    try:
+        found: StageRef = future.result()
+    except PlumblineError:
+        raise
+    except RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StackError(
+            f"Ray: {label} was lost with its worker {LOST + 1} times ({reason}); look at the memory of the workers, or "
+            "lower sampling.shard_prompts"
+        ) from error
+    return found
