@@ -218,6 +218,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.scoring": "scores before after drift gold",
     "alignment.stages.sides": "samples before after drift ranking report",
     "alignment.stages.set_aside": "reward gold",
+    "alignment.stages.shards": "scores pairs",
     "alignment.stages.sources": "",
     "alignment.stages.stage": "",
     "alignment.stages.store": "",
