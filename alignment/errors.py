@@ -6,6 +6,7 @@ PlumblineError                 exit code 1
 │   ├── DataError              a dataset is missing, empty, or lacks a column or a class
 │   └── ModelError             a model folder lacks a part, is unsafe, or does not fit the request
 ├── StageError                 exit code 2: what a stage was given, or found, is not fit to go on with
+│   ├── OutOfMemoryError       the device's memory is too small for a stage
 │   ├── SelfCheckError         a model gives a batch other numbers than a single sequence
 │   ├── ScoreError             the reward model gave values that are not finite
 │   ├── BudgetError            what may be spent on a judge is spent
@@ -17,6 +18,7 @@ PlumblineError                 exit code 1
 ├── RecordError                exit code 1: what a run recorded cannot be read
 ├── NewerRecordError           exit code 1: a newer release recorded it; this one has to be upgraded to read it
 ├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
+├── ProcessError               exit code 1: the process of a stage was killed, or failed in a way of its own
 ├── StoreError                 exit code 1: the stage store could not be read or written
 ├── EndpointError              exit code 1: a judge's or an engine's endpoint could not be reached or understood
 ├── TrackingError              exit code 1: MLflow could not be reached or refused
@@ -77,6 +79,10 @@ class StageError(PlumblineError):
     exit_code = 2
 
 
+class OutOfMemoryError(StageError):
+    """The memory of the device is too small for a stage; the message has the estimate, and the fields that help."""
+
+
 class SelfCheckError(StageError):
     """A model gives a batch other numbers than a single sequence, so none of them can be trusted."""
 
@@ -125,6 +131,10 @@ class Interrupted(PlumblineError):
     """The run was asked to stop. A `progress` function may raise it: a training first keeps a checkpoint."""
 
     exit_code = 130
+
+
+class ProcessError(PlumblineError):
+    """The process that computed a stage was killed, or failed in a way that nobody has foreseen."""
 
 
 class StoreError(PlumblineError):

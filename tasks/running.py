@@ -9,18 +9,20 @@ from typing import Any
 from prefect.client.schemas.objects import State
 
 from alignment.config import AlignConfig
-from alignment.stages.job import Job, share
+from alignment.stages.job import Counts, Job, share
+from alignment.stages.launch import launch
 from alignment.stages.parts import fill, summed, with_parts
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
+from alignment.transient import is_transient
+from tasks.devices import bound, devices, require_devices
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.progress import Event
 from tasks.run_page import page_of_run
 from tasks.slots import gpu_slot
 from tasks.stopping import held_signals, require_wanted
-from tasks.transient import is_transient
 
 TELL_EVERY = 0.2  # seconds between two reports of a stage's progress
 
@@ -99,13 +101,31 @@ def run_stage(
                 parts=tuple(ref.path for ref in parts),
                 counted=summed(ref.counts for ref in parts),
             )
-            return fill(stage, job)
+            return _filled(stage, job, label, slots)
 
         spent = sum(part.seconds for part in parts)
         ref = store().write(folder, key, write, inputs=with_parts(made_of, parts), spent=spent)
         store().clear_work(folder, key)
     ends(Event(label, "computed", ref=ref))
     return ref
+
+
+def _filled(stage: Stage, job: Job, label: str, slots: int) -> Counts:
+    """Fill the job's folder: in this process, or where it takes a device of this host, or several processes, in others.
+
+    A stage that holds slots holds as many devices; who was given its device, as a worker of a cluster, needs no other.
+    """
+    processes = stage.processes(job.config) if slots else 1
+    names = devices() if slots else ()
+    if not names and processes == 1:
+        return fill(stage, job)
+    require_devices(stage.name, processes, names)
+
+    def on_wait(who: str) -> None:
+        tell(Event(label, "waiting", who=who))
+
+    with bound(processes if names else 0, names, require_wanted, on_wait) as held:
+        return launch(stage, job, devices=held.names, processes=processes, wanted=require_wanted, keep_open=held.files)
 
 
 def _noted(label: str, on_row: Callable[[dict[str, float]], None] | None) -> Callable[[dict[str, float]], None] | None:

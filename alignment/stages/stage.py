@@ -51,6 +51,8 @@ class Stage:
     """What it will make at most, for a person who reads the plan."""
     slots: Callable[[AlignConfig], int]
     """How many GPU slots it takes."""
+    processes: Callable[[AlignConfig], int]
+    """How many processes compute it together, each with a device of its own where there are some."""
     trains: Callable[[AlignConfig], bool]
     """Whether it trains, and so keeps checkpoints: a stop then waits for the end of a step."""
     when: Callable[[AlignConfig], bool]
@@ -68,6 +70,7 @@ def stage(
     reads: Callable[[AlignConfig], Any],
     makes: Callable[[AlignConfig], str],
     slots: int | Callable[[AlignConfig], int] = 0,
+    processes: int | Callable[[AlignConfig], int] = 1,
     trains: bool | Callable[[AlignConfig], bool] = False,
     when: Callable[[AlignConfig], bool] = lambda _: True,
     uses: Callable[[AlignConfig], Iterable[tuple[Kinds[Any], str]]] = lambda _: (),
@@ -86,6 +89,7 @@ def stage(
             reads=reads,
             makes=makes,
             slots=_function(slots),
+            processes=_function(processes),
             trains=_function(trains),
             when=when,
             uses=uses,

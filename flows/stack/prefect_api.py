@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from alignment.errors import ConfigError, PlumblineError, StackError
+from alignment.transient import causes
 from tasks.addresses import reason, scheme_of, shown
 from tasks.proxies import is_behind_proxy
-from tasks.transient import causes
 
 WITHIN = 10.0  # seconds for an answer
 HINTS = {

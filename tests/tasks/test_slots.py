@@ -15,10 +15,10 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from alignment.errors import Interrupted
+from alignment.transient import is_transient
 from tasks import slots
 from tasks.slots import gpu_slot
 from tasks.stopping import stopping_as_one
-from tasks.transient import is_transient
 
 
 class Client:

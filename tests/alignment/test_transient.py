@@ -14,9 +14,9 @@ import pytest
 from prefect.states import Completed, Failed
 
 from alignment.errors import DataError, ModelError, PlumblineError, StoreError, TrackingError
+from alignment.transient import is_transient
 from tasks.registry import connection
 from tasks.running import can_pass
-from tasks.transient import is_transient
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -1,0 +1,122 @@
+"""The accelerators of this host, and one lock for each: two stages never compute on one, of whatever run or home.
+
+A lock belongs to the process that computes, so it is free once that has ended, and the device's memory with it.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from alignment.errors import ConfigError, StackError
+
+DEVICES = "PLUMBLINE_DEVICES"
+"""The devices that stages may use, by their names in CUDA_VISIBLE_DEVICES: `0,1`; where it is not set, all there are.
+
+Names of devices that a host does not have simulate them: stages run in processes of their own, and on the CPU.
+"""
+FOLDER = "plumbline-devices"
+LOOK_EVERY = 0.5  # seconds between two looks for a device that is taken
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The devices that a stage holds, and the open files whose locks it holds them by."""
+
+    names: tuple[str, ...] = ()
+    files: tuple[int, ...] = ()
+
+
+def devices() -> tuple[str, ...]:
+    """The names of the devices that stages on this host may use, found without torch; none on a CPU."""
+    for variable in (DEVICES, "CUDA_VISIBLE_DEVICES"):
+        if (given := os.environ.get(variable)) is not None:
+            names = tuple(name.strip() for name in given.split(","))
+            return tuple(name for name in names if name not in {"", "-1"})
+    return _listed()
+
+
+@cache
+def _listed() -> tuple[str, ...]:
+    """What the driver says there is."""
+    tool = shutil.which("nvidia-smi")
+    if tool is not None:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+        if listed.returncode == 0:
+            return tuple(map(str, range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))))
+    return tuple(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
+
+
+def require_devices(stage: str, processes: int, names: Sequence[str]) -> None:
+    """Raise ConfigError where a stage asks for more processes than this host has devices; a CPU runs any number."""
+    if names and processes > len(names):
+        raise ConfigError(
+            f"{stage}: dpo.processes = {processes} takes as many devices, and this host has {len(names)} "
+            f"({', '.join(names)}): lower dpo.processes, or name more in {DEVICES}"
+        )
+
+
+@contextmanager
+def bound(
+    count: int, names: Sequence[str], wanted: Callable[[], None], on_wait: Callable[[str], None]
+) -> Iterator[Bound]:
+    """Hold so many of these devices; where others hold them, say so once, and call `wanted` until they are free.
+
+    All or none are held while it waits, so that two stages that each want several do not wait for each other.
+    """
+    told = False
+    while True:
+        with ExitStack() as held:
+            found = _take(held, count, names)
+            if len(found.names) == count:
+                yield found
+                return
+        if not told:
+            on_wait(f"all devices of this host are in use ({', '.join(names)})")
+            told = True
+        wanted()
+        time.sleep(LOOK_EVERY)
+
+
+def _take(held: ExitStack, count: int, names: Sequence[str]) -> Bound:
+    """Lock up to so many devices, the first that are free, until the end of `held`."""
+    taken: dict[str, int] = {}
+    for name in names:
+        if len(taken) == count:
+            break
+        file = _open(name)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+        else:
+            held.callback(os.close, file)
+            taken[name] = file
+    return Bound(tuple(taken), tuple(taken.values()))
+
+
+def _open(name: str) -> int:
+    """The file of a device's lock, which every user of this host may lock."""
+    folder = Path(tempfile.gettempdir()) / FOLDER
+    path = folder / f"{name.replace(os.sep, '_')}.lock"
+    try:
+        folder.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # another user has made it
+            folder.chmod(0o1777)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            return made
+    except OSError as error:
+        raise StackError(
+            f"{path}: the lock of the device {name} cannot be opened ({error.strerror}); delete that folder, or point "
+            "TMPDIR at one that you may write"
+        ) from error
