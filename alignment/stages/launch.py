@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _follow(child: "subprocess.Popen[bytes]", folder: Path, job: Job, wanted: Ca
             elif kind == "row" and job.on_row is not None:
                 job.on_row(*values)
             elif kind == "progress":
-                _unless_stopped(folder, lambda done=values[0], total=values[1]: job.progress(done, total))
+                _unless_stopped(folder, partial(job.progress, *values))
         _unless_stopped(folder, wanted)
         if has_ended:
             return

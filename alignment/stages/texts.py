@@ -5,7 +5,7 @@ from alignment.rows import LABELS, TEXTS
 from alignment.stages.job import Counts, Job
 from alignment.stages.sources import data_source, wanted_rows
 from alignment.stages.stage import stage
-from alignment.stages.store import write_json
+from alignment.stages.store import digest, write_json
 
 
 @stage(
@@ -20,7 +20,7 @@ def texts(job: Job) -> Counts:
     from alignment.data.texts import load_texts
 
     rows, counts, labels = load_texts(job.config.data, job.config.seed, cache=job.work, wanted=wanted_rows(job.config))
-    if data_source(job.config) != job.read:
+    if digest(data_source(job.config)) != digest(job.read):
         raise DataError(f"data.path {job.config.data.path}: a file changed while it was read; run again")
     TEXTS.write(job.out, rows)
     write_json(job.out / LABELS, labels.model_dump())

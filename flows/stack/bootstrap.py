@@ -5,14 +5,13 @@ It can be run again at any time: what is there already stays, with what people c
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
@@ -32,7 +31,9 @@ from flows.stack.changes import Change
 from flows.stack.deployments import apply_deployment, read_deployments
 from flows.stack.first_steps import write_first_steps
 from flows.stack.notifications import apply_notifications
+from tasks.devices import devices
 from tasks.home import SILENT_AFTER
+from tasks.registry.accounts import USER, Account, apply_account
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
@@ -59,24 +60,28 @@ def bootstrap(
     pool: str = "local",
     pool_type: PoolType = "process",
     job_template: Path | None = None,
+    job_defaults: Path | None = None,
     gpu_slots: int | None = None,
+    account: Account | None = None,
     webhook: Webhook | None = None,
     notify: str | None = None,
 ) -> Iterator[Change]:
     """Make what is missing on the servers of `PREFECT_API_URL` and `MLFLOW_TRACKING_URI`; yields each change.
 
-    `notify` is the address that notifications go to from now on, see `apply_notifications`. Raises ConfigError if it,
-    prefect.yaml or the job template cannot be used, TrackingError if MLflow refuses.
+    `job_defaults` is a file with values of the job template's variables, in place of the template's own. `notify` is
+    the address that notifications go to from now on, see `apply_notifications`. Raises ConfigError if it,
+    prefect.yaml, the job template or its defaults cannot be used, TrackingError if MLflow refuses.
     """
     with prefect_api.guard(), get_client(sync_client=True) as client:
-        yield _work_pool(client, pool, pool_type, job_template)
-        yield _queue(client, pool, (gpu_slots or max(1, gpu_count())) + 1)
+        yield _work_pool(client, pool, pool_type, _template(job_template, job_defaults))
+        yield _queue(client, pool, (gpu_slots or max(1, len(devices()))) + 1)
         yield _gpu_limit(client, gpu_slots)
         for spec in read_deployments(project):
             yield apply_deployment(client, project, spec, pool)
         yield apply_automation(client, zombies())
         yield from apply_notifications(client, notify)
         yield write_first_steps(client)
+    yield _account(account)
     yield _webhook(webhook)
 
 
@@ -117,51 +122,62 @@ def zombies() -> AutomationCore:
     )
 
 
-def gpu_count() -> int:
-    """The number of CUDA devices that this process may use, found without torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return sum(1 for name in visible.split(",") if name.strip() not in {"", "-1"})
-    tool = shutil.which("nvidia-smi")
-    if tool is not None:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
-        if listed.returncode == 0:
-            return sum(1 for line in listed.stdout.splitlines() if line.startswith("GPU "))
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def _work_pool(client: SyncPrefectClient, name: str, kind: PoolType, template_file: Path | None) -> Change:
+def _work_pool(client: SyncPrefectClient, name: str, kind: PoolType, template: dict[str, Any] | None) -> Change:
+    """The pool; its template stays where none is given."""
     what = f"work pool {name}"
-    template = _template(kind, template_file)
     try:
         found = client.read_work_pool(name)
     except ObjectNotFound:
-        if template is None:
+        if template is None and kind != "process":
             raise ConfigError(
                 f"--pool-type {kind}: a pool of this type is made from a job template; give one with --job-template"
             ) from None
-        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template or _of_processes()))
         return Change("made", what, kind)
     if found.type != kind:
         raise ConfigError(f"--pool {name}: is of type {found.type}, not {kind}; name another pool, or delete this one")
-    if template_file is not None and template is not None and found.base_job_template != template:
+    if template is not None and found.base_job_template != template:
         client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
-        return Change("changed", what, f"template of {template_file.name}")
+        return Change("changed", what, "its job template")
     return Change("left", what)
 
 
-def _template(kind: PoolType, file: Path | None) -> dict[str, Any] | None:
-    if file is None:
-        if kind != "process":
-            return None
-        from prefect.workers.process import ProcessWorker
+def _of_processes() -> dict[str, Any]:
+    from prefect.workers.process import ProcessWorker
 
-        return dict(ProcessWorker.get_default_base_job_template())
+    return dict(ProcessWorker.get_default_base_job_template())
+
+
+def _template(file: Path | None, defaults: Path | None) -> dict[str, Any] | None:
+    """The job template of a file with other defaults laid over its own; None where no file is given."""
+    if file is None:
+        if defaults is not None:
+            raise ConfigError(f"--job-defaults {defaults}: are those of a job template; give it with --job-template")
+        return None
     try:
         template: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--job-template {file}: not readable as JSON ({' '.join(str(error).split())})") from error
+    if defaults is None:
+        return template
+    variables: dict[str, Any] = template["variables"]["properties"]
+    for name, value in _values(defaults).items():
+        if name not in variables:
+            raise ConfigError(
+                f"--job-defaults {defaults}: {name} is no variable of {file.name} ({', '.join(variables)})"
+            )
+        variables[name]["default"] = value
     return template
+
+
+def _values(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--job-defaults {file}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"--job-defaults {file}: give a value a variable, `name: value`")
+    return found
 
 
 def _queue(client: SyncPrefectClient, pool: str, at_once: int) -> Change:
@@ -180,13 +196,20 @@ def _gpu_limit(client: SyncPrefectClient, slots: int | None) -> Change:
     try:
         found = client.read_global_concurrency_limit_by_name(GPU_SLOT)
     except ObjectNotFound:
-        wanted = slots or max(1, gpu_count())
+        wanted = slots or max(1, len(devices()))
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_SLOT, limit=wanted, active=True))
         return Change("made", what, f"slots: {wanted}")
     if slots is not None and found.limit != slots:
         client.update_global_concurrency_limit(GPU_SLOT, GlobalConcurrencyLimitUpdate(limit=slots))
         return Change("changed", what, f"slots: {found.limit} → {slots}")
     return Change("left", what, f"slots: {found.limit}")
+
+
+def _account(wanted: Account | None) -> Change:
+    what = "account of MLflow"
+    if wanted is None:
+        return Change("skipped", what, f"{USER} is not set")
+    return Change("made" if apply_account(wanted) else "left", what, wanted.user)
 
 
 def _webhook(wanted: Webhook | None) -> Change:

@@ -21,7 +21,7 @@ from alignment.rewards import judge_asking
 from alignment.rewards.checking import score, score_batches
 from alignment.rewards.judge import Judge
 from alignment.rewards.protocol import Batches, Scores, Scoring
-from tasks.transient import is_transient
+from alignment.transient import is_transient
 from tests.endpoint import BUSY, CUT, PAGE, REFUSED, SERVER_ERROR, SLOW, Endpoint, Fault, a_tenth, grade, serving, until
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ TEXTS = [f"completion number {number}" for number in range(60)]
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(judge_asking, "GRACE", 1.0)
-    monkeypatch.setattr(judge_asking, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(endpoints, "LOOK_EVERY", 0.02)
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ EDITS: dict[str, str] = {
     "alignment.aliases": "",
     "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
+    "alignment.bits": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
+    "regression",
+    "alignment.capacity": "",
     "alignment.config": "",
     "alignment.config.engines": "",
     "alignment.config.frontier": "",
@@ -128,6 +131,7 @@ EDITS: dict[str, str] = {
     "alignment.locks": "",
     "alignment.logits": "reward scores before after drift gold",
     "alignment.logprobs": "base reference policy before after drift ranking",
+    "alignment.memory": "",
     "alignment.models": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
     "alignment.outline": "",
@@ -195,6 +199,9 @@ EDITS: dict[str, str] = {
     "alignment.stages.evaluating": "before after drift",
     "alignment.stages.gold": "gold",
     "alignment.stages.job": "",
+    "alignment.stages.job_file": "",
+    "alignment.stages.launch": "",
+    "alignment.stages.worker": "",
     "alignment.stages.kept": "prompts samples reference policy before after drift ranking",
     "alignment.stages.files": "",
     "alignment.stages.marks": "",
@@ -216,6 +223,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.samples": "samples",
     "alignment.stages.scores": "scores",
     "alignment.stages.scoring": "scores before after drift gold",
+    "alignment.stages.shortage": "",
     "alignment.stages.sides": "samples before after drift ranking report",
     "alignment.stages.set_aside": "reward gold",
     "alignment.stages.shards": "scores pairs",
@@ -226,6 +234,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.trajectory": "",
     "alignment.stages.trajectory_report": "",
     "alignment.training": "",
+    "alignment.transient": "",
     "alignment.training.adapter": "policy",
     "alignment.training.checkpoints": "base reward policy gold",
     "alignment.training.divergences": "policy",

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError, DataError, Interrupted, ProcessError
-from alignment.stages import launch as launching
 from alignment.stages.job import Job
 from alignment.stages.job_file import STOP, read_error, read_job, write_error, write_job
 from alignment.stages.launch import environment, launch
@@ -208,7 +207,7 @@ def test_a_process_sees_its_devices_and_no_password_of_a_server(monkeypatch: pyt
     assert found["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert [name for name in found if found[name] == "x"] == ["HF_TOKEN"]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launching.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     assert environment((), 4)["OMP_NUM_THREADS"] == "2", "processes of a CPU share its cores"
 
 

@@ -358,29 +358,6 @@ def test_what_is_said_of_a_silent_run_holds_for_every_flow() -> None:
     )
 
 
-@pytest.mark.parametrize(("visible", "devices"), [("", 0), ("-1", 0), ("0", 1), ("2,3", 2), ("GPU-a, GPU-b", 2)])
-def test_devices_are_those_that_the_process_may_see(
-    visible: str, devices: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flows.stack.bootstrap import gpu_count
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_count() == devices
-
-
-def test_devices_are_counted_by_the_driver_where_the_environment_says_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flows.stack.bootstrap import gpu_count
-
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho 'GPU 1: A (UUID: GPU-2)'\n", encoding="utf-8")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert gpu_count() == 2
-
-
 def test_other_pools_need_a_template(prefect_server: None, tmp_path: Path, project: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"--pool-type kubernetes: .*--job-template"):
         apply(project(), pool="cluster", pool_type="kubernetes")
