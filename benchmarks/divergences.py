@@ -54,7 +54,8 @@ class Row:
 
     `kl` is KL(policy || reference), over the policy's samples, and `forward_kl` is KL(reference || policy), over the
     reference's: how much of what the reference writes the policy has given up. `entropy` is the mean of −log π over the
-    tokens of a model's own samples; `unigram` that of the tokens whatever stands before them. `refused_by` names gates.
+    tokens of a model's own samples; `unigram` that of the tokens whatever stands before them. `refused_by` names gates,
+    and `config` is a hash of the settings.
     """
 
     divergence: str
@@ -76,6 +77,7 @@ class Row:
     grammar_drop: float
     refused_by: str
     steps: int
+    config: str
 
     @property
     def run(self) -> Run:
@@ -92,6 +94,13 @@ def config_of(run: Run) -> AlignConfig:
     """The quickstart, with the run's loss."""
     dpo = {"loss": LOSS, "divergence": run.divergence, "beta": run.beta}
     return load_config(PRESET, {"seed": run.seed, "dpo": dpo})
+
+
+def hash_of(run: Run) -> str:
+    """A hash of what decides the run's figures today: the preset may have changed since one was recorded."""
+    from benchmarks import runner
+
+    return runner.named(runner.settings(config_of(run)))
 
 
 def row_of(
@@ -123,6 +132,7 @@ def row_of(
         grammar_drop=delta.grammar_drop,
         refused_by=", ".join(gate.name for gate in judgement.gates if not gate.passed),
         steps=steps,
+        config=hash_of(run),
     )
 
 
@@ -134,6 +144,11 @@ def entropy(samples: Sequence[Sample]) -> float:
 def read(path: Path = RESULTS) -> list[Row]:
     """What is recorded; nothing where there is no file yet."""
     return [Row(**columns) for columns in pq.read_table(path).to_pylist()] if path.exists() else []
+
+
+def current(rows: Sequence[Row]) -> list[Row]:
+    """The records of today's settings; those of a preset that has changed since are none of this table."""
+    return [row for row in rows if row.config == hash_of(row.run)]
 
 
 def add(row: Row, path: Path = RESULTS) -> None:
@@ -187,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.run:
         compute(given.home, given.limit)
     if given.report:
-        found = read()
+        found = current(read())
         if not found:
-            parser.error(f"{RESULTS} has no run yet; compute some by --run")
+            parser.error(f"{RESULTS} has no run of today's settings yet; compute some by --run")
         print("\n".join(lines(found)))
 
 
@@ -199,7 +214,7 @@ def compute(home: Path, limit: int) -> None:
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    recorded = {row.run for row in read()}
+    recorded = {row.run for row in current(read())}
     missing = [run for run in runs() if run not in recorded]
     for number, run in enumerate(missing[: limit or None], 1):
         found = runner.run(config_of(run), Store(home))

@@ -31,6 +31,20 @@ class Finished:
     judgement: Judgement
 
 
+def settings(config: AlignConfig) -> dict[str, Any]:
+    """What decides a run's figures: not where its data and models lie, nor where it is registered.
+
+    Defaults are left out, so that a field of a later release does not rename the runs of this one.
+    """
+    left_out: Any = {"registry": True, "data": {"path"}, "base": {"model"}}
+    return config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+
+
+def named(settings: Any) -> str:
+    """A short hash, by which a record says which settings its figures are of."""
+    return digest(settings)[:16]
+
+
 def run(config: AlignConfig, store: Store, heard: Heard = _deaf) -> Finished:
     """Every stage that the configuration asks for, and the gates; `heard` is told of each stage once it is there."""
     from alignment.judging.gates import judge

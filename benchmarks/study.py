@@ -43,15 +43,12 @@ def config_of(trial: Trial, data: str, base: str = "") -> Any:
 
 
 def named(config: Any, trial: Trial) -> str:
-    """A hash of what decides a run's figures: not where its data and models lie, nor where it is registered.
+    """A hash of what decides a trial's figures."""
+    from benchmarks import runner
 
-    Defaults are left out, so that a field of a later release does not rename the runs of this one.
-    """
-    from alignment.stages.store import digest
-
-    left_out = {"registry": True, "data": {"path"}, "base": {"model"}}
-    fields = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
-    return digest([fields, trial.given, trial.after and [trial.after.name, trial.after.overrides]])[:16]
+    return runner.named(
+        [runner.settings(config), trial.given, trial.after and [trial.after.name, trial.after.overrides]]
+    )
 
 
 class Home:

@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--data {given.data}: no such file; the runs on reviews need labelled reviews")
         compute(given.data, given.home, given.limit)
     if given.report:
-        found = rows.read()
+        found = rows.current(rows.read())
         if not found:
-            parser.error(f"{rows.RESULTS} has no run yet; compute some by --run")
+            parser.error(f"{rows.RESULTS} has no run of today's settings yet; compute some by --run")
         print("\n".join(reporting.text(found)))
         if given.json:
             write_json(given.json, reporting.as_json(found))
@@ -59,7 +59,7 @@ def compute(reviews: str, home: Path, limit: int) -> None:
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    recorded = {row.run.name for row in rows.read()}
+    recorded = {row.run.name for row in rows.current(rows.read())}
     missing = [run for run in runs() if run.name not in recorded]
     for number, run in enumerate(missing[: limit or None], 1):
         started = time.monotonic()

@@ -123,3 +123,10 @@ def config_of(run: Run, reviews: str) -> AlignConfig:
     """The configuration of a run; `reviews` is the file of labelled reviews, which the grammar's runs do without."""
     values = merge(merge(SHARED, BASIS[run.data]), {"dpo": run.setting.fields, "seed": run.seed})
     return build_config(merge(values, {"data": {"path": reviews}}) if run.data == "reviews" else values)
+
+
+def hash_of(run: Run) -> str:
+    """A hash of what decides the run's figures today, wherever the reviews lie."""
+    from benchmarks import runner
+
+    return runner.named(runner.settings(config_of(run, "reviews")))

@@ -20,7 +20,7 @@ from alignment.judging.statistics import paired_bootstrap
 from alignment.rewards import tfidf, tfidf_model
 from alignment.rows import EVALUATED, JUDGED, REPORT, TEXTS, Sample
 from benchmarks.gates.criteria import GATE
-from benchmarks.gates.grid import BASIS, Run, config_of
+from benchmarks.gates.grid import BASIS, Run, config_of, hash_of
 from benchmarks.gates.rows import Row
 
 Side: TypeAlias = Literal["before", "after"]
@@ -50,6 +50,7 @@ def measure(run: Run, folders: Mapping[str, Path], reviews: str) -> Row:
             **{f"{name}_before": value for name, value in base.figures.items()},
             **{f"{name}_after": value for name, value in aligned.figures.items()},
         },
+        hash_of(run),
     )
 
 

@@ -10,17 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.locks import alone
-from benchmarks.gates.grid import Data, Run, Setting
+from benchmarks.gates.grid import Data, Run, Setting, hash_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "gates.parquet"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run and its figures by name; one that does not apply is not there."""
+    """A run and its figures by name; one that does not apply is not there. `config` is a hash of its settings."""
 
     run: Run
     figures: dict[str, float] = field(default_factory=dict)
+    config: str = ""
 
     def get(self, name: str) -> float:
         """A figure; nan where it is not there, so that nothing holds of it."""
@@ -29,7 +30,13 @@ class Row:
 
 def flat(row: Row) -> dict[str, Any]:
     """A row as columns."""
-    return {"data": row.run.data, "seed": row.run.seed, **vars(row.run.setting), **row.figures}
+    return {
+        "data": row.run.data,
+        "seed": row.run.seed,
+        **vars(row.run.setting),
+        "config": row.config,
+        **row.figures,
+    }
 
 
 def row_of(columns: dict[str, Any]) -> Row:
@@ -38,12 +45,18 @@ def row_of(columns: dict[str, Any]) -> Row:
     data: Data = rest.pop("data")
     seed = rest.pop("seed")
     setting = Setting(**{name: rest.pop(name) for name in Setting.__dataclass_fields__})
-    return Row(Run(data, seed, setting), {name: value for name, value in rest.items() if value is not None})
+    config = rest.pop("config")
+    return Row(Run(data, seed, setting), {name: value for name, value in rest.items() if value is not None}, config)
 
 
 def read(path: Path = RESULTS) -> list[Row]:
     """The rows of a file; none where there is no file yet."""
     return [row_of(columns) for columns in pq.read_table(path).to_pylist()] if path.exists() else []
+
+
+def current(rows: Sequence[Row]) -> list[Row]:
+    """The rows of today's settings; of what the runs share something may have changed since one was recorded."""
+    return [row for row in rows if row.config == hash_of(row.run)]
 
 
 def write(rows: Sequence[Row], path: Path = RESULTS) -> None:

@@ -10,14 +10,14 @@ import pytest
 from alignment.config import GatesConfig
 from alignment.judging.gates import judge
 from benchmarks import divergences
-from benchmarks.divergences import Row, Run, add, config_of, entropy, lines, read, row_of, runs
+from benchmarks.divergences import Row, Run, add, config_of, current, entropy, hash_of, lines, read, row_of, runs
 from tests.reports import make_report
 
 ROW = Row(
     **Run("forward_kl", 0.5, 0)._asdict(),
     gain=0.5, gain_low=0.4, gain_high=0.6, gain_in_sd=0.75, kl=2.0, forward_kl=1.5, entropy_base=1.1, entropy=1.0,
     unigram_base=4.8, unigram=4.7, distinct_2_base=0.08, distinct_2=0.07, perplexity_ratio=1.02, grammar_drop=0.03,
-    refused_by="", steps=150,
+    refused_by="", steps=150, config=hash_of(Run("forward_kl", 0.5, 0)),
 )  # fmt: skip
 
 
@@ -68,6 +68,11 @@ def test_a_record_is_read_as_it_was_written_and_a_run_stands_there_once(tmp_path
         add(row, path)
     assert read(path) == [other, replace(ROW, gain=0.7)]  # in the order of the runs
     assert [each.name for each in path.parent.iterdir()] == ["divergences.parquet"]
+
+
+def test_a_record_of_other_settings_is_left_out_and_computed_again() -> None:
+    assert len({hash_of(run) for run in runs()}) == len(runs())
+    assert current([ROW, replace(ROW, config="of an earlier preset")]) == [ROW]
 
 
 def test_the_table_has_means_over_seeds() -> None:

@@ -8,7 +8,7 @@ import pytest
 from alignment.config import GatesConfig
 from benchmarks.gates import reporting, rows
 from benchmarks.gates.criteria import ALL, BOUNDS, GATE, Bound, Choice, between, choose, chosen, criteria, todays
-from benchmarks.gates.grid import DATA, HALVES, SEEDS, SETTINGS, Run, Setting, config_of, runs
+from benchmarks.gates.grid import DATA, HALVES, SEEDS, SETTINGS, Run, Setting, config_of, hash_of, runs
 from benchmarks.gates.rows import Row
 from benchmarks.gates.table import Count, count, lines, missed, wrong
 from benchmarks.gates.truth import class_of, signals
@@ -238,12 +238,15 @@ def test_a_target_is_missed_by_a_single_word_salad():
 def test_rows_are_read_as_they_were_written_and_one_run_has_one_row(tmp_path: Path) -> None:
     path = tmp_path / "results" / "gates.parquet"
     assert rows.read(path) == []
-    on_reviews = Row(run(202, data="reviews"), {"seen_before": 0.6, "seen_after": 0.5, "told_after": 0.9})
+    figures = {"seen_before": 0.6, "seen_after": 0.5, "told_after": 0.9}
+    on_reviews = Row(run(202, data="reviews"), figures, hash_of(run(202, data="reviews")))
     for each in (row(0.3), on_reviews, row(0.2)):
         rows.add(each, path)
     assert rows.read(path) == [row(0.2), on_reviews]
     assert signals(on_reviews) == pytest.approx({"unseen": 1 / 6, "told": 0.9})
     assert [each.name for each in path.parent.iterdir()] == ["gates.parquet"]
+    assert rows.current(rows.read(path)) == [on_reviews], "the other one does not say of which settings it is"
+    assert len({hash_of(each) for each in runs()}) == len(runs())
 
 
 def test_the_report_chooses_on_one_half_and_says_which_runs_of_the_other_it_gets_wrong():
