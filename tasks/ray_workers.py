@@ -7,6 +7,7 @@ refused before it begins.
 
 import os
 import re
+import secrets
 import signal
 import socket
 import threading
@@ -127,6 +128,9 @@ def _connected(gpus: int) -> Iterator[Any]:
     otherwise, and the next one load the model again.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address() == HERE:  # its processes listen on every interface, and would run what anybody sends
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
         from prefect_ray import RayTaskRunner
@@ -149,25 +153,30 @@ def _connected(gpus: int) -> Iterator[Any]:
 
 def _connect(ray: Any) -> None:
     """Connect to the cluster, or begin one of this machine's cores that ends with this process."""
-    address = os.environ.get(ADDRESS) or HERE
-    require_answer(address)
+    where = address()
+    require_answer(where)
     ours = {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": OBJECTS}
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address,
+            where,
             namespace="plumbline",
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env={"env_vars": {name: os.environ[name] for name in TRAVELS if name in os.environ}},
-            **(ours if address == HERE else {}),
+            **(ours if where == HERE else {}),
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())
-        raise StackError(f"{ADDRESS} {shown(address)}: this Ray cannot be used: {reason}") from error
+        raise StackError(f"{ADDRESS} {shown(where)}: this Ray cannot be used: {reason}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process before the run has said why
+
+
+def address() -> str:
+    """Where the cluster is: one of this process, unless the environment names another."""
+    return os.environ.get(ADDRESS) or HERE
 
 
 def require_answer(address: str) -> None:
