@@ -61,42 +61,32 @@ def is_local(url: str) -> bool:
 
 
 def shown(text: str, key: str) -> str:
-    """What a server said, short, on one line, and without the key, should it repeat that."""
+    """What a server said, short, on one line, without signs that move a terminal, and without the key."""
     said = " ".join(text.split())
-    return (said.replace(key, "***") if key else said)[:SHOWN]
+    said = (said.replace(key, "***") if key else said)[:SHOWN]
+    return "".join(sign if sign.isprintable() else "?" for sign in said)
 
 
 async def ask_each(
     items: Sequence[T],
-    ask: Callable[[T, Pause], Awaitable[None]],
+    ask: Callable[[T, asyncio.Event], Awaitable[None]],
     *,
     concurrency: int,
     unwanted: Callable[[], bool],
-    told: Callable[[int], None],
     grace: float,
 ) -> None:
     """Have so many items at a time asked for, until all are, one fails, or the work is `unwanted`.
 
-    Requests that are under way then have `grace` seconds left. `told` takes how many items are done; the pause that
-    `ask` gets waits for some seconds, and says whether to go on. Raises the first failure.
+    Then the event that `ask` gets is set, and requests that are under way have `grace` seconds left. Raises the first
+    failure.
     """
-    over, done, waiting = asyncio.Event(), 0, iter(items)
-
-    async def pause(seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(over.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
+    over, waiting = asyncio.Event(), iter(items)
 
     async def worker() -> None:
-        nonlocal done
         for item in waiting:
             if over.is_set():
                 return
-            await ask(item, pause)
-            done += 1
-            told(done)
+            await ask(item, over)
 
     workers = [asyncio.create_task(worker()) for _ in range(min(concurrency, len(items)))]
     pending = set(workers)
@@ -113,13 +103,30 @@ async def ask_each(
             raise error
 
 
-def in_a_loop(work: Callable[[], Coroutine[Any, Any, R]], look: Callable[[], None] = lambda: None) -> R:
+async def pause(seconds: float, over: asyncio.Event) -> bool:
+    """Wait, unless the work comes to its end; whether to go on."""
+    try:
+        await asyncio.wait_for(over.wait(), seconds)
+    except TimeoutError:
+        return True
+    return False
+
+
+def in_a_loop(
+    work: Callable[[Callable[[], bool]], Coroutine[Any, Any, R]], look: Callable[[], None] = lambda: None
+) -> R:
     """The result of a coroutine, in an event loop of its own: a notebook's thread has one already.
 
-    `look` is called again and again meanwhile; what it raises is raised once the coroutine has ended.
+    `look` is called again and again meanwhile, and may raise: the work, which is given a function that says so, is
+    unwanted from then on, as it is when somebody interrupts.
     """
+    unwanted = False
     with ThreadPoolExecutor(1, "endpoint") as thread:
-        working = thread.submit(lambda: asyncio.run(work()))
-        while not wait([working], LOOK_EVERY).done:
-            look()
+        working = thread.submit(lambda: asyncio.run(work(lambda: unwanted)))
+        try:
+            while not wait([working], LOOK_EVERY).done:
+                look()
+        except BaseException:
+            unwanted = True
+            raise
         return working.result()

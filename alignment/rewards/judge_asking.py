@@ -2,22 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
 from alignment.config import JudgeConfig
-from alignment.errors import BudgetError, ConfigError, PlumblineError
+from alignment.endpoints import ask_each, in_a_loop, pause
+from alignment.errors import BudgetError, ConfigError, EndpointError, PlumblineError
 from alignment.rewards.judge_answers import Answer, KeptAnswers
 from alignment.rewards.judge_client import Endpoint, Refused
 from alignment.rewards.judge_rubric import request
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.1  # seconds between two looks at whether the work is to stop
 GRACE = 10.0  # seconds for which a request under way may still be answered then, since it may have to be paid for
 REFUSED_FIRST = 5  # refusals before any answer, after which the request's settings are at fault and no text is
 
@@ -80,19 +79,10 @@ class Asker:
         before = self.calls, self.found, self.tokens
         asking = _Asking(questions, self, later)
         if asking.missing:
-            with ThreadPoolExecutor(1, "judge") as thread:  # a loop of its own: a notebook's thread has one already
-                working = thread.submit(asyncio.run, asking.work())
-                try:
-                    while not wait([working], LOOK_EVERY).done:
-                        if progress:
-                            progress(asking.done, asking.total)
-                except BaseException:
-                    asking.unwanted = True
-                    raise
-                try:
-                    working.result()
-                except PlumblineError as error:
-                    raise asking.told(error) from error.__cause__
+            try:
+                in_a_loop(asking.work, lambda: progress(asking.done, asking.total) if progress else None)
+            except (BudgetError, ConfigError, EndpointError) as error:
+                raise asking.told(error) from error.__cause__
         if progress:
             progress(asking.total, asking.total)
         asking.remember()
@@ -105,7 +95,6 @@ class _Asking:
 
     def __init__(self, questions: Sequence[str], spent: Asker, later: int) -> None:
         self.config, self.kept, self.spent, self.later = spent.config, spent.kept, spent, later
-        self.unwanted = False
         requests = {question: request(self.config, question) for question in dict.fromkeys(questions)}
         refused = {question for question in requests if _name(question) in spent.refused}
         found = {question: self.kept.find(body) for question, body in requests.items() if question not in refused}
@@ -153,54 +142,45 @@ class _Asking:
         fuller.transient = error.transient
         return fuller
 
-    async def work(self) -> None:
-        """Have workers take one question after the other, until all are answered, one of them fails, or it is over."""
-        self.over = asyncio.Event()
-        waiting = iter(self.missing.items())
+    async def work(self, unwanted: Callable[[], bool]) -> None:
+        """Ask all that is missing, until it is answered, something fails, or it is unwanted."""
         async with Endpoint(self.config) as endpoint:
-            count = min(self.config.concurrency, len(self.missing))
-            workers = [asyncio.create_task(self._worker(endpoint, waiting)) for _ in range(count)]
-            pending = set(workers)
-            while pending and not self.over.is_set():
-                done, pending = await asyncio.wait(pending, timeout=LOOK_EVERY)
-                if self.unwanted or any(task.exception() for task in done):
-                    self.over.set()
-            if pending:
-                _, late = await asyncio.wait(pending, timeout=GRACE)
-                for task in late:
-                    task.cancel()
-            ended = await asyncio.gather(*workers, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
+            await ask_each(
+                list(self.missing.items()),
+                lambda item, over: self._ask(endpoint, *item, over),
+                concurrency=self.config.concurrency,
+                unwanted=unwanted,
+                grace=GRACE,
+            )
         self._require_some_answers()
 
-    async def _worker(self, endpoint: Endpoint, waiting: Iterator[tuple[str, dict[str, Any]]]) -> None:
-        for question, body in waiting:
-            answer = self.kept.find(body)  # another run may have asked meanwhile
-            if answer is None:
-                got = await endpoint.answer(body, may_call=self._may_call, pause=self._pause)
-                if got is None:
-                    return
-                if isinstance(got, Refused):
-                    self.answers[question] = None
-                    self.refusals.append(got.reason)
-                    if len(self.refusals) >= REFUSED_FIRST:
-                        self._require_some_answers()
-                    continue
-                answer = got
-                self.kept.keep(body, answer)
-            self.answers[question] = answer
-            self.spent.tokens += answer.tokens
-            if self.config.max_tokens_total and not answer.tokens:
-                raise ConfigError(
-                    f"judge at {self.config.url}: does not say how many tokens an answer took, so "
-                    "reward.judge.max_tokens_total cannot be kept; set it to 0, and reward.judge.max_calls instead"
-                )
+    async def _ask(self, endpoint: Endpoint, question: str, body: dict[str, Any], over: asyncio.Event) -> None:
+        answer = self.kept.find(body)  # another run may have asked meanwhile
+        if answer is None:
+            got = await endpoint.answer(
+                body, may_call=lambda: self._may_call(over), pause=lambda seconds: pause(seconds, over)
+            )
+            if got is None:
+                return
+            if isinstance(got, Refused):
+                self.answers[question] = None
+                self.refusals.append(got.reason)
+                if len(self.refusals) >= REFUSED_FIRST:
+                    self._require_some_answers()
+                return
+            answer = got
+            self.kept.keep(body, answer)
+        self.answers[question] = answer
+        self.spent.tokens += answer.tokens
+        if self.config.max_tokens_total and not answer.tokens:
+            raise ConfigError(
+                f"judge at {self.config.url}: does not say how many tokens an answer took, so "
+                "reward.judge.max_tokens_total cannot be kept; set it to 0, and reward.judge.max_calls instead"
+            )
 
-    def _may_call(self) -> bool:
+    def _may_call(self, over: asyncio.Event) -> bool:
         """Count one more call. Raises BudgetError where there is none left; false where the work is over."""
-        if self.over.is_set():
+        if over.is_set():
             return False
         calls, tokens = self.config.max_calls, self.config.max_tokens_total
         if calls and self.spent.found + self.spent.calls >= calls:
@@ -215,14 +195,6 @@ class _Asking:
             )
         self.spent.calls += 1
         return True
-
-    async def _pause(self, seconds: float) -> bool:
-        """Wait, unless the work comes to its end; whether to go on."""
-        try:
-            await asyncio.wait_for(self.over.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
 
     def _require_some_answers(self) -> None:
         if self.refusals and not self.spent.answered and not any(self.answers.values()):

@@ -3,13 +3,14 @@
 What stands in `dialects.py` is what their documentation and source say; it was run against neither on a card.
 """
 
+from asyncio import Event
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config import SamplingConfig
 from alignment.config.engines import EndpointConfig
-from alignment.endpoints import Pause, ask_each, in_a_loop
+from alignment.endpoints import ask_each, in_a_loop, pause, shown
 from alignment.errors import ConfigError
 from alignment.sampling.dialects import DIALECTS, Body
 from alignment.sampling.endpoint_client import Client
@@ -22,7 +23,9 @@ if TYPE_CHECKING:  # it brings torch
 
 GRACE = 10.0
 """Seconds for which a request under way may still be answered when the work is to stop."""
-UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError)
+NAME_LENGTH = 500
+"""Of a model's name or a version, in characters."""
+UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 @engine("endpoint", common_random_numbers=False, any_model=False, keeps=True)
@@ -92,7 +95,7 @@ async def _asked(settings: EndpointConfig) -> dict[str, str]:
     return {"model": model, "version": version}
 
 
-_said = Remembered[EndpointConfig, dict[str, str]](lambda settings: in_a_loop(lambda: _asked(settings)))
+_said = Remembered[EndpointConfig, dict[str, str]](lambda settings: in_a_loop(lambda _: _asked(settings)))
 
 
 def _only_model(name: str, answer: Any) -> str:
@@ -100,16 +103,23 @@ def _only_model(name: str, answer: Any) -> str:
         found = [each["id"] for each in answer["data"]]
     except UNREADABLE:
         found = []
-    if len(found) != 1 or not isinstance(found[0], str):
+    if len(found) != 1 or not _is_a_name(found[0]):
         there = f"serves {len(found)} models" if found else "does not say which model it serves (/models)"
-        some = f", such as {', '.join(map(str, found[:5]))}" if found else ""
-        raise ConfigError(f"{name}: {there}{some}; name the one to sample in sampling.endpoint.model")
-    return found[0]
+        some = f", such as {shown(', '.join(map(str, found[:5])), '')}" if found else ""
+        raise ConfigError(
+            f"{name}: {there}{some}; name the one to sample in sampling.endpoint.model, and check "
+            "sampling.endpoint.base_url, which mostly ends in /v1"
+        )
+    return str(found[0])
 
 
 def _version_in(answer: Any) -> str:
     found = answer.get("version") if isinstance(answer, dict) else None
-    return found.strip() if isinstance(found, str) else ""
+    return str(found).strip() if _is_a_name(found) else ""
+
+
+def _is_a_name(found: Any) -> bool:
+    return isinstance(found, str) and found.isprintable() and 0 < len(found) <= NAME_LENGTH
 
 
 class _Server:
@@ -136,41 +146,30 @@ class _Server:
         report: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Send all requests, and read each answer with its number; `report` takes how many are read, and may raise."""
-        done, unwanted = 0, False
+        done = 0
 
-        def told(count: int) -> None:
-            nonlocal done
-            done = count
-
-        async def work() -> None:
+        async def work(unwanted: Callable[[], bool]) -> None:
             async with Client(self.settings) as client:
 
-                async def ask(number: int, pause: Pause) -> None:
-                    answer = await client.ask(self.dialect.path, bodies[number], pause)
+                async def ask(number: int, over: Event) -> None:
+                    nonlocal done
+                    answer = await client.ask(self.dialect.path, bodies[number], lambda seconds: pause(seconds, over))
                     if answer is None:
                         return
                     try:
                         read(number, answer)
                     except UNREADABLE as error:
                         raise client.not_understood(error, answer) from None
+                    done += 1
 
                 await ask_each(
                     range(len(bodies)),
                     ask,
                     concurrency=self.settings.concurrency,
-                    unwanted=lambda: unwanted,
-                    told=told,
+                    unwanted=unwanted,
                     grace=GRACE,
                 )
 
-        def look() -> None:
-            nonlocal unwanted
-            try:
-                report(done)
-            except BaseException:
-                unwanted = True
-                raise
-
         if bodies:
-            in_a_loop(work, look)
+            in_a_loop(work, lambda: report(done))
         report(len(bodies))

@@ -86,6 +86,8 @@ def completion(
     if stops is not None:
         before = kept[:-1] if finished else kept
         found = stops.kept([before], grown=len(before))[0] if before else None
+        if found is None and not finished and len(kept) < room:
+            found = _kept_behind(asked.prompt, kept, stops, loaded)
         if found is not None:
             kept, finished = kept[:found], True
     if not finished and len(kept) < room:
@@ -140,6 +142,19 @@ def require_same_weights(loaded: "Loaded", score: Scorer, most: float, name: str
             f"nats a token, and {field} = {most:g}: it has other weights, or rounded ones; have it load that model, or "
             f"raise {field}"
         )
+
+
+def _kept_behind(prompt: "Tokens", ids: "Tokens", stops: Stops, loaded: "Loaded") -> int | None:
+    """How many tokens stand before a stop text that is one behind the prompt alone; None without one.
+
+    Some tokenizers drop a space at the start of a text, and a server that decodes on from the prompt keeps it.
+    """
+    start, whole = loaded.texts([prompt, [*prompt, *ids]])
+    begins = min((at for stop in stops.stops if (at := whole.find(stop, len(start))) >= 0), default=None)
+    if begins is None or not whole.startswith(start):
+        return None
+    parts = loaded.texts([[*prompt, *ids[:count]] for count in range(len(ids))])
+    return max(count for count, part in enumerate(parts) if len(part) <= begins and whole.startswith(part))
 
 
 def texts_to_compare(loaded: "Loaded") -> list[list[int]]:

@@ -13,7 +13,7 @@ from alignment.errors import ConfigError, EndpointError, Interrupted, ModelError
 from alignment.logprobs import score_completions
 from alignment.models import Loaded
 from alignment.sampling import endpoint as engine
-from alignment.sampling import outside
+from alignment.sampling import endpoint_client, outside
 from alignment.sampling.engine import Completion, Request, request
 from alignment.sampling.local import local
 from tests.alignment.sampling.served import CUT, SLOW, Fault, Server, serving
@@ -176,6 +176,10 @@ def test_a_failure_that_may_pass_is_tried_again(loaded: Loaded, server: Server) 
         ((302, {"location": "http://127.0.0.1:1/"}, ""), {}, r"answers 302 \(no message\); check"),
         ((401, {}, '{"error": "who are you"}'), {}, r"wants a key \(401 who are you\); set the environment variable"),
         ((402, {}, "{}"), {}, r"the account's quota is used up"),
+        ((500, {}, "\x1b[2Jgone"), {"retries": 0}, r"answers 500 \(\?\[2Jgone\), once"),
+        ((200, {}, "[" * 100_000), {"retries": 0}, r"answers with what is no JSON \(\[+\), once"),
+        ((200, {}, f'{{"choices": 1{"0" * 400}}}'), {"retries": 0}, r"answers without what was asked for"),
+        ((200, {"content-encoding": "gzip"}, "no gzip"), {"retries": 0}, r"could not be reached \(.+\), once"),
         ((400, {}, '{"error": {"message": "bad seed"}}'), {}, r"answers 400 \(bad seed\); check sampling.endpoint"),
     ],
 )
@@ -206,6 +210,7 @@ def first_choice(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         (first_choice(token_ids=["5"]), "what stands for token ids is none"),
         (first_choice(token_ids=[True]), "what stands for token ids is none"),
         (first_choice(token_ids=[-1]), "what stands for token ids is none"),
+        (first_choice(token_ids=[5], logprobs={"token_logprobs": [-(10**400)]}), "answers without what was asked for"),
         (first_choice(logprobs=None), "answers without what was asked for"),
         (first_choice(logprobs={"token_logprobs": [None]}), "answers without what was asked for"),
         (first_choice(logprobs={"token_logprobs": []}), "tokens with 0 log-probs where 1 to 1[0-9] were asked for"),
@@ -275,6 +280,13 @@ def test_it_stops_soon_when_it_is_asked_to(loaded: Loaded, server: Server, tmp_p
     assert sum(bool(line.strip()) for line in (tmp_path / "drawn.jsonl").read_text().splitlines()) == 3
 
 
+def test_an_answer_without_an_end_is_given_up(loaded: Loaded, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_client, "MOST_BYTES", 1_000)
+    server.fault = lambda call: (200, {}, "[" + "1," * 1_000)
+    with pytest.raises(EndpointError, match="answers with more than 1,000 bytes, once"):
+        draw(loaded, config(server, retries=0))
+
+
 def test_no_more_requests_are_under_way_than_allowed(loaded: Loaded, server: Server) -> None:
     draw(loaded, config(server, concurrency=3))
     assert 1 < server.most_at_once <= 3
@@ -330,6 +342,9 @@ class TestIdentity:
         [
             ({"/v1/models": {"data": [{"id": "a"}, {"id": "b"}]}}, "serves 2 models, such as a, b; name the one"),
             ({"/v1/models": {"data": []}}, "does not say which model it serves"),
+            ({"/v1/models": {"data": [{"id": "\x1b[2J"}]}}, r"serves 1 models, such as \?\[2J; name the one"),
+            ({"/v1/models": {"data": [{"id": "x" * 501}]}}, "serves 1 models, such as x+; name the one"),
+            ({"/version": {"version": "0\n1"}}, "does not say which version it is"),
             ({"/v1/models": None}, "does not say which model it serves"),
             (
                 {"/version": None},
