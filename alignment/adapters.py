@@ -182,6 +182,13 @@ def restore(model: Any, folder: Path) -> None:
     set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
 
 
+def transfer(source: Any, target: Any) -> None:
+    """Give a model with an adapter the weights of another's, whose adapter has the same settings."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    set_peft_model_state_dict(target, get_peft_model_state_dict(source, save_embedding_layers=False))
+
+
 @contextmanager
 def _told() -> Iterator[list[str]]:
     """Have what a library warns of logged, each on one line, and listed."""

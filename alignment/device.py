@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from weakref import WeakSet
@@ -16,13 +17,24 @@ SMALL_MODEL = 1_000_000  # parameters
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 _rounding: WeakSet[Any] = WeakSet()
+_on_cpu: ContextVar[bool] = ContextVar("_on_cpu", default=False)
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Have the models that are loaded inside compute on the CPU, so that they need no accelerator to be free."""
+    token = _on_cpu.set(True)
+    try:
+        yield
+    finally:
+        _on_cpu.reset(token)
 
 
 def device() -> Any:
     """The accelerator where there is one, else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if torch.cuda.is_available() and not _on_cpu.get() else "cpu")
 
 
 def place(model: Any) -> Any:
@@ -52,6 +64,16 @@ def products(*, rounded: bool) -> Iterator[None]:
         _allow(kinds, before)
 
 
+@contextmanager
+def rounding(precision: str) -> Iterator[None]:
+    """Have models compute as a training in this precision does: bf16 by autocast, TF32 in a GPU's products."""
+    import torch
+
+    kind = device().type
+    with products(rounded=precision == "tf32"), torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
 def compute_in(model: Any, precision: str, field: str) -> Any:
     """A placed model as it computes in a precision; `field` is where the configuration asks for it."""
     if precision == "bf16":
@@ -79,10 +101,13 @@ def round_products(model: Any) -> None:
 
 
 def is_exact(model: Any) -> bool:
-    """Whether a model's forward pass is fp32 throughout."""
+    """Whether a model's forward pass is fp32 throughout, as things are."""
     import torch
 
-    return model not in _rounding and next(model.parameters()).dtype == torch.float32
+    weight = next(model.parameters())
+    kind = weight.device.type
+    rounded = torch.is_autocast_enabled(kind) or (kind == "cuda" and torch.backends.cuda.matmul.allow_tf32)
+    return model not in _rounding and weight.dtype == torch.float32 and not rounded
 
 
 @cache

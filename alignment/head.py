@@ -9,14 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from alignment.batching import KEPT
+
 CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Logits that are computed together; on a CPU 8 MiB, which its caches and the allocator's free lists hold."""
-
-KEPT = {"cpu": 1 << 27, "cuda": 1 << 28}
-"""Logits that are kept for the backward pass, in fp32, 512 MiB or 1 GiB; of more, which it computes again, none are.
-
-That costs one product more, a quarter of the time at [1000, 256] x V = 150,000, and saves 532 of 738 MiB there.
-"""
 
 _PROBE_TOKENS, _PROBE_LOGIT = 4, 1e3
 _is_linear: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -30,8 +26,8 @@ def logprobs_at(
     `positions` [T] are those that predict `targets` [T], numbered through the model's `inputs` row by row. The output
     layer works on them alone, which saves the prompt's and the padding's share of its cost.
     """
-    if is_plain(model):
-        head = model.get_output_embeddings()
+    if is_plain(unwrapped(model)):
+        head = unwrapped(model).get_output_embeddings()
         hidden = hidden_states(model, **inputs).flatten(0, -2).index_select(0, positions)
         return token_logprobs(hidden, head.weight, head.bias, targets, entropy=entropy)
     logits = logits_at(model, positions, **inputs)
@@ -52,7 +48,7 @@ def logits_at(model: Any, positions: Tensor, **inputs: Any) -> Tensor:
     def select(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (given[0].flatten(0, -2).index_select(0, positions)[None],)
 
-    with model.get_output_embeddings().register_forward_pre_hook(select):
+    with unwrapped(model).get_output_embeddings().register_forward_pre_hook(select):
         logits: Tensor = model(**inputs, use_cache=False).logits[0]
     return logits.float()
 
@@ -69,9 +65,14 @@ def hidden_states(model: Any, **inputs: Any) -> Tensor:
         caught.append(given[0].to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else given[0])
         return (given[0][..., :0, :],)
 
-    with model.get_output_embeddings().register_forward_pre_hook(catch):
+    with unwrapped(model).get_output_embeddings().register_forward_pre_hook(catch):
         model(**inputs, use_cache=False)
     return caught[0]
+
+
+def unwrapped(model: Any) -> Any:
+    """The model itself, which stands within another module where several processes train it."""
+    return model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
 
 
 def is_plain(model: Any) -> bool:

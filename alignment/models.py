@@ -6,14 +6,15 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment import bits
 from alignment.batching import is_out_of_memory
 from alignment.conventions import REPLACEMENT, Conventions, conventions
-from alignment.device import compute_in, place
+from alignment.device import compute_in, device, place
 from alignment.errors import ModelError, PlumblineError
 
 logger = logging.getLogger(__name__)
@@ -96,8 +97,8 @@ def using(name: str, stage: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise ModelError(
-                f"{name}: not enough memory on the device for {stage}; set sampling.batch_tokens or "
-                "reward.batch_tokens, or lower dpo.batch_size where it was training, or take a smaller model"
+                f"{name}: not enough memory on the device for {stage}; give it shorter texts, fewer at once, or take a "
+                "smaller model"
             ) from error
         raise ModelError(
             f"{name}: cannot be used for {stage} ({type(error).__name__}: {' '.join(str(error).split())[:240]}); check "
@@ -110,7 +111,8 @@ def load_base(
 ) -> Loaded:
     """A causal language model and its tokenizer; `name` is how errors name it, by default field and source.
 
-    Raises ModelError where either is missing or unsafe, the two do not fit each other, or it is no decoder.
+    `precision` is fp32, tf32, bf16, or 4bit: the weights of linear layers in 4 bits, on a GPU. Raises ModelError where
+    either is missing or unsafe, the two do not fit each other, or it is no decoder.
     """
     from transformers import AutoModelForCausalLM
 
@@ -151,13 +153,26 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 
 def copy(source: str, folder: Path, kind: Kind, revision: str) -> None:
-    """Copy a model from the hub or a local folder to `folder`, having loaded it once to know that it is whole."""
+    """Copy a model from the hub or a local folder to `folder`, having loaded it once to know that it is whole.
+
+    Its weights stay in the precision that they came in.
+    """
     if kind == "reward":
-        save(load_reward(source, revision=revision), folder)
+        loaded = load_reward(source, revision=revision)
     else:
         loaded = load_base(source, revision=revision, kind=kind)
         warn_of_ends(loaded)
-        save(loaded, folder)
+    save(replace(loaded, model=shortened(loaded.model)), folder)
+
+
+def shortened(model: Any) -> Any:
+    """An fp32 model in the shorter floats that it came in, where each of its weights is one: so nothing is lost."""
+    import torch
+
+    for kind in (torch.bfloat16, torch.float16):
+        if all(torch.equal(weight.to(kind).float(), weight) for weight in model.parameters()):
+            return model.to(kind)
+    return model
 
 
 def require_same_vocabulary(anchor: Path, base: Path) -> None:
@@ -221,9 +236,10 @@ def _load(
         model, loading = factory.from_pretrained(
             str(source),
             use_safetensors=True,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            dtype=torch.bfloat16 if precision in ("bf16", "4bit") else torch.float32,
             output_loading_info=True,
             **safe,
+            **({"quantization_config": bits.four_bits(), "device_map": {"": device()}} if precision == "4bit" else {}),
             **({"ignore_mismatched_sizes": True} | head if head else {}),
         )
     except Exception as error:  # a broken file makes its reader raise anything

@@ -4,10 +4,6 @@ Only names, sizes and beginnings are read, never a weight, so that a form can as
 """
 
 import json
-import math
-import os
-import struct
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignment import adapters, models
+from alignment import adapters, bits, capacity, memory, models, needs
 from alignment.config import AlignConfig
 from alignment.config.loading import as_fault
 from alignment.conventions import CONTEXT_NAMES
@@ -25,9 +21,9 @@ from alignment.data.chat import read_template
 from alignment.data.prompts.ids import read_ids
 from alignment.data.texts import GRAMMAR, sources_of, wanted_of
 from alignment.data.wanted import Wanted
-from alignment.errors import ConfigError, DataError, Fault, InputError, ModelError
+from alignment.errors import ConfigError, DataError, Fault, InputError
 from alignment.judging.regression import read_tasks
-from alignment.kinds import REWARD_MODELS, TRAINERS
+from alignment.kinds import REWARD_MODELS
 from alignment.reach import unreachable
 from alignment.rewards.function_file import require_function
 from alignment.rewards.parts import takes_model
@@ -36,31 +32,22 @@ from alignment.stages.sources import OWN_DATA, of_real_texts, real_data, wanted_
 WHOLE = 2**24
 """Bytes of a file of JSON that is read for its columns: only all of its rows together tell which it has."""
 
-FLOAT = 4
-"""Bytes of a weight in fp32, in which a policy is trained whatever the precision of its forward pass."""
-
-DEVICES = Path("/dev")
-ACCELERATORS = ("nvidia[0-9]*", "dxg", "kfd")
-"""Device files of GPUs: NVIDIA's, of whatever number, those of Windows' Linux, and AMD's."""
-
-HEADER = 100_000_000
-"""Bytes that the header of a safetensors file may have."""
-
 
 def require_startable(config: AlignConfig) -> None:
-    """Raise ConfigError with every fault that `faults_of` finds."""
-    if found := list(faults_of(config)):
+    """Raise ConfigError with every fault that `faults_of` finds, and what the hub tells of a model's size."""
+    if found := list(faults_of(config, fetch=True)):
         raise ConfigError("; ".join(fault.message for fault in found), found)
 
 
-def faults_of(config: AlignConfig, *, own_base: bool = True) -> Iterator[Fault]:
+def faults_of(config: AlignConfig, *, own_base: bool = True, fetch: bool = False) -> Iterator[Fault]:
     """Everything that is known to stop a run of this configuration; registered models and the hub are not asked.
 
-    Without `own_base` the base model is not looked at: a later round starts from the champion in its place.
+    Without `own_base` the base model is not looked at: a later round starts from the champion in its place. With
+    `fetch` the hub is asked for a model's config.json, which tells its size.
     """
     yield from unreachable(config)
     seen = set[str]()
-    for look in _looks(config, own_base):
+    for look in _looks(config, own_base, fetch):
         try:
             look()
         except InputError as error:
@@ -70,7 +57,7 @@ def faults_of(config: AlignConfig, *, own_base: bool = True) -> Iterator[Fault]:
                 yield fault
 
 
-def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
+def _looks(config: AlignConfig, own_base: bool, fetch: bool) -> Iterator[Callable[[], Any]]:
     """What there is to look at, each by a function that raises InputError."""
     for source in sources_of(config.data):
         if source.path != GRAMMAR and reading.is_local(source.path):
@@ -84,6 +71,9 @@ def _looks(config: AlignConfig, own_base: bool) -> Iterator[Callable[[], Any]]:
         yield partial(read_template, prompts.chat_template)
     if own_base:
         yield partial(_base, config)
+        yield partial(_fits, config, fetch)
+    if bits.asked(config):
+        yield partial(_bits, config)
     yield partial(read_tasks, config.evaluation.tasks)
     for each in (config.reward, *config.reward.parts, *config.evaluation.gold):
         if each.kind == "function":
@@ -133,7 +123,7 @@ def _eval_files(path: str) -> None:
 
 
 def _base(config: AlignConfig) -> None:
-    """Raise where the base model's folder is not fit, sees fewer tokens than are wanted, or exceeds the memory."""
+    """Raise where the base model's folder is not fit, or sees fewer tokens than are wanted."""
     if config.base.model == "train" or (folder := _folder(config.base.model, "base")) is None:
         return
     longest = _context(folder)
@@ -142,68 +132,23 @@ def _base(config: AlignConfig) -> None:
             f"sampling.total_tokens = {config.sampling.total_tokens} exceeds the {longest} tokens that base.model = "
             f"{config.base.model} sees: lower sampling.total_tokens to {longest} at most"
         )
-    each, there = _bytes_a_weight(config), _memory()
-    if each is None or there is None:
+
+
+def _bits(config: AlignConfig) -> None:
+    bits.require(config, gpu=capacity.device().kind == "cuda")
+
+
+def _fits(config: AlignConfig, fetch: bool) -> None:
+    """Raise ConfigError where a stage needs more memory than the device has, whatever the estimate may be off by."""
+    device = capacity.device()
+    if device.size is None:
         return
-    weights = _weights(folder)
-    if weights * each > there:
-        way_out = "take a smaller model"
-        if config.dpo.adapter == "none":
-            way_out = f"set dpo.adapter to lora, or {way_out}"
-        raise ConfigError(
-            f"base.model = {config.base.model}: its {weights:,} weights take {weights * each / 1e9:.1f} GB while they "
-            f"are trained (dpo.adapter = {config.dpo.adapter}), and this machine has {there / 1e9:.1f} GB: {way_out}"
-        )
-
-
-def _bytes_a_weight(config: AlignConfig) -> int | None:
-    """What a weight takes in training: itself, and where it is trained its gradient and the optimiser's moments.
-
-    None for a trainer of another package, which may hold less.
-    """
-    if TRAINERS.origin(config.dpo.trainer).package:
-        return None
-    if config.dpo.adapter != "none":
-        return FLOAT
-    return FLOAT * (4 if config.dpo.optimizer == "adamw" else 3)
-
-
-def _weights(folder: Path) -> int:
-    """How many weights the files that are loaded name in their headers. Raises ModelError where one has no such."""
-    total = 0
-    for file in _loaded_files(folder):
-        try:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(min(length, HEADER)))
-            total += sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
-            raise ModelError(
-                f"base.model {file}: its header cannot be read as safetensors, as after a download that broke off; "
-                "get the file again"
-            ) from error
-    return total
-
-
-def _loaded_files(folder: Path) -> list[Path]:
-    """The files of weights that `from_pretrained` reads; others may hold the same weights once more."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists():
-        return [whole]
-    if not index.exists():
-        return []
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted({folder / name for name in found})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"base.model {index}: is no index of weights; save the model again") from error
-
-
-def _memory() -> int | None:
-    """Bytes of this machine's memory; None where a GPU computes, whose memory is asked when the model is there."""
-    if sys.platform != "linux" or any(next(DEVICES.glob(pattern), None) for pattern in ACCELERATORS):
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for stage, needed in needs.needs(config, capacity.shapes(config, fetch=fetch), device.kind).items():
+        if needed.at_least > device.size:
+            raise ConfigError(
+                f"base.model = {config.base.model}: the stage {stage} needs about {needed.told}, and {device.name} has "
+                f"{memory.gigabytes(device.size)}: {needs.advice(stage, config, device.kind)}"
+            )
 
 
 def _folder(model: str, kind: models.Kind) -> Path | None:

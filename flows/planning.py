@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from alignment import capacity, memory, needs
 from alignment.config import AlignConfig
 from alignment.stages.store import Store
 from tasks.pipeline import PIPELINE
 
 State = Literal["cached", "to compute", "if need be"]
-HEADINGS = ("stage", "key", "state", "counts")
+HEADINGS = ("stage", "key", "state", "memory", "counts")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class PlannedStage:
     key: str | None
     state: State
     counts: str
+    memory: str = ""
+    """What it takes at its fullest, by an estimate; empty where no model is in it, or nobody knows that one's shape."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,15 +34,17 @@ class Plan:
     """The stages of a run, in order; as a text, and in a notebook, a table."""
 
     stages: tuple[PlannedStage, ...]
+    device: str = ""
+    """Where stages with a model would compute, and the memory there."""
 
     @property
     def cached(self) -> bool:
         """Whether a run would compute nothing."""
         return all(stage.state == "cached" for stage in self.stages)
 
-    def rows(self) -> Sequence[tuple[str, str, str, str]]:
-        """Name, the key's beginning, state and counts of each stage."""
-        return [(stage.name, (stage.key or "–")[:10], stage.state, stage.counts) for stage in self.stages]
+    def rows(self) -> Sequence[tuple[str, ...]]:
+        """Name, the key's beginning, state, memory and counts of each stage."""
+        return [(each.name, (each.key or "–")[:10], each.state, each.memory, each.counts) for each in self.stages]
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -48,7 +53,7 @@ class Plan:
         padded = (
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
-        return "\n".join(padded)
+        return "\n".join([*padded, *([f"memory: of {self.device}"] if self.device else [])])
 
     __repr__ = __str__
 
@@ -59,7 +64,8 @@ class Plan:
 
 def make_plan(config: AlignConfig, store: Store) -> Plan:
     """What a run of this configuration would do; nothing is computed."""
-    stages = []
+    stages, device = [], capacity.device()
+    needed = needs.needs(config, capacity.shapes(config), device.kind)
     for item in PIPELINE.plan(config, store):
         if item.found is not None:
             counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in item.found.counts.items())
@@ -67,5 +73,7 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
             continue
         known = item.key is not None or not store.has(item.stage.name)
         state: State = "to compute" if known else "if need be"
-        stages.append(PlannedStage(item.stage.name, item.key, state, item.stage.makes(config)))
-    return Plan(tuple(stages))
+        made, takes = item.stage.makes(config), needed.get(item.stage.name)
+        told = memory.gigabytes(takes.peak) if takes and item.stage.slots(config) else ""
+        stages.append(PlannedStage(item.stage.name, item.key, state, made, told))
+    return Plan(tuple(stages), device.told)

@@ -68,7 +68,7 @@ def _found(start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here:
     config, faults = examine(merge(start, given))
     further = [] if called_here else list(_not_allowed(config))
     if not further:  # else a file of code is not even looked for
-        further = list(faults_of(config, own_base=own_base))
+        further = list(faults_of(config, own_base=own_base, fetch=called_here))
     known = {field for fault in faults for field in fault.fields}
     return Submission(config, (*faults, *(fault for fault in further if known.isdisjoint(fault.fields))))
 

@@ -71,6 +71,11 @@ class BaseConfig(Group):
 
     model: str = Field("train", min_length=1, description=f"Base model: {MODEL_SOURCE}")
     revision: str = Field("main", min_length=1, description="Branch, tag or commit, for a model from the hub")
+    load_in: Literal["fp32", "bf16", "4bit"] = Field(
+        "fp32",
+        description="How the frozen base is held while an adapter is trained on it: bf16 halves its weights, 4bit "
+        "(bitsandbytes, on a GPU) takes an eighth; adapters stay in fp32",
+    )
     vocab_size: int = Field(1_024, ge=300, le=200_000, description="Byte-level BPE vocabulary, when trained here")
     layers: int = Field(2, ge=1, le=96, description="Transformer layers, when trained here")
     width: int = Field(128, ge=8, le=16_384, description="Embedding width, when trained here")

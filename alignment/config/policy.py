@@ -164,16 +164,41 @@ class DPOConfig(Group):
     )
     learning_rate: float = Field(3e-4, gt=0, le=1, description="Peak learning rate")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Learning rate after the warm-up")
-    optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="Optimiser")
+    optimizer: Literal["adamw", "rmsprop", "adamw_8bit"] = Field(
+        "adamw",
+        description="Optimiser; adamw_8bit (bitsandbytes, on a GPU) keeps 2 bytes of each trained weight in place of 8",
+    )
     warmup_steps: int = Field(
         15, ge=0, le=1_000_000, description="Steps of linear warm-up; all steps where there are fewer"
     )
     steps: int = Field(150, ge=1, le=10_000_000, description="Optimiser steps")
-    batch_size: int = Field(8, ge=1, le=65_536, description="Pairs per step and device, before accumulation")
+    batch_size: int = Field(
+        8, ge=1, le=65_536, description="Pairs that a device holds at once in training, at most; memory grows with it"
+    )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, a quarter to a third more time"
     )
-    accumulation: int = Field(1, ge=1, le=4_096, description="Batches accumulated into one step")
+    accumulation: int = Field(
+        1, ge=1, le=4_096, description="Batches accumulated into one step; not read where global_batch is set"
+    )
+    global_batch: int = Field(
+        0,
+        ge=0,
+        le=2**28,
+        description="Pairs per step, over all batches of all processes; 0: batch_size x accumulation",
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=1_024,
+        description="Processes that train the policy together, and the base and reward models that are trained here: "
+        "each on a GPU of its own where there are some",
+    )
+    sharding: Literal["none", "fsdp"] = Field(
+        "none",
+        description="What the processes of the policy's training share: nothing, or weights, gradients and optimiser "
+        "(fsdp), for a model that one GPU cannot train",
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay")
     max_grad_norm: float = Field(1.0, ge=0, le=1_000, description="Gradient norm is clipped to this; 0 switches it off")
     stop_chosen_drop: float = Field(
@@ -183,8 +208,8 @@ class DPOConfig(Group):
     checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps between checkpoints")
     precision: Precision = Field(
         "fp32",
-        description="Precision of the policy's forward pass; the reference's log-probs are fp32, so with bf16 the "
-        "margin starts near 0, not at it",
+        description="Precision of the policy's forward pass, and of the reference's log-probs, so that the margin "
+        "starts at 0; weights and adapters stay in fp32",
     )
     adapter: Literal["none", "lora"] = Field(
         "none", description="Train every weight (`none`), or low-rank matrices beside them (`lora`), merged at the end"
@@ -205,12 +230,31 @@ class DPOConfig(Group):
         return () if names == ("auto",) else names
 
     @model_validator(mode="after")
+    def _processes_have_work(self) -> Self:
+        if self.sharding == "fsdp" and self.processes == 1:
+            raise ValueError(
+                "dpo.sharding = fsdp shares a model among processes, and dpo.processes = 1: set dpo.processes to the "
+                "number of GPUs, or dpo.sharding to none"
+            )
+        if self.processes > global_batch(self):
+            raise ValueError(
+                f"dpo.processes = {self.processes} share the {global_batch(self)} pairs of a step: set dpo.processes "
+                f"to {global_batch(self)} or less, or dpo.global_batch to {self.processes} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _loss_goes_with_the_others(self) -> Self:
         origin = LOSSES.origin(self.loss)
         any_divergence = origin.options.get("any_divergence", bool(origin.package))  # of a package: asked at training
         if fault := fault_of_loss(self, smoothing=origin.options.get("smoothing", True), any_divergence=any_divergence):
             raise ValueError(fault)
         return self
+
+
+def global_batch(config: DPOConfig) -> int:
+    """How many pairs a step of the training learns from, whatever number of processes and batches they are dealt to."""
+    return config.global_batch or config.batch_size * config.accumulation
 
 
 def has_alpha(config: DPOConfig) -> bool:

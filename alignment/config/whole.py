@@ -50,6 +50,23 @@ class AlignConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _rounded_base_is_frozen(self) -> Self:
+        load_in = self.base.load_in
+        if load_in == "fp32":
+            return self
+        if self.dpo.adapter == "none":
+            raise ValueError(
+                f"base.load_in = {load_in} holds rounded weights, in which the small steps of a full training would be "
+                "lost: set dpo.adapter to lora, or base.load_in to fp32"
+            )
+        if self.dpo.precision != "bf16":
+            raise ValueError(
+                f"base.load_in = {load_in} computes in bf16, and dpo.precision = {self.dpo.precision}: set "
+                "dpo.precision to bf16, or base.load_in to fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _texts_to_train_on(self) -> Self:
         chats = PROMPTS.origin(self.prompts.source).options.get("nested", False)
         if chats and self.base.model == "train":

@@ -11,7 +11,15 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 
 from alignment.activations import one_kernel
-from alignment.batching import batch_tokens, does_not_fit, in_batches, is_out_of_memory
+from alignment.batching import (
+    CPU_BYTES,
+    CPU_ROWS,
+    PREFILL_TOKENS,
+    batch_tokens,
+    does_not_fit,
+    in_batches,
+    is_out_of_memory,
+)
 from alignment.config import SamplingConfig
 from alignment.conventions import Conventions
 from alignment.device import is_exact
@@ -33,14 +41,8 @@ WAY_OUT = (
     "it may look ahead, or number its positions in a way of its own"
 )
 
-CPU_ROWS = 128
-"""On a CPU more gain nothing: so many share one reading of the weights, and their cache leaves the processor."""
-CPU_BYTES = 2**30
-"""What the cache takes of a machine's memory, at most."""
 PLAIN_TOKENS = 16_384
 """Of a plain batch, whose cache is not known before."""
-PREFILL_TOKENS = 4_096
-"""Of prompts at once; a prompt's activations take more than its keys and values."""
 CHECKED_TOGETHER = 8
 """Completions that are there before the first of them are checked."""
 

@@ -7,12 +7,7 @@ from typing import Any
 from torch import nn
 
 from alignment.activations import Meanwhile, swapped
-
-MOST_BYTES = 2**31
-"""Of weights that are copied: a larger model keeps its own."""
-
-WORTH_IT = 2_048
-"""Tokens to draw, from which on the copy costs less than it saves."""
+from alignment.batching import COPY_BYTES, COPY_TOKENS
 
 
 @contextmanager
@@ -24,7 +19,7 @@ def column_order(model: Any, tokens: int) -> Iterator[Meanwhile]:
     """
     layers = [module for module in model.modules() if type(module) is nn.Linear]
     size = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
-    if tokens < WORTH_IT or size > MOST_BYTES or any(layer.weight.device.type != "cpu" for layer in layers):
+    if tokens < COPY_TOKENS or size > COPY_BYTES or any(layer.weight.device.type != "cpu" for layer in layers):
         layers = []
     own = [layer.weight for layer in layers]
     copies = [nn.Parameter(weight.detach().t().contiguous().t(), requires_grad=False) for weight in own]

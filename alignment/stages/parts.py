@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignment.stages.files import PARTS
 from alignment.stages.job import Counts, Job
+from alignment.stages.shortage import told_of
 from alignment.stages.stage import Stage
-from alignment.stages.store import PARTS, StageRef
+from alignment.stages.store import StageRef
 
 ROWS = "rows.json"
 """In the folder of a part, and of a stage in parts: the rows of each of its tables, and their hash."""
@@ -54,14 +56,15 @@ def _schema(schema: pa.Schema) -> bytes:
 
 def fill(stage: Stage, job: Job) -> Counts:
     """Fill a job's folder with a stage, with one part of it, or with the list of its parts, where these are given."""
-    if stage.parts is None:
-        return stage.body(job)
-    if job.parts:
-        index_parts(job.out, job.parts)
-        return stage.body(job)
-    counts = stage.parts.body(job)
-    hash_rows(job.out)
-    return counts
+    with told_of(stage.name, job.config):
+        if stage.parts is None:
+            return stage.body(job)
+        if job.parts:
+            index_parts(job.out, job.parts)
+            return stage.body(job)
+        counts = stage.parts.body(job)
+        hash_rows(job.out)
+        return counts
 
 
 def hash_rows(folder: Path) -> None:

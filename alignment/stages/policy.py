@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.config.label import objective
-from alignment.config.policy import has_alpha
+from alignment.config.policy import global_batch, has_alpha
 from alignment.errors import PairsError
 from alignment.kinds import DIVERGENCES, LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
@@ -23,24 +23,33 @@ if TYPE_CHECKING:  # it brings torch
 
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "reference_chosen", "reference_rejected", "gap"]
 PAIRS = "pairs.arrow"
+UNREAD = {
+    *("checkpoint_every", "gradient_checkpointing"),
+    *("batch_size", "accumulation", "processes", "sharding"),  # how a step is dealt out; its size is read
+}
 ADAPTER_FIELDS = {"adapter_rank", "adapter_alpha", "adapter_targets"}
 
 
 def reads(config: AlignConfig) -> Any:
     """The settings of the training; of an adapter, where one is trained, with the library that makes it."""
-    dpo, unread = config.dpo, {"checkpoint_every", "gradient_checkpointing"}
+    dpo, unread = config.dpo, UNREAD
+    loaded = {} if config.base.load_in == "fp32" else {"load_in": config.base.load_in}
     if not has_alpha(dpo):
         unread = unread | {"divergence_alpha"}
     if dpo.adapter == "none":
-        return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread | ADAPTER_FIELDS), "seed": config.seed}
-    return {"dpo": fields_of(dpo, dpo.trainer, dpo.loss, without=unread), "seed": config.seed, "peft": version("peft")}
+        unread = unread | ADAPTER_FIELDS
+    fields = fields_of(dpo, dpo.trainer, dpo.loss, without=unread) | {"global_batch": global_batch(dpo)}
+    settings = {"dpo": fields, "seed": config.seed}
+    if dpo.adapter == "none":
+        return settings
+    return settings | {"peft": version("peft")} | loaded
 
 
 def makes(config: AlignConfig) -> str:
     """What a plan says of it."""
     dpo = config.dpo
     adapter = "" if dpo.adapter == "none" else f", {dpo.adapter} of rank {dpo.adapter_rank}"
-    return f"{dpo.steps:,} steps of {dpo.batch_size * dpo.accumulation} pairs, {objective(dpo)}{adapter}"
+    return f"{dpo.steps:,} steps of {global_batch(dpo)} pairs, {objective(dpo)}{adapter}"
 
 
 @stage(
@@ -56,8 +65,7 @@ def makes(config: AlignConfig) -> str:
 def policy(job: Job) -> Counts:
     """The aligned model, and the metrics of its training; an adapter is merged into the model, and kept beside it.
 
-    The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
-    step 0 is near 0 and not 0.
+    It starts as its reference, whose log-probs were computed in the same precision, so the margin at step 0 is 0.
     """
     from alignment import adapters, models
     from alignment.training import adapter
@@ -73,19 +81,33 @@ def policy(job: Job) -> Counts:
     )
     if config.dpo.adapter != "none":
         adapters.save(loaded.model, job.out / ADAPTER, *name_of_base(config, job.digests["base"]))
-        loaded = adapters.merge(loaded)
+        loaded = merged(job, loaded)
     models.save(loaded, job.out / MODEL)
     write_json(job.out / HISTORY, outcome.history)
     return counts | {"steps": outcome.steps, "stopped_early": int(outcome.stopped_early)}
 
 
-def untrained(job: Job) -> "Loaded":
-    """The base model as its training begins: with a new adapter, where one is trained."""
-    from alignment import models
+def merged(job: Job, loaded: "Loaded") -> "Loaded":
+    """A policy with an adapter as one model, in fp32: what is rounded is read again, so that the adapter is not."""
+    from alignment import adapters
+
+    if job.config.base.load_in == "fp32":
+        return adapters.merge(loaded)
+    exact = untrained(job, "fp32")
+    adapters.transfer(loaded.model, exact.model)
+    return adapters.merge(exact)
+
+
+def untrained(job: Job, load_in: str = "") -> "Loaded":
+    """The base model as its training begins: with a new adapter, where one is trained; as `base.load_in` has it."""
+    from alignment import bits, models
+    from alignment.device import device
     from alignment.training import adapter
 
     config = job.config
-    loaded = models.load_base(job.inputs["base"] / MODEL, name=f"base.model {config.base.model}")
+    bits.require(config, gpu=device().type == "cuda")
+    precision = load_in or config.base.load_in
+    loaded = models.load_base(job.inputs["base"] / MODEL, precision=precision, name=f"base.model {config.base.model}")
     return loaded if config.dpo.adapter == "none" else adapter.attach(loaded, config.dpo, config.seed)
 
 

@@ -19,13 +19,19 @@ SIDES = ("chosen", "rejected")
 
 def are_exact(config: AlignConfig) -> bool:
     """Whether all pairs are known to carry exact log-probs, so that no model is run."""
-    return pairs_are_sampled(config) and has_exact_logprobs(config.sampling)
+    return pairs_are_sampled(config) and has_exact_logprobs(config.sampling) and not rounded(config)
+
+
+def rounded(config: AlignConfig) -> dict[str, str]:
+    """In what precision the policy's training computes, where that is not fp32 throughout; else nothing."""
+    found: dict[str, str] = {"precision": config.dpo.precision, "load_in": config.base.load_in}
+    return found if set(found.values()) != {"fp32"} else {}
 
 
 @stage(
     title="reference log-probs",
     needs=("base", "validation"),
-    reads=lambda _: {},
+    reads=rounded,
     makes=lambda _: "log-probs of both sides of each pair",
     slots=lambda c: int(not are_exact(c)),
     libraries=MODELS,
@@ -34,13 +40,16 @@ def reference(job: Job) -> Counts:
     """The accepted pairs with the reference's log-probs, and the digest of the model that they are from.
 
     Samples drawn in fp32 carry the reference's own log-probs already (they agree with a fresh forward pass to 1e-5);
-    others, and given pairs, are scored in fp32.
+    others, and given pairs, are scored in fp32. Where the policy's training rounds, all are scored as it computes, so
+    that rounding, which is all one way, is no part of the margin.
     """
     folder = job.inputs["validation"]
     pairs, done, scored = ACCEPTED.count(folder), 0, 0
     with REFERENCED.writer(job.out) as out:
         for batch in ACCEPTED.batches(folder, rows=OBJECT_ROWS):
             inexact = pc.invert(batch["exact_logprob"].combine_chunks())
+            if rounded(job.config):
+                inexact = pa.repeat(True, len(batch))
             left = batch.select(["prompt_ids", *(f"{side}_ids" for side in SIDES)]).filter(inexact)
             progress = share(job.progress, 2 * done, 2 * len(batch), 2 * pairs)
             computed = scores(replace(job, progress=progress), left) if len(left) else {}
@@ -61,11 +70,16 @@ def scores(job: Job, pairs: pa.Table) -> dict[str, pa.Array]:
 
     Both sides of a pair are given side by side, so that they may share the pass over their prompt.
     """
+    from alignment import bits
+    from alignment.device import device, rounding
+
+    bits.require(job.config, gpu=device().type == "cuda")
     prompts, *sides = (column.to_pylist() for column in pairs.columns)
-    found = of_completions(
-        job,
-        base_model(job),
-        [prompt for prompt in prompts for _ in sides],
-        [completion for pair in zip(*sides, strict=True) for completion in pair],
-    )
+    with rounding(job.config.dpo.precision):
+        found = of_completions(
+            job,
+            base_model(job, job.config.base.load_in),
+            [prompt for prompt in prompts for _ in sides],
+            [completion for pair in zip(*sides, strict=True) for completion in pair],
+        )
     return {side: pa.array(found[number :: len(SIDES)], pa.float64()) for number, side in enumerate(SIDES)}

@@ -172,7 +172,7 @@ def model_source(config: AlignConfig, group: models.Kind) -> Any:
     settings = config.base if group == "base" else config.reward
     if settings.model == "train":
         kind = () if group == "base" else (config.reward.kind,)
-        recipe = fields_of(settings, *kind, without={"model", "revision", *SCORES_ALONE})
+        recipe = fields_of(settings, *kind, without={"model", "revision", "load_in", *SCORES_ALONE})
         if group == "reward" and config.reward.start:
             recipe["start"] = _content(config.reward.start, "start") or {"hub": config.reward.start}
         if group == "reward" and config.reward.trained_on == "pairs":

@@ -120,9 +120,11 @@ def _keep(job: Job, loaded: "Loaded", step: int) -> None:
     """Write the policy as it stands, as a whole model; the one in training stays as it is."""
     from alignment import adapters, models
 
-    copy = untrained(job)
-    copy.model.load_state_dict(loaded.model.state_dict())
-    if job.config.dpo.adapter != "none":
+    copy = untrained(job, "fp32")
+    if job.config.dpo.adapter == "none":
+        copy.model.load_state_dict(loaded.model.state_dict())
+    else:
+        adapters.transfer(loaded.model, copy.model)
         copy = adapters.merge(copy)
     with _whole(job.work / SNAPSHOTS / str(step)) as draft:
         models.save(copy, draft)

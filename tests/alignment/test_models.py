@@ -241,6 +241,19 @@ def test_half_precision_is_that_of_the_weights(base_folder):
     assert models.load_base(base_folder, precision="bf16").model.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_copy_stays_in_the_precision_that_it_came_in(base_folder, tmp_path, kind):
+    """And is the same model, loaded in fp32."""
+    given = models.load_base(base_folder)
+    given.model.to(kind)
+    models.save(given, tmp_path / "given")
+    models.copy(str(tmp_path / "given"), tmp_path / "copy", "base", "main")
+    weights = load_file(tmp_path / "copy" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {kind}
+    one, two = (models.load_base(tmp_path / name).model(IDS).logits for name in ("given", "copy"))
+    assert torch.equal(one, two)
+
+
 def test_tf32_has_weights_of_fp32_and_on_a_cpu_is_fp32(base_folder):
     model = models.load_base(base_folder, precision="tf32").model
     assert model.dtype == torch.float32

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from alignment.sampling.weights import WORTH_IT, column_order
+from alignment.batching import COPY_TOKENS
+from alignment.sampling.weights import column_order
 from tests.alignment.architectures import build
 
 
@@ -15,7 +16,7 @@ def test_the_logits_are_the_same_and_the_models_own_weights_come_back(kind: str)
     before = dict(model.named_parameters(remove_duplicate=False))
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
-        with column_order(model, WORTH_IT):
+        with column_order(model, COPY_TOKENS):
             assert model.get_output_embeddings().weight.stride(0) == 1
             assert model.get_input_embeddings().weight.is_contiguous()
             found = model(input_ids=ids).logits
@@ -28,7 +29,7 @@ def test_the_logits_are_the_same_and_the_models_own_weights_come_back(kind: str)
 def test_they_come_back_after_a_failure() -> None:
     model = build("llama")
     own = model.get_output_embeddings().weight
-    with pytest.raises(RuntimeError), column_order(model, WORTH_IT):
+    with pytest.raises(RuntimeError), column_order(model, COPY_TOKENS):
         raise RuntimeError
     assert model.get_output_embeddings().weight is own
 
@@ -36,5 +37,5 @@ def test_they_come_back_after_a_failure() -> None:
 def test_for_few_tokens_nothing_is_copied() -> None:
     model = build("llama")
     own = model.get_output_embeddings().weight
-    with column_order(model, WORTH_IT - 1):
+    with column_order(model, COPY_TOKENS - 1):
         assert model.get_output_embeddings().weight is own

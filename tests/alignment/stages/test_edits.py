@@ -72,6 +72,7 @@ EDITS: dict[str, str] = {
     "alignment.data.words": "",
     "alignment.decoders": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
+    "alignment.described": "",
     "alignment.device": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
     "alignment.endpoints": "",
@@ -128,12 +129,14 @@ EDITS: dict[str, str] = {
     "alignment.kinds": "",
     "alignment.kl": "",
     "alignment.layout": "base samples reference policy before after drift ranking",
+    "alignment.links": "",
     "alignment.locks": "",
     "alignment.logits": "reward scores before after drift gold",
     "alignment.logprobs": "base reference policy before after drift ranking",
     "alignment.memory": "",
     "alignment.models": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
+    "alignment.needs": "",
     "alignment.outline": "",
     "alignment.preflight": "",
     "alignment.reach": "",

@@ -1,0 +1,31 @@
+"""What is said of a stage for which the memory was too small: what it needs, and the fields that help."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from alignment import capacity, needs
+from alignment.batching import is_out_of_memory
+from alignment.config import AlignConfig
+from alignment.errors import ModelError, OutOfMemoryError
+
+
+@contextmanager
+def told_of(stage: str, config: AlignConfig) -> Iterator[None]:
+    """Turn what torch, or who heard it of torch, raises where memory is short into one OutOfMemoryError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(shortage(stage, config)) from error
+
+
+def shortage(stage: str, config: AlignConfig) -> str:
+    """One line: the stage, the device, what the stage needs by the estimate, and three fields that make it less."""
+    device = capacity.device()
+    try:
+        needed = needs.need(stage, config, capacity.shapes(config), device.kind)
+    except ModelError:
+        needed = None
+    about = "" if needed is None else f"; it needs about {needed.told}"
+    return f"{stage}: the memory of {device.told} is too small{about}: {needs.advice(stage, config, device.kind)}"
