@@ -32,6 +32,7 @@ from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
 from tasks.reports import PAGE
 from tasks.run_page import page_of_run, run_page
+from tasks.running import require_hosted
 from tasks.showing import linked, show_result
 from tasks.stages import compute, unlinked
 from tasks.stopping import stopping_as_one
@@ -201,6 +202,7 @@ def compute_all(
     """
     pipeline.require_usable(config)
     require_gates()
+    require_hosted(pipeline, config)
     refs = {} if refs is None else refs
     with following(expected_progress(config, points=points, pipeline=pipeline)):
         for stage in pipeline.wanted(config):

@@ -5,6 +5,7 @@ A lock belongs to the process that computes, so it is free once that has ended, 
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ DEVICES = "PLUMBLINE_DEVICES"
 Names of devices that a host does not have simulate them: stages run in processes of their own, and on the CPU.
 """
 FOLDER = "plumbline-devices"
+LISTED = re.compile(r"^GPU (\d+): .*\(UUID: ([\w-]+)\)", re.MULTILINE)
 LOOK_EVERY = 0.5  # seconds between two looks for a device that is taken
 
 
@@ -40,18 +42,19 @@ def devices() -> tuple[str, ...]:
         if (given := os.environ.get(variable)) is not None:
             names = tuple(name.strip() for name in given.split(","))
             return tuple(name for name in names if name not in {"", "-1"})
-    return _listed()
+    return tuple(_listed())
 
 
 @cache
-def _listed() -> tuple[str, ...]:
-    """What the driver says there is."""
+def _listed() -> dict[str, str]:
+    """What the driver says there is: what each device is called by its number, and by itself."""
     tool = shutil.which("nvidia-smi")
     if tool is not None:
         listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
         if listed.returncode == 0:
-            return tuple(map(str, range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))))
-    return tuple(map(str, range(len(list(Path("/dev").glob("nvidia[0-9]*"))))))
+            return dict(LISTED.findall(listed.stdout))
+    numbers = range(len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    return {str(number): str(number) for number in numbers}
 
 
 def require_devices(stage: str, processes: int, names: Sequence[str]) -> None:
@@ -65,21 +68,28 @@ def require_devices(stage: str, processes: int, names: Sequence[str]) -> None:
 
 @contextmanager
 def bound(
-    count: int, names: Sequence[str], wanted: Callable[[], None], on_wait: Callable[[str], None]
+    count: int,
+    names: Sequence[str],
+    wanted: Callable[[], None],
+    on_wait: Callable[[str], None],
+    on_go: Callable[[], None] = lambda: None,
 ) -> Iterator[Bound]:
-    """Hold so many of these devices; where others hold them, say so once, and call `wanted` until they are free.
+    """Hold so many of these devices; where others hold them, tell `on_wait`, and call `wanted` until they are free.
 
-    All or none are held while it waits, so that two stages that each want several do not wait for each other.
+    `on_go` is called once such a wait is over. All or none are held while it waits, so that two stages that each want
+    several do not wait for each other.
     """
     told = False
     while True:
         with ExitStack() as held:
             found = _take(held, count, names)
             if len(found.names) == count:
+                if told:
+                    on_go()
                 yield found
                 return
         if not told:
-            on_wait(f"all devices of this host are in use ({', '.join(names)})")
+            on_wait(f"other stages hold the devices of this host ({', '.join(names)})")
             told = True
         wanted()
         time.sleep(LOOK_EVERY)
@@ -103,9 +113,12 @@ def _take(held: ExitStack, count: int, names: Sequence[str]) -> Bound:
 
 
 def _open(name: str) -> int:
-    """The file of a device's lock, which every user of this host may lock."""
+    """The file of a device's lock, which every user of this host may lock.
+
+    It is named after the device itself, since a number may be another one's elsewhere, as in the jobs of a Slurm node.
+    """
     folder = Path(tempfile.gettempdir()) / FOLDER
-    path = folder / f"{name.replace(os.sep, '_')}.lock"
+    path = folder / f"{_listed().get(name, name).replace(os.sep, '_')}.lock"
     try:
         folder.mkdir(exist_ok=True)
         with suppress(PermissionError):  # another user has made it
@@ -113,8 +126,7 @@ def _open(name: str) -> int:
         try:
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            return made
+            return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StackError(
             f"{path}: the lock of the device {name} cannot be opened ({error.strerror}); delete that folder, or point "

@@ -12,7 +12,7 @@ from alignment.config import AlignConfig
 from alignment.stages.job import Counts, Job, share
 from alignment.stages.launch import launch
 from alignment.stages.parts import fill, summed, with_parts
-from alignment.stages.plan import KEY_LENGTH, lineage
+from alignment.stages.plan import KEY_LENGTH, Pipeline, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
 from alignment.transient import is_transient
@@ -73,7 +73,7 @@ def run_stage(
         ends(Event(label, "cached", ref=found))
         return found
     tell(Event(label, "started"))
-    slots = 0 if is_placed or (stage.parts and part is None) else stage.slots(config)
+    slots = 0 if is_placed or (stage.parts and part is None) else slots_of(stage, config)
     slot = (
         gpu_slot(slots, lambda who: tell(Event(label, "waiting", who=who)), lambda: tell(Event(label, "started")))
         if slots
@@ -110,6 +110,23 @@ def run_stage(
     return ref
 
 
+def slots_of(stage: Stage, config: AlignConfig) -> int:
+    """How many GPU slots a stage takes here: one for each process that has a device of its own."""
+    slots = stage.slots(config)
+    return max(slots, stage.processes(config)) if slots and devices() else slots
+
+
+def require_hosted(pipeline: Pipeline, config: AlignConfig) -> None:
+    """Raise ConfigError where a stage that is still to be computed takes more devices than this host has."""
+    names = devices()
+    hosted = [stage for stage in pipeline.wanted(config) if stage.slots(config)]
+    short = {stage.name for stage in hosted if stage.processes(config) > len(names)}
+    if names and short:
+        for item in pipeline.plan(config, store()):
+            if item.stage.name in short and item.found is None:
+                require_devices(item.stage.name, item.stage.processes(config), names)
+
+
 def _filled(stage: Stage, job: Job, label: str, slots: int) -> Counts:
     """Fill the job's folder: in this process, or where it takes a device of this host, or several processes, in others.
 
@@ -124,7 +141,10 @@ def _filled(stage: Stage, job: Job, label: str, slots: int) -> Counts:
     def on_wait(who: str) -> None:
         tell(Event(label, "waiting", who=who))
 
-    with bound(processes if names else 0, names, require_wanted, on_wait) as held:
+    def on_go() -> None:
+        tell(Event(label, "started"))
+
+    with bound(processes if names else 0, names, require_wanted, on_wait, on_go) as held:
         return launch(stage, job, devices=held.names, processes=processes, wanted=require_wanted, keep_open=held.files)
 
 

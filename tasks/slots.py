@@ -40,13 +40,15 @@ WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEAS
 def gpu_slot(slots: int, on_wait: Callable[[str], None], on_go: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold slots of the global concurrency limit `gpu`; where no such limit exists, there is nothing to wait for.
 
-    Where they are taken, `on_wait` is told by whom, and the run's state is `WaitingForSlot` until it has them; both
-    again where the holder changes. `on_go` is called once the wait is over. Raises Interrupted where the run was asked
-    to stop meanwhile.
+    Where the limit is lower than that, all that there are. Where they are taken, `on_wait` is told by whom, and the
+    run's state is `WaitingForSlot` until it has them; both again where the holder changes. `on_go` is called once the
+    wait is over. Raises Interrupted where the run was asked to stop meanwhile.
     """
-    if not _gpu_is_limited():  # `concurrency` would warn of it each time
+    limit = _limit()
+    if limit is None:  # `concurrency` would warn of it each time
         yield
         return
+    slots = min(slots, limit)
     with ExitStack() as held:
         if not _take_slots(held, slots):
             told = None
@@ -136,12 +138,14 @@ def _pause(seconds: float) -> None:
         time.sleep(min(LOOK_EVERY, seconds))
 
 
-def _gpu_is_limited() -> bool:
+def _limit() -> int | None:
+    """How many slots there are, at least one; None where nothing limits them."""
     with get_client(sync_client=True) as client:
         try:
-            return client.read_global_concurrency_limit_by_name(GPU_SLOT).active
+            found = client.read_global_concurrency_limit_by_name(GPU_SLOT)
         except ObjectNotFound:
-            return False
+            return None
+    return max(1, found.limit) if found.active else None
 
 
 def _is_worth_telling(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from alignment.config import AlignConfig, DataConfig
+from alignment.device import on_cpu
 from alignment.errors import ModelError, PromotionError, RecordError
 from alignment.judging.card import in_markdown
 from alignment.judging.report import EvalReport
@@ -19,12 +20,10 @@ from alignment.stages.reward import trains
 from alignment.stages.store import StageRef
 from tasks import artifacts
 from tasks.home import home, store
-from tasks.progress import Event
 from tasks.registry import downloads, marks, records, versions
 from tasks.registry.aliases import locked
 from tasks.registry.current import keep_current
-from tasks.running import RETRIES, tell
-from tasks.slots import GPU_SLOT, gpu_slot
+from tasks.running import RETRIES
 from tasks.stages import compute_alone
 
 READ = (
@@ -103,10 +102,13 @@ def reward_of(subject: Subject) -> StageRef | None:
     return compute_alone("reward", config)
 
 
-@task(name="write and score", tags=[GPU_SLOT], **RETRIES)
+@task(name="write and score", **RETRIES)
 def write_and_score(subject: Subject, reward: StageRef | None) -> SmokeResult:
-    """Generate texts on held-out prompts, score them, and compare the scores with the record."""
-    with gpu_slot(1, lambda who: tell(Event("smoke", "waiting", who=who))):
+    """Generate texts on held-out prompts, score them, and compare the scores with the record.
+
+    They are few, so it takes no GPU from a training.
+    """
+    with on_cpu():
         written = write(subject.folder, subject.prompts, subject.config)
         rewards = None
         if reward is not None:

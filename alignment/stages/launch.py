@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alignment.errors import Interrupted, ProcessError
 from alignment.stages.job import Counts, Job
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 LOOK_EVERY = 0.05  # seconds between two looks at what a process tells
+DYING = 10.0  # seconds that a killed process may take to end
 LAST_WORDS = 300  # signs of what a process wrote before it ended without an error of its own
 
 NOT_PASSED_ON = re.compile(r"(PREFECT|MLFLOW)_.*|PLUMBLINE_WEBHOOK.*|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_.*")
@@ -67,17 +68,30 @@ def launch(
 
 @contextmanager
 def _alone(work: Path, wanted: Callable[[], None]) -> Iterator[None]:
-    """Wait until no process of an earlier run writes to the folder that survives a crash, then share its lock."""
+    """Wait until no process of an earlier run writes to the folder that survives a crash, then share its lock.
+
+    At the end, wait for the processes that were started meanwhile.
+    """
     with (work / LOCK).open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                wanted()
-                time.sleep(LOOK_EVERY)
+        while not _is_alone(file):
+            wanted()
+            time.sleep(LOOK_EVERY)
         fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+        try:
+            yield
+        finally:  # of a group that was killed, each process ends by itself: the memory of its device is free then
+            ends = time.monotonic() + DYING
+            while not _is_alone(file) and time.monotonic() < ends:
+                time.sleep(LOOK_EVERY)
+
+
+def _is_alone(file: IO[str]) -> bool:
+    """Take the lock that every process in the folder shares; False where there is another one."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -114,6 +128,7 @@ def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
     }
     if devices:
         found["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # numbers are those that the driver lists
     elif processes > 1:
         found.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     return found

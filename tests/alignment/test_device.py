@@ -58,6 +58,13 @@ class TestProducts:
         assert allowed() == (False, False)
 
 
+def test_what_needs_no_accelerator_leaves_it_to_others(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with device.on_cpu():
+        assert device.device().type == "cpu"
+    assert device.device().type == "cuda"
+
+
 @pytest.mark.parametrize(
     ("instructions", "warned"),
     [

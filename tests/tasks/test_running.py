@@ -1,6 +1,7 @@
 """Stages under the store's lock, parts that are merged and deleted, and what Prefect's server may refuse."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -13,12 +14,12 @@ import pyarrow.parquet as parquet
 import pytest
 
 from alignment.config import AlignConfig
-from alignment.errors import DataError, Interrupted, ValidationError
+from alignment.errors import ConfigError, DataError, Interrupted, ValidationError
 from alignment.rows import SAMPLES as TABLE
 from alignment.stages.parts import hash_rows, parts_of
-from alignment.stages.plan import key_of
+from alignment.stages.plan import Pipeline, key_of
 from alignment.stages.store import StageRef, write_json
-from tasks import checks, running, slots, stages
+from tasks import checks, devices, running, slots, stages
 from tasks.following import following
 from tasks.home import store
 from tasks.pipeline import PIPELINE
@@ -92,7 +93,7 @@ def as_functions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_samples_that_are_there_are_not_drawn_again(
     refs: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:
-    monkeypatch.setattr(slots, "_gpu_is_limited", no_slot)
+    monkeypatch.setattr(slots, "_limit", no_slot)
     asked = as_functions(monkeypatch)
     left_over = store().write("samples-parts", f"{key_of(SAMPLES, CONFIG, refs)}-0-12", rows(12))
     whole = stages.compute(SAMPLES, CONFIG, refs)
@@ -145,6 +146,59 @@ def test_a_stage_that_waited_for_a_slot_says_when_it_begins(
         run_stage(replace(TEXTS, slots=lambda _: 1, body=body), CONFIG, {})
     assert [event.kind for event in events] == ["started", "waiting", "started", "computed"]
     assert seen == ["running"]
+
+
+SEVERAL = replace(TEXTS, slots=lambda _: 1, processes=lambda _: 2)
+
+
+@pytest.mark.parametrize(("names", "slots"), [("", 1), ("0,1,2", 2)])
+def test_a_stage_takes_a_slot_for_each_device(monkeypatch: pytest.MonkeyPatch, names: str, slots: int) -> None:
+    """Its processes share a CPU, which is one."""
+    monkeypatch.setenv("PLUMBLINE_DEVICES", names)
+    assert running.slots_of(SEVERAL, CONFIG) == slots
+    assert running.slots_of(TEXTS, CONFIG) == 0
+
+
+def test_more_devices_than_there_are_are_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_DEVICES", "0")
+    with pytest.raises(
+        ConfigError, match=r"texts: dpo\.processes = 2 takes as many devices, and this host has 1 \(0\)"
+    ):
+        running.require_hosted(Pipeline(SEVERAL), CONFIG)
+    store().write("texts", key_of(SEVERAL, CONFIG, {}), rows(3))
+    running.require_hosted(Pipeline(SEVERAL), CONFIG)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the end of a parent is told by Linux alone")
+def test_a_stage_on_a_device_is_computed_by_a_process_and_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, events: list[Event]
+) -> None:
+    """It waits for the device, which a stage of another home holds, and says so."""
+    config = AlignConfig.model_validate({"data": {"rows": 300}})
+    here = run_stage(TEXTS, config, {})
+    monkeypatch.setenv("PLUMBLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PLUMBLINE_DEVICES", "simulated")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(slots, "_limit", lambda: None)
+    other = devices.bound(1, ("simulated",), lambda: None, pytest.fail)
+    other.__enter__()
+
+    def leave(event: Event) -> None:
+        if event.kind == "waiting":
+            other.__exit__(None, None, None)
+
+    running.LISTENERS.append(leave)
+    try:
+        there = run_stage(replace(TEXTS, slots=lambda _: 1), config, {})
+    finally:
+        running.LISTENERS.remove(leave)
+    assert (there.digest, there.counts) == (here.digest, here.counts)
+    assert [event.kind for event in events[2:] if event.kind != "progress"] == [
+        "started",
+        "waiting",
+        "started",
+        "computed",
+    ]
 
 
 def test_a_file_that_changes_after_its_key_was_made_is_not_kept_under_it(tmp_path: Path) -> None:
