@@ -22,6 +22,7 @@ class Uploads:
     def __init__(self, bucket: Bucket, leases: Leases) -> None:
         """Nothing is asked yet."""
         self.bucket, self.leases = bucket, leases
+        self._ended: set[str] = set()
 
     def upload(self, stage: str, key: str, folder: Path) -> bool:
         """Upload a filled folder with its manifest; False where another writer was first, whose result then counts.
@@ -44,6 +45,7 @@ class Uploads:
                 created = self.bucket.create(manifest_of(stage, key), text)
             finally:
                 if created is None:
+                    self._ended.add(held.name)
                     with suppress(StoreError):  # they are swept later
                         self._delete_unless_named(stage, key, attempt)
         if created is not None:
@@ -51,9 +53,9 @@ class Uploads:
         return created is not None
 
     def sweep(self) -> None:
-        """Delete what the uploads of dead processes have left; they cannot finish them any more."""
+        """Delete what uploads have left that failed here, or whose processes are dead and cannot finish them."""
         for each in list(self.bucket.listing("uploads")):
-            if self.leases.take(each.name):
+            if each.name in self._ended or self.leases.take(each.name):
                 self._delete_unless_named(*attempt_of(each))
                 self.bucket.delete([each.name])
 

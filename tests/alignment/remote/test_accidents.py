@@ -1,0 +1,178 @@
+"""What goes wrong on the way to a store: a connection that is cut, rights that are missing, a disk that is full."""
+
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from alignment.errors import StoreError
+from alignment.remote import objects
+from alignment.remote.objects import Bucket
+from alignment.remote.store import RemoteStore
+
+
+class Line:
+    """A connection to a server that can be cut: after so many bytes nothing passes, until it is mended."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target, self.left = target, -1
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._start(self._serve)
+
+    def close(self) -> None:
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._ends:
+            end.close()
+
+    def _start(self, run: Callable[..., None], *arguments: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=run, args=arguments, daemon=True))
+        self._threads[-1].start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # it is closed
+            while True:
+                client, _ = self._listener.accept()
+                self._ends.append(client)
+                if self.left == 0:
+                    client.shutdown(socket.SHUT_RDWR)
+                    continue
+                server = socket.create_connection(self.target)
+                self._ends.append(server)
+                self._start(self._pass, client, server)
+                self._start(self._pass, server, client)
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                if self.left >= 0:
+                    self.left = max(self.left - len(data), 0)
+                    if self.left == 0:
+                        break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def line(address: str, server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:  # type: ignore[no-untyped-def]
+    """The line to the server, which requests give up after two seconds."""
+    monkeypatch.setattr(objects, "RETRY_SECONDS", 2.0)
+    where = urlsplit(server.url)
+    made = Line((where.hostname or "", where.port or 0))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+    yield made
+    made.close()
+
+
+def writing(calls: list[str]) -> Callable[[Path], dict[str, int]]:
+    def fill(folder: Path) -> dict[str, int]:
+        calls.append("computed")
+        for number in range(3):
+            (folder / f"{number}.bin").write_bytes(bytes([number]) * 300_000)
+        return {"files": 3}
+
+    return fill
+
+
+def test_a_connection_that_is_cut_in_mid_upload_loses_nothing(line, address, tmp_path, monkeypatch):
+    store, upload = RemoteStore(Bucket(address), tmp_path / "a"), Bucket.upload
+    calls: list[str] = []
+
+    def cut(bucket: Bucket, file: Path, name: str) -> None:
+        line.left = 100_000 if name.endswith("1.bin") else line.left
+        upload(bucket, file, name)
+
+    monkeypatch.setattr(Bucket, "upload", cut)
+    with pytest.raises(StoreError, match=r"what is finished is kept on this machine") as raised:
+        store.write("pairs", "k1", writing(calls))
+    assert raised.value.transient
+    assert "\n" not in str(raised.value)
+    line.left = -1
+    monkeypatch.setattr(Bucket, "upload", upload)
+    assert store.find("pairs", "k1") is None
+    ref = store.write("pairs", "k1", writing(calls))
+    assert calls == ["computed"]
+    assert ref.counts == {"files": 3}
+    store.garbage(delete=True)
+    assert len(list(store.bucket.listing("files"))) == 3
+
+
+def test_a_connection_that_is_cut_for_a_moment_is_not_noticed(line, address, tmp_path):
+    store = RemoteStore(Bucket(address), tmp_path / "a")
+    store.write("pairs", "k1", writing([]))
+    line.left = 0
+    threading.Timer(0.5, setattr, (line, "left", -1)).start()
+    assert store.find("pairs", "k1") is not None
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Says that one has no right to anything."""
+
+    def _refuse(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(403)
+        self.end_headers()
+        self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+
+    do_GET = do_PUT = do_HEAD = do_POST = _refuse
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_bucket_without_rights_is_one_line_before_anything_is_computed(address, monkeypatch, tmp_path):
+    with refusing() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        store = RemoteStore(Bucket(address), tmp_path)
+        needs = pytest.raises(StoreError, match="refused; the credentials of the environment need the rights")
+        with needs as raised, store.lock("pairs", "k1"):
+            raise AssertionError("it began to compute")
+        assert not raised.value.transient
+        with pytest.raises(StoreError, match="refused"):
+            store.find("pairs", "k1")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """A disk that takes no file of more than 100 kB."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_without_room_for_a_copy_is_one_line_and_leaves_no_half_of_it(machine, request):
+    machine("a").write("pairs", "k1", writing([]))
+    other = machine("b")
+    request.getfixturevalue("small_files")
+    with pytest.raises(StoreError, match=r"cannot write .*: File too large; nothing half-written was kept"):
+        other.fetch("pairs", "k1")
+    assert list((other.root / ".draft").iterdir()) == []
+    assert not (other.root / "pairs").exists()
