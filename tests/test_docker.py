@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 from base64 import urlsafe_b64decode
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,21 @@ import jsonschema
 import pytest
 import yaml
 
+from alignment.errors import ConfigError
+from flows.stack.bootstrap import _template
+from flows.stack.deployments import read_deployments
 from tasks.home import DEFAULTS, HEARTBEAT, TELEMETRY_OFF
+from tests.kubernetes import faults
 from tests.stack.docker import DOCKER, SECRETS, compose_services, image_environment, instructions, stages
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (DOCKER / "compose.yaml").read_text("utf-8")
 EXAMPLE = (DOCKER / ".env.example").read_text("utf-8")
-JOB: dict[str, Any] = json.loads((DOCKER / "kubernetes" / "job-template.json").read_text("utf-8"))
+BASE = DOCKER / "kubernetes" / "base"
+GPU = DOCKER / "kubernetes" / "gpu"
+JOB: dict[str, Any] = json.loads((BASE / "job-template.json").read_text("utf-8"))
 SERVICES = compose_services()
+CLIENT = {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
 OWN = {name for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"bootstrap"}
 
@@ -164,6 +172,26 @@ def test_each_volume_and_file_that_is_mounted_exists() -> None:
     assert all((DOCKER / name).is_file() for name in used if name.startswith("./"))
 
 
+def test_the_bootstrap_alone_is_mlflow_s_administrator() -> None:
+    """It makes the account that the others sign in with."""
+    admin = "${MLFLOW_ADMIN_PASSWORD"
+    given = yaml.safe_load(COMPOSE)["services"]
+    has = {
+        name
+        for name, service in given.items()
+        if any(str(v).startswith(admin) for v in service["environment"].values())
+    }
+    assert has == {"mlflow", "bootstrap"}
+    made, used = SERVICES["bootstrap"]["environment"], SERVICES["worker-gpu"]["environment"]
+    for ours, theirs in (("USER", "USERNAME"), ("PASSWORD", "PASSWORD")):
+        assert made[f"PLUMBLINE_MLFLOW_{ours}"] == used[f"MLFLOW_TRACKING_{theirs}"]
+
+
+def test_a_container_that_asks_for_no_gpu_sees_none() -> None:
+    """Docker and the device plugin name the cards that were asked for; `all` in the image would show every one."""
+    assert "NVIDIA_VISIBLE_DEVICES" not in image_environment("gpu")
+
+
 def test_a_gpu_is_reserved_by_the_one_profile_only() -> None:
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
@@ -229,6 +257,64 @@ def test_the_job_templates_defaults_fit_their_own_schema() -> None:
         jsonschema.validate(defaults | {"gpus": -1}, schema)
 
 
+def job(deployment: str, defaults: Path | None = None) -> dict[str, Any]:
+    """The job of a deployment's run, with its variables put in as Prefect does it."""
+    from prefect.utilities.templating import apply_values
+
+    template = _template(BASE / "job-template.json", defaults)
+    assert template is not None
+    values = {name: field["default"] for name, field in template["variables"]["properties"].items()}
+    jsonschema.validate(values, template["variables"])
+    (spec,) = (each for each in read_deployments(ROOT) if each["name"] == deployment)
+    found = apply_values(
+        template["job_configuration"]["job_manifest"], values | spec["work_pool"].get("job_variables", {})
+    )
+    assert isinstance(found, dict)
+    return found
+
+
+def gpus(deployment: str, defaults: Path | None = None) -> int:
+    (container,) = job(deployment, defaults)["spec"]["template"]["spec"]["containers"]
+    found: int = container["resources"]["limits"]["nvidia.com/gpu"]
+    return found
+
+
+@pytest.mark.parametrize("deployment", [each["name"] for each in read_deployments(ROOT)])
+def test_what_trains_asks_for_gpus_and_what_decides_or_loads_one_model_asks_for_none(deployment: str) -> None:
+    trains = deployment in {"align", "retrain", "sweep", "frontier"}
+    assert gpus(deployment, GPU / "job-defaults.yaml") == (1 if trains else 0)
+    assert gpus(deployment, BASE / "job-defaults.yaml") == 0, (
+        "a cluster without GPUs never has a job that waits for one"
+    )
+
+
+def test_what_asks_for_no_gpu_goes_to_any_node() -> None:
+    for deployment, is_on_any in (("align", False), ("promote", True), ("rollback", True), ("smoke", True)):
+        pod = job(deployment, GPU / "job-defaults.yaml")["spec"]["template"]["spec"]
+        assert (pod["nodeSelector"] == {}, pod["tolerations"] == []) == (is_on_any, is_on_any)
+
+
+@pytest.mark.parametrize("defaults", [None, GPU / "job-defaults.yaml"])
+def test_a_job_is_one_that_kubernetes_takes(defaults: Path | None) -> None:
+    for deployment in ("align", "promote"):
+        found = job(deployment, defaults)
+        found["spec"]["template"]["spec"]["containers"][0]["env"] = []  # a list once Prefect's worker has it
+        found["spec"]["template"]["spec"]["containers"][0]["args"] = []
+        assert list(faults(found)) == []
+        assert (found["spec"]["parallelism"], found["spec"]["completions"]) == (1, 1)
+
+
+def test_a_value_of_no_variable_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("gpu: 1", "utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: gpu is no variable of job-template\.json"):
+        _template(BASE / "job-template.json", tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("- gpus", "utf-8")
+    with pytest.raises(ConfigError, match="give a value a variable"):
+        _template(BASE / "job-template.json", tmp_path / "mine.yaml")
+    with pytest.raises(ConfigError, match="give it with --job-template"):
+        _template(None, tmp_path / "mine.yaml")
+
+
 def test_a_job_is_confined_like_the_container() -> None:
     pod = JOB["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -246,9 +332,154 @@ def test_a_job_is_confined_like_the_container() -> None:
     assert {path: volumes[name] for path, name in mounts.items()} == {
         "/data": {"persistentVolumeClaim"},
         "/tmp": {"emptyDir"},
+        "/dev/shm": {"emptyDir"},
     }
+    (shared,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == mounts["/dev/shm"])
+    assert shared["medium"] == "Memory"
     assert pod["restartPolicy"] == "Never"
 
 
 def test_a_job_runs_the_version_of_compose() -> None:
     assert JOB["variables"]["properties"]["image"]["default"] == SERVICES["worker-gpu"]["image"]
+
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+
+
+@cache
+def rendered(folder: Path) -> list[dict[str, Any]]:
+    """What kubectl would apply."""
+    made = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(made.stdout))
+
+
+def pods(folder: Path) -> dict[str, dict[str, Any]]:
+    """The pods of the deployments and stateful sets, by name."""
+    kinds = {"Deployment", "StatefulSet"}
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in rendered(folder) if each["kind"] in kinds
+    }
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_each_manifest_is_one_that_kubernetes_takes(folder: Path) -> None:
+    found = rendered(folder)
+    assert [fault for manifest in found for fault in faults(manifest)] == []
+    names = [(each["kind"], each["metadata"]["name"]) for each in found]
+    assert len(set(names)) == len(names)
+    assert {each["metadata"].get("namespace", "plumbline") for each in found} == {"plumbline"}
+
+
+def test_a_misspelled_field_and_a_wrong_type_are_faults() -> None:
+    """The check itself: the mistake that the job template once had, and two others."""
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    pod = {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}
+    assert list(faults(job | {"spec": {"template": {"spec": pod}}})) == []
+    assert list(faults(job | {"spec": {"template": {"spec": pod | {"parallelism": 1}}}})) == [
+        "Job x.spec.template.spec: no field parallelism"
+    ]
+    assert list(faults(job | {"spec": {"template": {"spec": pod | {"tolerations": {}}}}})) == [
+        "Job x.spec.template.spec.tolerations: dict, not list[V1Toleration]"
+    ]
+    assert list(faults(job | {"spec": {"template": {"spec": pod | {"containers": [{"image": "i"}]}}}})) == [
+        "Job x.spec.template.spec.containers[0]: name is missing"
+    ]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_every_pod_is_confined_and_each_volume_secret_and_map_that_it_names_exists(folder: Path) -> None:
+    maps = {each["metadata"]["name"]: set(each["data"]) for each in rendered(folder) if each["kind"] == "ConfigMap"}
+    claims = {each["metadata"]["name"] for each in rendered(folder) if each["kind"] == "PersistentVolumeClaim"}
+    accounts = {each["metadata"]["name"] for each in rendered(folder) if each["kind"] == "ServiceAccount"}
+    secrets = {"plumbline-servers": set(SECRETS) | {"NOTIFY_URL"}, "plumbline": CLIENT}
+    for name, pod in pods(folder).items():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.get("serviceAccountName") in {None, *accounts}
+        assert pod.get("automountServiceAccountToken") is (None if "serviceAccountName" in pod else False)
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        for volume in volumes.values():
+            assert volume.get("persistentVolumeClaim", {}).get("claimName") in {None, *claims}
+            assert volume.get("configMap", {}).get("name") in {None, *maps}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"requests", "limits"} == set(container["resources"])
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted - volumes.keys() <= {name}, "but for a stateful set's own claim"
+            for variable in container["env"]:
+                source = variable.get("valueFrom", {})
+                if secret := source.get("secretKeyRef"):
+                    assert secret["key"] in secrets[secret["name"]]
+                if found := source.get("configMapKeyRef"):
+                    assert found["key"] in maps[found["name"]]
+                assert (
+                    not re.search("PASSWORD|SECRET$|KEY$", variable["name"])
+                    or source
+                    or "SECRET_KEY" in variable["name"]
+                )
+    assert JOB["variables"]["properties"]["volume_claim"]["default"] in claims
+    assert JOB["variables"]["properties"]["secret"]["default"] in secrets
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", ["postgres", "redis", "prefect", "mlflow", "receiver", "bootstrap"])
+def test_a_service_has_the_command_and_the_settings_that_it_has_in_compose(name: str) -> None:
+    pod = pods(BASE)["worker" if name == "bootstrap" else name]
+    (container,) = pod["initContainers"] if name == "bootstrap" else pod["containers"]
+    there = SERVICES[name]
+    if name in OWN:
+        assert container["image"] == SERVICES["prefect"]["image"]
+        assert container["command"][:2] == there["command"][:2]
+        assert name == "bootstrap" or container["command"] == there["command"]
+    else:
+        assert container["image"] == there["image"]
+    values = {each["name"]: each.get("value") for each in container["env"]}
+    from_secrets = CLIENT if container.get("envFrom") else set()
+    assert set(there["environment"]) - {"HEALTH_URL"} <= values.keys() | from_secrets
+    plain = {key: value for key, value in values.items() if value is not None and "$(" not in value}
+    shared = plain.keys() & there["environment"].keys()
+    assert {key: plain[key] for key in shared} == {key: there["environment"][key] for key in shared}
+
+
+@needs_kubectl
+def test_nothing_that_runs_a_job_can_read_the_administrators_password() -> None:
+    for name, pod in pods(BASE).items():
+        for container in pod["containers"]:
+            named = {each.get("valueFrom", {}).get("secretKeyRef", {}).get("key") for each in container["env"]}
+            assert ("MLFLOW_ADMIN_PASSWORD" in named) == (name == "mlflow")
+    assert [each["secretRef"] for each in pods(BASE)["receiver"]["containers"][0]["envFrom"]] == [{"name": "plumbline"}]
+
+
+@needs_kubectl
+def test_a_network_policy_selects_pods_that_exist_and_everybody_else_is_kept_out() -> None:
+    policies = {each["metadata"]["name"]: each["spec"] for each in rendered(BASE) if each["kind"] == "NetworkPolicy"}
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    named = set(re.findall(r"'(postgres|redis|prefect|mlflow|receiver|worker)'", str(policies)))
+    assert named <= set(pods(BASE))
+    ports = {
+        port["port"] for name in ("databases", "servers", "receiver") for port in policies[name]["ingress"][0]["ports"]
+    }
+    services = {port["port"] for each in rendered(BASE) if each["kind"] == "Service" for port in each["spec"]["ports"]}
+    assert ports == services
+
+
+@needs_kubectl
+def test_the_secrets_of_kubernetes_are_those_of_compose(tmp_path: Path) -> None:
+    (tmp_path / "kubernetes").mkdir()
+    for name in ("secrets.sh", ".env.example", "kubernetes/secrets.sh"):
+        shutil.copy(DOCKER / name, tmp_path / name)
+    subprocess.run(["sh", str(tmp_path / "secrets.sh")], check=True)
+    made = subprocess.run(
+        ["sh", str(tmp_path / "kubernetes" / "secrets.sh")], check=True, capture_output=True, text=True
+    )
+    found = {each["metadata"]["name"]: each["data"] for each in yaml.safe_load_all(made.stdout)}
+    assert set(found) == {"plumbline-servers", "plumbline"}
+    assert set(found["plumbline-servers"]) == set(SECRETS)
+    assert set(found["plumbline"]) == CLIENT
+    assert found["plumbline"]["MLFLOW_TRACKING_PASSWORD"] == found["plumbline-servers"]["MLFLOW_WORKER_PASSWORD"]

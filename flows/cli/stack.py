@@ -57,6 +57,9 @@ def bootstrap(
     pool: Annotated[str, Parameter(help="Work pool of the deployments")] = "local",
     pool_type: Annotated[Literal["process", "docker", "kubernetes"], Parameter(help="What runs the flows")] = "process",
     job_template: Annotated[Path | None, Parameter(help="JSON file with the pool's base job template")] = None,
+    job_defaults: Annotated[
+        Path | None, Parameter(help="YAML file with values of the job template's variables, instead of its own")
+    ] = None,
     gpu_slots: Annotated[int | None, Parameter(help="GPU stages at a time [one per CUDA device, at least one]")] = None,
     notify: Annotated[
         str | None,
@@ -78,6 +81,7 @@ def bootstrap(
     require_prefect()
     from flows.stack.bootstrap import bootstrap as apply
     from flows.stack.bootstrap import configured_webhook
+    from tasks.registry.accounts import configured_account
 
     console = make_console()
     for change in apply(
@@ -85,7 +89,9 @@ def bootstrap(
         pool=pool,
         pool_type=pool_type,
         job_template=job_template,
+        job_defaults=job_defaults,
         gpu_slots=gpu_slots,
+        account=configured_account(),
         webhook=configured_webhook(),
         notify=notify or None,
     ):

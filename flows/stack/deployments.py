@@ -89,6 +89,7 @@ def apply_deployment(client: SyncPrefectClient, project: Path, spec: Mapping[str
         "entrypoint": spec["entrypoint"],
         "work_pool_name": pool,
         "work_queue_name": spec["work_pool"].get("work_queue_name", "default"),
+        "job_variables": spec["work_pool"].get("job_variables", {}),
         "pull_steps": spec["pull"],
         "concurrency_limit": limit.limit if limit else None,
         "concurrency_options": {"collision_strategy": limit.collision_strategy.value} if limit else None,

@@ -21,7 +21,7 @@ SECRETS = {
     name: secrets.token_urlsafe(24)
     for name in (
         *("POSTGRES_PASSWORD", "PREFECT_DB_PASSWORD", "MLFLOW_DB_PASSWORD", "REDIS_PASSWORD", "PREFECT_PASSWORD"),
-        *("MLFLOW_ADMIN_PASSWORD", "MLFLOW_SESSION_KEY", "WEBHOOK_SECRET"),
+        *("MLFLOW_ADMIN_PASSWORD", "MLFLOW_WORKER_PASSWORD", "MLFLOW_SESSION_KEY", "WEBHOOK_SECRET"),
     )
 } | {"MLFLOW_WEBHOOK_KEY": secrets.token_urlsafe(32) + "="}
 

@@ -83,6 +83,7 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
         "automation 'plumbline: runs that fell silent'": "made",
         "artifact first-steps": "made",
         "notifications": "skipped",
+        "account of MLflow": "skipped",
     }
     assert set(second.values()) == {"left", "skipped"}
     found = read(client)
@@ -363,6 +364,29 @@ def test_other_pools_need_a_template(prefect_server: None, tmp_path: Path, proje
         apply(project(), pool="cluster", pool_type="kubernetes")
     with pytest.raises(ConfigError, match="not readable as JSON"):
         apply(project(), pool="cluster", pool_type="kubernetes", job_template=tmp_path / "missing.json")
+
+
+def test_a_pool_takes_the_template_s_defaults_from_a_file_and_a_deployment_its_own_values(
+    client: Any, tmp_path: Path, project: Callable[..., Path]
+) -> None:
+    pool = {"name": "local", "job_variables": {"gpus": 0}}
+    template, defaults = tmp_path / "template.json", tmp_path / "defaults.yaml"
+    template.write_text(
+        '{"variables": {"type": "object", "properties": {"gpus": {"type": "integer", "minimum": 0, "default": 1}}}, '
+        '"job_configuration": {"gpus": "{{ gpus }}"}}'
+    )
+    options: dict[str, Any] = {"pool_type": "kubernetes", "job_template": template, "job_defaults": defaults}
+    defaults.write_text("gpus: 4")
+    assert apply(project(work_pool=pool), **options)["work pool local"] == "made"
+    assert set(apply(project(work_pool=pool), **options).values()) == {"left", "skipped"}
+    made = client.read_work_pool("local").base_job_template["variables"]["properties"]["gpus"]["default"]
+    assert (made, read(client).job_variables) == (4, {"gpus": 0})
+    defaults.write_text("gpus: 8")
+    assert apply(project(work_pool=pool), **options)["work pool local"] == "changed"
+    assert apply(project(work_pool=pool), pool_type="kubernetes")["work pool local"] == "left", "as it was given before"
+    defaults.write_text("gpus: many")
+    with pytest.raises(ConfigError, match="gpus"):
+        apply(project(work_pool=pool), **options)
 
 
 def test_a_file_without_deployments_is_refused_by_name(tmp_path: Path, client: Any) -> None:
