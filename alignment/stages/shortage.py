@@ -22,10 +22,15 @@ def told_of(stage: str, config: AlignConfig) -> Iterator[None]:
 
 def shortage(stage: str, config: AlignConfig) -> str:
     """One line: the stage, the device, what the stage needs by the estimate, and three fields that make it less."""
-    device = capacity.device()
+    return f"{stage}: the memory of {capacity.device().told} is too small; {what_helps(stage, config)}"
+
+
+def what_helps(stage: str, config: AlignConfig) -> str:
+    """What a stage needs by the estimate, where its model's shape is known, and the three fields."""
+    kind = capacity.device().kind
     try:
-        needed = needs.need(stage, config, capacity.shapes(config), device.kind)
+        needed = needs.need(stage, config, capacity.shapes(config), kind)
     except ModelError:
         needed = None
-    about = "" if needed is None else f"; it needs about {needed.told}"
-    return f"{stage}: the memory of {device.told} is too small{about}: {needs.advice(stage, config, device.kind)}"
+    about = "" if needed is None else f"it needs about {needed.told}: "
+    return f"{about}{needs.advice(stage, config, kind)}"

@@ -61,7 +61,7 @@ def test_wherever_it_is_raised(raises: Callable[[], None], tmp_path: Path, monke
 
 
 def test_without_an_estimate_the_fields_are_named(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemoryError, match=r"is too small: set dpo\.batch_size"):
+    with pytest.raises(OutOfMemoryError, match=r"is too small; set dpo\.batch_size"):
         fill_it(on_a_card, build_config({"base": {"model": "some/model"}}), tmp_path)
 
 
