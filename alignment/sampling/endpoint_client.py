@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from alignment.config.engines import EndpointConfig
 from alignment.endpoints import MAY_PASS, QUOTA, MayPassError, Pause, is_local, pause_after, retry_after, shown
@@ -24,6 +25,7 @@ class Client:
         import httpx
 
         self.config, self.name = config, f"sampling.endpoint at {config.base_url}"
+        local = is_local(config.base_url)
         self._key = os.environ.get(config.api_key_env, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise ConfigError(f"{KEY_FIELD} = {config.api_key_env}: the variable holds signs that no key has")
@@ -32,8 +34,8 @@ class Client:
             headers={"authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=config.timeout,  # for each piece that arrives; `_call` has one for the whole
             limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
-            trust_env=not is_local(config.base_url),
-            verify=config.base_url.startswith("https"),  # else certificates are loaded for nothing: no redirect counts
+            trust_env=not local,
+            verify=not (local and urlsplit(config.base_url).scheme == "http"),  # or certificates are read for nothing
         )
 
     async def __aenter__(self) -> Self:

@@ -380,6 +380,27 @@ def test_what_cannot_be_asked_is_refused_by_the_configuration(fields: dict[str, 
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "verified", "by_proxy"),
+    [
+        ("http://127.0.0.1:8000/v1", False, False),  # there is nothing to verify
+        ("https://127.0.0.1:8000/v1", True, False),
+        ("HTTPS://localhost:8000/v1", True, False),
+        ("http://there.example/v1", True, True),  # by a proxy that may be asked over TLS
+        ("HTTPS://there.example/v1", True, True),
+    ],
+)
+def test_a_certificate_is_verified_wherever_there_can_be_one(
+    url: str, verified: bool, by_proxy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **settings: made.update(settings))
+    endpoint_client.Client(SamplingConfig(endpoint={"base_url": url}).endpoint)
+    assert (made["verify"], made["trust_env"]) == (verified, by_proxy)
+
+
 def test_a_body_is_json() -> None:
     """So that what is kept can be found again by it."""
     from alignment.sampling.dialects import DIALECTS
