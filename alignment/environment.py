@@ -21,6 +21,11 @@ PROCESS = re.compile(  # what torch and the libraries below it read once, to com
     r"|(ONEDNN|DNNL)_DEFAULT_FPMATH_MODE|PYTORCH_MPS_FAST_MATH"
 )
 
+GROUP = re.compile(r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|TORCHELASTIC_.+)")
+"""What `torch.distributed.run` tells each process of a group."""
+PROCESSES = "PLUMBLINE_PROCESSES"
+"""How many processes this one computes a stage with, itself included: set by who started them."""
+
 _lock = Lock()
 _trainings = 0
 _hidden: dict[str, str] = {}
@@ -31,7 +36,8 @@ _dropped: set[str] = set()
 def configuration_alone() -> Iterator[None]:
     """Hide from a trainer what would overrule its arguments; afterwards the environment is what it was before.
 
-    What the libraries themselves write there is undone as well. One warning names what is set and not used.
+    What the libraries themselves write there is undone as well. One warning names what is set and not used. A process
+    of a group that was started to train together keeps what it knows of that group.
     """
     global _trainings, _hidden
     with _lock:
@@ -62,7 +68,9 @@ def dropped() -> list[str]:
 
 
 def _take(names: re.Pattern[str]) -> dict[str, str]:
-    return {name: os.environ.pop(name) for name in list(os.environ) if names.fullmatch(name)}
+    is_in_group = int(os.environ.get(PROCESSES, "1")) > 1
+    found = [name for name in os.environ if names.fullmatch(name) and not (is_in_group and GROUP.fullmatch(name))]
+    return {name: os.environ.pop(name) for name in found}
 
 
 @cache

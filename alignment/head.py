@@ -78,11 +78,14 @@ def unwrapped(model: Any) -> Any:
 def is_plain(model: Any) -> bool:
     """Whether a causal model's logits are what its output layer's weight and bias make of its hidden states, no more.
 
-    Some scale or cap logits, and an adapter may stand on that layer. It is tried, once per model, on hidden states that
+    Some scale or cap logits, and an adapter may stand on that layer; of one that is sharded among processes, the weight
+    is there within the forward pass alone. It is tried, once per model, on hidden states that
     are stretched until their logits are far beyond any cap.
     """
     head = model.get_output_embeddings()
     if head is None or not {name for name, _ in head.named_parameters()} <= {"weight", "bias"}:
+        return False
+    if hasattr(getattr(head, "weight", None), "full_tensor"):
         return False
     if model not in _is_linear:
         try:

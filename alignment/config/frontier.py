@@ -77,7 +77,15 @@ def frontier_configs(config: AlignConfig, frontier: FrontierConfig) -> list[Poin
 
 
 def require_measurable(config: AlignConfig) -> None:
-    """Raise ConfigError unless samples are the policy's own, from all of its tokens, and have a reward."""
+    """Raise ConfigError unless samples are the policy's own, from all of its tokens, and have a reward.
+
+    And unless one process trains: it stops on its way to measure the policy.
+    """
+    if config.dpo.processes > 1:
+        raise ConfigError(
+            f"dpo.processes = {config.dpo.processes}: a frontier measures each policy while it is trained, which one "
+            "process does; set dpo.processes to 1, and run several trainings at once instead"
+        )
     sampling = config.sampling
     given = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
     own = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}

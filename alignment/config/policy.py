@@ -236,6 +236,11 @@ class DPOConfig(Group):
                 "dpo.sharding = fsdp shares a model among processes, and dpo.processes = 1: set dpo.processes to the "
                 "number of GPUs, or dpo.sharding to none"
             )
+        if self.sharding == "fsdp" and self.adapter != "none":
+            raise ValueError(
+                f"dpo.sharding = fsdp trains every weight, and dpo.adapter = {self.adapter}: set dpo.sharding to none, "
+                "as an adapter's training is small, or dpo.adapter to none"
+            )
         if self.processes > global_batch(self):
             raise ValueError(
                 f"dpo.processes = {self.processes} share the {global_batch(self)} pairs of a step: set dpo.processes "

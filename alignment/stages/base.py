@@ -13,6 +13,7 @@ from alignment.stages.store import write_json
     reads=lambda c: model_source(c, "base"),
     makes=lambda c: f"{c.base.steps:,} steps" if c.base.model == "train" else c.base.model,
     slots=1,
+    processes=lambda c: c.dpo.processes if c.base.model == "train" else 1,
     trains=lambda c: c.base.model == "train",
     libraries=MODELS,
 )

@@ -58,6 +58,7 @@ def makes(config: AlignConfig) -> str:
     reads=reads,
     makes=makes,
     slots=1,
+    processes=lambda c: c.dpo.processes,
     trains=True,
     uses=lambda c: [(TRAINERS, c.dpo.trainer), (LOSSES, c.dpo.loss), (DIVERGENCES, c.dpo.divergence)],
     libraries=MODELS,
@@ -68,7 +69,7 @@ def policy(job: Job) -> Counts:
     It starts as its reference, whose log-probs were computed in the same precision, so the margin at step 0 is 0.
     """
     from alignment import adapters, models
-    from alignment.training import adapter
+    from alignment.training import adapter, group
 
     forget_base()
     config = job.config
@@ -79,6 +80,8 @@ def policy(job: Job) -> Counts:
     outcome = TRAINERS.get(config.dpo.trainer)(
         loaded, rows, config, work=job.work, progress=job.progress, on_row=job.on_row
     )
+    if not group.is_first():
+        return counts
     if config.dpo.adapter != "none":
         adapters.save(loaded.model, job.out / ADAPTER, *name_of_base(config, job.digests["base"]))
         loaded = merged(job, loaded)
@@ -112,13 +115,16 @@ def untrained(job: Job, load_in: str = "") -> "Loaded":
 
 
 def pairs_of(job: Job) -> RowFile:
-    """The pairs that it learns from, read one by one from a file in `job.work`.
+    """The pairs that it learns from, read one by one from a file in `job.work`, by each process from its own.
 
     Raises PairsError where the loss learns from scores, and pairs have none.
     """
+    from alignment.training import group
+
     _require_scores(job)
+    path = job.work / (f"{group.rank()}-{PAIRS}" if group.rank() else PAIRS)
     schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
-    return RowFile(job.work / PAIRS, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
+    return RowFile(path, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
 
 
 def _require_scores(job: Job) -> None:

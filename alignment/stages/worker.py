@@ -11,14 +11,17 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from alignment.environment import PROCESSES
 from alignment.errors import Interrupted
 from alignment.stages.job_file import JOB, STOP, Events, read_job, write_counts, write_error
 
-PARENT, PROCESSES = "PLUMBLINE_PARENT", "PLUMBLINE_PROCESSES"
-"""The number of the process that waits for this one, and how many processes the job is given."""
+PARENT = "PLUMBLINE_PARENT"
+"""The number of the process that waits for this one."""
 LOCK = ".processes"
 """In the folder that survives a crash: held by every process that writes there."""
 
@@ -61,6 +64,13 @@ def compute(folder: Path, rank: int) -> None:
     stage, job = read_job(folder, progress=progress, on_row=on_row)
     from alignment.stages.parts import fill
 
+    if int(os.environ[PROCESSES]) > 1:
+        from alignment.training import group
+
+        group.join()
+        if rank:  # what all have made, the first one writes
+            job = replace(job, out=folder / f"out-{rank}")
+            job.out.mkdir()
     counts = fill(stage, job)
     if rank == 0:
         write_counts(folder, counts)
@@ -102,19 +112,26 @@ def end_with_parent(parent: int) -> None:
 
 def hold(work: Path) -> IO[str]:
     """Share the lock of the folder that survives a crash: who starts processes there waits until all are gone."""
-    file = (work / LOCK).open("a")
-    fcntl.flock(file, fcntl.LOCK_SH)
+    file = (work / LOCK).open("a+")
+    share(file)
     return file
 
 
+def share(file: IO[str]) -> None:
+    """Share the lock of a file with others; a shared disk may have no such locks."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
 def tell_logs(events: Events, level: int) -> None:
-    """Pass what the library logs on as events."""
+    """Pass what the library logs, and warnings, on as events."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             events.tell("log", record.name, record.levelno, record.getMessage())
 
-    for name in ("alignment", "expectations"):
+    logging.captureWarnings(True)
+    for name in ("alignment", "expectations", "py.warnings"):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.addHandler(Handler())

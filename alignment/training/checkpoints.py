@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from alignment.adapters import WEIGHTS as ADAPTER
+from alignment.training import group
+from alignment.training.sharding import like, whole
 
 logger = logging.getLogger(__name__)
 
@@ -18,16 +20,21 @@ TENSORS, PLAIN = "optimizer.safetensors", "optimizer.json"
 
 
 def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Write the state of an optimiser and of its learning rate's schedule."""
+    """Write the state of an optimiser and of its learning rate's schedule, by the first of the processes that train.
+
+    So it is one file whatever number of processes goes on from it, and whatever they shard.
+    """
     state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+                tensors[f"{index}.{name}"] = whole(value)
             else:
                 plain.setdefault(str(index), {})[name] = value
+    if not group.is_first():
+        return
     save_file(tensors, folder / TENSORS)
     content = {"groups": state["param_groups"], "plain": plain, "scheduler": scheduler.state_dict()}
     (folder / PLAIN).write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -37,9 +44,10 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     """Give both the state that `save_optimizer` wrote."""
     saved = json.loads((folder / PLAIN).read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in saved["plain"].items()}
+    parameters = [parameter for each in optimizer.param_groups for parameter in each["params"]]
     for name, tensor in load_file(folder / TENSORS).items():
         index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = tensor
+        state.setdefault(int(index), {})[field] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
     scheduler.load_state_dict(saved["scheduler"])
 

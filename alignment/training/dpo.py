@@ -12,16 +12,19 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from alignment.config import AlignConfig, DPOConfig
-from alignment.config.policy import fault_of_loss
+from alignment.config.policy import fault_of_loss, global_batch
+from alignment.device import rounding
 from alignment.errors import ConfigError
 from alignment.kinds import DIVERGENCES, LOSSES
 from alignment.layout import Layout, Tokens, lay_flat, lay_in_buckets
 from alignment.logprobs import computing, logprobs, why_padded
 from alignment.models import Loaded, using
 from alignment.selfcheck import SelfCheck, plain_logprob
+from alignment.training import group
 from alignment.training.harness import Progress, SafeTrainer, Settings, fit
 from alignment.training.losses import PairLogps, chosen_nll, has_any_divergence, has_smoothing
 from alignment.training.protocol import Row, TrainingOutcome, trainer
+from alignment.training.sharding import standing_in
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +56,11 @@ def train_policy(
 ) -> TrainingOutcome:
     """Train what is not frozen with the loss `dpo.loss`, after a check that the policy starts as the pairs' reference.
 
-    The reference's log-probs are fp32; with `dpo.precision` bf16 the policy's forward pass is rounded, so the margin at
-    step 0 is near 0 and not 0. Raises SelfCheckError where the check fails, and as `train` does.
+    The reference's log-probs are in the policy's precision, so the margin at step 0 is 0. Raises SelfCheckError where
+    the check fails, and as `train` does.
     """
-    _require_own_reference(loaded, pairs[: config.dpo.batch_size])
+    with rounding(config.dpo.precision):
+        _require_own_reference(loaded, pairs[: config.dpo.batch_size])
     return train(
         loaded.model,
         pairs,
@@ -94,6 +98,7 @@ def train(
     without_dropout(model)
     settings = Settings(
         steps=config.steps,
+        step_rows=global_batch(config),
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         warmup_steps=min(config.warmup_steps, config.steps),
@@ -102,17 +107,17 @@ def train(
         optimizer=config.optimizer,
         precision=config.precision,
         gradient_checkpointing=config.gradient_checkpointing,
+        sharding=config.sharding,
         others={
-            "gradient_accumulation_steps": config.accumulation,
             "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
             "weight_decay": config.weight_decay,
             "max_grad_norm": config.max_grad_norm,
         },
     )
     is_flat = _lies_flat(model, pairs[: config.batch_size], name)
-    with computing(model, is_flat=is_flat):
+    with standing_in(model, config.sharding) as trained, computing(trained, is_flat=is_flat):
         state = fit(
-            model,
+            trained,
             pairs,
             settings,
             lambda rows: collate(rows, pad_id, flat=is_flat),
@@ -120,7 +125,7 @@ def train(
             work=work,
             name=name,
             progress=progress,
-            callbacks=[WatchLogs(config, on_row)],
+            callbacks=[WatchLogs(config, on_row if group.is_first() else None)],
             trainer=partial(DPOTrainer, config),
         )
     history = [metrics_row(row, int(row["step"])) for row in state.log_history if "chosen_drop" in row]
@@ -177,13 +182,7 @@ def _under(pairs: PairLogps, config: DPOConfig) -> PairLogps:
 
 
 class DPOTrainer(SafeTrainer):
-    """`transformers.Trainer` on the DPO objective; it logs what the objective moves, not only the loss.
-
-    A step's loss is the mean over its pairs, however they are split into batches: also at the end of an epoch, where
-    one batch is smaller and a mean of the batches' means would give its pairs more weight.
-    """
-
-    loss_is_scaled_for_ga = True
+    """`transformers.Trainer` on the DPO objective; it logs what the objective moves, not only the loss."""
 
     def __init__(self, config: DPOConfig, **kwargs: Any) -> None:
         """Keyword arguments beside the config are `Trainer`'s own."""
@@ -192,38 +191,31 @@ class DPOTrainer(SafeTrainer):
         self._window: list[Tensor] = []
         self._entropies: list[Tensor] = []
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], int]:
-        """The batches of one step, and the number of their pairs."""
-        batches, _ = super().get_batch_samples(*args, **kwargs)
-        return batches, sum(len(batch["reference"]) // 2 for batch in batches)
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
-    ) -> Any:
-        """One batch's part of the mean over the step's pairs; what it consists of is remembered for the next line."""
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """The mean over one batch's pairs; what it consists of is remembered for the next line."""
         step = self.state.global_step + 1
         is_logged = step % self.args.logging_steps == 0 or step == self.state.max_steps
         pairs, entropies = pair_logps(model, inputs, entropy=is_logged)
-        losses = objective(pairs, self.config)
-        loss = losses.sum() / (num_items_in_batch or len(losses))
-        self._window.append(means(pairs, self.config))
-        if entropies is not None:
-            self._entropies.append(entropies)
-        return (loss, {}) if return_outputs else loss
+        if self.items(inputs):
+            self._window.append(means(pairs, self.config))
+            if entropies is not None:
+                self._entropies.append(entropies)
+        return objective(pairs, self.config).mean()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the window's means to the Trainer's own line; nothing leaves the device before."""
         if "loss" in logs:
-            logs.update(zip(MEANS, torch.cat(self._window, dim=1).mean(1).tolist(), strict=True))
-            if self._entropies:
-                logs["entropy"] = float(torch.cat(self._entropies).mean())
+            logs.update(zip(MEANS, group.means_of_all(_joined(self._window, len(MEANS))), strict=True))
+            if group.any_of_all(bool(self._entropies)):
+                logs["entropy"] = group.means_of_all(_joined(self._entropies, 1))[0]
             self._window.clear()
             self._entropies.clear()
         super().log(logs, start_time)
+
+
+def _joined(values: Sequence[Tensor], figures: int) -> Tensor:
+    """Values [figures, B] of several batches, one behind another; also where this process has had none."""
+    return torch.cat([value.reshape(figures, -1) for value in values] or [torch.empty(figures, 0)], dim=1)
 
 
 @torch.no_grad()

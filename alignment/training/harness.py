@@ -1,12 +1,15 @@
 """The training harness: `fit` trains a model on rows with one set of arguments, progress, interruption and resuming."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard  # type: ignore[import-untyped]
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from alignment import adapters
@@ -14,7 +17,10 @@ from alignment.device import place, products, warn_of_bf16
 from alignment.environment import configuration_alone
 from alignment.errors import ConfigError, Interrupted, TrainingError
 from alignment.models import using
+from alignment.training import group
+from alignment.training.batches import ROWS, Collated, Shares, accumulation
 from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
+from alignment.training.sharding import load_weights
 from alignment.training.tied import added_in_place
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
@@ -27,9 +33,13 @@ OPTIMIZERS = {"adamw": "adamw_torch_fused"}
 
 @dataclass(frozen=True)
 class Settings:
-    """In what trainings differ; lengths in optimiser steps, `batch_size` in rows per step, device and accumulation."""
+    """In what trainings differ; lengths in optimiser steps.
+
+    A step is made of `step_rows` rows, of which a device holds `batch_size` at once, at most.
+    """
 
     steps: int
+    step_rows: int
     batch_size: int
     learning_rate: float
     warmup_steps: int
@@ -38,6 +48,7 @@ class Settings:
     optimizer: str = "adamw"
     precision: str = "fp32"
     gradient_checkpointing: bool = False
+    sharding: str = "none"
     others: Mapping[str, Any] = field(default_factory=dict)
     """More of `transformers.TrainingArguments`, by name."""
 
@@ -49,17 +60,74 @@ class SafeTrainer(Trainer):
     The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more. A training whose
     progress function raises Interrupted does keep one, and `train` then raises that. What the environment says of
     precision or of other processes is not used.
+
+    A step's loss is the mean over its items, however they are split into batches and dealt to processes, of which the
+    first alone writes checkpoints.
     """
+
+    loss_is_scaled_for_ga = True
 
     named = "the model"
     """How errors name what is trained."""
 
     _kept: Interrupted | None = None
 
+    step_rows = 0
+    """The rows of a step; 0: a batch."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what `Trainer` takes."""
         with configuration_alone():
             super().__init__(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoaderShard:
+        """The batches of this process."""
+        args, rows = self.args, self.train_dataset
+        shares = Shares(
+            len(rows),
+            step=self.step_rows or args.per_device_train_batch_size,
+            size=args.per_device_train_batch_size,
+            seed=args.data_seed,
+            rank=group.rank(),
+            processes=group.size(),
+        )
+        return DataLoaderShard(
+            rows,
+            device=args.device,
+            batch_sampler=shares,
+            collate_fn=Collated(self.data_collator, rows),
+            pin_memory=args.dataloader_pin_memory,
+            _non_blocking=args.accelerator_config.non_blocking,
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[dict[str, Any]], int]:
+        """The batches of one step, and the number of items that all processes compute in it."""
+        del device
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        items = sum(self.items(batch) for batch in batches)
+        return batches, int(group.sum_of_all(torch.tensor(items))) if group.size() > 1 else items
+
+    def items(self, inputs: dict[str, Any]) -> int:
+        """How many items the loss of a batch is the mean of: its rows."""
+        return int(inputs[ROWS])
+
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The mean loss of the items of a batch; here the model's own."""
+        given = {name: value for name, value in inputs.items() if name != ROWS}
+        loss: torch.Tensor = super().compute_loss(model, given, num_items_in_batch=len(given["labels"]))
+        return loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Any:
+        """One batch's part of the mean over the step's items. Of processes, the mean is taken: hence their number."""
+        items = self.items(inputs)
+        loss = self.batch_loss(model, inputs) * (group.size() * items / (num_items_in_batch or items))
+        return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer` does, to the end or to the interruption."""
@@ -85,6 +153,7 @@ class SafeTrainer(Trainer):
             self._kept = interrupted
         if not self.control.should_training_stop or interrupted is not None:
             super()._save_checkpoint(model, trial)
+            group.wait()  # a process that ended now would end the one that still writes
 
     def _save_rng_state(self, output_dir: str) -> None:
         pass
@@ -101,6 +170,8 @@ class SafeTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
+        if not group.is_first():
+            return
         if adapters.is_attached(self.model):
             adapters.save(self.model, folder)
         else:
@@ -109,6 +180,8 @@ class SafeTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if adapters.is_attached(self.model):
             adapters.restore(self.model, Path(resume_from_checkpoint))
+        elif self.is_fsdp_enabled:
+            load_weights(self.model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -127,7 +200,7 @@ class ReportProgress(TrainerCallback):
 
         An interruption is taken at the next step that is logged, so that the resumed run logs what an undisturbed one
         does, or at once where that is too far; the steps up to there are reported as well. A training that reaches its
-        end meanwhile is not interrupted.
+        end meanwhile is not interrupted. Of several processes, all stop where one is to.
         """
         control.should_log |= state.global_step == state.max_steps
         try:
@@ -139,7 +212,9 @@ class ReportProgress(TrainerCallback):
         if state.global_step == state.max_steps:
             self.interrupted = None
         logged = state.global_step % args.logging_steps == 0
-        if self.interrupted is not None and (logged or time.monotonic() - self._since > PATIENCE):
+        is_due = self.interrupted is not None and (logged or time.monotonic() - self._since > PATIENCE)
+        if group.any_of_all(is_due):
+            self.interrupted = self.interrupted or Interrupted("another process of the training was asked to stop")
             control.should_save = control.should_training_stop = True
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -169,22 +244,32 @@ def fit(
     Rows are read one by one, as they are needed. Raises TrainingError if the loss stops being finite, ModelError, which
     calls the model `name`, if it cannot be trained, ConfigError if it has no gradient checkpointing, and what
     `progress` raises.
+
+    Where this is one of several processes, they train together, and all end with the same model.
     """
     if settings.precision == "bf16":
         warn_of_bf16("dpo.precision")
     if settings.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ConfigError(f"dpo.gradient_checkpointing: {name} cannot do without its activations; set it to false")
+    if settings.step_rows < group.size():
+        raise ConfigError(
+            f"dpo.processes = {group.size()}: {name} is trained in steps of {settings.step_rows} rows, which are fewer "
+            "than one for each process; take fewer processes, or larger steps"
+        )
     made = trainer(
-        model=place(model),
+        model=place(model) if settings.sharding == "none" else model,
         args=arguments(work, settings, seed),
         train_dataset=rows,
         data_collator=collate,
         callbacks=[ReportProgress(progress), *callbacks],
     )
     made.remove_callback(PrinterCallback)
-    made.named = name
-    with products(rounded=settings.precision == "tf32"), added_in_place(model):
-        made.train(resume_from_checkpoint=resume_point(work))
+    made.named, made.step_rows = name, settings.step_rows
+    # what adds to gradients past autograd, the other processes would not hear of
+    tied = added_in_place(model) if group.size() == 1 else nullcontext()
+    with products(rounded=settings.precision == "tf32"), tied, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # accelerate knows no newer name
+        made.train(resume_from_checkpoint=group.first_then_others(lambda: resume_point(work)))
     return made.state
 
 
@@ -201,6 +286,11 @@ def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
             data_seed=seed,
             max_steps=settings.steps,
             per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=accumulation(settings.step_rows, settings.batch_size, group.size()),
+            average_tokens_across_devices=False,  # the harness does it
+            fsdp=settings.sharding == "fsdp",
+            ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # a batch may go through the model in several passes
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
             optim=OPTIMIZERS.get(settings.optimizer, settings.optimizer),

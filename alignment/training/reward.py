@@ -14,6 +14,7 @@ from alignment.conventions import affixes
 from alignment.errors import DataError
 from alignment.logits import class_logits, pad, padding_named
 from alignment.models import Loaded, load_start, require_context
+from alignment.training import group
 from alignment.training.harness import Progress, Settings, fit
 
 HELD_OUT_TEXTS = 1_000
@@ -92,6 +93,7 @@ def settings(config: RewardConfig) -> Settings:
     """How it is trained."""
     return Settings(
         steps=config.steps,
+        step_rows=config.batch_size,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         warmup_steps=max(1, config.steps // 10),
@@ -123,7 +125,7 @@ class Openings:
     def __init__(
         self, config: RewardConfig, pad_id: int, seed: int, begins: Sequence[int] = (), ends: Sequence[int] = ()
     ) -> None:
-        """Lengths are drawn with the seed, from `reward.min_opening` to `reward.context` tokens.
+        """Lengths are drawn with the seed, by each process its own, from `reward.min_opening` to `reward.context`.
 
         `begins` and `ends`, which count towards them, stand around every opening.
         """
@@ -132,7 +134,7 @@ class Openings:
         self.shortest = max(1, min(config.min_opening, config.context) - around)
         self.begins, self.ends = list(begins), list(ends)
         self.pad_id = pad_id
-        self.draws = np.random.default_rng(seed)
+        self.draws = np.random.default_rng([seed, group.rank()] if group.rank() else seed)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Ids and mask [B, longest opening], and labels [B], of rows with `ids` and `label`."""

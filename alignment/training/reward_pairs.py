@@ -116,16 +116,10 @@ def as_sample(pair: Preference, side: Literal["chosen", "rejected"]) -> dict[str
 class PairTrainer(SafeTrainer):
     """A `transformers.Trainer` on the Bradley-Terry loss: the mean over a batch's pairs."""
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
-    ) -> Any:
-        """The loss of a batch [2B, ...], the chosen texts first."""
-        del return_outputs, num_items_in_batch
-        chosen, rejected = torch.chunk(model(**inputs).logits[:, 0].float(), 2)
+    def batch_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Of a batch [2B, ...], the chosen texts first."""
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        chosen, rejected = torch.chunk(logits[:, 0].float(), 2)
         return bradley_terry(chosen, rejected).mean()
 
 

@@ -66,6 +66,7 @@ def train_base(
     )
     settings = Settings(
         steps=config.steps,
+        step_rows=config.batch_size,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         warmup_steps=max(1, config.steps // 10),
@@ -101,8 +102,12 @@ def next_token_loss(model: Any, layout: Layout) -> torch.Tensor:
 class SFTTrainer(SafeTrainer):
     """`transformers.Trainer` on the next token's log-prob; the output layer sees no padding."""
 
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
-        """The mean over one batch."""
+    def items(self, inputs: dict[str, Any]) -> int:
+        """The tokens that a batch predicts."""
+        return len(inputs["targets"]) if super().items(inputs) else 0
+
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The mean over them."""
         return next_token_loss(model, Layout.of(inputs))
 
 
