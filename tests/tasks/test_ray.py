@@ -12,7 +12,7 @@ import pytest
 from prefect import flow
 
 from alignment.config import AlignConfig, build_config, merge
-from alignment.errors import StoreError
+from alignment.errors import Interrupted, StoreError
 from alignment.stages.parts import parts_of
 from alignment.stages.store import StageRef
 from tasks import running
@@ -122,6 +122,29 @@ def kill_a_writer(killed: list[int]) -> None:
                 killed.append(pid)
                 return
         time.sleep(0.002)
+
+
+def test_a_run_that_is_stopped_takes_its_shards_from_the_workers(
+    on_threads: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_RUNNER", "ray")
+
+    def stop(event: Event) -> None:
+        if event.kind == "computed" and event.stage.startswith("samples "):
+            raise Interrupted("the run was asked to stop")
+
+    running.LISTENERS.append(stop)
+    try:
+        with pytest.raises(Interrupted):
+            shards(CONFIG)
+    finally:
+        running.LISTENERS.remove(stop)
+    time.sleep(5.0)
+    finished = list((store().root / "samples-parts").iterdir())
+    assert 1 <= len(finished) < 4, "the last shard waited for a worker, and is not begun"
+    refs = shards(CONFIG)
+    assert {name: ref.digest for name, ref in refs.items()} == on_threads
+    forget(refs)
 
 
 def test_what_a_worker_raises_is_raised_here_in_its_own_words(
