@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.stages.store import PARTS
+from alignment.stages.files import PARTS
 
 R = TypeVar("R")
 
