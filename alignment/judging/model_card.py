@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from alignment.config import AlignConfig, RewardFields, SamplingConfig
 from alignment.config.label import objective
+from alignment.config.policy import global_batch
 from alignment.judging.card import gates_table, result_table, samples_table, table
 from alignment.judging.formats import percent
 from alignment.judging.report import EvalReport, Judgement, SampleRow
@@ -72,7 +73,7 @@ def _made_of(config: AlignConfig, policy: Mapping[str, int]) -> str:
             f"{min(dpo.warmup_steps, dpo.steps)} steps of warm-up",
         ),
         *([("Adapter", adapter)] if (adapter := _adapter(config, policy)) else []),
-        ("Steps", f"at most {dpo.steps:,} of {dpo.batch_size * dpo.accumulation} pairs per device, {dpo.precision}"),
+        ("Steps", f"at most {dpo.steps:,} of {global_batch(dpo)} pairs, {dpo.precision}"),
         ("Seed", str(config.seed)),
     ]
     return f"## How it was made\n\n{table(('What', 'Value'), rows)}"

@@ -35,11 +35,10 @@ OPTIMIZERS = {"adamw": "adamw_torch_fused"}
 class Settings:
     """In what trainings differ; lengths in optimiser steps.
 
-    A step is made of `step_rows` rows, of which a device holds `batch_size` at once, at most.
+    A device holds `batch_size` rows at once, at most. A step is made of `step_rows`; 0: of as many.
     """
 
     steps: int
-    step_rows: int
     batch_size: int
     learning_rate: float
     warmup_steps: int
@@ -49,8 +48,14 @@ class Settings:
     precision: str = "fp32"
     gradient_checkpointing: bool = False
     sharding: str = "none"
+    step_rows: int = 0
     others: Mapping[str, Any] = field(default_factory=dict)
     """More of `transformers.TrainingArguments`, by name."""
+
+    @property
+    def rows_of_step(self) -> int:
+        """How many rows a step is made of, by all processes together."""
+        return self.step_rows or self.batch_size
 
 
 class SafeTrainer(Trainer):
@@ -251,9 +256,9 @@ def fit(
         warn_of_bf16("dpo.precision")
     if settings.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ConfigError(f"dpo.gradient_checkpointing: {name} cannot do without its activations; set it to false")
-    if settings.step_rows < group.size():
+    if settings.rows_of_step < group.size():
         raise ConfigError(
-            f"dpo.processes = {group.size()}: {name} is trained in steps of {settings.step_rows} rows, which are fewer "
+            f"dpo.processes = {group.size()}: {name} is trained in steps of {settings.rows_of_step} rows, fewer "
             "than one for each process; take fewer processes, or larger steps"
         )
     made = trainer(
@@ -264,7 +269,7 @@ def fit(
         callbacks=[ReportProgress(progress), *callbacks],
     )
     made.remove_callback(PrinterCallback)
-    made.named, made.step_rows = name, settings.step_rows
+    made.named, made.step_rows = name, settings.rows_of_step
     # what adds to gradients past autograd, the other processes would not hear of
     tied = added_in_place(model) if group.size() == 1 else nullcontext()
     with products(rounded=settings.precision == "tf32"), tied, warnings.catch_warnings():
@@ -286,7 +291,7 @@ def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
             data_seed=seed,
             max_steps=settings.steps,
             per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=accumulation(settings.step_rows, settings.batch_size, group.size()),
+            gradient_accumulation_steps=accumulation(settings.rows_of_step, settings.batch_size, group.size()),
             average_tokens_across_devices=False,  # the harness does it
             fsdp=settings.sharding == "fsdp",
             ddp_find_unused_parameters=False,

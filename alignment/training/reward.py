@@ -93,7 +93,6 @@ def settings(config: RewardConfig) -> Settings:
     """How it is trained."""
     return Settings(
         steps=config.steps,
-        step_rows=config.batch_size,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         warmup_steps=max(1, config.steps // 10),

@@ -66,7 +66,6 @@ def train_base(
     )
     settings = Settings(
         steps=config.steps,
-        step_rows=config.batch_size,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         warmup_steps=max(1, config.steps // 10),

@@ -35,10 +35,10 @@ def is_sharded(tensor: Any) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor) -> Any:
     """A tensor on the CPU, its parts gathered from all processes, each of which has to ask for it."""
-    found = tensor.detach()
-    return (found.full_tensor() if is_sharded(found) else found).cpu().contiguous()  # type: ignore[operator]
+    found: Any = tensor.detach()
+    return (found.full_tensor() if is_sharded(found) else found).cpu().contiguous()
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:
@@ -51,11 +51,11 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(mesh.device_type), mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
-def whole_weights(model: Any) -> dict[str, Tensor]:
+def whole_weights(model: Any) -> dict[str, Any]:
     """All weights of a sharded model, for the first process; the others help, and get none."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
 
 
 def load_weights(model: Any, folder: Path) -> None:
