@@ -162,7 +162,7 @@ def _aside(model: Any) -> Iterator[None]:
     import torch
 
     device = next(model.parameters()).device
-    if device.type != "cuda":
+    if device.type != "cuda" or getattr(model, "is_quantized", False):  # which may not be moved, and is small
         yield
         return
     model.to("cpu")
