@@ -3,7 +3,7 @@
 `tasks.registry.reasons` tells why it was approved or refused; this tells what it came from.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment.config import AlignConfig
 from alignment.config.label import label
+from alignment.config.policy import global_batch
 from alignment.errors import RecordError
 from alignment.judging import story as stories
 from alignment.judging.formats import NONE, duration, plain, signed
@@ -18,7 +19,7 @@ from alignment.judging.links import is_link
 from alignment.judging.model_card import base_of, data_of, reward_of
 from alignment.judging.records import read_config
 from alignment.judging.sections import Run, settings
-from alignment.stages.store import MANIFEST, StageRef
+from alignment.stages.store import StageRef
 from tasks.home import home, store
 from tasks.pipeline import STAGES
 from tasks.registry import recorded, records
@@ -87,8 +88,8 @@ def explain(found: Found, sample: str = "", quarantined: int = 0) -> Explained:
     Raises as `tasks.registry.recorded.read_run` does, InputError where nothing has the id `sample`.
     """
     run = recorded.read_run(found.run_id)
-    held = {name: ref for name, ref in run.stages.items() if _folder(ref) is not None}
-    folders = {name: store().root / name / ref.key for name, ref in held.items()}
+    held = {name: here for name, ref in run.stages.items() if (here := _held(ref)) is not None}
+    folders = Folders(held)
     gone = [name for name in run.stages if name not in held]
     told = None
     if sample:
@@ -97,9 +98,9 @@ def explain(found: Found, sample: str = "", quarantined: int = 0) -> Explained:
         *_version(found),
         _run(run),
         _gates(run, found),
-        *_stages(run, folders),
+        *_stages(run, held),
         _settings(run),
-        _code(run, folders),
+        _code(run, held),
     )
     return Explained(
         title=found.title,
@@ -140,10 +141,34 @@ def _missing(run: Run, gone: list[str]) -> str:
     )
 
 
-def _folder(ref: StageRef) -> Path | None:
-    """The folder of a stage in this home's store, where its content is the recorded one."""
+class Folders(Mapping[str, Path]):
+    """The folders of stages by name; of a store on other machines each is fetched when it is looked up."""
+
+    def __init__(self, refs: Mapping[str, StageRef]) -> None:
+        """Nothing is fetched yet."""
+        self._refs = refs
+
+    def __getitem__(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self._refs[name].path
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the store has it; it is not fetched for that."""
+        return name in self._refs
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._refs)
+
+
+def _held(ref: StageRef) -> StageRef | None:
+    """A stage in this home's store, where its content is the recorded one."""
     found = store().find(ref.stage, ref.key)
-    return found.path if found is not None and found.digest == ref.digest else None
+    return found if found is not None and found.digest == ref.digest else None
 
 
 def _version(found: Found) -> tuple[Step, ...]:
@@ -174,24 +199,28 @@ def _gates(run: Run, found: Found) -> Step:
     return Step(name="gates", title="gates", lines=(line,), where=f"each gate, and what was decided since: {why}")
 
 
-def _stages(run: Run, folders: Mapping[str, Path]) -> list[Step]:
+def _stages(run: Run, held: Mapping[str, StageRef]) -> list[Step]:
     config = _config(run)
     names = [*(name for name in ORDER if name in run.stages), *reversed([n for n in run.stages if n not in ORDER])]
-    return [_stage(run.stages[name], folders.get(name), run, config) for name in names]
+    return [_stage(run.stages[name], held.get(name), run, config) for name in names]
 
 
-def _stage(ref: StageRef, folder: Path | None, run: Run, config: AlignConfig) -> Step:
+def _stage(ref: StageRef, held: StageRef | None, run: Run, config: AlignConfig) -> Step:
     lines = TOLD[ref.stage](run, config, ref) if ref.stage in TOLD else []
     return Step(
         name=ref.stage,
         title=STAGES[ref.stage].title if ref.stage in STAGES else ref.stage,
         lines=tuple(line for line in lines if line),
-        where=f"not in this home's store ({ref.stage}/{ref.key})" if folder is None else str(folder),
-        held=folder is not None,
+        where=f"not in this home's store ({ref.stage}/{ref.key})" if held is None else _where(held),
+        held=held is not None,
         digest=ref.digest,
         key=ref.key,
         counts=ref.counts,
     )
+
+
+def _where(held: StageRef) -> str:
+    return f"{held.origin}, stage {held.stage}/{held.key}" if held.origin else str(held.folder)
 
 
 def _report(run: Run, _: AlignConfig, __: StageRef) -> list[str]:
@@ -201,7 +230,7 @@ def _report(run: Run, _: AlignConfig, __: StageRef) -> list[str]:
 
 
 def _policy(_: Run, config: AlignConfig, __: StageRef) -> list[str]:
-    return [f"{label(config)}, at most {config.dpo.steps:,} steps of {config.dpo.batch_size * config.dpo.accumulation}"]
+    return [f"{label(config)}, at most {config.dpo.steps:,} steps of {global_batch(config.dpo)}"]
 
 
 def _validation(run: Run, _: AlignConfig, __: StageRef) -> list[str]:
@@ -277,11 +306,11 @@ def _settings(run: Run) -> Step:
     )
 
 
-def _code(run: Run, folders: Mapping[str, Path]) -> Step:
+def _code(run: Run, held: Mapping[str, StageRef]) -> Step:
     """The versions of the libraries, and the hash of the training's code, which its stage's manifest has."""
     libraries = run.drawn.get("libraries") or {}
     told = ", ".join(f"{name} {version}" for name, version in libraries.items())
-    policy = folders.get("policy")
-    code = records.read_json(policy / MANIFEST)["inputs"].get("code", "") if policy else ""
+    policy = held.get("policy")
+    code = store().manifest(policy.stage, policy.key)["inputs"].get("code", "") if policy else ""
     lines = [told or "the record names no versions", f"code of the training: {code}" if code else ""]
     return Step(name="code", title="code", lines=tuple(line for line in lines if line))

@@ -83,13 +83,9 @@ class RemoteStore(Store):
         return found
 
     def _download(self, stage: str, key: str, target: Path) -> None:
-        manifest = self.bucket.get(manifest_of(stage, key))
-        if manifest is None:
-            raise StoreError(
-                f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it"
-            )
-        told = json.loads(manifest[0])
-        if self._adopt(stage, key, manifest[0], target):
+        manifest = self._manifest(stage, key)
+        told = json.loads(manifest)
+        if self._adopt(stage, key, manifest, target):
             return
         self.cache.make_room(sum(file["bytes"] for file in told["files"].values()))
         draft = self._draft(f"{stage}-{key}")
@@ -109,7 +105,7 @@ class RemoteStore(Store):
                         "content that its manifest names; `plumbline store verify --delete` deletes what is damaged, "
                         "and the same run computes it again"
                     )
-            (draft / MANIFEST).write_bytes(manifest[0])
+            (draft / MANIFEST).write_bytes(manifest)
             put_in_place(draft, target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -124,6 +120,19 @@ class RemoteStore(Store):
                     put_in_place(pending, target)
             shutil.rmtree(pending, ignore_errors=True)
         return target.exists()
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any]:
+        """See Store."""
+        found: dict[str, Any] = json.loads(self._manifest(stage, key))
+        return found
+
+    def _manifest(self, stage: str, key: str) -> bytes:
+        found = self.bucket.get(manifest_of(stage, key))
+        if found is None:
+            raise StoreError(
+                f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it"
+            )
+        return found[0]
 
     def has(self, stage: str) -> bool:
         """See Store."""

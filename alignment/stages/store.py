@@ -114,6 +114,14 @@ class Store:
         self.marks.note(stage, key)
         return ref
 
+    def manifest(self, stage: str, key: str) -> dict[str, Any]:
+        """What a finished stage was made of, and what is in it. Raises StoreError where it is gone meanwhile."""
+        try:
+            found: dict[str, Any] = json.loads((self._folder(stage, key) / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise StoreError(f"stage store: {self._folder(stage, key)} is gone; run again to compute it") from error
+        return found
+
     def has(self, stage: str) -> bool:
         """Whether there is any finished result of a stage, whatever its key."""
         return any((self.root / stage).glob(f"*/{MANIFEST}"))
