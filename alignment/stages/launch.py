@@ -19,11 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from alignment.config import AlignConfig
+from alignment.environment import PROCESSES
 from alignment.errors import Interrupted, ProcessError
 from alignment.stages.job import Counts, Job
 from alignment.stages.job_file import OUTPUT, STOP, followed, read_counts, read_error, write_job
+from alignment.stages.shortage import what_helps
 from alignment.stages.stage import Stage
-from alignment.stages.worker import LOCK, PARENT, PROCESSES
+from alignment.stages.worker import LOCK, PARENT, share
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ def launch(
             _follow(child, folder, job, wanted)
     counts, error = read_counts(folder), read_error(folder, stage.name)
     if counts is None or child.returncode:
-        raise error or ProcessError(_death(stage.name, child.returncode, folder))
+        raise error or ProcessError(_death(stage.name, child.returncode, folder, job.config))
     shutil.rmtree(folder, ignore_errors=True)
     return counts
 
@@ -72,11 +75,11 @@ def _alone(work: Path, wanted: Callable[[], None]) -> Iterator[None]:
 
     At the end, wait for the processes that were started meanwhile.
     """
-    with (work / LOCK).open("a") as file:
+    with (work / LOCK).open("a+") as file:
         while not _is_alone(file):
             wanted()
             time.sleep(LOOK_EVERY)
-        fcntl.flock(file, fcntl.LOCK_SH)
+        share(file)
         try:
             yield
         finally:  # of a group that was killed, each process ends by itself: the memory of its device is free then
@@ -91,6 +94,8 @@ def _is_alone(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a shared disk without such locks: who computes there is known by the store alone
+        pass
     return True
 
 
@@ -160,11 +165,12 @@ def _unless_stopped(folder: Path, call: Callable[[], None]) -> None:
         (folder / STOP).touch()
 
 
-def _death(stage: str, code: int, folder: Path) -> str:
+def _death(stage: str, code: int, folder: Path, config: AlignConfig) -> str:
     """What is said of a process that ended without an error of its own."""
     if code < 0:
         name = signal.Signals(-code).name
-        why = f"was ended by {name}" + (", as the kernel does where memory is short" if name == "SIGKILL" else "")
+        short = f", as the kernel does where memory is short ({what_helps(stage, config)})"
+        why = f"was ended by {name}" + (short if name == "SIGKILL" else "")
     else:
         why = f"ended with exit code {code}"
     words = " ".join((folder / OUTPUT).read_text(encoding="utf-8", errors="replace").split())[-LAST_WORDS:]
