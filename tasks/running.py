@@ -19,6 +19,7 @@ from alignment.transient import is_transient
 from tasks.devices import bound, devices, require_devices
 from tasks.following import progress_of_run
 from tasks.home import store
+from tasks.metering import failures_counted, note
 from tasks.progress import Event
 from tasks.run_page import page_of_run
 from tasks.slots import gpu_slot
@@ -80,7 +81,8 @@ def run_stage(
         else nullcontext()
     )
     held = held_signals() if stage.trains(config) else nullcontext()
-    with store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
+    counted = failures_counted(stage.name)
+    with counted, store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
             ends(Event(label, "cached", ref=found))
             return found
@@ -170,6 +172,7 @@ def tell(event: Event) -> None:
     """Pass an event to the listeners and to the run's page, with its place in the run."""
     progress, page = progress_of_run(), page_of_run()
     event = event if progress is None else progress.note(event)
+    note(event)
     for listener in LISTENERS:
         listener(event)
     if page is not None:

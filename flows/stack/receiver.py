@@ -1,4 +1,7 @@
-"""The webhook receiver: MLflow calls it when an alias is set, and it checks a champion that was set by hand."""
+"""The webhook receiver: MLflow calls it when an alias is set, and it checks a champion that was set by hand.
+
+It is the one process of ours that lives on, and so shows Prometheus the metrics of the runs as well.
+"""
 
 import asyncio
 import logging
@@ -10,10 +13,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
 from alignment.config import PromotionConfig
 from alignment.errors import PlumblineError, StackError
+from flows.stack.metrics import StageMetrics
 from tasks.home import home
 from tasks.registry import webhook
 from tasks.registry.promotion import reconcile, recorded_models
@@ -33,25 +38,40 @@ def create_app(
     known: Callable[[], list[str]] | None = None,
     now: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The receiver with `POST /webhook` and `GET /health`.
+    """The receiver with `POST /webhook`, `GET /health` and, for Prometheus, `GET /metrics`.
 
     A message only triggers a check: what counts is the registry's state. `known` returns the models to check at the
     start, since MLflow may have called while the receiver was down.
     """
     deliveries = Deliveries(home() / "stack" / "deliveries.json", now)
     one_at_a_time = threading.Lock()
+    registry = CollectorRegistry()
+    registry.register(StageMetrics())
+    requests = Counter("plumbline_webhook_requests", "Calls of the webhook.", ["status"], registry=registry)
+    checks = Counter(
+        "plumbline_champion_checks", "Champions checked, by what came of it.", ["result"], registry=registry
+    )
+
+    def check(name: str, policy: PromotionConfig) -> str:
+        found = reconcile(name, policy)
+        checks.labels(found).inc()
+        return found
+
+    def answer(content: dict[str, str], status: int = 200) -> JSONResponse:
+        requests.labels(status).inc()
+        return JSONResponse(content, status)
 
     def act(delivery: str, timestamp: float, name: str | None) -> str:
         with one_at_a_time:
             deliveries.refuse_known(delivery)
-            found = reconcile(name, policy) if name is not None else "ignored"
+            found = check(name, policy) if name is not None else "ignored"
             deliveries.remember(delivery, timestamp)
             return found
 
     @asynccontextmanager
     async def catch_up(_: FastAPI) -> AsyncIterator[None]:
         if known is not None:
-            threading.Thread(target=check_all, args=(known, reconcile, policy), daemon=True).start()
+            threading.Thread(target=check_all, args=(known, check, policy), daemon=True).start()
         yield
 
     app = FastAPI(title="Plumbline's webhook receiver", lifespan=catch_up, openapi_url=None)
@@ -59,6 +79,10 @@ def create_app(
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/webhook")
     async def receive(request: Request) -> JSONResponse:
@@ -68,11 +92,11 @@ def create_app(
             found = await run_in_threadpool(act, delivery, timestamp, webhook.subject(body))
         except Refused as refusal:
             logger.warning("webhook refused: %s", refusal)
-            return JSONResponse({"refused": str(refusal)}, refusal.status)
+            return answer({"refused": str(refusal)}, refusal.status)
         except PlumblineError as error:  # MLflow tries again after a 503
             logger.error("webhook: %s", error)
-            return JSONResponse({"refused": "the registry could not be read or changed; try again"}, 503)
-        return JSONResponse({"result": found})
+            return answer({"refused": "the registry could not be read or changed; try again"}, 503)
+        return answer({"result": found})
 
     return app
 

@@ -295,3 +295,29 @@ def test_a_secret_that_is_missing_weak_or_open_is_refused(home: Path, text: Any,
     with pytest.raises(ConfigError, match=reason) as raised:
         webhook.read_secret()
     assert not text or text not in str(raised.value)
+
+
+def test_prometheus_reads_what_was_asked_what_came_of_it_and_what_the_runs_of_the_home_did(receiver: Receiver) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from tasks.metering import count
+
+    count("samples", computed=2, seconds=12.5)
+    accepted = message()
+    assert receiver.post(accepted, headers(accepted)) == 200
+    assert receiver.post(accepted, headers(accepted, secret=b"another secret of 16 characters")) == 401
+    answer = receiver.client.get("/metrics")
+    assert answer.status_code == 200
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+    assert found == {
+        ("plumbline_webhook_requests_total", "200"): 1,
+        ("plumbline_webhook_requests_total", "401"): 1,
+        ("plumbline_champion_checks_total", "promoted"): 1,
+        ("plumbline_stage_computed_total", "samples"): 2,
+        ("plumbline_stage_seconds_total", "samples"): 12.5,
+    }
