@@ -166,11 +166,14 @@ def _connect(ray: Any) -> None:
             runtime_env={"env_vars": {name: os.environ[name] for name in TRAVELS if name in os.environ}},
             **(ours if where == HERE else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray's own are of every kind, and bare where its processes begin too slowly
         reason = " ".join(str(error).split())
-        raise StackError(f"{ADDRESS} {shown(where)}: this Ray cannot be used: {reason}") from error
+        raise StackError(
+            f"{ADDRESS} {shown(where)}: this Ray cannot be used: {reason}; see that its processes run, in the release "
+            f"{ray.__version__}, or set PLUMBLINE_RUNNER to threads"
+        ) from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process before the run has said why
 
 
