@@ -227,6 +227,21 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "config: dpo.divergence = forward_kl does not go with the ipo loss, which reads log-ratios: "
         "set it to reverse_kl, or take the sigmoid, hinge, robust or distill loss",
     ),
+    "a model that one process shares with none": (
+        {"dpo": {"sharding": "fsdp"}},
+        "config: dpo.sharding = fsdp shares a model among processes, and dpo.processes = 1: set dpo.processes to the "
+        "number of GPUs, or dpo.sharding to none",
+    ),
+    "an adapter that is sharded": (
+        {"dpo": {"sharding": "fsdp", "processes": 2, "adapter": "lora"}},
+        "config: dpo.sharding = fsdp trains every weight, and dpo.adapter = lora: set dpo.sharding to none, as an "
+        "adapter's training is small, or dpo.adapter to none",
+    ),
+    "processes without a pair": (
+        {"dpo": {"processes": 4, "batch_size": 2}},
+        "config: dpo.processes = 4 share the 2 pairs of a step: set dpo.processes to 2 or less, or dpo.global_batch to "
+        "4 or more",
+    ),
     "a judge of another language": (
         {"data": {"path": "my.csv"}, "evaluation": {"judge": "grammar"}},
         "config: evaluation.judge = grammar knows the built-in grammar alone, and data.path = my.csv is not it: "

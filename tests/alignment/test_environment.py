@@ -160,3 +160,18 @@ def _told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def _arguments(work: Path, *, bf16: bool) -> Any:
     return arguments(work, Settings(2, 2, 1e-3, 0, 1, 9, precision="bf16" if bf16 else "fp32"), seed=0)
+
+
+def test_a_process_of_a_group_that_a_stage_started_keeps_what_it_knows_of_the_group_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the mark of who started it, the same variables are some other program's."""
+    group = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "29501", "TORCHELASTIC_RUN_ID": "x"}
+    foreign = {"ACCELERATE_MIXED_PRECISION": "bf16", "FSDP_VERSION": "2", "PMI_SIZE": "2"}
+    for name, value in (group | foreign).items():
+        monkeypatch.setenv(name, value)
+    for processes, kept in (("1", {}), ("2", group)):
+        monkeypatch.setenv(environment.PROCESSES, processes)
+        with configuration_alone():
+            assert {name: os.environ[name] for name in group | foreign if name in os.environ} == kept
+        assert {name: os.environ[name] for name in group | foreign} == group | foreign

@@ -177,6 +177,8 @@ def test_a_field_moves_the_keys_from_its_stage_on(field, value, stage):
     [
         ("dpo", {"checkpoint_every": 7}),
         ("dpo", {"divergence_alpha": 0.3}),  # of another divergence
+        ("dpo", {"processes": 2, "sharding": "fsdp", "batch_size": 2, "global_batch": 8}),  # how 8 pairs are dealt out
+        ("dpo", {"batch_size": 4, "accumulation": 2}),
         ("sampling", {"shard_prompts": 3}),
         ("sampling", {"batch_tokens": 64}),
         ("gates", {"min_win_rate": 0.9}),
@@ -240,7 +242,7 @@ OTHER: dict[str, Any] = {
 UNSEEN = {
     "base.revision", "reward.revision",  # of a model from the hub
     "dpo.checkpoint_every", "sampling.shard_prompts", "sampling.batch_tokens", "reward.batch_tokens",
-    "dpo.gradient_checkpointing",
+    "dpo.gradient_checkpointing", "dpo.processes", "dpo.sharding",
     *(f"reward.judge.{name}" for name in (
         "url", "api_key_env", "concurrency", "timeout", "retries", "max_calls", "max_tokens_total"
     )),
