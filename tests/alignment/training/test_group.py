@@ -1,7 +1,8 @@
 """Several processes train as one does, with equal losses and weights, and what one of them is asked or meets ends all.
 
 They are started once, with all of the trainings. Their sums are taken in another order, so equal is to 1e-5 (of what
-is larger than 1): metrics, and what the trained model predicts. (AdamW makes a step of the rounding of a gradient that is 0, as of a key's bias.)
+is larger than 1): metrics, and what the trained model predicts. Its weights are not compared, since AdamW makes a whole
+step of the rounding of a gradient that is 0, such as that of a key's bias.
 """
 
 import json
