@@ -48,7 +48,8 @@ class Trainer(Protocol):
         `gap` is what the chosen one scores more, in the reward's units; None where they have no scores.
         Checkpoints go to `work`, and a run that finds one there goes on from it: `alignment.training.harness.fit` does
         so. `progress` takes (steps done, steps in all), and where it raises Interrupted the training keeps a checkpoint
-        and raises that. `on_row` takes each row of metrics as it is logged.
+        and raises that. `on_row` takes each row of metrics as it is logged. With `dpo.processes` each of several
+        processes calls the function, and `fit` makes one training of that.
         """
         ...
 
