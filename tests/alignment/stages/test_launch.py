@@ -1,5 +1,6 @@
 """A stage in a process of its own: it makes the same, and its progress, errors and end are those of one here."""
 
+import errno
 import json
 import logging
 import os
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError, DataError, Interrupted, ProcessError
+from alignment.stages import launch as launching
 from alignment.stages.job import Job
-from alignment.stages.job_file import STOP, read_error, read_job, write_error, write_job
+from alignment.stages.job_file import STOP, followed, read_error, read_job, write_error, write_job
 from alignment.stages.launch import environment, launch
 from alignment.stages.parts import fill
 from alignment.stages.store import digest_folder
-from alignment.stages.worker import LOCK
+from alignment.stages.worker import LOCK, hold
 from alignment.transient import is_transient
 from tasks.pipeline import STAGES
 from tests.alignment.chain import Chain, config
@@ -196,8 +198,78 @@ def test_the_process_dies_with_who_waits_for_it_and_the_next_one_waits_for_that(
     assert waits[:3] == [None] * 3, "an orphan still wrote"
 
 
+@pytest.mark.full
+def test_a_group_of_processes_makes_the_stage_and_ends_as_one(
+    training: tuple[Job, list[tuple[int, int]]], job: Callable[..., Job]
+) -> None:
+    """The first alone writes; one that is killed ends all, and is named; what was kept is gone on from, by one."""
+    given, reports = training
+    short = config(base={"steps": 5, "model": "train"}, data={"rows": 300})
+    whole = replace(job("whole", short), inputs=given.inputs)
+    assert launch(STAGES["base"], whole, processes=2)["steps"] == 5
+    assert (whole.out / "model" / "model.safetensors").exists()
+    assert [path.name for path in whole.work.iterdir()] == [LOCK]
+
+    def kill() -> None:
+        ranks = [pid for pid in processes_of(given.work) if b"--rank" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        of_second = [pid for pid in ranks if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+        if reports and of_second:
+            os.kill(of_second[0], signal.SIGKILL)
+
+    with pytest.raises(ProcessError, match=r"process 2 of 2 was ended by SIGKILL"):
+        launch(STAGES["base"], given, processes=2, wanted=kill)
+    assert processes_of(given.work) == []
+    assert not any(given.out.iterdir())
+
+    reports.clear()
+
+    def stop() -> None:
+        if reports:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        launch(STAGES["base"], given, processes=2, wanted=stop)
+    (kept,) = given.work.glob("checkpoint-*")
+    reports.clear()
+    with pytest.raises(Interrupted):
+        launch(STAGES["base"], given, wanted=stop)
+    assert reports[0][0] > int(kept.name.split("-")[1]), "one process goes on from what two have kept"
+
+
 def _is_held(path: Path) -> bool:
     return subprocess.run(["flock", "--nonblock", str(path), "true"], check=False).returncode == 1
+
+
+def test_a_shared_disk_without_locks_keeps_nobody_from_computing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who computes a stage is known by the store there, which has leases."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with launching._alone(tmp_path, pytest.fail), hold(tmp_path):
+        assert (tmp_path / LOCK).exists()
+
+
+WARNS = """
+import logging, sys, warnings
+from pathlib import Path
+from alignment.stages.job_file import Events
+from alignment.stages.worker import tell_logs
+tell_logs(Events(Path(sys.argv[1])), logging.INFO)
+warnings.warn("a column is odd")
+logging.getLogger("alignment.data").info("read")
+logging.getLogger("another").warning("nobody's")
+"""
+
+
+def test_what_a_process_logs_and_warns_of_is_told(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WARNS, str(tmp_path)], env=environment((), 1), check=True)
+    warned, read = next(followed(tmp_path))
+    assert (warned[:3], read) == (["log", "py.warnings", 30], ["log", "alignment.data", 20, "read"])
+    assert "UserWarning: a column is odd" in warned[3]
 
 
 def test_a_process_sees_its_devices_and_no_password_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
