@@ -56,7 +56,7 @@ notebook: $(VENV)/installed-test
 	PLUMBLINE_NOTEBOOK=$(CURDIR)/examples/notebook.ipynb $(BIN)/python -m pytest -m full tests/test_notebook.py
 
 bench: $(VENV)/installed-test
-	for name in train generate score validate flow scale gpu; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in train generate score validate flow scale memory gpu; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -147,6 +147,17 @@ def merge(loaded: models.Loaded) -> models.Loaded:
     return merged
 
 
+def standing(base: Path, folder: Path) -> Any:
+    """The model of a folder, as its weights are, with the adapter of another one."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(base), use_safetensors=True, local_files_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tied weights
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
 def is_attached(model: Any) -> bool:
     """Whether a model stands with an adapter."""
     from peft import PeftModel
@@ -172,6 +183,13 @@ def save(model: Any, folder: Path, base: str = "", revision: str = "main") -> No
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for file in (folder / WEIGHTS, folder / CONFIG):
         file.chmod(0o644)
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Have an adapter's folder name another base."""
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    text = json.dumps(settings | {"base_model_name_or_path": base}, indent=2, sort_keys=True)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def restore(model: Any, folder: Path) -> None:

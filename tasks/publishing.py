@@ -16,7 +16,7 @@ from tasks import reports
 from tasks.comparing import gathered
 from tasks.evaluation import read_report, read_samples
 from tasks.figures import drawn
-from tasks.registry import models, records, review, runs
+from tasks.registry import bases, models, records, review, runs
 from tasks.registry.descriptions import with_ours
 from tasks.registry.notes import result
 from tasks.registry.pages import INSIDE, version_page
@@ -71,7 +71,13 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
         messages = json.loads(samples[0].messages or "[]")
         models.log_adapter(run_id, refs["policy"].path / ADAPTER)
         uri = models.log_model(
-            run_id, refs["policy"].path / MODEL, config, samples[0].prompt, card=card, messages=messages
+            run_id,
+            refs["policy"].path / MODEL,
+            config,
+            samples[0].prompt,
+            card=card,
+            messages=messages,
+            apart=bases.apart(config, refs),
         )
     runs.tag(run_id, {"plumbline.policy": key, "plumbline.model_uri": uri})
     if judgement.verdict != "pass":
@@ -93,6 +99,8 @@ def policy_key(config: AlignConfig, refs: Refs) -> str:
     Sampled pairs hang on the settings of the sampling and on the chat template; given pairs do not.
     """
     policy: str = refs["policy"].digest
+    if config.registry.adapter == "separate":
+        policy = digest({"policy": policy, "base": refs["base"].digest})
     if pairs_are_sampled(config):
         return policy
     sampling = config.sampling.model_dump(include={"temperature", "top_k", "top_p", "cache", "new_tokens_max"})

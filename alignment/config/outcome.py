@@ -141,6 +141,11 @@ class RegistryConfig(Group):
         max_length=100,
         description="Alias that a passing model gets; `champion` and `previous` belong to the promotion",
     )
+    adapter: Literal["merged", "separate"] = Field(
+        "merged",
+        description="What is registered of a policy with an adapter: the `merged` model, or the adapter `separate` "
+        "from its base, which stays on this machine and is pinned by its content",
+    )
     review_rows: int = Field(
         32,
         ge=0,

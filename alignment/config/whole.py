@@ -50,6 +50,15 @@ class AlignConfig(Group):
         return self
 
     @model_validator(mode="after")
+    def _adapter_is_there(self) -> Self:
+        if self.registry.adapter == "separate" and self.dpo.adapter == "none":
+            raise ValueError(
+                "registry.adapter = separate registers an adapter, and dpo.adapter = none trains none: set dpo.adapter "
+                "to lora, or registry.adapter to merged"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rounded_base_is_frozen(self) -> Self:
         load_in = self.base.load_in
         if load_in == "fp32":

@@ -45,10 +45,11 @@ def serve(
     with registry():
         from flows.stack.processes import LOOPBACK, free_port, wait_for_answer
         from tasks.home import home, tracking_uri
-        from tasks.registry import naming, versions
+        from tasks.registry import models, naming, versions
         from tasks.registry.recorded import describe
 
         version = versions.resolve(naming.find_registered(model))
+        models.require_base(version.source)
         where = f"http://{LOOPBACK}:{(chosen := free_port(port))}"
         say(console, f"[bold]{escape(describe(version))}[/], will be served on {where}")
         if told := other_port(port, chosen):

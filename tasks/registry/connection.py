@@ -178,12 +178,13 @@ def without_advice() -> Iterator[None]:
     """Silence MLflow's warnings about its own code, and its advice on parameters that our signature declares."""
 
     def wanted(record: logging.LogRecord) -> bool:
-        return "params provided to the `predict` method" not in record.getMessage()
+        return record.levelno > logging.INFO and "params provided to the `predict` method" not in record.getMessage()
 
     logger = logging.getLogger("mlflow.transformers")
     logger.addFilter(wanted)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # of peft
             warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
             warnings.filterwarnings("ignore", "The ``noload`` loader strategy is deprecated", DeprecationWarning)
             yield

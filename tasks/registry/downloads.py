@@ -6,12 +6,16 @@ import tempfile
 import uuid
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import yaml
 
 from alignment.config import AlignConfig, Group
 from alignment.errors import ModelError
+from alignment.links import share
 from alignment.stages.store import digest, disk_errors
-from tasks.registry import versions
-from tasks.registry.connection import fluent, guard
+from tasks.registry import bases, versions
+from tasks.registry.connection import client, fluent, guard
 
 G = TypeVar("G", bound=Group)
 
@@ -47,9 +51,10 @@ def local_model(uri: str, folder: Path) -> Path:
     return _local(uri, folder)[1]
 
 
-def export_model(uri: str, folder: Path) -> None:
+def export_model(uri: str, folder: Path, *, link: bool = False) -> None:
     """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
 
+    With `link` a folder that nobody writes to: its files may be links to MLflow's where those lie on the same disk.
     Raises ModelError if the model does not exist, is not a transformers model, or its weights are not safetensors, and
     StoreError if the disk refuses.
     """
@@ -61,8 +66,19 @@ def export_model(uri: str, folder: Path) -> None:
         where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=where) as temporary:
             with guard(), disk_errors(folder, where), fluent():
-                root = Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
-            _copy_weights(uri, root, folder)
+                here = _artifacts_here(resolved)
+                root = here or Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
+            _copy_weights(uri, root, folder, link=link or here is None)  # a download is thrown away, so may be linked
+
+
+def _artifacts_here(uri: str) -> Path | None:
+    """Where the files of a model lie that a run logged, if that is a folder of this machine."""
+    source = uri if versions.LOGGED.fullmatch(uri) else versions.resolve(uri).source
+    if not versions.LOGGED.fullmatch(source):
+        return None
+    location = urlsplit(client().get_logged_model(source.removeprefix("models:/")).artifact_location)
+    folder = Path(unquote(location.path))
+    return folder if location.scheme in ("", "file") and folder.is_dir() else None
 
 
 def resolve_model_uri(uri: str) -> str:
@@ -88,7 +104,7 @@ def _local(uri: str, folder: Path) -> tuple[str, Path]:
     if not target.exists():
         draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
-            export_model(resolved, draft)
+            export_model(resolved, draft, link=True)
             try:
                 draft.rename(target)
             except OSError:
@@ -99,9 +115,14 @@ def _local(uri: str, folder: Path) -> tuple[str, Path]:
     return resolved, target
 
 
-def _copy_weights(uri: str, root: Path, folder: Path) -> None:
+def _copy_weights(uri: str, root: Path, folder: Path, *, link: bool) -> None:
     """Copy what MLflow keeps in two folders into one, as it was logged."""
     parts = [root / "model", *sorted((root / "components").glob("*"))]
+    if (root / bases.PEFT).is_dir():
+        metadata = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8")).get("metadata")
+        if (base := bases.pinned(uri, metadata)) is not None:
+            bases.write_merged(root, base, folder)
+            return
     files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
     if not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(
@@ -112,4 +133,5 @@ def _copy_weights(uri: str, root: Path, folder: Path) -> None:
         for file in (file for file in files if file.is_relative_to(part)):
             target = folder / file.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            target.unlink(missing_ok=True)
+            share(file, target, link=link)

@@ -2,12 +2,16 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment import adapters
 from alignment.config import AlignConfig
-from tasks.registry import serving
+from tasks.home import home
+from tasks.registry import bases, serving
+from tasks.registry.bases import Apart
 from tasks.registry.connection import client, error_code, fluent, guard, without_advice
 
 if TYPE_CHECKING:
@@ -32,21 +36,23 @@ def log_model(
     prompt: str,
     card: str = "",
     messages: Sequence[Mapping[str, Any]] = (),
+    apart: Apart | None = None,
 ) -> str:
     """Log a `save_pretrained` folder on the run as a model of texts that MLflow can serve, or of chats with `messages`.
 
-    Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. MLflow loads what it
-    wrote, continues `prompt` or answers `messages`, and warns if that fails. `card` becomes its README. Raises
-    ModelError if the folder lacks a part.
+    Returns its address, `models:/m-…`. Its folder `model/` is a `save_pretrained` folder as well. No weight is loaded,
+    and `folder` may not change any more. Of an adapter and a base that are to stay `apart`, the adapter is logged and
+    the base pinned, and `folder` is not read. `prompt` or `messages` are its example of an input, and `card` becomes
+    its README. Raises ModelError if the folder lacks a part.
     """
     from mlflow.transformers import log_model as log_transformers
 
-    model, tokenizer = serving.load(folder, config)
-    with guard(), fluent(), without_advice(), tempfile.TemporaryDirectory() as temporary:
+    home().mkdir(parents=True, exist_ok=True)
+    with guard(), fluent(), without_advice(), tempfile.TemporaryDirectory(prefix=".model-", dir=home()) as temporary:
+        prepared, told = Path(temporary) / "prepared", Path(temporary) / "told"
+        writing, tokenizer = serving.prepare(folder if apart is None else apart.base, config, prepared)
         where = client().get_run(run_id).info.experiment_id
         logged = client().create_logged_model(where, name="model", source_run_id=run_id, model_type="dpo")
-        tokenizer.save_pretrained(Path(temporary) / "model")  # MLflow keeps it beside the weights, not with them
-        client().log_model_artifacts(logged.model_id, temporary)
         answers: dict[str, Any] = {
             "task": "llm/v1/chat",
             "input_example": {"messages": [dict(message) for message in messages], "max_tokens": 4},
@@ -54,17 +60,62 @@ def log_model(
         continues: dict[str, Any] = {
             "task": "text-generation",
             "input_example": ([prompt], {"max_new_tokens": 4}),
-            "signature": signature(model.generation_config),
+            "signature": signature(writing),
         }
-        log_transformers(
-            {"model": model, "tokenizer": serving.for_chats(tokenizer, messages) if messages else tokenizer},
-            model_id=logged.model_id,
-            run_id=run_id,
-            **(answers if messages else continues),
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-            model_card=_readme(card),
-        )
+        in_use = serving.for_chats(tokenizer, messages) if messages else tokenizer
+        if messages:
+            in_use.save_pretrained(prepared)
+        model, pins = (str(prepared), {}) if apart is None else _on_its_base(apart, config, in_use)
+        with _classes_of_tasks():
+            log_transformers(
+                model,
+                model_id=logged.model_id,
+                run_id=run_id,
+                **(answers if messages else continues),
+                **pins,
+                pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+                model_card=_readme(card),
+            )
+        if messages or apart:  # MLflow has chats' tokenizer beside the weights; with them stands that of all texts
+            tokenizer.save_pretrained(told / "model")
+            client().log_model_artifacts(logged.model_id, str(told))
     return f"models:/{logged.model_id}"
+
+
+def _on_its_base(apart: Apart, config: AlignConfig, tokenizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model of an adapter on its base as MLflow takes it, and what has it keep the adapter alone."""
+    base, content = bases.keep(apart.base, config)
+    pins = {"base_model_path": str(base), "metadata": {bases.BASE: {"folder": str(base), "digest": content}}}
+    return {"model": adapters.standing(base, apart.adapter), "tokenizer": tokenizer}, pins
+
+
+class _Named(str):
+    """The dotted name of a class, which has the class's own name as the class has it."""
+
+    @property
+    def __name__(self) -> str:
+        return self.rpartition(".")[2]
+
+
+@contextmanager
+def _classes_of_tasks() -> Iterator[None]:
+    """MLflow 3.17 asks for the class of a task's pipeline, of which transformers 5.23 tells the name.
+
+    It does so for a model in a folder alone, and needs no more than the class's name.
+    """
+    from transformers import pipelines
+
+    own = pipelines.check_task
+
+    def check_task(task: str) -> Any:
+        name, told, options = own(task)
+        return name, {**told, "impl": _Named(told["impl"])}, options
+
+    pipelines.check_task = check_task
+    try:
+        yield
+    finally:
+        pipelines.check_task = own
 
 
 def log_adapter(run_id: str, folder: Path) -> None:
@@ -126,6 +177,14 @@ def takes_messages(uri: str) -> bool:
         except MlflowException:
             return False
     return str((info.metadata or {}).get("task", "")) == "llm/v1/chat"
+
+
+def require_base(uri: str) -> None:
+    """Raise ModelError where a logged model is an adapter, and its base is not here, or is another one."""
+    from mlflow.models import get_model_info
+
+    with guard(), fluent():
+        bases.pinned(uri, get_model_info(uri).metadata)
 
 
 def _newest_first(experiments: list[str], query: str) -> Iterator[Any]:

@@ -10,32 +10,36 @@ from alignment.config import AlignConfig, PromptsConfig
 from alignment.conventions import Conventions, affixes, conventions
 from alignment.data.chat import read_template
 from alignment.data.prompts.whole import longest_prompt
+from alignment.described import without_weights
 from alignment.errors import ModelError
+from alignment.links import share
 from alignment.models import check_folder
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 
-def load(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
-    """The model and the tokenizer of a `save_pretrained` folder, set to sample as in training wherever they are loaded.
+def prepare(folder: Path, config: AlignConfig, out: Path) -> tuple["GenerationConfig", Any]:
+    """Write a `save_pretrained` folder to `out` once more, set to sample as in training wherever it is loaded.
 
-    Raises ModelError if the folder lacks a part.
+    No weight is loaded: their files are shared with `folder`, whose content may not change any more. Returns how the
+    model writes, and its tokenizer. Raises ModelError if the folder lacks a part.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     check_folder(folder, "base")
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder.absolute()), **local)
-        model = AutoModelForCausalLM.from_pretrained(str(folder.absolute()), use_safetensors=True, **local)
+        model, tokenizer = without_weights(folder.absolute())
     except Exception as error:  # a broken file makes its reader raise anything
         raise ModelError(f"model folder {folder}: cannot be loaded ({' '.join(str(error).split())[:240]})") from error
     found = conventions(model, tokenizer, f"model folder {folder}")
     _fit_tokenizer(tokenizer, found)
     tokenizer.chat_template = chat_template(tokenizer, config.prompts)
-    model.generation_config = generation(config, found, tokenizer.pad_token_id)
-    return model, tokenizer
+    writing = generation(config, found, tokenizer.pad_token_id)
+    out.mkdir(parents=True)
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json"), folder / "config.json"):
+        share(file, out / file.name, link=True)
+    writing.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return writing, tokenizer
 
 
 def generation(config: AlignConfig, found: Conventions, pad_id: int) -> "GenerationConfig":

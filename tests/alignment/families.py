@@ -238,11 +238,13 @@ def registered(kind: str, work: Path, *, cached: bool) -> tuple[bool, bool]:
 
     What the library's own pipeline writes greedily has to be what plain forward passes make of it.
     """
-    from transformers import pipeline
+    from transformers import AutoModelForCausalLM, pipeline
 
     loaded = Loaded(build(kind, eos_token_id=EOS), tokenizer(Spelling(begins=True)), kind)
     save(loaded, work / "saved")
-    model, words = serving.load(work / "saved", build_config({"sampling": {"total_tokens": 24, "cache": cached}}))
+    config = build_config({"sampling": {"total_tokens": 24, "cache": cached}})
+    _, words = serving.prepare(work / "saved", config, work / "prepared")
+    model = AutoModelForCausalLM.from_pretrained(work / "prepared")
     ids = torch.tensor([[1, *loaded.encode(texts((9,)))[0]]])
     with torch.inference_mode():
         expected, *others = (each(ids).logits for each in (loaded.model, model, load_base(work / "saved").model))

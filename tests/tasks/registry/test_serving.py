@@ -146,7 +146,16 @@ class Case:
     def kept(self, folder: Path, config: AlignConfig = CONFIG) -> tuple[Any, Any]:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        return serving.load(folder, config)
+        return prepared(folder, config)
+
+
+def prepared(folder: Path, config: AlignConfig) -> tuple[Any, Any]:
+    """What is registered, as transformers loads it."""
+    from transformers import AutoModelForCausalLM
+
+    out = folder.with_name(f"{folder.name}-prepared")
+    _, tokenizer = serving.prepare(folder, config, out)
+    return AutoModelForCausalLM.from_pretrained(out), tokenizer
 
 
 @pytest.fixture
@@ -154,6 +163,13 @@ def case(tiny_gpt2: Callable[..., Any], tiny_tokenizer: Any) -> Case:
     from copy import deepcopy
 
     return Case(tiny_gpt2(vocab_size=len(tiny_tokenizer), context=WINDOW), deepcopy(tiny_tokenizer))
+
+
+def test_what_is_registered_shares_its_weights_with_the_policy(case: Case, tmp_path: Path) -> None:
+    """The test's disk may know references, which share blocks and no name."""
+    case.kept(tmp_path / "in")
+    one, two = (tmp_path / name / "model.safetensors" for name in ("in", "in-prepared"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_the_sampling_is_the_training_s_and_nothing_of_the_base_s(case: Case, tmp_path: Path) -> None:

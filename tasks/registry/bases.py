@@ -1,0 +1,87 @@
+"""Bases of adapters that are registered apart: kept on this machine, pinned by their content, merged for use."""
+
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment import adapters
+from alignment.config import AlignConfig
+from alignment.errors import ModelError
+from alignment.models import save
+from alignment.rows import ADAPTER, MODEL
+from alignment.stages.sources import digest_model
+from alignment.stages.stage import Refs
+from alignment.stages.store import digest
+from tasks.home import home
+from tasks.registry import serving
+
+BASE = "plumbline.base"
+"""In a logged model's metadata: the folder of its base, and the digest of what is in it."""
+
+PEFT = "peft"
+"""Where MLflow keeps an adapter among a model's files."""
+
+
+class Apart(NamedTuple):
+    """An adapter that is to be registered apart from its base: both as folders."""
+
+    adapter: Path
+    base: Path
+
+
+def apart(config: AlignConfig, refs: Refs) -> Apart | None:
+    """The two of a run, where it wants them apart."""
+    if config.registry.adapter == "merged":
+        return None
+    return Apart(refs["policy"].path / ADAPTER, refs["base"].path / MODEL)
+
+
+def keep(base: Path, config: AlignConfig) -> tuple[Path, str]:
+    """The base set to sample as in training, in a folder of this home that stays; and the digest of what is in it."""
+    name = digest([digest_model(base), config.sampling.model_dump(), config.prompts.model_dump()])[:20]
+    target = home() / "bases" / name
+    if not target.exists():
+        draft = target.with_name(f".{name}-{uuid.uuid4().hex[:8]}")
+        try:
+            serving.prepare(base, config, draft)
+            draft.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target, digest_model(target)
+
+
+def pinned(uri: str, metadata: dict[str, Any] | None) -> Path | None:
+    """The base that a logged model's metadata pins; None where it pins none.
+
+    Raises ModelError where it is not there, or is another one by now.
+    """
+    told = (metadata or {}).get(BASE)
+    if told is None:
+        return None
+    folder = Path(told["folder"])
+    if not folder.is_dir():
+        raise ModelError(
+            f"{uri}: is an adapter, and its base is not at {folder}: use it on the machine where it was registered, "
+            "copy that folder here, or register it with registry.adapter = merged"
+        )
+    if digest_model(folder) != told["digest"]:
+        raise ModelError(
+            f"{uri}: is an adapter over the base {told['digest'][:12]}, and {folder} holds another one: put the right "
+            "one back, or register it again"
+        )
+    return folder
+
+
+def write_merged(root: Path, base: Path, folder: Path) -> None:
+    """Write the model that an adapter among MLflow's files makes of its base, whole."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as temporary:
+        place = Path(temporary) / ADAPTER
+        shutil.copytree(root / PEFT, place)
+        adapters.name_base(place, str(base.absolute()))
+        loaded = adapters.load_merged(place)
+        save(loaded, folder)

@@ -1,0 +1,26 @@
+"""The benchmark of memory does what its rows are named after, at a size where that takes a moment."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import memory
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    memory.write_model(folder, tiny_of=64)
+    return folder
+
+
+@pytest.mark.parametrize("name", memory.SETTINGS)
+def test_each_setting_runs_and_only_training_has_steps(name: str, tiny: Path) -> None:
+    seconds = memory.prepare(name, str(tiny), str(tiny), pairs=1, tokens=16)()
+    assert len(seconds) == (memory.STEPS - 1 if "training" in name else 0)
+
+
+def test_the_plan_takes_texts_to_be_as_long_as_they_are_there() -> None:
+    """Four texts a pair, in sampling and in scoring."""
+    config = memory.config_of("scoring", 2, 16)
+    assert (config.sampling.total_tokens, config.sampling.batch_tokens, config.dpo.batch_size) == (16, 128, 2)
