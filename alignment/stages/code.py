@@ -80,7 +80,10 @@ def closure(module: str) -> set[str]:
 @cache
 def parsed(text: str) -> tuple[bool, tuple[ast.Import | ast.ImportFrom, ...]]:
     """Whether there is more in a source text than a docstring, and its imports, wherever they stand."""
-    tree = ast.parse(text)
+    try:
+        tree = ast.parse(text)
+    except SystemError:  # where another thread parses meanwhile: https://github.com/python/cpython/issues/106905
+        tree = ast.parse(text)
     holds_code = any(not isinstance(node, ast.Expr) for node in tree.body)
     return holds_code, tuple(node for node in _statements(tree.body) if isinstance(node, ast.Import | ast.ImportFrom))
 
