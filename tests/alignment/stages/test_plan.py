@@ -31,6 +31,7 @@ DOWNSTREAM = {
     "scores": {"scores", "pairs", "validation", "reference", "policy", "after", "report"},
     "pairs": {"pairs", "validation", "reference", "policy", "after", "report"},
     "validation": {"validation", "reference", "policy", "after", "report"},
+    "reference": {"reference", "policy", "after", "report"},
     "policy": {"policy", "after", "report"},
     "evaluation": {"before", "after", "report"},
     "report": {"report"},
@@ -158,7 +159,7 @@ FIELD_MOVES: list[tuple[str, Any, str]] = [
     ("dpo.divergence", "forward_kl", "policy"),
     ("dpo.steps", 11, "policy"),
     ("dpo.log_every", 1, "policy"),
-    ("dpo.precision", "bf16", "policy"),
+    ("dpo.precision", "bf16", "reference"),  # whose log-probs are in the policy's precision
     ("evaluation.samples_per_prompt", 1, "evaluation"),
     ("evaluation.judge", "grammar", "evaluation"),
     ("evaluation.bootstrap", 100, "report"),
