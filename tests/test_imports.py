@@ -26,7 +26,7 @@ MAY_NOT_IMPORT = {
 }
 IMPORT_MLFLOW = {
     f"tasks.registry.{name}"
-    for name in ("connection", "downloads", "models", "records", "review", "runs", "server", "versions")
+    for name in ("accounts", "connection", "downloads", "models", "records", "review", "runs", "server", "versions")
 }
 MODULE = re.compile(rf"({'|'.join(ROOMS[:4])})(\.\w+)+(:\w+)?")  # as in "flows.stack.prefect_app:create_app"
 SERVERS = {"prefect", "mlflow", "sqlalchemy", "fastapi"}

@@ -1,6 +1,7 @@
 """The account of MLflow that workers and the receiver sign in with, on a server that knows users."""
 
 import os
+import warnings
 from dataclasses import dataclass, field
 
 from alignment.errors import ConfigError
@@ -40,8 +41,10 @@ def apply_account(account: Account) -> bool:
     from mlflow.exceptions import RestException
     from mlflow.server import get_app_client
 
-    with guard():
+    with warnings.catch_warnings():  # of what the server imports, and a client does not use
+        warnings.simplefilter("ignore")
         users = get_app_client("basic-auth", tracking_uri=place().uri)
+    with guard():
         try:
             users.create_user(account.user, account.password)
             is_new = True
