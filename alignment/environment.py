@@ -68,7 +68,7 @@ def dropped() -> list[str]:
 
 
 def _take(names: re.Pattern[str]) -> dict[str, str]:
-    is_in_group = int(os.environ.get(PROCESSES, "1")) > 1
+    is_in_group = os.environ.get(PROCESSES, "1") != "1"
     found = [name for name in os.environ if names.fullmatch(name) and not (is_in_group and GROUP.fullmatch(name))]
     return {name: os.environ.pop(name) for name in found}
 
