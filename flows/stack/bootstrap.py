@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import jsonschema
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
@@ -161,11 +162,15 @@ def _template(file: Path | None, defaults: Path | None) -> dict[str, Any] | None
     if defaults is None:
         return template
     variables: dict[str, Any] = template["variables"]["properties"]
-    for name, value in _values(defaults).items():
-        if name not in variables:
-            raise ConfigError(
-                f"--job-defaults {defaults}: {name} is no variable of {file.name} ({', '.join(variables)})"
-            )
+    given = _values(defaults)
+    for name in given.keys() - variables.keys():
+        raise ConfigError(f"--job-defaults {defaults}: {name} is no variable of {file.name} ({', '.join(variables)})")
+    try:
+        jsonschema.validate(given, template["variables"] | {"required": []})
+    except jsonschema.ValidationError as error:
+        place = ".".join(map(str, error.absolute_path))
+        raise ConfigError(f"--job-defaults {defaults}: {place}: {error.message}") from error
+    for name, value in given.items():
         variables[name]["default"] = value
     return template
 

@@ -385,7 +385,7 @@ def test_a_pool_takes_the_template_s_defaults_from_a_file_and_a_deployment_its_o
     assert apply(project(work_pool=pool), **options)["work pool local"] == "changed"
     assert apply(project(work_pool=pool), pool_type="kubernetes")["work pool local"] == "left", "as it was given before"
     defaults.write_text("gpus: many")
-    with pytest.raises(ConfigError, match="gpus"):
+    with pytest.raises(ConfigError, match=r"defaults\.yaml: gpus: 'many' is not of type 'integer'"):
         apply(project(work_pool=pool), **options)
 
 
