@@ -16,7 +16,7 @@ from alignment.sampling.dialects import DIALECTS, Body
 from alignment.sampling.endpoint_client import Client
 from alignment.sampling.engine import Completion, Request, engine, engine_version
 from alignment.sampling.kept import KeptDraws
-from alignment.sampling.outside import Remembered, completions, require_same_weights, seed
+from alignment.sampling.outside import Answers, Remembered, require_same_weights, seed
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -51,16 +51,19 @@ def endpoint(
         server.dialect.sample(each.prompt, len(each.uniforms), seed(each), loaded.conventions.ends, config)
         for each in requests
     ]
-    drawn = KeptDraws(kept, who)
-    missing = [body for body, each in zip(bodies, requests, strict=True) if each.uniforms and drawn.find(body) is None]
+    answers = Answers(requests, bodies, KeptDraws(kept, who), loaded=loaded, stop=config.stop, name=server.name)
+    missing = answers.missing
     there = len(requests) - len(missing)
+
+    def read(number: int, answer: Any) -> None:
+        answers.take(missing[number], server.dialect.drawn(answer))
 
     def report(done: int) -> None:
         if progress is not None:
             progress(there + done, len(requests))
 
-    server.ask_all(missing, lambda number, answer: drawn.keep(missing[number], server.dialect.drawn(answer)), report)
-    return completions(requests, bodies, drawn, loaded=loaded, stop=config.stop, name=server.name)
+    server.ask_all([bodies[place] for place in missing], read, report)
+    return answers.completions()
 
 
 @engine_version("endpoint")

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from alignment.config import SamplingConfig
 from alignment.errors import EndpointError, ModelError
 from alignment.sampling.engine import Completion, Request, request
-from alignment.sampling.kept import KeptDraws
+from alignment.sampling.kept import Drawn, KeptDraws
 from alignment.sampling.stops import Stops
 
 if TYPE_CHECKING:  # they bring torch
@@ -22,6 +22,8 @@ COMPARED, LENGTH = 16, 24
 """Sequences on which the weights are compared, and the most tokens of each that count."""
 ROUNDING = 1e-3
 """What a log-prob may exceed 0 by, in nats."""
+BROKEN_OFF = ("abort", "error")
+"""What servers call the end of a text that another try may bring to an end of its own."""
 KNOWN_FOR = 60.0
 """Seconds for which an engine is not asked again who it is: a run's stages ask for their keys many times."""
 
@@ -91,34 +93,67 @@ def completion(
         if found is not None:
             kept, finished = kept[:found], True
     if not finished and len(kept) < room:
-        raise EndpointError(
+        error = EndpointError(
             f"{name}: ended a text after {len(kept)} of {room} tokens ({reason or 'it does not say why'}), without an "
             "end token or a stop text; give it a context of sampling.total_tokens at least (vLLM: --max-model-len, "
             "SGLang: --context-length)"
         )
+        error.transient = reason in BROKEN_OFF
+        raise error
     return Completion(kept, finished, math.fsum(logprobs[: len(kept)]), exact=False)
 
 
-def completions(
-    requests: Sequence[Request],
-    bodies: Sequence[Mapping[str, Any]],
-    drawn: KeptDraws,
-    *,
-    loaded: "Loaded",
-    stop: Sequence[str],
-    name: str,
-) -> list[Completion]:
-    """What was drawn for each request, by the body that asked for it. Raises as `completion` does."""
-    stops, found = Stops(stop, loaded.texts) if stop else None, []
-    for asked, body in zip(requests, bodies, strict=True):
-        got = drawn.find(body)
-        if got is None:  # there was no room for a token
-            found.append(Completion([], finished=False, logprob=0.0, exact=False))
-        else:
-            found.append(
-                completion(asked, got.ids, got.logprobs, loaded=loaded, stops=stops, name=name, reason=got.reason)
-            )
-    return found
+class Answers:
+    """What another process draws for requests: checked as it comes, and kept once it is sound."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        bodies: Sequence[Mapping[str, Any]],
+        kept: KeptDraws,
+        *,
+        loaded: "Loaded",
+        stop: Sequence[str],
+        name: str,
+    ) -> None:
+        """`bodies` is what each request is asked by; `name` is how errors name the engine."""
+        self._requests, self._bodies, self._kept = requests, bodies, kept
+        self._loaded, self._name = loaded, name
+        self._stops = Stops(stop, loaded.texts) if stop else None
+        self._found: dict[int, Completion] = {}
+
+    @property
+    def missing(self) -> list[int]:
+        """The places of the requests that are still to be asked; one without room for a token is not."""
+        pairs = enumerate(zip(self._requests, self._bodies, strict=True))
+        return [place for place, (asked, body) in pairs if asked.uniforms and self._kept.find(body) is None]
+
+    def take(self, place: int, drawn: Drawn) -> None:
+        """What was drawn for the request at a place. Raises as `completion` does, and then it is not kept."""
+        self._found[place] = self._completion(place, drawn)
+        self._kept.keep(self._bodies[place], drawn)
+
+    def completions(self) -> list[Completion]:
+        """The completion of each request. Raises as `completion` does, of what was kept before."""
+        found = []
+        for place, (asked, body) in enumerate(zip(self._requests, self._bodies, strict=True)):
+            drawn = self._kept.find(body)
+            if not asked.uniforms or drawn is None:
+                found.append(Completion([], finished=False, logprob=0.0, exact=False))
+            else:
+                found.append(self._found.get(place) or self._completion(place, drawn))
+        return found
+
+    def _completion(self, place: int, drawn: Drawn) -> Completion:
+        return completion(
+            self._requests[place],
+            drawn.ids,
+            drawn.logprobs,
+            loaded=self._loaded,
+            stops=self._stops,
+            name=self._name,
+            reason=drawn.reason,
+        )
 
 
 def require_same_weights(loaded: "Loaded", score: Scorer, most: float, name: str, field: str) -> None:

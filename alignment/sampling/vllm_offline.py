@@ -20,7 +20,7 @@ from alignment.endpoints import SHOWN
 from alignment.errors import ConfigError, EndpointError
 from alignment.sampling.engine import Completion, Request, engine, engine_version
 from alignment.sampling.kept import Drawn, KeptDraws
-from alignment.sampling.outside import Remembered, completions, require_same_weights, seed, texts_to_compare
+from alignment.sampling.outside import Answers, Remembered, require_same_weights, seed, texts_to_compare
 
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
@@ -57,8 +57,8 @@ def vllm(
     """
     python, who = interpreter(), dict(version(config)) | {"dtype": DTYPES[config.precision]}
     bodies = [_body(each, loaded.conventions.ends, config) for each in requests]
-    drawn = KeptDraws(kept, who)
-    missing = [body for body, each in zip(bodies, requests, strict=True) if each.uniforms and drawn.find(body) is None]
+    answers = Answers(requests, bodies, KeptDraws(kept, who), loaded=loaded, stop=config.stop, name=NAME)
+    missing = answers.missing
     done = len(requests) - len(missing)
 
     def report() -> None:
@@ -74,17 +74,17 @@ def vllm(
                 "context": max(config.total_tokens, *(len(ids) + 1 for ids in texts)),
                 "gpu_memory": config.vllm.gpu_memory,
                 "score": texts,
-                "draw": missing,
+                "draw": [bodies[place] for place in missing],
             }
             for line in _answers(python, work, Path(folder), (kept or Path(folder)) / "vllm.log", report):
                 if "scores" in line:
                     _compare(loaded, line["scores"], config.vllm.max_difference)
                     continue
-                for body, found in zip(missing[line["first"] :], line["drawn"], strict=False):
-                    drawn.keep(body, Drawn(*found))
-                done += len(line["drawn"])
+                for place, found in zip(missing[line["first"] :], line["drawn"], strict=False):
+                    answers.take(place, Drawn(*found))
+                    done += 1
     report()
-    return completions(requests, bodies, drawn, loaded=loaded, stop=config.stop, name=NAME)
+    return answers.completions()
 
 
 @engine_version("vllm")

@@ -268,6 +268,15 @@ def test_what_was_drawn_before_a_failure_is_not_asked_for_again(loaded: Loaded, 
     assert server.samples == 18
 
 
+def test_an_answer_that_was_not_taken_is_asked_for_again(loaded: Loaded, server: Server, tmp_path: Path) -> None:
+    server.change = first_choice(token_ids=[5], logprobs={"token_logprobs": [-1.0]}, finish_reason="abort")
+    with pytest.raises(EndpointError, match=r"\(abort\)") as raised:
+        draw(loaded, config(server), kept=tmp_path)
+    assert raised.value.transient
+    server.change = lambda answer: answer
+    assert draw(loaded, config(server), kept=tmp_path) == draw(loaded, config(server))
+
+
 def test_it_stops_soon_when_it_is_asked_to(loaded: Loaded, server: Server, tmp_path: Path) -> None:
     server.hold_after = 3
 
