@@ -185,7 +185,7 @@ def row_bytes(rows: int = 4_096) -> dict[str, float]:
             ("pairs", PAIRS, pairs),
         ):
             kept = [{key: value for key, value in row.items() if key in table.schema.names} for row in made]
-            table.write(Path(folder), kept)  # type: ignore[arg-type]
+            table.write(Path(folder), kept)
             found[name] = (Path(folder) / table.file).stat().st_size / len(kept)
     return found
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
 ANY = {"object", "datetime"}  # an int or a string, as a port may be, is an object there
 QUANTITIES = (".limits", ".requests")  # 2Gi, and 1 as well
 

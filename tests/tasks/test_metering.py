@@ -9,7 +9,6 @@ import pytest
 
 from alignment.errors import Interrupted, TrackingError
 from alignment.stages.store import StageRef
-from tasks import metering
 from tasks.home import home
 from tasks.metering import count, counted, failures_counted, note
 from tasks.progress import Event
@@ -31,7 +30,7 @@ def test_stages_that_were_computed_and_found_add_up_and_parts_are_not_counted_tw
 
 def test_a_wait_is_counted_once_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 107.5])
-    monkeypatch.setattr(metering.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("tasks.metering.time.monotonic", lambda: next(clock))
     note(Event("policy", "waiting", who="another run"))
     note(Event("policy", "started"))
     note(Event("policy", "started"))
