@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from alignment.judging.ratings import Preferred, Rated
@@ -16,7 +17,7 @@ from alignment.judging.review import LETTERS, Comparison, cut, preview
 from alignment.stages.store import digest
 from tasks.addresses import shown
 from tasks.registry.connection import client, error_code, fluent, guard, place
-from tasks.registry.runs import REVIEW, tag
+from tasks.registry.runs import REVIEW, REVIEW_RUN, tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Feedback, Span, TraceInfo
@@ -29,6 +30,8 @@ EQUAL = "equal"
 INSTRUCTION = "Which text is better? Which of the two models wrote A is drawn anew for each prompt."
 SCORES = "plumbline"  # the source of the assessments that are scores
 ALIGNED, PROMPT_ID = "plumbline.aligned", "plumbline.prompt_id"  # of a trace: which letter, which prompt
+OFFERED = "plumbline.offered"
+"""The tag of a run with a hash of the samples that it offered."""
 ITEMS_PER_CALL = 100
 TRACES_PER_PAGE = 500
 MAX_NAME = 200  # characters of a queue's name
@@ -37,21 +40,37 @@ MAX_NAME = 200  # characters of a queue's name
 def offer(run_id: str, rows: Sequence[Comparison]) -> None:
     """Show the samples in MLflow: as traces of the run, as a data set, and in a queue for people to rate.
 
-    May be called again. Raises TrackingError where MLflow has no such run or cannot be reached.
+    A run that has the very samples of an earlier one, as a run that is made again has, is given that one's queue, so
+    that nobody rates a text twice. May be called again. Raises TrackingError where MLflow has no such run or cannot be
+    reached.
     """
     if not rows:
         return
     with guard():
         run = client().get_run(run_id)
     where, name = str(run.info.experiment_id), f"{run.info.run_name} ({run_id[:8]})"
+    what = digest(list(map(asdict, rows)))
+    if before := _offered_before(where, run_id, what):
+        tag(run_id, before)
+        return
     if not _taken("its samples as traces", lambda: _write_traces(where, run_id, rows, run.info.start_time)):
         return
     ids = [_trace_id(run_id, row) for row in rows]
     _taken("its prompts as a data set", lambda: _write_prompts(where, rows))
     _taken(
         "its samples into a review queue",
-        lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids)}),
+        lambda: tag(run_id, {REVIEW: _write_queue(where, name[-MAX_NAME:], ids), OFFERED: what}),
     )
+
+
+def _offered_before(where: str, run_id: str, what: str) -> dict[str, str]:
+    """The tags of a run whose samples another run of the experiment has offered; none where it is the first."""
+    with guard():
+        found = client().search_runs([where], f"tags.`{OFFERED}` = '{what}'", order_by=["attributes.start_time"])
+    others = [run for run in found if run.info.run_id != run_id]
+    if not others or len(others) < len(found):  # it offered them itself, and is tried again
+        return {}
+    return {REVIEW: others[0].data.tags[REVIEW], REVIEW_RUN: others[0].info.run_id}
 
 
 def read_ratings(run_id: str) -> tuple[list[Rated], int]:
@@ -61,11 +80,12 @@ def read_ratings(run_id: str) -> tuple[list[Rated], int]:
     """
     found, unreadable = [], 0
     with guard(), fluent():
-        where = str(client().get_run(run_id).info.experiment_id)
+        run = client().get_run(run_id)
+        where, offered_by = str(run.info.experiment_id), run.data.tags.get(REVIEW_RUN, run_id)
         token = None
         while True:
             page = client().search_traces(
-                locations=[where], run_id=run_id, max_results=TRACES_PER_PAGE, page_token=token
+                locations=[where], run_id=offered_by, max_results=TRACES_PER_PAGE, page_token=token
             )
             for trace in page:
                 if (letter := trace.info.trace_metadata.get(ALIGNED, "")) in LETTERS:

@@ -36,6 +36,8 @@ FRONTIER = "plumbline.frontier"
 REASON = "plumbline.reason"
 REVIEW = "plumbline.review"
 """The tag with the id of the queue in which people rate the run's samples."""
+REVIEW_RUN = "plumbline.review_run"
+"""The tag with the id of the run that offered them first, of a run whose samples are the very same."""
 VERDICT = "verdict"
 """The tag that people read in the table of runs: running, passed, refused, skipped, cancelled or failed."""
 
@@ -126,7 +128,7 @@ def conclude(run_id: str, verdict: str, sentence: str, *, told: str = "", links:
         found = client().get_run(run_id)
     elsewhere = {
         "report": artifact_page(found.info.experiment_id, run_id, PAGE, INSIDE) if told else "",
-        **_samples(found.info.experiment_id, run_id, found.data.tags.get(REVIEW, "")),
+        **_samples(found.info.experiment_id, run_id, found.data.tags),
         **_links(found.data.tags),
         "all results": results_page(found.info.experiment_id, INSIDE),
     }
@@ -134,15 +136,15 @@ def conclude(run_id: str, verdict: str, sentence: str, *, told: str = "", links:
 
 
 def measured(run_id: str, sentence: str) -> None:
-    """Record what a frontier, or one of its trainings, found: no verdict, as nothing is registered of it."""
+    """Record what a sweep, a frontier, or one of its trainings found: no verdict, as it is no model that was judged."""
     tag(run_id, {REASON: sentence})
     with guard():
         found = client().get_run(run_id)
         if VERDICT in found.data.tags:  # that it is running
             client().delete_tag(run_id, VERDICT)
-    frontier, where = found.data.tags.get(FRONTIER, run_id), found.info.experiment_id
-    links = {"frontier": artifact_page(where, frontier, FRONTIER_PAGE, INSIDE), **_links(found.data.tags)}
-    write_note(run_id, notes.measured(sentence, links))
+    frontier, where = found.data.tags.get(FRONTIER, ""), found.info.experiment_id
+    links = {"frontier": artifact_page(where, frontier, FRONTIER_PAGE, INSIDE)} if frontier else {}
+    write_note(run_id, notes.measured(sentence, links | _links(found.data.tags)))
 
 
 def write_note(run_id: str, ours: str) -> None:
@@ -189,11 +191,12 @@ def _links(tags: Mapping[str, str]) -> dict[str, str]:
     return {"Prefect": tags.get("prefect.flow_run_url", "")}
 
 
-def _samples(where: str, run_id: str, queue: str) -> dict[str, str]:
+def _samples(where: str, run_id: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Where people read and rate the samples; nothing where the run has none to rate."""
-    if not queue:
+    if not (queue := tags.get(REVIEW, "")):
         return {}
-    return {"samples": samples_page(where, run_id, INSIDE), "rate them": review_page(where, queue, INSIDE)}
+    shown_by = tags.get(REVIEW_RUN, run_id)
+    return {"samples": samples_page(where, shown_by, INSIDE), "rate them": review_page(where, queue, INSIDE)}
 
 
 def _end_orphans(where: str) -> None:

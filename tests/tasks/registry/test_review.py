@@ -1,6 +1,7 @@
 """The samples of an evaluation in MLflow's pages, and what people say of them there."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,7 +62,8 @@ def test_each_prompt_is_a_trace_of_the_run_with_its_scores(offered: str) -> None
 
 def test_the_prompts_are_a_data_set_which_two_runs_share(offered: str) -> None:
     other = runs.start_run(CONFIG, "the same prompts")
-    review.offer(other, ROWS)
+    review.offer(other, [replace(row, aligned=f"{row.aligned}!") for row in ROWS])
+    assert runs.REVIEW_RUN not in run_of(other).data.tags, "other texts are rated by themselves"
     where = run_of(offered).info.experiment_id
     (found,) = connection.client().search_datasets(experiment_ids=[where], filter_string="name LIKE 'held-out%'")
     with connection.fluent():
@@ -105,6 +107,21 @@ def test_offered_again_what_people_said_stays(offered: str) -> None:
     assess(offered, ROWS[1], "equal", who="cy")
     review.offer(offered, ROWS)
     assert any("cy" in each.votes for each in review.read_ratings(offered)[0])
+
+
+def test_a_run_with_the_very_same_samples_shares_the_queue_and_what_people_said(offered: str) -> None:
+    again = runs.start_run(CONFIG, "made again")
+    for _ in range(2):
+        review.offer(again, ROWS)
+    tags, first = run_of(again).data.tags, run_of(offered)
+    assert (tags[runs.REVIEW], tags[runs.REVIEW_RUN]) == (first.data.tags[runs.REVIEW], offered)
+    assert runs.REVIEW_RUN not in first.data.tags
+    assert traces(again) == []
+    assert review.read_ratings(again) == review.read_ratings(offered)
+    runs.conclude(again, "pass", "It passed.", told="x")
+    note = run_of(again).data.tags["mlflow.note.content"]
+    assert first.data.tags[runs.REVIEW] in note
+    assert offered in note, "the samples are shown where they can be rated"
 
 
 def refusing(code: int) -> Any:
