@@ -66,12 +66,12 @@ def export_model(uri: str, folder: Path, *, link: bool = False) -> None:
         where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=where) as temporary:
             with guard(), disk_errors(folder, where), fluent():
-                here = _artifacts_here(resolved)
+                here = artifacts_here(resolved)
                 root = here or Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
             _copy_weights(uri, root, folder, link=link or here is None)  # a download is thrown away, so may be linked
 
 
-def _artifacts_here(uri: str) -> Path | None:
+def artifacts_here(uri: str) -> Path | None:
     """Where the files of a model lie that a run logged, if that is a folder of this machine."""
     source = uri if versions.LOGGED.fullmatch(uri) else versions.resolve(uri).source
     if not versions.LOGGED.fullmatch(source):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from alignment import adapters
 from alignment.config import AlignConfig
+from alignment.links import share
 from tasks.home import home
 from tasks.registry import bases, serving
 from tasks.registry.bases import Apart
 from tasks.registry.connection import client, error_code, fluent, guard, without_advice
+from tasks.registry.downloads import artifacts_here
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -79,7 +81,19 @@ def log_model(
         if messages or apart:  # MLflow has chats' tokenizer beside the weights; with them stands that of all texts
             tokenizer.save_pretrained(told / "model")
             client().log_model_artifacts(logged.model_id, str(told))
-    return f"models:/{logged.model_id}"
+        uri = f"models:/{logged.model_id}"
+        if apart is None and (here := artifacts_here(uri)) is not None:
+            _share_weights(prepared, here / "model")
+    return uri
+
+
+def _share_weights(prepared: Path, logged: Path) -> None:
+    """Put links to the policy's files in the place of MLflow's copies, where both lie on one disk."""
+    for file in prepared.glob("*.safetensors"):
+        copy, link = logged / file.name, logged / f".{file.name}"
+        if copy.is_file() and copy.stat().st_size == file.stat().st_size:
+            share(file, link, link=True)
+            link.replace(copy)
 
 
 def _on_its_base(apart: Apart, config: AlignConfig, tokenizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:

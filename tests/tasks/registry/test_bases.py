@@ -37,7 +37,7 @@ def test_an_adapter_and_its_base_are_one_model_where_they_are_used(
 
     uri = logged_models.log_model(run_id, tmp_path / "unread", CONFIG, "the film", apart=apart)
     register(run_id, uri, "apart", "champion", key="k1")
-    root = downloads._artifacts_here(uri)
+    root = downloads.artifacts_here(uri)
     assert root is not None
     weights = list(root.rglob("*.safetensors"))
     assert [file.name for file in weights] == ["adapter_model.safetensors"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from alignment import links
 from alignment.config import AlignConfig
 from alignment.errors import ModelError, StoreError
 from tasks.registry import connection, downloads, versions
@@ -48,16 +49,21 @@ def test_a_config_that_names_registered_models_gets_local_folders(logged: tuple[
     assert downloads.with_local_models(CONFIG, tmp_path) == (CONFIG, {})
 
 
-def test_a_model_of_this_machine_s_mlflow_is_not_kept_twice(logged: tuple[str, str], tmp_path: Path) -> None:
-    """But for who takes it away and may write to it."""
+def test_a_model_of_this_machine_s_mlflow_is_kept_once(
+    logged: tuple[str, str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for who takes it away and may write to it; without references, which share blocks and no name."""
+    knows_references = links._referred(folder / "model.safetensors", tmp_path / "probe")
+    monkeypatch.setattr(links, "FICLONE", 0)
     run, uri = logged
     register(run, uri, "shared", "champion", key="k1")
-    here = downloads._artifacts_here(uri)
+    here = downloads.artifacts_here(uri)
     assert here is not None
     used = downloads.local_model("models:/shared@champion", tmp_path / "used")
     downloads.export_model("models:/shared@champion", tmp_path / "taken")
     weights = here / "model" / "model.safetensors"
     assert (used / "model.safetensors").samefile(weights)
+    assert knows_references or (folder / "model.safetensors").samefile(weights)
     assert not (tmp_path / "taken" / "model.safetensors").samefile(weights)
 
 
@@ -120,7 +126,7 @@ def test_a_full_disk_while_a_model_is_fetched_is_the_store_s_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mlflow.artifacts.download_artifacts", full)
-    monkeypatch.setattr(downloads, "_artifacts_here", lambda _: None)  # as on another machine's server
+    monkeypatch.setattr(downloads, "artifacts_here", lambda _: None)  # as on another machine's server
     with pytest.raises(StoreError, match="No space left on device"):
         downloads._local("models:/large@champion", tmp_path)
     assert list((tmp_path / downloads.folder_name("large")).iterdir()) == []
