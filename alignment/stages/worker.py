@@ -86,20 +86,27 @@ def launch_group(folder: Path, processes: int) -> int:
     try:
         run(own)
     except ChildFailedError as error:
+        since = min(failure.timestamp for failure in error.failures.values()) + 1  # whole seconds
         for rank, failure in error.failures.items():
-            if failure.exitcode < 0:
-                name = signal.Signals(-failure.exitcode).name
-                write_death(folder, rank, processes, name, failure.timestamp)
+            if _was_killed(failure.exitcode) and failure.timestamp <= since:
+                write_death(folder, rank, processes, signal.Signals(-failure.exitcode).name)
         return 1
     return 0
 
 
-def write_death(folder: Path, rank: int, processes: int, signal_name: str, at: float) -> None:
-    """Leave which process of a group was killed, unless it has said itself what ended it."""
+def _was_killed(code: int) -> bool:
+    """Whether a process was ended by a signal; SIGTERM is what its launcher ends the others with."""
+    return code < 0 and code != -signal.SIGTERM
+
+
+def write_death(folder: Path, rank: int, processes: int, signal_name: str) -> None:
+    """Leave which process of a group was killed, unless it has said itself what ended it: before what others met."""
     from alignment.errors import ProcessError
 
     if not (folder / f"error-{rank}.json").exists():
-        write_error(folder, ProcessError(f"process {rank + 1} of {processes} was ended by {signal_name}"), rank, at=at)
+        stage = json.loads((folder / JOB).read_text(encoding="utf-8"))["stage"]["name"]
+        told = f"{stage}: process {rank + 1} of {processes} was ended by {signal_name}, and the others with it"
+        write_error(folder, ProcessError(f"{told}; run again to go on from what is kept"), rank, at=1.0)
 
 
 def end_with_parent(parent: int) -> None:
