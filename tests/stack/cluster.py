@@ -36,7 +36,7 @@ def cluster(logs: Path) -> Iterator[Machine]:
             stack.callback(kept[name].stop)
             wait_until(lambda: answers(health), name, kept[name].child, log)
 
-        for name in ("prefect", "mlflow", "receiver"):
+        for name in ("prefect", "mlflow"):
             keep(name)
         bootstrap = site.command("bootstrap"), prepared(site, "bootstrap")
         made = subprocess.run(
@@ -44,7 +44,8 @@ def cluster(logs: Path) -> Iterator[Machine]:
         )
         (logs / "bootstrap.log").write_text(made.stdout + made.stderr, "utf-8")
         assert made.returncode == 0, made.stdout + made.stderr
-        keep(WORKER)
+        for name in ("receiver", WORKER):
+            keep(name)
 
         user, password = PASSWORDS.mlflow
         environment.setenv("MLFLOW_TRACKING_USERNAME", user)
