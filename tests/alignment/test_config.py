@@ -75,6 +75,7 @@ def test_every_shipped_file_parses(path):
 def test_the_shipped_files_are_the_ones_the_project_names():
     assert [path.stem for path in CONFIGS] == [
         "chat",
+        "distill",
         "function_reward",
         "imdb",
         "imdb_scratch",
@@ -93,6 +94,13 @@ def test_a_round_differs_from_the_quickstart_by_smaller_steps_alone():
     first, later = (flatten(load_config(SHIPPED / f"{name}.yaml")) for name in ("quickstart", "quickstart_retrain"))
     assert {name for name in first if first[name] != later[name]} == {"dpo.learning_rate", "dpo.steps"}
     assert later["dpo.learning_rate"] < first["dpo.learning_rate"]
+
+
+def test_the_preset_that_learns_the_scores_shares_models_and_held_out_prompts_with_the_quickstart():
+    quickstart, distill = (flatten(load_config(SHIPPED / f"{name}.yaml")) for name in ("quickstart", "distill"))
+    differ = {name for name in quickstart if quickstart[name] != distill[name]}
+    assert {name.partition(".")[0] for name in differ} == {"prompts", "pairs", "dpo", "registry"}
+    assert quickstart["prompts.eval_count"] == distill["prompts.eval_count"]
 
 
 def test_the_notebooks_two_files_differ_in_the_loss_and_the_name_alone():
