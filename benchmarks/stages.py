@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.config import AlignConfig, build_config
-from alignment.rows import ACCEPTED, GROUP_ROWS, MODEL, PAIRS, PROMPTS, REFERENCED, SAMPLES, SCORES, Table
+from alignment.parquet import GROUP_ROWS, Table
+from alignment.rows import ACCEPTED, MODEL, PAIRS, PROMPTS, REFERENCED, SAMPLES, SCORES
 from alignment.stages.job import Job
 
 VOCABULARY, WIDTH, LAYERS, CONTEXT = 1_000, 64, 2, 64

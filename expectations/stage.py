@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.kinds import EXPECTATIONS
-from alignment.rows import ACCEPTED, CHECKS, GROUP_ROWS, PAIRS, PROMPTS, QUARANTINED, Table
+from alignment.parquet import GROUP_ROWS, Table
+from alignment.rows import ACCEPTED, CHECKS, PAIRS, PROMPTS, QUARANTINED
 from alignment.stages.job import Counts, Job
 from alignment.stages.stage import stage
 from alignment.stages.store import write_json

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config import AlignConfig
 from alignment.judging.report import EvalReport, Judgement
-from alignment.rows import ACCEPTED, EVALUATED, HISTORY, Table
+from alignment.parquet import Table
+from alignment.rows import ACCEPTED, EVALUATED, HISTORY
 from alignment.stages.code import code_version, library_versions
 from alignment.stages.plan import KEY_LENGTH
 from alignment.stages.stage import Refs

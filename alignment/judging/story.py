@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from alignment.errors import InputError
 from alignment.judging.formats import signed
-from alignment.rows import ACCEPTED, EVALUATED, PAIRS, PART, PROMPTS, QUARANTINED, REFERENCED, SAMPLES, SCORES, Table
+from alignment.parquet import Table
+from alignment.rows import ACCEPTED, EVALUATED, PAIRS, PART, PROMPTS, QUARANTINED, REFERENCED, SAMPLES, SCORES
 
 if TYPE_CHECKING:
     from alignment.judging.evaluated import Evaluated

@@ -9,8 +9,9 @@ import pyarrow as pa
 from alignment.config import AlignConfig
 from alignment.config.policy import for_any_model
 from alignment.kinds import JUDGES, Kinds
+from alignment.parquet import Table
 from alignment.rewards.parts import normalises
-from alignment.rows import EVALUATED, JUDGED, MODEL, Sample, Table
+from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model

@@ -9,7 +9,8 @@ from typing import overload
 import pyarrow as pa
 
 from alignment.kinds import PROMPTS as SOURCES
-from alignment.rows import GROUP_ROWS, OBJECT_ROWS, PROMPTS, TEXTS, Text
+from alignment.parquet import GROUP_ROWS, OBJECT_ROWS
+from alignment.rows import PROMPTS, TEXTS, Text
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sources import prompts_source, wanted_rows

@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 
 from alignment.config import AlignConfig
 from alignment.config.policy import has_exact_logprobs
-from alignment.rows import ACCEPTED, OBJECT_ROWS, REFERENCED
+from alignment.parquet import OBJECT_ROWS
+from alignment.rows import ACCEPTED, REFERENCED
 from alignment.stages.job import Counts, Job, share
 from alignment.stages.kept import base_model
 from alignment.stages.likelihood import of_completions

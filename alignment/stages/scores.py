@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from alignment.config import AlignConfig
 from alignment.kinds import REWARDS
+from alignment.parquet import OBJECT_ROWS
 from alignment.rewards.parts import normalises
-from alignment.rows import OBJECT_ROWS, SAMPLES, SCALES, SCORES
+from alignment.rows import SAMPLES, SCALES, SCORES
 from alignment.stages.job import Counts, Job
 from alignment.stages.scoring import part_columns, require_scored, rewards_in_batches
 from alignment.stages.shards import by_whole_groups

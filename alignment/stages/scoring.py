@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignment.kinds import REWARDS
-from alignment.rows import OBJECT_ROWS, PART, PROMPTS, SAMPLES, SCALES, Sample
+from alignment.parquet import OBJECT_ROWS
+from alignment.rows import PART, PROMPTS, SAMPLES, SCALES, Sample
 from alignment.stages.job import Job
 
 NO_REWARD = "none"

@@ -3,7 +3,7 @@
 from math import gcd
 
 from alignment.config import AlignConfig
-from alignment.rows import GROUP_ROWS
+from alignment.parquet import GROUP_ROWS
 from alignment.stages.stage import Refs
 
 

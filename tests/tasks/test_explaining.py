@@ -10,7 +10,8 @@ import pytest
 
 from alignment.errors import InputError
 from alignment.judging.evaluated import gather
-from alignment.rows import ACCEPTED, EVALUATED, PAIRS, PROMPTS, QUARANTINED, Table
+from alignment.parquet import Table
+from alignment.rows import ACCEPTED, EVALUATED, PAIRS, PROMPTS, QUARANTINED
 from alignment.stages.store import MANIFEST, StageRef
 from tasks.explaining import Explained, Step, explain
 from tasks.home import store

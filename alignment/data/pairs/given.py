@@ -16,7 +16,8 @@ from alignment.data.preferences import FaultyRowError, Preference, Side, prefere
 from alignment.data.prompts.ids import hash_ids
 from alignment.data.prompts.pairs import PairPrompts
 from alignment.errors import DataError, PairsError
-from alignment.rows import OBJECT_ROWS, PAIRS, TEXTS, Pair
+from alignment.parquet import OBJECT_ROWS
+from alignment.rows import PAIRS, TEXTS, Pair
 from alignment.stages.job import Counts, Job
 from alignment.stages.kept import base_model
 from alignment.stages.sides import Sides

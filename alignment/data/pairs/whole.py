@@ -6,7 +6,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignment.rows import GROUP_ROWS, PAIRS
+from alignment.parquet import GROUP_ROWS
+from alignment.rows import PAIRS
 
 READ = ["prompt_id", "prompt", "prompt_ids", "index", "ids", "text", "logprob", "exact_logprob"]
 """What `pairs_of` takes of samples."""

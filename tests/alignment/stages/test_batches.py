@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment import rows
+from alignment import parquet
 from alignment.config import AlignConfig, PromptsConfig
 from alignment.data.pairs.whole import whole_prompts
 from alignment.data.prompts.select import Candidate, select
 from alignment.data.prompts.source import Rows
 from alignment.kinds import PAIRS as SOURCES
 from alignment.kinds import REWARDS
+from alignment.parquet import GROUP_ROWS
 from alignment.rewards.protocol import Scores, Scoring
-from alignment.rows import ACCEPTED, GROUP_ROWS, PAIRS, PROMPTS, REFERENCED, SAMPLES, SCORES, TEXTS
+from alignment.rows import ACCEPTED, PAIRS, PROMPTS, REFERENCED, SAMPLES, SCORES, TEXTS
 from alignment.stages.prompts import Texts
 from alignment.stages.sides import Sides, count_held_out, held_out
 from alignment.stages.store import digest_folder
@@ -32,7 +33,7 @@ from tests.alignment.conftest import read_rows
 @pytest.fixture
 def small(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chain:
     """The chain with its tables in row groups of five."""
-    monkeypatch.setattr(rows, "GROUP_ROWS", 5)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 5)
     found = chain.other(tmp_path)
     for name, table in (("prompts", PROMPTS), ("samples", SAMPLES), ("scores", SCORES), ("validation", ACCEPTED)):
         found.folders[name] = tmp_path / f"given-{name}"

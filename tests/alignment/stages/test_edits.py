@@ -138,6 +138,8 @@ EDITS: dict[str, str] = {
     "regression",
     "alignment.needs": "",
     "alignment.outline": "",
+    "alignment.parquet": "texts base reward prompts samples scores pairs validation reference policy before after "
+    "anchor drift ranking gold realism regression report",
     "alignment.preflight": "",
     "alignment.reach": "",
     "alignment.remote": "",

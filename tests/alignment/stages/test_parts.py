@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment import rows
+from alignment import parquet
 from alignment.config import build_config
 from alignment.errors import PairsError
 from alignment.rows import SAMPLES, SCORES
@@ -71,7 +71,7 @@ def test_other_rows_another_order_or_another_column_have_another_hash() -> None:
 def test_a_stage_is_read_through_its_parts_as_if_it_were_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "GROUP_ROWS", 4)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 4)
     whole = cut(tmp_path, "k1", [3, 0, 6, 2])
     assert parts_of(whole) == [f"samples-parts/k1-{number}" for number in range(4)]
     assert [row["index"] for row in SAMPLES.read(whole)] == list(range(11))

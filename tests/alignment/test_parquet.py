@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.rows import GROUP_ROWS, Table
+from alignment.parquet import GROUP_ROWS, Table
 
 NUMBERS: Table[Any] = Table(
     "n.parquet", pa.schema([("n", pa.int64()), ("ids", pa.list_(pa.int32())), ("text", pa.string())])
@@ -69,7 +69,7 @@ def test_a_range_decodes_its_own_row_groups_alone(folder, monkeypatch):
             return super().read_row_group(number, *args, **options)
 
     decoded: list[int] = []
-    monkeypatch.setattr("alignment.rows.pq.ParquetFile", Watched)
+    monkeypatch.setattr("alignment.parquet.pq.ParquetFile", Watched)
     assert sum(map(len, NUMBERS.batches(folder, start=GROUP_ROWS, stop=2 * GROUP_ROWS))) == GROUP_ROWS
     assert decoded == [1]
     decoded.clear()
