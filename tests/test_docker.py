@@ -326,7 +326,7 @@ def test_a_job_is_confined_like_the_container() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "{{ gpus }}"
-    assert container["envFrom"] == [{"secretRef": {"name": "{{ secret }}"}}]
+    assert container["envFrom"][0] == {"secretRef": {"name": "{{ secret }}"}}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]}
     assert {path: volumes[name] for path, name in mounts.items()} == {
@@ -445,6 +445,21 @@ def test_a_service_has_the_command_and_the_settings_that_it_has_in_compose(name:
     plain = {key: value for key, value in values.items() if value is not None and "$(" not in value}
     shared = plain.keys() & there["environment"].keys()
     assert {key: plain[key] for key in shared} == {key: there["environment"][key] for key in shared}
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_a_job_knows_the_addresses_that_people_open_as_a_worker_of_compose_does(folder: Path) -> None:
+    (read,) = (
+        each["configMapRef"] for each in job("promote")["spec"]["template"]["spec"]["containers"][0]["envFrom"][1:]
+    )
+    (links,) = (
+        each["data"]
+        for each in rendered(folder)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == read["name"]
+    )
+    assert set(links) == {"PREFECT_UI_URL", "PLUMBLINE_MLFLOW_URL"} <= set(SERVICES["worker-cpu"]["environment"])
+    assert read["optional"], "a cluster of another's making may lack it"
 
 
 @needs_kubectl
