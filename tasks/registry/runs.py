@@ -136,7 +136,7 @@ def conclude(run_id: str, verdict: str, sentence: str, *, told: str = "", links:
 
 
 def measured(run_id: str, sentence: str) -> None:
-    """Record what a sweep, a frontier, or one of its trainings found: no verdict, as it is no model that was judged."""
+    """Record what a frontier, or one of its trainings, found: no verdict, as nothing is registered of it."""
     tag(run_id, {REASON: sentence})
     with guard():
         found = client().get_run(run_id)
