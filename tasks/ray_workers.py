@@ -128,8 +128,7 @@ def _connected(gpus: int) -> Iterator[Any]:
     otherwise, and the next one load the model again.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address() == HERE:  # its processes listen on every interface, and would run what anybody sends
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address() == HERE:  # Ray asks for a token unless RAY_AUTH_MODE says otherwise, and would keep its own in ~/.ray
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
