@@ -19,7 +19,7 @@ from pathlib import Path
 from alignment.errors import ConfigError, StackError
 
 DEVICES = "PLUMBLINE_DEVICES"
-"""The devices that stages may use, by their names in CUDA_VISIBLE_DEVICES: `0,1`; where it is not set, all there are.
+"""The devices that stages may use, by their names in CUDA_VISIBLE_DEVICES: `0,1`; without it all there are.
 
 Names of devices that a host does not have simulate them: stages run in processes of their own, and on the CPU.
 """
@@ -38,11 +38,11 @@ class Bound:
 
 def devices() -> tuple[str, ...]:
     """The names of the devices that stages on this host may use, found without torch; none on a CPU."""
-    for variable in (DEVICES, "CUDA_VISIBLE_DEVICES"):
-        if (given := os.environ.get(variable)) is not None:
-            names = tuple(name.strip() for name in given.split(","))
-            return tuple(name for name in names if name not in {"", "-1"})
-    return tuple(_listed())
+    given = os.environ.get(DEVICES) or os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return tuple(_listed())
+    names = dict.fromkeys(name.strip() for name in given.split(","))  # one that is named twice would wait for itself
+    return tuple(name for name in names if name not in {"", "-1"})
 
 
 @cache
@@ -50,8 +50,8 @@ def _listed() -> dict[str, str]:
     """What the driver says there is: what each device is called by its number, and by itself."""
     tool = shutil.which("nvidia-smi")
     if tool is not None:
-        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
-        if listed.returncode == 0:
+        with suppress(OSError, subprocess.SubprocessError):  # a driver that does not answer, or fails
+            listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
             return dict(LISTED.findall(listed.stdout))
     numbers = range(len(list(Path("/dev").glob("nvidia[0-9]*"))))
     return {str(number): str(number) for number in numbers}

@@ -1,6 +1,7 @@
 """What the store holds, what needs it, and what of it may be deleted: what nothing and nobody needs any more."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from alignment.errors import InputError, StoreError
 from alignment.stages.stored import Stored, unneeded
 from tasks.home import store
-from tasks.registry import records, versions
+from tasks.registry import elsewhere, records, versions
 from tasks.registry.connection import is_new, place
 
 UNITS = {"h": 1, "d": 24, "w": 7 * 24}
@@ -44,14 +45,14 @@ def listed() -> list[Held]:
     """Every finished stage, the newest first. Raises TrackingError where MLflow cannot say what its versions need."""
     here, found = store(), registered()
     used, stored = here.used(), sorted(here.stored(), key=lambda each: each.written, reverse=True)
-    parents = [of for each in stored for of in each.parents.items()]
-    parts = [part for each in stored for part in each.parts]
+    parents = Counter(of for each in stored for of in each.parents.items())
+    parts = Counter(part for each in stored for part in each.parts)
     return [
         Held(
             each,
             tuple(found.get((each.stage, each.digest), ())),
             (each.stage, each.key) in used,
-            parents.count((each.stage, each.digest)) + parts.count(f"{each.stage}/{each.key}"),
+            parents[each.stage, each.digest] + parts[f"{each.stage}/{each.key}"],
         )
         for each in stored
     ]
@@ -72,7 +73,8 @@ def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = Fals
 
     What a registered version was made from is needed, whatever running processes have found or written, and whatever
     any of these was made from. Raises StoreError where other machines use the store and this MLflow is a file of this
-    one, unless `only_this_mlflow` says that nobody else registers models; TrackingError where MLflow cannot be asked.
+    one, or where this home has registered versions in another MLflow, unless `only_this_mlflow` says that those do not
+    count; TrackingError where MLflow cannot be asked.
     """
     here = store()
     if here.shared and place().database is not None and not only_this_mlflow:
@@ -81,12 +83,25 @@ def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = Fals
             "one, so what others have registered is not known: set MLFLOW_TRACKING_URI to the MLflow of all, or pass "
             "--only-this-mlflow where nobody else registers models"
         )
+    if not only_this_mlflow and (others := elsewhere.others()):
+        raise StoreError(
+            f"store prune: this home has used the MLflow at {others[0]} too, and what is registered there is not known "
+            f"at {place().shown}: pass --only-this-mlflow where nobody needs what those versions were made from"
+        )
     wanted = registered()
     stages = unneeded(list(here.stored()), wanted, here.used(), datetime.now(UTC) - older_than)
-    for each in () if dry_run else stages:
-        here.delete(each.stage, each.key)
+    if not dry_run:
+        stages = [each for each in stages if _deleted(each)]
     count, size = here.garbage(delete=not dry_run)
     return Pruned(tuple(stages), count, size)
+
+
+def _deleted(each: Stored) -> bool:
+    """Delete a stage, unless a process has found it since the others were looked at."""
+    if (each.stage, each.key) in store().used():
+        return False
+    store().delete(each.stage, each.key)
+    return True
 
 
 def registered() -> dict[tuple[str, str], list[str]]:

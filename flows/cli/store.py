@@ -76,7 +76,7 @@ def prune_stages(
     only_this_mlflow: Annotated[
         bool,
         Parameter(
-            help="Nobody registers models made from this store in another MLflow than this",
+            help="What another MLflow than this has registered does not count",
             negative=(),
             show_default=False,
         ),
@@ -112,7 +112,11 @@ def _needed(held: "Held") -> str:
 
 
 def _stages(count: int) -> str:
-    return f"{count:,} stage{'' if count == 1 else 's'}"
+    return _plural(count, "stage")
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _bytes(size: int) -> str:
@@ -127,4 +131,4 @@ def _age(written: datetime) -> str:
     if age >= timedelta(days=2):
         return f"{age.days} days"
     hours = age.total_seconds() / 3600
-    return f"{hours:.0f} hours" if hours >= 2 else f"{age.total_seconds() / 60:.0f} minutes"
+    return f"{hours:.0f} hours" if hours >= 2 else _plural(round(age.total_seconds() / 60), "minute")

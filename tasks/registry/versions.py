@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.errors import ModelError
 from alignment.stages.store import digest
-from tasks.registry import marks
+from tasks.registry import elsewhere, marks
 from tasks.registry.connection import client, error_code, fluent, guard, is_new, place
 from tasks.registry.descriptions import ROOM, fit
 from tasks.registry.records import REPORT
@@ -60,6 +60,7 @@ def create_version(
     """
     from mlflow.exceptions import MlflowException
 
+    elsewhere.note()
     with guard():
         try:
             client().create_registered_model(name)

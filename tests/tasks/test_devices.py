@@ -49,10 +49,19 @@ def test_devices_are_those_that_the_environment_names(
     assert devices() == names
 
 
+def test_a_device_that_is_named_twice_is_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that held it for its first process would wait for itself."""
+    monkeypatch.setenv("PLUMBLINE_DEVICES", "0, 0,1")
+    assert devices() == ("0", "1")
+
+
+@pytest.mark.parametrize("ours", [None, ""])
 def test_devices_are_counted_by_the_driver_where_the_environment_says_nothing(
-    driver: None, monkeypatch: pytest.MonkeyPatch
+    ours: str | None, driver: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    if ours is not None:
+        monkeypatch.setenv("PLUMBLINE_DEVICES", ours)
     assert devices() == ("0", "1")
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError, StoreError
-from alignment.stages.store import StageRef
+from alignment.stages.store import StageRef, Store
 from tasks import keeping
-from tasks.home import store
-from tasks.registry import records
+from tasks.home import home, store
+from tasks.registry import connection, elsewhere, records
+from tasks.registry.connection import Place
 from tests.registered import make_version
 
 pytestmark = pytest.mark.usefixtures("local")
@@ -93,6 +94,38 @@ def test_a_store_of_several_machines_is_not_pruned_by_what_one_of_them_knows(tmp
         keeping.prune(OLD, dry_run=False)
     keeping.prune(OLD, dry_run=False, only_this_mlflow=True)
     assert keys() == []
+
+
+def test_what_a_process_finds_while_others_are_deleted_stays(monkeypatch):
+    for key in ("k1", "k2"):
+        store().write("texts", key, writing(key))
+    used = iter([set(), {("texts", "k2")}, {("texts", "k2")}])  # asked before all, and before each
+    monkeypatch.setattr(Store, "used", lambda self: next(used))
+    assert [each.key for each in keeping.prune(OLD, dry_run=False).stages] == ["k1"]
+    assert keys() == ["texts/k2"]
+
+
+def test_a_home_that_registers_in_two_mlflows_is_not_pruned_by_what_one_of_them_knows(monkeypatch):
+    store().write("texts", "k1", writing("texts"))
+    gone()
+    here, away = connection._place, Place("https://me:secret@mlflow.example.org", None)
+    monkeypatch.setattr(connection, "_place", away)
+    elsewhere.note()
+    assert elsewhere.others() == []
+    (home() / "mlflow.db").touch()
+    assert elsewhere.others() == [str(home() / "mlflow.db")], "this home's own database is another one there"
+    monkeypatch.setattr(connection, "_place", here)
+    elsewhere.note()
+    with pytest.raises(StoreError, match=r"used the MLflow at https://mlflow\.example\.org too.*--only-this-mlflow"):
+        keeping.prune(OLD, dry_run=True)
+    keeping.prune(OLD, dry_run=False, only_this_mlflow=True)
+    assert keys() == []
+
+
+def test_servers_of_this_machine_come_and_go_with_their_ports_and_are_the_homes_own(monkeypatch):
+    monkeypatch.setattr(connection, "_place", Place("http://127.0.0.1:5001", None))
+    elsewhere.note()
+    assert elsewhere.others() == []
 
 
 def test_what_is_damaged_is_named_and_deleted_where_that_is_asked_for(base):
