@@ -20,7 +20,7 @@ from alignment.models import using
 from alignment.training import group
 from alignment.training.batches import ROWS, Collated, Shares, accumulation
 from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
-from alignment.training.sharding import load_weights
+from alignment.training.sharding import load_weights, shard_anywhere
 from alignment.training.tied import added_in_place
 
 Progress = Callable[[int, int], None]  # (done, total); it raises Interrupted to stop the work
@@ -85,6 +85,13 @@ class SafeTrainer(Trainer):
         with configuration_alone():
             super().__init__(*args, **kwargs)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have the accelerator shard what is to be sharded, wherever it is trained."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            shard_anywhere(self.accelerator, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
     def get_train_dataloader(self) -> DataLoaderShard:
         """The batches of this process."""
         args, rows = self.args, self.train_dataset
@@ -130,8 +137,10 @@ class SafeTrainer(Trainer):
         num_items_in_batch: int | None = None,
     ) -> Any:
         """One batch's part of the mean over the step's items. Of processes, the mean is taken: hence their number."""
-        items = self.items(inputs)
-        loss = self.batch_loss(model, inputs) * (group.size() * items / (num_items_in_batch or items))
+        items, is_rounded = self.items(inputs), self.args.bf16 and self.is_fsdp_enabled
+        # of a model that is not sharded, the accelerator sees to it
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=is_rounded, cache_enabled=False):
+            loss = self.batch_loss(model, inputs) * (group.size() * items / (num_items_in_batch or items))
         return (loss, {}) if return_outputs else loss
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """A model whose weights, gradients and optimiser are shared among processes while it is trained (torch's FSDP2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -10,15 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alignment.device import place
-
 
 @contextmanager
 def standing_in(model: Any, sharding: str) -> Iterator[Any]:
     """What is to be trained: the model itself, or a copy that can be sharded, whose weights it has at the end.
 
     A sharded model's modules are of other classes, and their weights no tensors that could be saved, so it is not the
-    model itself; that one waits in the machine's memory. Of several processes the first alone has the trained weights.
+    model itself; that one waits in the machine's memory, and stays there: a device has the copy's optimiser still. Of
+    several processes the first alone has the trained weights.
     """
     if sharding == "none":
         yield model
@@ -27,7 +26,21 @@ def standing_in(model: Any, sharding: str) -> Iterator[Any]:
     yield copy
     if state := whole_weights(copy):
         model.load_state_dict(state)
-    place(model)
+
+
+def shard_anywhere(accelerator: Any, settings: Mapping[str, Any]) -> None:
+    """Have an accelerator shard models by FSDP2, on CPUs too, and round nothing by itself.
+
+    Else accelerate leaves a model on CPUs whole, without a word, and on GPUs rounds norms, residuals and the sums of
+    gradients with what is multiplied: other numbers than those of a training that shards nothing.
+    """
+    from accelerate.state import PartialState  # type: ignore[import-untyped]
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin  # type: ignore[import-untyped]
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    state = accelerator.state
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**settings, mixed_precision_policy=MixedPrecisionPolicy())
+    PartialState._shared_state["distributed_type"] = state.distributed_type = DistributedType.FSDP
 
 
 def is_sharded(tensor: Any) -> bool:

@@ -2,7 +2,7 @@
 
 The folder has `model`, `pairs.json` and `cases.json`: trainings by name, each with changes of its configuration, the
 number of the process that asks for a stop, if one does, or that is killed, and the step. The first process leaves
-`NAME.json`, how it ended, and `NAME.safetensors`, the weights.
+`NAME.json`, how it ended, and whether what it trained was sharded, and `NAME.safetensors`, the weights.
 """
 
 import json
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import GPT2LMHeadModel
 
 from alignment.errors import Interrupted, TrainingError
-from alignment.training import group
+from alignment.training import group, sharding
 from tests.alignment.training.small import make_config, train
 
 
@@ -33,12 +33,22 @@ def compute(folder: Path, name: str, case: dict[str, Any]) -> None:
         if group.rank() == case.get("stopped") and done >= case["step"]:
             raise Interrupted("asked to")
 
-    ended = {}
+    ended: dict[str, Any] = {}
+    seen: list[bool] = []
+
+    def whole_weights(model: Any) -> dict[str, Any]:
+        seen.extend(sharding.is_sharded(weight) for weight in model.parameters())
+        return gathered(model)
+
+    gathered, sharding.whole_weights = sharding.whole_weights, whole_weights
     try:
         outcome = train(model, pairs, make_config(**case.get("config", {})), folder / name, progress=progress)
         ended = {"history": outcome.history, "steps": outcome.steps, "stopped_early": outcome.stopped_early}
     except (Interrupted, TrainingError) as error:
         ended = {"error": type(error).__name__}
+    finally:
+        sharding.whole_weights = gathered
+    ended["sharded"] = bool(seen) and all(seen)
     if group.is_first():
         (folder / f"{name}.json").write_text(json.dumps(ended))
         save_file({key: value.clone() for key, value in model.state_dict().items()}, folder / f"{name}.safetensors")

@@ -33,7 +33,10 @@ CASES: dict[str, dict[str, Any]] = {
     "begun_by_one": {},
     "sharded": {"config": {"processes": 2, "sharding": "fsdp"}},
     "sharded_and_stopped": {"config": {"processes": 2, "sharding": "fsdp"}, "stopped": 0, "step": 5},
-    "begun_by_one_and_sharded": {"config": {"processes": 2, "sharding": "fsdp"}},
+    "sharded_and_rounded": {"config": {"processes": 2, "sharding": "fsdp", "precision": "bf16"}},
+    "begun_by_one_and_sharded": {
+        "config": {"processes": 2, "sharding": "fsdp", "global_batch": 4, "batch_size": 1},
+    },
 }
 BEGUN = ("begun_by_one", "begun_by_one_and_sharded")
 
@@ -110,10 +113,26 @@ def test_a_group_trains_as_one_process_does(case: str, trained: Trained, tmp_pat
     trained.require_same(case, *trained.alone(case, tmp_path))
 
 
+@pytest.mark.parametrize("case", ["whole", "sharded", "sharded_and_rounded"])
+def test_what_is_to_be_sharded_is(case: str, trained: Trained) -> None:
+    assert trained.by_group(case)["sharded"] == case.startswith("sharded")
+
+
+def test_a_sharded_model_rounds_what_autocast_rounds(trained: Trained, tmp_path: Path) -> None:
+    """At the first step, before anything is learnt: as one process does to a tenth of what it is off by in bf16."""
+    rounded, _ = trained.alone("sharded_and_rounded", tmp_path / "rounded")
+    exact, _ = trained.alone("sharded", tmp_path / "exact")
+    found, expected, fp32 = (
+        history[0]["logps/chosen"]
+        for history in (trained.by_group("sharded_and_rounded")["history"], rounded.history, exact.history)
+    )
+    assert abs(found - expected) < 0.1 * abs(expected - fp32)
+
+
 @pytest.mark.parametrize("case", ["stopped", "sharded_and_stopped"])
 def test_one_process_goes_on_from_where_a_group_stopped(case: str, trained: Trained, tmp_path: Path) -> None:
     """One of them was asked at step 5, and both stopped at 6, which is logged, with a checkpoint."""
-    assert trained.by_group(case) == {"error": "Interrupted"}
+    assert trained.by_group(case)["error"] == "Interrupted"
     assert [path.name for path in checkpoints(trained.folder / case)] == ["checkpoint-6"]
     undisturbed, predicted = trained.alone("whole", tmp_path)
     outcome, resumed = trained.alone("whole", trained.folder / case)
@@ -123,7 +142,7 @@ def test_one_process_goes_on_from_where_a_group_stopped(case: str, trained: Trai
 
 
 def test_a_loss_that_is_not_a_number_ends_all(trained: Trained) -> None:
-    assert trained.by_group("broken") == {"error": "TrainingError"}
+    assert trained.by_group("broken")["error"] == "TrainingError"
     assert checkpoints(trained.folder / "broken") == []
 
 
