@@ -44,7 +44,7 @@ class Folder:
                 os.fsync(stream.fileno())
             try:
                 os.link(draft, folder / str(made))
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):  # somebody was first, with a version or to delete the object
                 return None
             newest = self._newest(name)
             if newest > made:  # a version that is gone was to be replaced
@@ -81,6 +81,12 @@ class Folder:
                     (self.root / name / str(version)).unlink(missing_ok=True)
             with suppress(OSError):
                 (self.root / name).rmdir()
+
+    def discard(self, name: str, tag: Tag) -> None:
+        """See Objects; what has taken the version's place meanwhile stays."""
+        with suppress(OSError):
+            (self.root / name / str(tag)).unlink(missing_ok=True)
+            (self.root / name).rmdir()
 
     def _versions(self, name: str) -> list[int]:
         with suppress(OSError):

@@ -56,7 +56,7 @@ class Lease:
                 self.lost = True
                 freed = self._objects.replace(self.name, _bytes(self._mine | {"released": True}), self._tag)
                 if freed is not None and delete:
-                    self._objects.delete([self.name])
+                    self._objects.discard(self.name, freed)
 
     def _keep(self) -> None:
         while not self._ended.wait(self._seconds / RENEWALS):

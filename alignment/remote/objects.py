@@ -52,6 +52,9 @@ class Objects(Protocol):
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is not there is no fault."""
 
+    def discard(self, name: str, tag: Tag) -> None:
+        """Delete the version `tag` of an object that nobody will ask for again."""
+
 
 class Bucket:
     """The objects below a prefix of a bucket, by the Rust library `object_store`: S3, Google Cloud Storage, Azure.
@@ -174,6 +177,10 @@ class Bucket:
         if names:
             with self._guard("delete", names[0]):
                 obstore.delete(self._store, names)
+
+    def discard(self, name: str, tag: Tag) -> None:  # noqa: ARG002 - no cloud's interface takes it everywhere
+        """See Objects."""
+        self.delete([name])
 
     def _guard(self, what: str, name: str) -> "_Guard":
         return _Guard(f"stage store: cannot {what} {self.address}/{name}")

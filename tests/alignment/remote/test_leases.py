@@ -172,6 +172,20 @@ def test_a_shared_folder_locks_by_leases_and_leaves_none(tmp_path):
     assert SharedStore(tmp_path / "shared").find("pairs", "k1") is not None
 
 
+def test_who_takes_a_lease_just_as_it_is_given_back_has_it(tmp_path):
+    """The holder says that it is free, and deletes it then: not what another has written in between."""
+
+    class Slow(Folder):
+        def discard(self, name, tag):
+            assert self.replace(name, b"another's", tag) is not None
+            super().discard(name, tag)
+
+    place = Slow(tmp_path)
+    with Leases(place).hold("x", "busy", delete=True):
+        pass
+    assert place.get("x")[0] == b"another's"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_shared_folder_that_cannot_be_written_is_one_line(tmp_path):
     tmp_path.chmod(0o500)
