@@ -134,12 +134,14 @@ class Answers:
         self._kept.keep(self._bodies[place], drawn)
 
     def completions(self) -> list[Completion]:
-        """The completion of each request. Raises as `completion` does, of what was kept before."""
+        """The completion of each request. Raises as `completion` does of what was kept before, and where one lacks."""
         found = []
         for place, (asked, body) in enumerate(zip(self._requests, self._bodies, strict=True)):
             drawn = self._kept.find(body)
-            if not asked.uniforms or drawn is None:
+            if not asked.uniforms:
                 found.append(Completion([], finished=False, logprob=0.0, exact=False))
+            elif drawn is None:
+                raise EndpointError(f"{self._name}: left {len(self.missing)} requests unanswered; run again")
             else:
                 found.append(self._found.get(place) or self._completion(place, drawn))
         return found

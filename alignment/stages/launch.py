@@ -141,8 +141,8 @@ def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
 
 def _follow(child: "subprocess.Popen[bytes]", folder: Path, job: Job, wanted: Callable[[], None]) -> None:
     """Pass on what the process tells until it has ended; asked to stop, have it stop, and wait for that."""
+    has_ended = False
     for events in followed(folder):
-        has_ended = child.poll() is not None and not events
         for kind, *values in events:
             if kind == "log":
                 name, level, message = values
@@ -152,9 +152,10 @@ def _follow(child: "subprocess.Popen[bytes]", folder: Path, job: Job, wanted: Ca
             elif kind == "progress":
                 _unless_stopped(folder, partial(job.progress, *values))
         _unless_stopped(folder, wanted)
-        if has_ended:
+        if has_ended and not events:
             return
-        time.sleep(LOOK_EVERY)
+        has_ended = child.poll() is not None  # before the next look, so that nothing stays unread
+        time.sleep(0 if has_ended else LOOK_EVERY)
 
 
 def _unless_stopped(folder: Path, call: Callable[[], None]) -> None:
