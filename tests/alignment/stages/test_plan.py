@@ -208,6 +208,9 @@ def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():
     assert moved({}, {"base": {"vocab_size": 512}}) == DOWNSTREAM["base"] | DOWNSTREAM["reward"]
 
 
+SERVER = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "version": "1"}
+"""A server that a key need not ask."""
+
 APPLY: dict[str, dict[str, Any]] = {
     "reward.judge.pair_rubric": {"pairs": {"source": "judged"}, "reward": {"judge": {"model": "m"}}},
     "reward.judge": {"reward": {"kind": "judge", "judge": {"model": "m"}}},
@@ -219,6 +222,8 @@ APPLY: dict[str, dict[str, Any]] = {
     "evaluation.gold_fraction": {"evaluation": {"gold": [{"name": "words", "kind": "tfidf"}]}},
     "evaluation.real_": {"evaluation": {"real_texts": "data"}},
     "evaluation.task_rows": {"evaluation": {"tasks": ["some_task"]}},
+    "sampling.engine": {"sampling": {"endpoint": SERVER}},
+    "sampling.endpoint": {"sampling": {"engine": "endpoint", "endpoint": SERVER}},
 }
 """What has to be configured for a field to apply, by how the field's name begins."""
 
@@ -230,6 +235,8 @@ OTHER: dict[str, Any] = {
     "prompts.eval_path": "grammar",
     "prompts.exclude": __file__,
     "sampling.stop": ("END",),
+    "sampling.engine": "endpoint",
+    "sampling.endpoint.server": "sglang",
     "reward.kind": "none",
     "reward.function": f"{__file__}:another",
     "reward.judge.pattern": "(x)",
@@ -248,6 +255,10 @@ UNSEEN = {
     *(f"reward.judge.{name}" for name in (
         "url", "api_key_env", "concurrency", "timeout", "retries", "max_calls", "max_tokens_total"
     )),
+    *(f"sampling.endpoint.{name}" for name in (
+        "base_url", "api_key_env", "max_difference", "concurrency", "timeout", "retries"
+    )),
+    "sampling.vllm.max_difference", "sampling.vllm.gpu_memory",
 }  # fmt: skip
 
 
