@@ -6,7 +6,7 @@ from dataclasses import replace
 from alignment.batching import COPY_BYTES, COPY_TOKENS, CPU_BYTES, CPU_ROWS, CPU_TOKENS
 from alignment.config import AlignConfig
 from alignment.config.policy import global_batch
-from alignment.memory import FLOAT, Memory, Shape, sampling, scoring, training
+from alignment.memory import FLOAT, HALF, Memory, Shape, sampling, scoring, training
 from alignment.rewards.parts import described, is_trained
 
 Shapes = Mapping[str, Shape]
@@ -106,7 +106,10 @@ def _policy(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
         accumulated=global_batch(dpo) > pairs * dpo.processes,
         kind=kind,
     )
-    found = found.sharded(dpo.processes) if dpo.sharding == "fsdp" else found
+    if dpo.sharding == "fsdp":  # each has all logits at once, and what autocast rounds of all weights until it is used
+        rounded = HALF * shape.weights if dpo.precision == "bf16" and not dpo.gradient_checkpointing else 0
+        found = found.sharded(dpo.processes)
+        found = replace(found, weights=found.weights + rounded, logits=3 * FLOAT * tokens * shape.vocabulary)
     return found.of(dpo.processes) if kind == "cpu" else found
 
 

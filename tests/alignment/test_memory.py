@@ -149,6 +149,20 @@ def test_processes_hold_each_their_own_or_a_share_of_what_is_kept_of_weights() -
     assert (two.floor, two.logits) == (one.floor, one.logits // 2)
     assert (shared.floor, shared.activations) == (one.floor // 2, two.activations)
     together = need("policy", build_config({"dpo": {"processes": 2}}), shapes, "cpu")
+    rounded, again = (
+        need(
+            "policy",
+            build_config(
+                {"dpo": {"processes": 2, "sharding": "fsdp", "precision": "bf16", "gradient_checkpointing": each}}
+            ),
+            shapes,
+            "cuda",
+        )
+        for each in (False, True)
+    )
+    assert rounded is not None
+    assert again is not None
+    assert rounded.weights - again.weights == 2 * SHAPE.weights
     assert together == two.of(2)
 
 
