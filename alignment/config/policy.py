@@ -58,8 +58,8 @@ class SamplingConfig(Group):
         description="Keep what the model computed for earlier tokens; off, each token costs a pass over the whole "
         "text: the way out for a model whose cached steps the self-check refuses",
     )
-    endpoint: EndpointConfig = EndpointConfig()
-    vllm: VllmConfig = VllmConfig()
+    endpoint: EndpointConfig = Field(EndpointConfig(), description="The engine `endpoint`: a server of the base model")
+    vllm: VllmConfig = Field(VllmConfig(), description="The engine `vllm`: vLLM on this machine")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -46,7 +46,7 @@ def is_first() -> bool:
 
 def any_of_all(flag: bool) -> bool:
     """Whether any of them says so."""
-    return bool(sum_of_all(torch.tensor(int(flag))))
+    return flag if size() == 1 else bool(sum_of_all(torch.tensor(int(flag))))
 
 
 def sum_of_all(values: Tensor) -> Tensor:

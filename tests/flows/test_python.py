@@ -75,8 +75,9 @@ def test_a_plan_is_a_table() -> None:
     planned = plumbline.plan(CONFIG)
     assert repr(planned) == str(planned)
     lines = str(planned).splitlines()
-    assert lines[0].split() == ["stage", "key", "state", "counts"]
-    assert [line.split()[0] for line in lines[1:]] == [stage.name for stage in planned.stages]
+    assert lines[0].split() == ["stage", "key", "state", "memory", "counts"]
+    assert [line.split()[0] for line in lines[1:-1]] == [stage.name for stage in planned.stages]
+    assert lines[-1].startswith("memory: ")
     assert planned._repr_markdown_().splitlines()[2].startswith("| texts |")
 
 
