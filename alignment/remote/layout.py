@@ -4,7 +4,7 @@ stages/STAGE/KEY.json            the manifest, created by the first writer and b
 files/STAGE/KEY/ATTEMPT/...      the files of one writer's attempt, which a manifest may name
 uploads/STAGE/KEY/ATTEMPT        the lease of that writer, for as long as the upload lasts
 leases/STAGE/KEY                 the lease of who computes a stage
-used/HOST@PID/STAGE/KEY          says by its name what a process uses
+used/PROCESS/STAGE/KEY           says by its name what a process uses
 kept/NAME.jsonl                  answers that were paid for
 """
 

@@ -3,20 +3,17 @@
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from alignment.errors import StoreError
 from alignment.remote.objects import Objects, Tag
-from alignment.stages.marks import is_alive
+from alignment.stages.marks import is_alive, this_host
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +139,7 @@ def is_over(data: bytes) -> bool:
     lease = _read(data)
     if lease.get("released") or "renewed" not in lease:
         return True
-    if {name: lease.get(name) for name in ("host", "boot", "space")} == _host() and not is_alive(int(lease["pid"])):
+    if {name: lease.get(name) for name in ("host", "boot", "space")} == this_host() and not is_alive(int(lease["pid"])):
         return True
     with suppress(ValueError):
         return time.time() - datetime.fromisoformat(lease["renewed"]).timestamp() > LONG_DEAD_SECONDS
@@ -151,17 +148,7 @@ def is_over(data: bytes) -> bool:
 
 def owner() -> dict[str, Any]:
     """What tells this process from every other: host, start of the host, namespace of its process numbers, number."""
-    return _host() | {"pid": os.getpid()}
-
-
-@cache
-def _host() -> dict[str, str]:
-    boot, space = "", ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    with suppress(OSError):
-        space = str(Path("/proc/self/ns/pid").readlink())
-    return {"host": socket.gethostname(), "boot": boot, "space": space}
+    return this_host() | {"pid": os.getpid()}
 
 
 def _now() -> str:

@@ -2,12 +2,9 @@
 
 import atexit
 import json
-import os
 import shutil
-import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +18,7 @@ from alignment.remote.objects import Bucket
 from alignment.remote.paid import Paid
 from alignment.remote.uploads import Uploads
 from alignment.stages.files import MANIFEST, digest_folder, disk_errors, put_in_place
-from alignment.stages.marks import FOREIGN_DAYS, is_alive
+from alignment.stages.marks import is_dead, this_process
 from alignment.stages.store import StageRef, Store, reference
 from alignment.stages.stored import Stored, stored
 
@@ -243,10 +240,7 @@ class RemoteStore(Store):
                 return (
                     f"{self.place}/{path} has the digest {found.hexdigest()[:12]}, its manifest {file['sha256'][:12]}"
                 )
-        folder = self._folder(each.stage, each.key)
-        if (folder / MANIFEST).exists() and digest_folder(folder) != each.digest:
-            return f"its copy {folder} on this machine is not what its manifest says"
-        return ""
+        return f"its copy on this machine: {damage}" if (damage := super().damage(each)) else ""
 
     def garbage(self, delete: bool) -> tuple[int, int]:
         """See Store: what this machine's dead processes left here, and all that no manifest names in the bucket."""
@@ -262,7 +256,7 @@ class RemoteStore(Store):
 
     def _note(self, stage: str, key: str) -> None:
         """Note in the bucket that this process uses a stage; who may only read cannot, and deletes nothing either."""
-        name = f"used/{socket.gethostname()}@{os.getpid()}/{stage}/{key}"
+        name = f"used/{this_process()}/{stage}/{key}"
         if name not in self._used:
             self._used.add(name)
             with suppress(StoreError):
@@ -270,19 +264,17 @@ class RemoteStore(Store):
 
     def _forget(self) -> None:
         """Delete the notes of this process, at its end."""
-        mine = [name for name in self._used if name.startswith(f"used/{socket.gethostname()}@{os.getpid()}/")]
+        mine = [name for name in self._used if name.startswith(f"used/{this_process()}/")]
         with suppress(StoreError):
             self.bucket.delete(mine)
 
     def used(self) -> set[tuple[str, str]]:
         """See Store. What another machine's process uses counts for a week after it was noted."""
         found, gone = self.marks.alive(), []
-        week_ago = datetime.now(UTC) - timedelta(days=FOREIGN_DAYS)
         for each in self.bucket.listing("used"):
             _, process, stage, key = each.name.split("/")
             host, _, pid = process.rpartition("@")
-            here = host == socket.gethostname() and pid.isdecimal()
-            if not is_alive(int(pid)) if here else each.modified < week_ago:
+            if is_dead(host, pid, each.modified.timestamp()):
                 gone.append(each.name)
             else:
                 found.add((stage, key))

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,7 +28,7 @@ from alignment.stages.files import (
     put_in_place,
     write_json,
 )
-from alignment.stages.marks import Marks, of_dead_process
+from alignment.stages.marks import Marks, of_dead_process, this_process
 from alignment.stages.stored import Stored, stored
 
 __all__ = [
@@ -233,10 +231,13 @@ class Store:
                     yield found
 
     def damage(self, each: Stored) -> str:
-        """What of a finished stage is not as its manifest says, or nothing."""
+        """What of a finished stage is not as its manifest says, or nothing, also where it is discarded meanwhile."""
         folder = self._folder(each.stage, each.key)
-        found = digest_folder(folder)
-        return "" if found == each.digest else f"{folder} has the digest {found[:12]}, its manifest {each.digest[:12]}"
+        with suppress(FileNotFoundError):
+            found = digest_folder(folder)
+            if found != each.digest and (folder / MANIFEST).exists():
+                return f"{folder} has the digest {found[:12]}, its manifest {each.digest[:12]}"
+        return ""
 
     def used(self) -> set[tuple[str, str]]:
         """Stage and key of what running processes have found here or written."""
@@ -264,7 +265,7 @@ class Store:
 
     def _draft(self, name: str) -> Path:
         """A new name below `.draft` that says whose it is."""
-        return self.root / ".draft" / f"{name}@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
+        return self.root / ".draft" / f"{name}@{this_process()}@{uuid.uuid4().hex[:8]}"
 
     def _sweep_drafts(self) -> None:
         """Delete the drafts and marks of processes that died."""

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.errors import DataError, StoreError
+from alignment.stages import files, marks
 from alignment.stages.store import Store, digest, digest_file, digest_folder, write_json
 
 FULL = "nothing half-written was kept. Free some space or point PLUMBLINE_HOME at another disk, then run again"
@@ -309,7 +310,7 @@ def test_drafts_of_dead_processes_are_swept(store):
     with subprocess.Popen(["true"]) as gone:
         pass
     drafts = store.root / ".draft"
-    here, old = socket.gethostname(), time.time() - 30 * 86_400
+    (here, _), old = marks.this_process().rsplit("@", 1), time.time() - 30 * 86_400
     for name, age in (
         (f"pairs-k1@{here}@{gone.pid}@aa", time.time()),
         (f"pairs-k1@{here}@{os.getpid()}@bb", old),
@@ -320,6 +321,35 @@ def test_drafts_of_dead_processes_are_swept(store):
         os.utime(drafts / name, (age, age))
     store.write("pairs", "k1", writing("abc"))
     assert sorted(path.name.rpartition("@")[2] for path in drafts.iterdir()) == ["bb", "dd"]
+
+
+@pytest.mark.parametrize("other", [{"space": "pid:[1]"}, {"boot": "another"}])
+def test_what_processes_of_another_container_of_the_same_name_use_or_write_is_kept(store, monkeypatch, other):
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (here, _), host = marks.this_process().rsplit("@", 1), marks.this_host()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(marks, "this_host", lambda: host | other)
+        (there, _), plain = marks.this_process().rsplit("@", 1), socket.gethostname()
+    store.write("pairs", "k1", writing("abc"))
+    for name in (here, there, plain):  # the last is what was written before names told of containers
+        (store.root / ".draft" / f"pairs-k1@{name}@{gone.pid}@{name}").mkdir(parents=True)
+        (store.root / ".used" / f"{name}@{gone.pid}").write_text(f"base/{name}\n")
+    assert store.used() == {("pairs", "k1"), ("base", there), ("base", plain)}
+    store.write("pairs", "k2", writing("abc"))
+    assert {path.name.rpartition("@")[2] for path in (store.root / ".draft").iterdir()} == {there, plain}
+
+
+@pytest.mark.parametrize("discarded", ["before it is read", "while it is read"])
+def test_a_stage_that_is_discarded_meanwhile_is_not_damaged(store, monkeypatch, discarded):
+    store.write("pairs", "k1", writing("abc"))
+    (each,) = store.stored()
+    if discarded == "before it is read":
+        store.delete("pairs", "k1")
+    else:
+        found = files.files_of(store.root / "pairs" / "k1")
+        monkeypatch.setattr(files, "files_of", lambda _: store.delete("pairs", "k1") or found)
+    assert store.damage(each) == ""
 
 
 def test_stages_are_discarded_by_the_start_of_their_key(store):

@@ -1,6 +1,5 @@
 """The store is pruned of what is old and of no version, and says what needs the rest."""
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import InputError, StoreError
+from alignment.stages.marks import this_process
 from alignment.stages.store import StageRef, Store
 from tasks import keeping
 from tasks.home import home, store
@@ -79,11 +79,12 @@ def test_what_a_registered_version_was_made_from_stays_and_is_listed_as_such(bas
 
 def test_drafts_of_dead_processes_are_deleted_and_those_of_living_ones_stay(base):
     drafts = store().root / ".draft"
-    for process in (2**22 - 1, os.getpid()):
-        (drafts / f"pairs-k3@{os.uname().nodename}@{process}@1").mkdir(parents=True)
+    here, _, mine = this_process().rpartition("@")
+    for process in (str(2**22 - 1), mine):
+        (drafts / f"pairs-k3@{here}@{process}@1").mkdir(parents=True)
     assert keeping.prune(timedelta(days=1), dry_run=True).unfinished == 1
     keeping.prune(timedelta(days=1), dry_run=False)
-    assert [draft.name.split("@")[2] for draft in drafts.iterdir()] == [str(os.getpid())]
+    assert [draft.name.split("@")[2] for draft in drafts.iterdir()] == [mine]
 
 
 def test_a_store_of_several_machines_is_not_pruned_by_what_one_of_them_knows(tmp_path, monkeypatch):
