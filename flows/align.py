@@ -20,9 +20,10 @@ from flows.flow import work_begins
 from flows.form import config_flow
 from tasks.checks import require_labels, require_new, require_valid, warn_of_reward
 from tasks.curve import complete_curve
+from tasks.devices import require_hosted
 from tasks.evaluation import apply_gates, read_report, require_gates
 from tasks.following import expected_progress, following
-from tasks.home import home, prepare_environment, tracking_uri
+from tasks.home import home, prepare_environment, store, tracking_uri
 from tasks.pipeline import PIPELINE
 from tasks.progress import ALONE, Points
 from tasks.publishing import log_model, record_run
@@ -32,7 +33,6 @@ from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
 from tasks.reports import PAGE
 from tasks.run_page import page_of_run, run_page
-from tasks.running import require_hosted
 from tasks.showing import linked, show_result
 from tasks.stages import compute, unlinked
 from tasks.stopping import stopping_as_one
@@ -202,7 +202,7 @@ def compute_all(
     """
     pipeline.require_usable(config)
     require_gates()
-    require_hosted(pipeline, config)
+    require_hosted(pipeline, config, store())
     refs = {} if refs is None else refs
     with following(expected_progress(config, points=points, pipeline=pipeline)):
         for stage in pipeline.wanted(config):

@@ -7,6 +7,7 @@ from typing import Literal
 from alignment import capacity, memory, needs
 from alignment.config import AlignConfig
 from alignment.stages.store import Store
+from tasks.devices import require_hosted
 from tasks.pipeline import PIPELINE
 
 State = Literal["cached", "to compute", "if need be"]
@@ -63,7 +64,11 @@ class Plan:
 
 
 def make_plan(config: AlignConfig, store: Store) -> Plan:
-    """What a run of this configuration would do; nothing is computed."""
+    """What a run of this configuration would do; nothing is computed.
+
+    Raises ConfigError where a stage that is still to be computed takes more devices than this host has.
+    """
+    require_hosted(PIPELINE, config, store)
     stages, device = [], capacity.device()
     needed = needs.needs(config, capacity.shapes(config), device.kind)
     for item in PIPELINE.plan(config, store):

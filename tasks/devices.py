@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from alignment.config import AlignConfig
 from alignment.errors import ConfigError, StackError
+from alignment.stages.plan import Pipeline
+from alignment.stages.store import Store
 
 DEVICES = "PLUMBLINE_DEVICES"
 """The devices that stages may use, by their names in CUDA_VISIBLE_DEVICES: `0,1`; without it all there are.
@@ -64,6 +67,17 @@ def require_devices(stage: str, processes: int, names: Sequence[str]) -> None:
             f"{stage}: dpo.processes = {processes} takes as many devices, and this host has {len(names)} "
             f"({', '.join(names)}): lower dpo.processes, or name more in {DEVICES}"
         )
+
+
+def require_hosted(pipeline: Pipeline, config: AlignConfig, store: Store) -> None:
+    """Raise ConfigError where a stage that is still to be computed takes more devices than this host has."""
+    names = devices()
+    hosted = [stage for stage in pipeline.wanted(config) if stage.slots(config)]
+    short = {stage.name for stage in hosted if stage.processes(config) > len(names)}
+    if names and short:
+        for item in pipeline.plan(config, store):
+            if item.stage.name in short and item.found is None:
+                require_devices(item.stage.name, item.stage.processes(config), names)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from alignment.config import AlignConfig
 from alignment.stages.job import Counts, Job, share
 from alignment.stages.launch import launch
 from alignment.stages.parts import fill, summed, with_parts
-from alignment.stages.plan import KEY_LENGTH, Pipeline, lineage
+from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
 from alignment.transient import is_transient
@@ -116,17 +116,6 @@ def slots_of(stage: Stage, config: AlignConfig) -> int:
     """How many GPU slots a stage takes here: one for each process that has a device of its own."""
     slots = stage.slots(config)
     return max(slots, stage.processes(config)) if slots and devices() else slots
-
-
-def require_hosted(pipeline: Pipeline, config: AlignConfig) -> None:
-    """Raise ConfigError where a stage that is still to be computed takes more devices than this host has."""
-    names = devices()
-    hosted = [stage for stage in pipeline.wanted(config) if stage.slots(config)]
-    short = {stage.name for stage in hosted if stage.processes(config) > len(names)}
-    if names and short:
-        for item in pipeline.plan(config, store()):
-            if item.stage.name in short and item.found is None:
-                require_devices(item.stage.name, item.stage.processes(config), names)
 
 
 def _filled(stage: Stage, job: Job, label: str, slots: int) -> Counts:

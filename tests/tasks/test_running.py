@@ -19,7 +19,9 @@ from alignment.rows import SAMPLES as TABLE
 from alignment.stages.parts import hash_rows, parts_of
 from alignment.stages.plan import Pipeline, key_of
 from alignment.stages.store import StageRef, write_json
+from flows.planning import make_plan
 from tasks import checks, devices, running, slots, stages
+from tasks.devices import require_hosted
 from tasks.following import following
 from tasks.home import store
 from tasks.pipeline import PIPELINE
@@ -164,9 +166,16 @@ def test_more_devices_than_there_are_are_refused_before_anything_is_computed(mon
     with pytest.raises(
         ConfigError, match=r"texts: dpo\.processes = 2 takes as many devices, and this host has 1 \(0\)"
     ):
-        running.require_hosted(Pipeline(SEVERAL), CONFIG)
+        require_hosted(Pipeline(SEVERAL), CONFIG, store())
     store().write("texts", key_of(SEVERAL, CONFIG, {}), rows(3))
-    running.require_hosted(Pipeline(SEVERAL), CONFIG)
+    require_hosted(Pipeline(SEVERAL), CONFIG, store())
+
+
+def test_a_plan_is_refused_as_its_run_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_DEVICES", "0")
+    config = AlignConfig.model_validate({"dpo": {"processes": 2, "global_batch": 8}})
+    with pytest.raises(ConfigError, match=r"dpo\.processes = 2 takes as many devices, and this host has 1 \(0\)"):
+        make_plan(config, store())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the end of a parent is told by Linux alone")
