@@ -73,6 +73,9 @@ MORE: Changes = EARLIER | {
 TWICE: Changes = MORE | {"prompts.count": 8192, "dpo.batch_size": 32, "dpo.stop_chosen_drop": 10.0}
 """Twice as many again in as many steps; its chosen texts lose 6 nats on the way, and win most of them back."""
 
+HALVED: Changes = MORE | {"prompts.count": 8192, "dpo.steps": 512, "dpo.warmup_steps": 50}
+"""Twice as many prompts, each pair once, in twice as many steps; their learning rate is to be lower."""
+
 LEVERS: Mapping[str, Changes] = {
     "as it was": EARLIER,
     "4,096 prompts, one epoch in steps of 16, lr 2e-4": MORE,
@@ -97,6 +100,9 @@ LEVERS: Mapping[str, Changes] = {
     | {"dpo.loss": "distill", "pairs.strategy": "best_vs_rest", "dpo.steps": 768, "dpo.warmup_steps": 50},
     "8,192 prompts, one epoch in steps of 32, lr 3e-4": TWICE | {"dpo.learning_rate": 3e-4},
     "8,192 prompts, one epoch in steps of 32, lr 2.2e-4": TWICE | {"dpo.learning_rate": 2.2e-4},
+    "8,192 prompts, one epoch in steps of 16, lr 1.5e-4": HALVED | {"dpo.learning_rate": 1.5e-4},
+    "8,192 prompts, one epoch in steps of 16, lr 1.3e-4": HALVED | {"dpo.learning_rate": 1.3e-4},
+    "8,192 prompts, one epoch in steps of 16, lr 1.2e-4": HALVED | {"dpo.learning_rate": 1.2e-4},
     "12,288 prompts, one epoch": MORE | {"prompts.count": 12288, "dpo.steps": 768, "dpo.warmup_steps": 50},
     "1,024 prompts, best against worst of 16": MORE
     | {"prompts.count": 1024, "sampling.samples_per_prompt": 16, "dpo.steps": 64, "dpo.warmup_steps": 6},
