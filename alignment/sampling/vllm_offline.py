@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from alignment.config import SamplingConfig
 from alignment.endpoints import SHOWN
 from alignment.errors import ConfigError, EndpointError
+from alignment.passed_on import passed_on
 from alignment.sampling.engine import Completion, Request, engine, engine_version
 from alignment.sampling.kept import Drawn, KeptDraws
 from alignment.sampling.outside import Answers, Remembered, require_same_weights, seed, texts_to_compare
@@ -187,7 +188,7 @@ def _answers(
         process = subprocess.Popen(  # noqa: S603 - named by whoever may start programs here
             [python, "-I", CHILD, asked, answers],
             cwd=folder,
-            env=os.environ | ENVIRONMENT,
+            env=passed_on() | ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

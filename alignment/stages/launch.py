@@ -7,7 +7,6 @@ it is; the lock of the stage, its key and its place in the store stay here.
 import fcntl
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from typing import IO, Any
 from alignment.config import AlignConfig
 from alignment.environment import PROCESSES
 from alignment.errors import Interrupted, ProcessError
+from alignment.passed_on import passed_on
 from alignment.stages.job import Counts, Job
 from alignment.stages.job_file import OUTPUT, STOP, followed, read_counts, read_error, write_job
 from alignment.stages.shortage import what_helps
@@ -34,9 +34,6 @@ ROOT = Path(__file__).parents[2]
 LOOK_EVERY = 0.05  # seconds between two looks at what a process tells
 DYING = 10.0  # seconds that a killed process may take to end
 LAST_WORDS = 300  # signs of what a process wrote before it ended without an error of its own
-
-NOT_PASSED_ON = re.compile(r"(PREFECT|MLFLOW)_.*|PLUMBLINE_WEBHOOK.*|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_.*")
-"""Variables that a stage has no use for, such as the servers' passwords."""
 
 
 def launch(
@@ -123,7 +120,7 @@ def _started(
 
 def environment(devices: Sequence[str], processes: int) -> dict[str, str]:
     """The variables of the process: those of this one that a stage has a use for, and the devices that it sees."""
-    found = {name: value for name, value in os.environ.items() if not NOT_PASSED_ON.fullmatch(name)}
+    found = passed_on()
     path = [str(ROOT), *filter(None, [found.get("PYTHONPATH")])]  # the code that this process runs
     found |= {
         "PYTHONPATH": os.pathsep.join(path),

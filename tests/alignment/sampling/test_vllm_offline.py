@@ -140,6 +140,18 @@ def test_a_model_that_was_not_loaded_from_a_folder_is_written_to_one(loaded: Loa
     assert (found / "model.safetensors").exists()
 
 
+def test_it_is_not_given_the_servers_passwords(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))")
+    monkeypatch.setattr(vllm_offline, "CHILD", child)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "PLUMBLINE_WEBHOOK_SECRET", "WORLD_SIZE", "HF_TOKEN"):
+        monkeypatch.setenv(name, "1")
+    list(vllm_offline._answers(Path(sys.executable), {}, tmp_path, tmp_path / "log", lambda: None))
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert seen["HF_TOKEN"] == seen["HF_HUB_OFFLINE"] == "1"
+    assert not seen.keys() & {"MLFLOW_TRACKING_PASSWORD", "PLUMBLINE_WEBHOOK_SECRET", "WORLD_SIZE"}
+
+
 def test_it_ends_when_it_is_asked_to(loaded: Loaded, tmp_path: Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")

@@ -140,6 +140,7 @@ EDITS: dict[str, str] = {
     "alignment.outline": "",
     "alignment.parquet": "texts base reward prompts samples scores pairs validation reference policy before after "
     "anchor drift ranking gold realism regression report",
+    "alignment.passed_on": "",
     "alignment.preflight": "",
     "alignment.reach": "",
     "alignment.remote": "",
