@@ -32,6 +32,9 @@ MOST_TOKENS = 262_144
 SHARE_OF_FREE = 0.5
 """Of a GPU's free memory; the rest is for what a forward pass holds for a moment, and for what fragments."""
 
+NO_MEMORY = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "out of memory")
+"""What torch's CPU allocator, cuBLAS and cuDNN, and CUDA and NCCL say in an error that has no type of its own."""
+
 
 def batch_tokens(model: Any, given: int, bytes_per_token: int) -> int:
     """How many tokens run together: as `given`, or where that is 0 as many as fit, by what one of them takes."""
@@ -107,7 +110,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     while found is not None:
         if isinstance(found, MemoryError) or type(found).__name__ == "OutOfMemoryError":
             return True
-        if isinstance(found, RuntimeError) and "can't allocate memory" in str(found):  # torch's CPU allocator
+        if isinstance(found, RuntimeError) and any(said in str(found) for said in NO_MEMORY):
             return True
         found = found.__cause__
     return False

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from alignment.batching import batches, in_batches
+from alignment.batching import batches, in_batches, is_out_of_memory
 from alignment.errors import ModelError
 from alignment.models import using
 
@@ -48,6 +48,22 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(caplog: pytes
         "the model: 32 tokens at once do not fit; sampling.batch_tokens is 16 from here on",
         "the model: 16 tokens at once do not fit; sampling.batch_tokens is 8 from here on",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("NCCL error in: NCCLUtils.hpp:268, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'", True),
+        ("CUDA error: out of memory", True),
+        ("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`", False),
+        ("CUDA error: device-side assert triggered", False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_what_a_library_says(said: str, is_memory: bool) -> None:
+    assert is_out_of_memory(RuntimeError(said)) is is_memory
 
 
 def test_a_single_row_that_does_not_fit_is_an_error() -> None:
