@@ -75,4 +75,6 @@ def _take(names: re.Pattern[str]) -> dict[str, str]:
 
 @cache
 def _warn(names: str) -> None:
-    logger.warning("not used: %s of the environment; one process trains, in the precision that the config names", names)
+    logger.warning(
+        "not used: %s of the environment; the config alone names the processes of a training and its precision", names
+    )
