@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alignment import head
+from alignment import batching, head
 from alignment.head import hidden_states, is_plain, logits_at, logprobs_at, token_logprobs
 from tests.alignment.architectures import build
 
@@ -25,7 +25,7 @@ CAPPED: dict[str, dict[str, Any]] = {
 def _chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 4, 4 and 3 of the vocabulary's 11 tokens."""
     monkeypatch.setitem(head.CHUNK, "cpu", 4 * TOKENS)
-    monkeypatch.setitem(head.KEPT, "cpu", TOKENS * VOCABULARY if request.param == "kept" else 0)
+    monkeypatch.setitem(batching.KEPT, "cpu", TOKENS * VOCABULARY if request.param == "kept" else 0)
 
 
 @pytest.fixture

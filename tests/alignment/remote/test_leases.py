@@ -183,7 +183,7 @@ def test_who_takes_a_lease_just_as_it_is_given_back_has_it(tmp_path):
     place = Slow(tmp_path)
     with Leases(place).hold("x", "busy", delete=True):
         pass
-    assert place.get("x")[0] == b"another's"
+    assert (place.get("x") or (b"",))[0] == b"another's"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -76,7 +76,7 @@ def test_parts_keep_order_counts_and_content_however_many_there_were(small: Chai
 @pytest.mark.parametrize("stage", ["scores", "pairs", "reference"])
 def test_a_stage_in_batches_gives_what_it_gives_at_once(small: Chain, chain: Chain, stage: str) -> None:
     small.folders[stage] = small.run(stage)
-    file = {"scores": SCORES, "pairs": PAIRS, "reference": REFERENCED}[stage].file
+    file = {"scores": SCORES.file, "pairs": PAIRS.file, "reference": REFERENCED.file}[stage]
     found_rows, expected_rows = (read_rows(each.folders[stage] / file) for each in (small, chain))
     for found, expected in zip(found_rows, expected_rows, strict=True):
         scores = found.pop("reward", 0.0), expected.pop("reward", 0.0)
