@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from prefect import Flow, tags
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.exceptions import FailedRun, MissingResult
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -38,20 +39,37 @@ def work_begins() -> None:
     _BEGUN.set(True)
 
 
+_ENDED: ContextVar[list[State[Any]] | None] = ContextVar("ended", default=None)
+"""The state that the body of the flow at work has ended in, where it is one of ours."""
+
+
 class NamedFlow(Flow[..., R]):
     """A flow whose runs have the tags of its deployment, however they are started, and its errors as their reason."""
 
     run_tags: Sequence[str] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it as any flow, in an environment that is prepared. Raises the error of a run that did nothing."""
+        """Run it as any flow, in an environment that is prepared. Raises the error of a run that did nothing.
+
+        The server knows a run's end without its result. Where its answer to that end was lost, as on a busy database,
+        Prefect asks again and takes what the server knows; the result is the body's all the same.
+        """
         prepare_environment()
         called = _CALLED_HERE.set(_CALLED_HERE.get() or FlowRunContext.get() is None)
+        ended: list[State[Any]] = []
+        holder = _ENDED.set(ended)
         try:
             with tags(*self.run_tags):
                 result = super().__call__(*args, **kwargs)
+        except (MissingResult, FailedRun):
+            if not ended:
+                raise
+            result = ended[-1].result()
         finally:
+            _ENDED.reset(holder)
             _CALLED_HERE.reset(called)
+        if isinstance(result, State) and result.data is None and ended:
+            result = result.model_copy(update={"data": ended[-1].data})
         is_state = isinstance(result, State) and result.is_completed()
         found = result.result(raise_on_failure=False) if is_state else result
         if isinstance(found, PlumblineError):
@@ -98,17 +116,22 @@ def with_reason(body: Callable[..., R]) -> Callable[..., R | State[Any]]:
 
     @functools.wraps(body)
     def ended(*args: Any, **kwargs: Any) -> R | State[Any]:
+        found: R | State[Any]
         begun = _BEGUN.set(False)
         try:
-            return body(*args, **kwargs)
+            found = body(*args, **kwargs)
         except Interrupted:
             raise
         except PlumblineError as error:
             reason = str(error).partition("\n")[0]
             if called_here() and not _BEGUN.get() and isinstance(error, InputError | PromotionError):
-                return Completed(name="NothingDone", message=reason, data=error)
-            return Failed(message=reason, data=error)
+                found = Completed(name="NothingDone", message=reason, data=error)
+            else:
+                found = Failed(message=reason, data=error)
         finally:
             _BEGUN.reset(begun)
+        if isinstance(found, State) and (kept := _ENDED.get()) is not None:
+            kept.append(found)
+        return found
 
     return ended

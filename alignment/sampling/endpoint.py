@@ -62,6 +62,8 @@ def endpoint(
         if progress is not None:
             progress(there + done, len(requests))
 
+    if there:
+        report(0)
     server.ask_all([bodies[place] for place in missing], read, report)
     return answers.completions()
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
@@ -79,6 +79,32 @@ def test_what_a_run_cannot_go_on_with_once_its_work_has_begun_is_failed() -> Non
     state = last().state
     assert state is not None
     assert state.name == "NothingDone"  # what one run began is not taken for the next one's
+
+
+@pytest.fixture
+def lost_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's answers to the ends of runs are lost, and Prefect's client sends the same request again."""
+    request = SyncPrefectClient.request
+
+    def twice(client: SyncPrefectClient, method: Any, path: Any, **options: Any) -> Any:
+        if path == "/flow_runs/{id}/set_state" and options["json"]["state"]["type"] in ("COMPLETED", "FAILED"):
+            request(client, method, path, **options)
+        return request(client, method, path, **options)
+
+    monkeypatch.setattr(SyncPrefectClient, "request", twice)
+
+
+@pytest.mark.usefixtures("lost_answers")
+def test_a_run_has_its_result_though_the_server_s_answer_was_lost() -> None:
+    assert works("mine") == "mine"
+    assert works("mine", return_state=True).result() == "mine"
+    with pytest.raises(ValidationError, match="too few pairs"):
+        raising(ValidationError("too few pairs"))()
+    with pytest.raises(ConfigError, match=r"dpo\.beta is 99"):
+        raising(ConfigError("dpo.beta is 99"))()
+    state: Any = raising(ValidationError("too few pairs"))(return_state=True)
+    with pytest.raises(ValidationError, match="too few pairs"):
+        state.result()
 
 
 def test_an_interruption_is_not_taken_for_an_error() -> None:
