@@ -2,14 +2,18 @@
 
     python -m benchmarks.memory
     python -m benchmarks.memory --model FOLDER --pairs 8 --tokens 128
+    python -m benchmarks.memory --shape 1B --pairs 8 --tokens 512
 
-By default a model of random weights in SmolLM2-135M's shape, in fp32. Measured is the most that the process has, less
-what it has after a tiny model went the same way, so with all imports; texts are of the greatest length, as the plan
-takes them to be. A training's note has the CPU-seconds of its last step.
+By default a model of random weights in SmolLM2-135M's shape, in fp32. Texts are of the greatest length, as the plan
+takes them to be. On a CPU, measured is the most that the process has, less what it has after a tiny model went the same
+way, so with all imports; a training's note has the CPU-seconds of its last step. On a GPU, measured is the most that
+tensors took of its memory, and the note has the seconds of the last step, and what the allocator held. There sampling
+and scoring fill what is free, so they are left out.
 """
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,51 +21,95 @@ from typing import Any
 
 from alignment import capacity, memory, needs
 from alignment.config import AlignConfig, build_config
+from benchmarks import models as shapes
 from benchmarks.measure import MB, Row, Spent, cpu_seconds, in_process, run
 
 STEPS = 3
 TARGET = "0.8–1.2"
+LORA: dict[str, Any] = {"dpo.adapter": "lora", "dpo.learning_rate": 2e-4}
+BF16: dict[str, Any] = {"dpo.precision": "bf16", "sampling.precision": "bf16"}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "full training": ("policy", {}),
-    "LoRA training": ("policy", {"adapter": "lora", "learning_rate": 2e-4}),
-    "full training, gradient checkpointing": ("policy", {"gradient_checkpointing": True}),
+    "LoRA training": ("policy", LORA),
+    "full training, gradient checkpointing": ("policy", {"dpo.gradient_checkpointing": True}),
     "sampling": ("samples", {}),
     "scoring": ("reference", {}),
 }
-"""The stage that each is, and the settings of the training."""
+"""The stage that each is, and what it changes of the configuration."""
+ON_A_GPU: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: setting for name, setting in SETTINGS.items() if setting[0] == "policy"},
+    "full training, bf16": ("policy", BF16),
+    "full training, bf16, AdamW in 8 bits": ("policy", BF16 | {"dpo.optimizer": "adamw_8bit"}),
+    "LoRA training, base in bf16": ("policy", LORA | BF16 | {"base.load_in": "bf16"}),
+    "LoRA training, base in bf16, gradient checkpointing": (
+        "policy",
+        LORA | BF16 | {"base.load_in": "bf16", "dpo.gradient_checkpointing": True},
+    ),
+    "LoRA training, base in 4 bits": ("policy", LORA | BF16 | {"base.load_in": "4bit"}),
+}
+SHAPES: dict[str, Callable[[], Any]] = {"135M": shapes.smollm2_135m, "1B": shapes.one_billion}
 
 
 def config_of(name: str, pairs: int, tokens: int) -> AlignConfig:
     """The configuration of one setting."""
-    stage, dpo = SETTINGS[name]
+    stage, changes = ON_A_GPU.get(name) or SETTINGS[name]
     rows = {"samples_per_prompt": 4, "shard_prompts": pairs, "total_tokens": tokens}
-    return build_config(
-        {
-            "sampling": rows | ({"batch_tokens": 4 * pairs * tokens} if stage != "policy" else {}),
-            "dpo": {"loss": "sigmoid", "batch_size": pairs, "steps": STEPS, "warmup_steps": 0, "log_every": 1}
-            | {"learning_rate": 1e-6, "stop_chosen_drop": 0, "checkpoint_every": 1_000}
-            | dpo,
-        }
-    )
+    nested: dict[str, dict[str, Any]] = {
+        "base": {},
+        "sampling": rows | ({"batch_tokens": 4 * pairs * tokens} if stage != "policy" else {}),
+        "dpo": {"loss": "sigmoid", "batch_size": pairs, "steps": STEPS, "warmup_steps": 0, "log_every": 1}
+        | {"learning_rate": 1e-6, "stop_chosen_drop": 0, "checkpoint_every": 1_000},
+    }
+    for field, value in changes.items():
+        group, _, leaf = field.partition(".")
+        nested[group][leaf] = value
+    return build_config(nested)
 
 
-def prepare(name: str, folder: str, tiny: str, pairs: int, tokens: int) -> Callable[[], list[float]]:
-    """The work of one setting, after it was done with a tiny model."""
+def prepare(name: str, folder: str, tiny: str, pairs: int, tokens: int) -> Callable[[], dict[str, Any]]:
+    """The work of one setting, after it was done with a tiny model: the seconds of its steps, and a GPU's peaks."""
+    import torch
+
     config = config_of(name, pairs, tokens)
-    work = {"policy": _train, "samples": _sample, "reference": _score}[SETTINGS[name][0]]
+    stage, _ = ON_A_GPU.get(name) or SETTINGS[name]
+    work = {"policy": _train, "samples": _sample, "reference": _score}[stage]
     work(tiny, config)
-    return lambda: work(folder, config)
+
+    def measured() -> dict[str, Any]:
+        if not torch.cuda.is_available():
+            return {"steps": work(folder, config)}
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        steps = work(folder, config)
+        return {
+            "steps": steps,
+            "allocated": (torch.cuda.max_memory_allocated() - before) / MB,
+            "held": torch.cuda.max_memory_reserved() / MB,
+        }
+
+    return measured
+
+
+def _clock() -> float:
+    """CPU-seconds; on a GPU, seconds, once it has done what it was given."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return cpu_seconds()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _train(folder: str, config: AlignConfig) -> list[float]:
-    """The stage `policy` on pairs of random tokens; the CPU-seconds of each step."""
+    """The stage `policy` on pairs of random tokens; the seconds of each step but the first."""
     from alignment import adapters, models
     from alignment.training import adapter, dpo
     from benchmarks import train
     from benchmarks.models import PROMPT_TOKENS
     from benchmarks.models import pairs as pairs_of
 
-    loaded = models.load_base(folder)
+    loaded = models.load_base(folder, precision=config.base.load_in)
     lora = config.dpo.adapter != "none"
     loaded = adapter.attach(loaded, config.dpo, 0) if lora else loaded
     longest = config.sampling.total_tokens - PROMPT_TOKENS
@@ -69,7 +117,7 @@ def _train(folder: str, config: AlignConfig) -> list[float]:
     rows = [*train.with_reference(loaded.model, given)] * STEPS
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as work:
-        dpo.train_policy(loaded, rows, config, work=Path(work, "work"), progress=lambda *_: ends.append(cpu_seconds()))
+        dpo.train_policy(loaded, rows, config, work=Path(work, "work"), progress=lambda *_: ends.append(_clock()))
         if lora:
             adapters.save(loaded.model, Path(work, "adapter"))
             loaded = adapters.merge(loaded)
@@ -121,11 +169,11 @@ def _score(folder: str, config: AlignConfig) -> list[float]:
     return []
 
 
-def write_model(folder: Path, *, tiny_of: int = 0) -> None:
+def write_model(folder: Path, *, shape: str = "135M", tiny_of: int = 0) -> None:
     """A model of random weights whose texts the last token id ends; tiny, where another's vocabulary is given."""
     from benchmarks import models
 
-    model = models.llama(1, 8, 16, 2, 1, tiny_of) if tiny_of else models.smollm2_135m()
+    model = models.llama(1, 8, 16, 2, 1, tiny_of) if tiny_of else SHAPES[shape]()
     model.config.eos_token_id = model.generation_config.eos_token_id = model.config.vocab_size - 1
     model.save_pretrained(folder)
     models.tokenizer(model.config.vocab_size).save_pretrained(folder)
@@ -133,13 +181,15 @@ def write_model(folder: Path, *, tiny_of: int = 0) -> None:
 
 def measure(asked: argparse.Namespace) -> Iterator[Row]:
     """A row for each setting."""
+    import torch
+
     with tempfile.TemporaryDirectory() as work:
         folder = asked.model or Path(work, "model")
         if asked.model is None:
-            write_model(folder)
+            write_model(folder, shape=asked.shape)
         shape = capacity.shapes(build_config({"base": {"model": str(folder)}}))["base"]
         write_model(Path(work, "tiny"), tiny_of=shape.vocabulary)
-        for name in SETTINGS:
+        for name in ON_A_GPU if torch.cuda.is_available() else SETTINGS:
             if asked.only in name:
                 yield compare(name, folder, Path(work, "tiny"), shape, asked)
 
@@ -148,15 +198,20 @@ def compare(name: str, folder: Path, tiny: Path, shape: memory.Shape, asked: arg
     """What one setting takes, beside the plan."""
     given = {"pairs": asked.pairs, "tokens": asked.tokens}
     spent: Spent = in_process("benchmarks.memory:prepare", name=name, folder=str(folder), tiny=str(tiny), **given)
-    needed = needs.need(SETTINGS[name][0], config_of(name, **given), {"base": shape}, "cpu")
-    took, planned = spent.peak - spent.before, (needed.peak if needed else 0) / MB
-    note = f"{spent.result[-1]:.1f} CPU-seconds a step" if spent.result else ""
+    found, stage = spent.result, (ON_A_GPU.get(name) or SETTINGS[name])[0]
+    on_a_gpu = "allocated" in found
+    needed = needs.need(stage, config_of(name, **given), {"base": shape}, "cuda" if on_a_gpu else "cpu")
+    took = found["allocated"] if on_a_gpu else spent.peak - spent.before
+    planned = (needed.peak if needed else 0) / MB
+    note = f"{found['steps'][-1]:.3g} {'' if on_a_gpu else 'CPU-'}seconds a step" if found["steps"] else ""
+    note += f"; the allocator held {found['held']:,.0f} MB" if on_a_gpu else ""
     return Row(name, "the plan", took, planned, took / planned, TARGET, "MB", note=note)
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
-    parser.add_argument("--model", type=Path, help="folder of a model [random weights in SmolLM2-135M's shape]")
+    parser.add_argument("--model", type=Path, help="folder of a model [random weights]")
+    parser.add_argument("--shape", choices=SHAPES, default="135M", help="of the model of random weights [135M]")
     parser.add_argument("--pairs", type=int, default=4, help="pairs of a batch; four times as many texts [4]")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a prompt and a completion together [64]")
 

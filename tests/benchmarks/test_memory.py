@@ -16,8 +16,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", memory.SETTINGS)
 def test_each_setting_runs_and_only_training_has_steps(name: str, tiny: Path) -> None:
-    seconds = memory.prepare(name, str(tiny), str(tiny), pairs=1, tokens=16)()
-    assert len(seconds) == (memory.STEPS - 1 if "training" in name else 0)
+    found = memory.prepare(name, str(tiny), str(tiny), pairs=1, tokens=16)()
+    assert len(found["steps"]) == (memory.STEPS - 1 if "training" in name else 0)
+
+
+@pytest.mark.parametrize("name", memory.ON_A_GPU)
+def test_the_settings_of_a_gpu_are_ones_that_a_run_may_have(name: str) -> None:
+    assert memory.config_of(name, 2, 16).dpo.steps == memory.STEPS
 
 
 def test_the_plan_takes_texts_to_be_as_long_as_they_are_there() -> None:
