@@ -28,6 +28,7 @@ os.environ |= {
 
 ROOT = Path(__file__).parents[1]
 MB = 1e6  # bytes
+LIBRARIES = ("torch", "transformers", "trl", "prefect", "mlflow", "great-expectations")
 
 Clock = Callable[[], float]
 
@@ -161,7 +162,6 @@ def peak_memory() -> float:
 def machine(threads: int) -> dict[str, Any]:
     """What the figures depend on: processor, memory, system, versions, and the commit."""
     import platform
-    from importlib.metadata import version
 
     import torch
 
@@ -176,9 +176,7 @@ def machine(threads: int) -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "trl", "prefect", "mlflow", "great-expectations")
-        },
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
         "gpu": torch.cuda.get_device_name() if has_gpu else None,
         "commit": _output("git", "rev-parse", "--short", "HEAD") + ("+" if _output("git", "status", "--short") else ""),
     }
@@ -264,6 +262,16 @@ def quiet() -> None:
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+
+
+def _version(library: str) -> str:
+    """An installed library's version, or nothing: a machine with a GPU need not have the servers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:
