@@ -43,14 +43,19 @@ class Table(Generic[R]):
         rows: list[R] = [row for batch in self.batches(folder, columns) for row in batch.to_pylist()]
         return rows
 
-    def whole(self, folder: Path, columns: Sequence[str]) -> pa.Table:
-        """Some columns of all rows at once."""
+    def whole(self, folder: Path, columns: Sequence[str], *, start: int = 0, stop: int | None = None) -> pa.Table:
+        """Some columns of rows `start` to `stop` (excluded; by default all) at once."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        return pa.concat_tables([schema.empty_table(), *self.batches(folder, columns)]).combine_chunks()
+        batches = self.batches(folder, columns, start=start, stop=stop)
+        return pa.concat_tables([schema.empty_table(), *batches]).combine_chunks()
 
     def count(self, folder: Path) -> int:
         """How many rows there are; none is read."""
         return sum(rows for _, rows in self._files(folder))
+
+    def files(self, folder: Path) -> list[Path]:
+        """The files that hold the rows, in order: one, or those of a stage's parts."""
+        return [path for path, _ in self._files(folder)]
 
     def batches(
         self,

@@ -213,8 +213,11 @@ def into(root: Path, name: str, count: int, out: Path) -> dict[str, int]:
     parts: list[Path] = []
     counts: list[dict[str, int]] = []
     if wanted.parts:
-        counted = StageRef(stage="prompts", key="", path=Path(), digest="", counts={"train": count}, seconds=0.0)
-        for part in wanted.parts.split(config, {"prompts": counted}):
+        counts_of = {"train": count, "built": count}
+        refs = {
+            need: StageRef(stage=need, key="", path=Path(), digest="", counts=counts_of, seconds=0.0) for need in inputs
+        }
+        for part in wanted.parts.split(config, refs):
             ready = job(f"part-{part[0]}", part=part)
             counts.append(fill(wanted, ready))
             parts.append(ready.out)

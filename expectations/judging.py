@@ -1,15 +1,14 @@
-"""Both suites over the pairs, shard by shard: rows that break a check are set apart, the rest is judged as a set.
+"""Both suites over the pairs: rows that break a check are set apart, part by part, and the rest is judged as a set.
 
     judge = Judge(config, eval_prompt_ids, read)
     for shard in shards:
         split = judge.split(shard)
         judge.accept(shard[split.accepted])
-    verdict = judge.verdict(read_accepted)
+    found = verdict(config, [judge.tally], read_accepted)
 
-Where the shards are cut decides nothing.
+Neither where the parts are cut nor where their shards are decides anything.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,8 +24,9 @@ from alignment.errors import ValidationError
 from expectations import arrays
 from expectations.arrays import Bools
 from expectations.evaluation import Evaluator, Group, failing_rows, grouped, name_of
+from expectations.figures import figures
 from expectations.suites import row_suite, set_suite
-from expectations.summary import Summary
+from expectations.tally import Counts, Left, Tally, together
 from expectations.verdict import Check, Verdict
 
 Read = Callable[[Sequence[str] | None], pd.DataFrame]
@@ -42,25 +42,22 @@ class Split:
 
 
 class Judge:
-    """The suites of a configuration, and what they found of the shards that came so far."""
+    """The row suite of a configuration over the shards of a part, and what they leave: `tally`."""
 
     def __init__(self, config: ValidationConfig, eval_prompt_ids: Collection[str], read: Read) -> None:
         """`eval_prompt_ids` are held out; `read` reads all pairs that will come, for checks that compare rows."""
+        self.tally = Tally(eval_prompt_ids)
         self._evaluator = Evaluator()
-        self._row_suite, self._set_suite = row_suite(config).expectations, set_suite(config).expectations
-        groups = grouped(self._row_suite)
+        suite = row_suite(config).expectations
+        groups = grouped(suite)
+        self._names = list(dict.fromkeys(map(_name, suite)))
         self._alone = [group for group in groups if group.alone]
-        self._summary = Summary(eval_prompt_ids)
-        self._has = {"scores": False, "gap": False}
-        self._faults: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-        self._failed = dict.fromkeys(map(_name, self._row_suite), 0)
-        self._unsuccessful: set[str] = set()
-        self._sound = self._quarantined = 0
+        self._sound = 0
         self._compared = [self._compare(group, read) for group in groups if not group.alone]
 
     def split(self, shard: pd.DataFrame) -> Split:
         """Judge the pairs of the next shard one by one."""
+        self.tally.take(shard)
         faults = _faults(shard)
         whole = np.asarray(faults == "", bool)
         sound = shard if whole.all() else shard[whole]
@@ -69,31 +66,22 @@ class Judge:
             failing |= compared[self._sound : self._sound + len(sound)]
         accepted = whole.copy()
         accepted[whole] = ~failing.any(axis=1)
-        names = _names(list(self._failed), failing[~accepted[whole]])
+        names = _broken(self._names, failing[~accepted[whole]])
         split = Split(accepted, [[fault] if fault else next(names) for fault in faults[~accepted]])
 
-        self._has["scores"] |= bool(sound["chosen_score"].notna().any())
-        self._has["gap"] |= bool(sound["gap"].notna().any())
-        for name, rows in zip(self._failed, failing.sum(axis=0), strict=True):
-            self._failed[name] += int(rows)
-        self._faults.update(faults[~whole])
-        self._reasons.update(name for broken in split.broken for name in broken)
-        self._quarantined += len(split.broken)
+        counts = self.tally.counts
+        scored = sound["chosen_score"].notna().any()
+        counts.has.update((["scores"] if scored else []) + (["gap"] if sound["gap"].notna().any() else []))
+        counts.failed.update({name: int(rows) for name, rows in zip(self._names, failing.sum(axis=0), strict=True)})
+        counts.faults.update(faults[~whole])
+        counts.reasons.update(name for broken in split.broken for name in broken)
+        counts.quarantined += len(split.broken)
         self._sound += len(sound)
         return split
 
     def accept(self, accepted: pd.DataFrame) -> None:
         """Take the accepted pairs of that shard."""
-        self._summary.add(accepted)
-
-    def verdict(self, read: Read) -> Verdict:
-        """What was found of all shards; `read` reads accepted pairs, for checks that look at more than figures.
-
-        Raises ValidationError where a row check failed and no row failed it.
-        """
-        figures = self._summary.figures(self._quarantined)
-        checks = [*self._fault_checks(), *self._row_checks(), *self._set_checks(figures, read)]
-        return Verdict(tuple(checks), figures, dict(self._reasons))
+        self.tally.accept(accepted)
 
     def _compare(self, group: Group, read: Read) -> Bools:
         """Which sound pairs of the whole set fail the checks of a group that compares rows, shape [pairs, checks]."""
@@ -104,74 +92,101 @@ class Judge:
 
     def _failing(self, groups: Sequence[Group], sound: pd.DataFrame) -> Bools:
         """Which sound pairs fail which row checks by the expectations of some groups, shape [pairs, checks]."""
-        failing = np.zeros((len(sound), len(self._failed)), bool)
-        names = list(self._failed)
+        failing = np.zeros((len(sound), len(self._names)), bool)
         rows = _with_chars(sound.reset_index(drop=True))
         for group in groups if len(sound) else ():
             for result in self._evaluator.evaluate(group.frame(rows), group.expectations):
-                failing[failing_rows(result), names.index(name_of(result))] = True
+                failing[failing_rows(result), self._names.index(name_of(result))] = True
                 if not result.success:
-                    self._unsuccessful.add(name_of(result))
+                    self.tally.counts.unsuccessful.add(name_of(result))
         return failing
 
-    def _fault_checks(self) -> Iterator[Check]:
-        """A check for each fault that some row has, most frequent first."""
-        for name, rows in self._faults.most_common():
-            yield Check(
-                name=name,
-                scope="row",
-                severity="warning",
-                observed=rows,
-                bound=FAULTS.get(name, ""),
-                passed=False,
-                failed_rows=rows,
-            )
 
-    def _row_checks(self) -> Iterator[Check]:
-        """The checks, each over its expectations together."""
-        first = {_name(expectation): expectation for expectation in reversed(self._row_suite)}
-        for name, rows in self._failed.items():
-            if not rows and name in self._unsuccessful:
-                raise ValidationError(
-                    f"pairs: the row check `{name}` fails but names no row; register it as a set check"
-                )
-            yield self._check(first[name], "row", observed=rows, passed=not rows, failed_rows=rows)
+def compares_rows(config: ValidationConfig) -> bool:
+    """Whether some row check looks at other rows than its own, so that all pairs have to be one part."""
+    return not all(group.alone for group in grouped(row_suite(config).expectations))
 
-    def _set_checks(self, figures: dict[str, float], read: Read) -> Iterator[Check]:
-        """The checks, one for each expectation."""
-        of_figures = [each for each in self._set_suite if _bounds_figure(each, figures)]
-        others = [each for each in self._set_suite if not _bounds_figure(each, figures)]
-        results = self._evaluator.evaluate(pd.DataFrame(figures, index=[0]), of_figures)
-        for group in grouped(others):
-            frame = _with_figures(group, figures, read)
-            results.extend(self._evaluator.evaluate(group.frame(frame), group.expectations))
-        names = [_name(expectation) for expectation in self._set_suite]
-        for result in sorted(results, key=lambda result: names.index(name_of(result))):
-            failing = len(failing_rows(result))
-            figure = result.result.get("observed_value")
-            observed = float(figure) if isinstance(figure, int | float | np.number) else failing
-            yield self._check(
-                result.expectation_config, "set", observed=observed, passed=bool(result.success), failed_rows=failing
-            )
 
-    def _check(
-        self, expectation: Any, scope: Literal["row", "set"], *, observed: float, passed: bool, failed_rows: int
-    ) -> Check:
-        check = Check(
-            name=_name(expectation),
-            scope=scope,
-            severity=str(expectation.severity.value),
+def verdict(config: ValidationConfig, parts: Sequence[Left], read: Read) -> Verdict:
+    """What was found of the pairs of all parts, in order.
+
+    `read` reads accepted pairs, for checks that look at more than figures. Raises ValidationError where a row check
+    failed and no row failed it.
+    """
+    counts, found = together(parts), figures(parts)
+    checks = [*_fault_checks(counts), *_row_checks(config, counts), *_set_checks(config, counts, found, read)]
+    return Verdict(tuple(checks), found, dict(counts.reasons))
+
+
+def _fault_checks(counts: Counts) -> Iterator[Check]:
+    """A check for each fault that some row has, most frequent first."""
+    for name, rows in counts.faults.most_common():
+        yield Check(
+            name=name,
+            scope="row",
+            severity="warning",
+            observed=rows,
+            bound=FAULTS.get(name, ""),
+            passed=False,
+            failed_rows=rows,
+        )
+
+
+def _row_checks(config: ValidationConfig, counts: Counts) -> Iterator[Check]:
+    """The checks, each over its expectations together."""
+    first = {_name(expectation): expectation for expectation in reversed(row_suite(config).expectations)}
+    for name in dict.fromkeys(map(_name, row_suite(config).expectations)):
+        rows = counts.failed[name]
+        if not rows and name in counts.unsuccessful:
+            raise ValidationError(f"pairs: the row check `{name}` fails but names no row; register it as a set check")
+        yield _check(counts, first[name], "row", observed=rows, passed=not rows, failed_rows=rows)
+
+
+def _set_checks(config: ValidationConfig, counts: Counts, figures: dict[str, float], read: Read) -> Iterator[Check]:
+    """The checks, one for each expectation."""
+    evaluator, suite = Evaluator(), set_suite(config).expectations
+    of_figures = [each for each in suite if _bounds_figure(each, figures)]
+    others = [each for each in suite if not _bounds_figure(each, figures)]
+    results = evaluator.evaluate(pd.DataFrame(figures, index=[0]), of_figures)
+    for group in grouped(others):
+        frame = _with_figures(group, figures, read)
+        results.extend(evaluator.evaluate(group.frame(frame), group.expectations))
+    names = [_name(expectation) for expectation in suite]
+    for result in sorted(results, key=lambda result: names.index(name_of(result))):
+        failing = len(failing_rows(result))
+        figure = result.result.get("observed_value")
+        observed = float(figure) if isinstance(figure, int | float | np.number) else failing
+        yield _check(
+            counts,
+            result.expectation_config,
+            "set",
             observed=observed,
-            bound=expectation.meta["bound"],
-            passed=passed,
-            failed_rows=failed_rows,
+            passed=bool(result.success),
+            failed_rows=failing,
         )
-        needs = str(expectation.meta.get("needs", ""))
-        if self._has.get(needs, True):
-            return check
-        return check.model_copy(
-            update={"passed": True, "observed": 0.0, "failed_rows": 0, "not_applied": f"no {needs}"}
-        )
+
+
+def _check(
+    counts: Counts,
+    expectation: Any,
+    scope: Literal["row", "set"],
+    *,
+    observed: float,
+    passed: bool,
+    failed_rows: int,
+) -> Check:
+    needs = str(expectation.meta.get("needs", ""))
+    applies = needs not in ("scores", "gap") or needs in counts.has
+    return Check(
+        name=_name(expectation),
+        scope=scope,
+        severity=str(expectation.severity.value),
+        observed=observed if applies else 0.0,
+        bound=expectation.meta["bound"],
+        passed=passed or not applies,
+        failed_rows=failed_rows if applies else 0,
+        not_applied="" if applies else f"no {needs}",
+    )
 
 
 def _name(expectation: Any) -> str:
@@ -189,7 +204,7 @@ def _with_chars(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{f"{side}_chars": arrays.chars(rows[side]) for side in sides})
 
 
-def _names(checks: list[str], failing: Bools) -> Iterator[list[str]]:
+def _broken(checks: list[str], failing: Bools) -> Iterator[list[str]]:
     """For each row of [rows, checks] the names of the checks that it fails."""
     patterns, of_row = np.unique(failing, axis=0, return_inverse=True)
     broken = [[checks[at] for at in np.flatnonzero(pattern)] for pattern in patterns]

@@ -23,7 +23,7 @@ def validate(pairs: pd.DataFrame, config: ValidationConfig, eval_prompt_ids: Col
     could not be evaluated.
     """
     _require_usable(pairs)
-    from expectations.judging import Judge
+    from expectations.judging import Judge, verdict
 
     def of(rows: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
         return rows if names is None else rows[[name for name in names if name in rows]]
@@ -34,8 +34,8 @@ def validate(pairs: pd.DataFrame, config: ValidationConfig, eval_prompt_ids: Col
     quarantined = pairs[~split.accepted].reset_index(drop=True)
     quarantined["broken"] = pd.Series(split.broken, dtype=object)
     judge.accept(accepted)
-    verdict = judge.verdict(lambda names: of(accepted, names))
-    return Validation(verdict.checks, verdict.figures, verdict.reasons, accepted, quarantined)
+    found = verdict(config, [judge.tally], lambda names: of(accepted, names))
+    return Validation(found.checks, found.figures, found.reasons, accepted, quarantined)
 
 
 def none_given() -> ValidationError:
@@ -43,7 +43,7 @@ def none_given() -> ValidationError:
     return ValidationError("pairs: there are none to validate; sample more, or see why none was made")
 
 
-def repeated(pair_id: object) -> ValidationError:
+def repeated_id(pair_id: object) -> ValidationError:
     """The error of an id that two pairs have."""
     return ValidationError(f"pairs: pair_id {pair_id} comes more than once; make ids unique")
 
@@ -56,4 +56,4 @@ def _require_usable(pairs: pd.DataFrame) -> None:
         raise ValidationError(f"pairs: the columns {', '.join(missing)} are missing from {', '.join(map(str, pairs))}")
     ids = pairs["pair_id"].dropna()
     if ids.duplicated().any():
-        raise repeated(ids[ids.duplicated()].iloc[0])
+        raise repeated_id(ids[ids.duplicated()].iloc[0])

@@ -14,7 +14,7 @@ A check of another package is the same function under an entry point of the grou
 is the function's.
 
 Row checks see every pair, with `chosen_chars` and `rejected_chars` added, and whatever their severity a failing row is
-quarantined. Set checks see the accepted pairs, with each figure of `expectations.summary` as a further column that
+quarantined. Set checks see the accepted pairs, with each figure of `expectations.figures` as a further column that
 holds one value throughout. What `meta` gives as `bound` completes the sentence "must be ..." in reports and errors.
 A check that `needs` "scores", or a "gap" of scores or a margin, is not applied to a set in which no pair has any.
 """

@@ -33,7 +33,7 @@ class Check(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What was found of the pairs: each check's result, and the figures of the accepted ones (`expectations.summary`).
+    """What was found of the pairs: each check's result, and the figures of the accepted ones (`expectations.figures`).
 
     `reasons` are the checks that quarantined pairs broke, and how many broke each.
     """

@@ -1,7 +1,9 @@
 """What may stop a run between two stages: labels of one class, nothing new to learn from, pairs that are not valid."""
 
 import math
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from prefect import task
 
@@ -89,15 +91,29 @@ def require_valid(ref: StageRef, counts: Mapping[str, Mapping[str, int]], run_id
     `counts` of the stages so far are recorded then, and where `min_gap` set most pairs apart the error says how their
     gaps lie.
     """
-    quarantined = ref.path / QUARANTINED.file
+    quarantined = QUARANTINED.files(ref.path)
     found = records.read_json(ref.path / CHECKS)
     show_checks(found, ref.counts)
     records.log_file(run_id, ref.path / CHECKS, "validation")
-    records.log_file(run_id, quarantined, "validation")
+    _log_quarantined(run_id, ref)
     if found["problem"]:
         records.log_counts(run_id, counts)
         told = "; ".join(filter(None, (found["problem"], explain_gaps(_gaps(ref), min_gap))))
-        raise ValidationError(f"{told}; the quarantined pairs, with reasons, are in {quarantined}")
+        where = f"{quarantined[0]}" if len(quarantined) == 1 else f"{len(quarantined)} files, first {quarantined[0]}"
+        raise ValidationError(f"{told}; the quarantined pairs, with reasons, are in {where}")
+
+
+def _log_quarantined(run_id: str, ref: StageRef) -> None:
+    """Log the quarantined pairs as one file, also where they are in parts."""
+    files = QUARANTINED.files(ref.path)
+    if len(files) == 1:
+        records.log_file(run_id, files[0], "validation")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with QUARANTINED.writer(Path(folder)) as out:
+            for batch in QUARANTINED.batches(ref.path):
+                out.append(batch)
+        records.log_file(run_id, Path(folder) / QUARANTINED.file, "validation")
 
 
 def _gaps(ref: StageRef) -> list[float]:

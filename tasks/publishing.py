@@ -30,8 +30,8 @@ def record_run(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: st
     """Datasets, metrics, plots, sample texts and lineage on the MLflow run."""
     report = read_report(refs["report"])
     samples = read_samples(refs["report"].path)
-    records.log_dataset(run_id, refs["prompts"].path / PROMPTS.file, "prompts", "prompts", refs["prompts"].digest)
-    records.log_dataset(run_id, refs["validation"].path / ACCEPTED.file, "pairs", "training", refs["validation"].digest)
+    records.log_dataset(run_id, refs["prompts"].path, PROMPTS, "prompts", "prompts", refs["prompts"].digest)
+    records.log_dataset(run_id, refs["validation"].path, ACCEPTED, "pairs", "training", refs["validation"].digest)
     evaluated = gathered(refs)
     review.offer(run_id, comparisons(evaluated, config.registry.review_rows))
     records.log_evaluation(run_id, report, judgement)

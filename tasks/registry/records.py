@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from alignment.judging.evaluated import Evaluated
+    from alignment.parquet import Table
 
 MAX_DIGEST = 36  # characters of a dataset's digest
 METRICS_PER_CALL = 1_000
@@ -143,24 +144,27 @@ def log_counts(run_id: str, counts: Mapping[str, Mapping[str, int]]) -> None:
     )
 
 
-def log_dataset(run_id: str, path: Path, name: str, context: str, digest: str) -> None:
-    """Log a Parquet file as an input of the run: its schema, size, path and digest, without its rows.
+def log_dataset(run_id: str, folder: Path, table: "Table[Any]", name: str, context: str, digest: str) -> None:
+    """Log a table of a stage as an input of the run: its schema, size, place and digest, without its rows.
 
-    MLflow shows the digest's first 36 characters; the whole one is the tag `digest` of the input.
+    Its place is its file, or the stage's folder where it has several. MLflow shows the digest's first 36 characters;
+    the whole one is the tag `digest` of the input.
     """
     import pyarrow.parquet as parquet
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    with parquet.ParquetFile(path) as file:
-        columns = [
-            {"name": field.name, "type": str(field.type), "required": not field.nullable} for field in file.schema_arrow
-        ]
-        profile = {"num_rows": file.metadata.num_rows, "num_bytes": path.stat().st_size}
+    files = table.files(folder)
+    columns = [
+        {"name": field.name, "type": str(field.type), "required": not field.nullable}
+        for field in parquet.read_schema(files[0])
+    ]
+    profile = {"num_rows": table.count(folder), "num_bytes": sum(file.stat().st_size for file in files)}
+    place = files[0] if len(files) == 1 else folder
     dataset = Dataset(
         name=name,
         digest=digest[:MAX_DIGEST],
         source_type="local",
-        source=json.dumps({"uri": str(path.absolute())}),
+        source=json.dumps({"uri": str(place.absolute())}),
         schema=json.dumps({"mlflow_colspec": columns}),
         profile=json.dumps(profile),
     )

@@ -25,8 +25,8 @@ from tests.flows.small import SMALL
 pytestmark = pytest.mark.full
 ray = pytest.importorskip("ray")
 
-GOAL = "pairs"
-SHARDED = ("samples", "scores", "pairs")
+GOAL = "validation"
+SHARDED = ("samples", "scores", "pairs", "validation")
 CHANGES: dict[str, Any] = {
     "base": {"steps": 20, "width": 32},
     "reward": {"steps": 10},

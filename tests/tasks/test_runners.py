@@ -152,4 +152,4 @@ def test_a_worker_writes_under_the_key_of_the_run_and_asks_for_no_slot(
 
 
 def test_every_stage_in_parts_can_be_asked_for_by_its_name() -> None:
-    assert {name for name, stage in PIPELINE.items() if stage.parts} == {"samples", "scores", "pairs"}
+    assert {name for name, stage in PIPELINE.items() if stage.parts} == {"samples", "scores", "pairs", "validation"}

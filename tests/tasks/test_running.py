@@ -16,8 +16,9 @@ import pytest
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, DataError, Interrupted, ValidationError
 from alignment.rows import SAMPLES as TABLE
-from alignment.stages.parts import hash_rows, parts_of
+from alignment.stages.parts import parts_of
 from alignment.stages.plan import Pipeline, key_of
+from alignment.stages.row_hash import hash_rows
 from alignment.stages.store import StageRef, write_json
 from flows.planning import make_plan
 from tasks import checks, devices, running, slots, stages

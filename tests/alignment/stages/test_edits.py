@@ -226,6 +226,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.report": "report",
     "alignment.stages.reward": "reward",
     "alignment.stages.row_file": "policy",
+    "alignment.stages.row_hash": "validation",
     "alignment.stages.samples": "samples",
     "alignment.stages.scores": "scores",
     "alignment.stages.scoring": "scores before after drift gold",
@@ -262,13 +263,14 @@ EDITS: dict[str, str] = {
     "expectations.columns": "validation",
     "expectations.custom": "validation",
     "expectations.evaluation": "validation",
+    "expectations.figures": "validation",
     "expectations.gaps": "",
     "expectations.judging": "validation",
     "expectations.predicates": "validation",
     "expectations.runner": "validation",
     "expectations.stage": "validation",
     "expectations.suites": "validation",
-    "expectations.summary": "validation",
+    "expectations.tally": "validation",
     "expectations.verdict": "validation",
 }
 """The stages that are computed again after an edit of each module. What follows them is found in the store where their

@@ -14,7 +14,8 @@ from alignment.config import build_config
 from alignment.errors import PairsError
 from alignment.rows import SAMPLES, SCORES
 from alignment.stages import pairs, scores
-from alignment.stages.parts import Hashed, hash_rows, index_parts, parts_of
+from alignment.stages.parts import index_parts, parts_of
+from alignment.stages.row_hash import Hashed, hash_rows
 from alignment.stages.store import StageRef, digest_folder
 from tests.alignment.chain import PROMPTS, Chain
 

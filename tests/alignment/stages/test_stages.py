@@ -286,14 +286,15 @@ def test_every_folder_holds_only_what_its_stage_promises(chain):
         "scores 0": {"scores.parquet", "rows.json"},
         "pairs": {"parts.json", "rows.json"},
         "pairs 0": {"pairs.parquet", "rows.json"},
-        "validation": {"accepted.parquet", "quarantined.parquet", "checks.json"},
+        "validation": {"parts.json", "rows.json", "checks.json"},
+        "validation 0": {"accepted.parquet", "quarantined.parquet", "rows.json", "tally.json", "tally.npz"},
         "reference": {"pairs.parquet"},
         "policy": {"model", "history.json"},
         "before": {"samples.parquet"},
         "after": {"samples.parquet"},
         "report": {"report.json", "samples.json"},
     }
-    folders = chain.folders | {name: chain.root / name for name in ("samples 0", "scores 0", "pairs 0")}
+    folders = chain.folders | {name: chain.root / name for name in ("samples 0", "scores 0", "pairs 0", "validation 0")}
     assert {name: {file.name for file in folder.iterdir()} for name, folder in folders.items()} == expected
 
 

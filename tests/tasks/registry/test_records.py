@@ -10,6 +10,7 @@ import pytest
 from alignment.config import AlignConfig
 from alignment.errors import TrackingError
 from alignment.judging.plots import gap_histogram
+from alignment.rows import PAIRS
 from alignment.stages.store import StageRef
 from tasks.curve import LiveCurve
 from tasks.registry import connection, records, runs, versions
@@ -118,7 +119,7 @@ def test_a_dataset_is_an_input_with_its_digest_schema_and_place(run_id: str, tmp
 
     path, digest = tmp_path / "pairs.parquet", "0123456789abcdef" * 4
     parquet.write_table(pa.table({"chosen": ["a", "b"], "gap": [0.5, 1.5]}), path)
-    records.log_dataset(run_id, path, "pairs", "training", digest)
+    records.log_dataset(run_id, tmp_path, PAIRS, "pairs", "training", digest)
     (found,) = run_of(run_id).inputs.dataset_inputs
     assert (found.dataset.name, found.dataset.digest) == ("pairs", digest[:36])
     assert {item.key: item.value for item in found.tags} == {"mlflow.data.context": "training", "digest": digest}
