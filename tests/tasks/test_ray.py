@@ -15,6 +15,7 @@ from alignment.config import AlignConfig, build_config, merge
 from alignment.errors import Interrupted, StoreError
 from alignment.stages.parts import parts_of
 from alignment.stages.store import StageRef
+from expectations import stage as validation
 from tasks import running
 from tasks.home import store
 from tasks.pipeline import PIPELINE
@@ -49,6 +50,14 @@ def _prefect() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of all of these tests: a Ray keeps the environment that it began with."""
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_pairs_a_part() -> Iterator[None]:
+    """Where the run is; a worker is told the range of its part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "PART", 24)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +101,7 @@ def test_ray_makes_what_threads_make(on_threads: dict[str, str], monkeypatch: py
         running.LISTENERS.remove(events.append)
     assert {name: ref.digest for name, ref in refs.items()} == on_threads
     assert len(parts_of(refs["samples"].path)) == 4
+    assert len(parts_of(refs["validation"].path)) == -(-refs["pairs"].counts["built"] // 24) > 1
     told = [event.stage for event in events if event.kind == "computed" and event.stage.startswith("samples ")]
     assert sorted(told) == ["samples 0-16", "samples 16-32", "samples 32-48", "samples 48-64"]
     forget(refs)
