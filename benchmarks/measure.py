@@ -205,7 +205,7 @@ def run(
     rows: list[Row] = []
     for row in measure(asked):
         rows.append(row)
-        print(f"{row.what}: {row.note or 'done'}", file=sys.stderr)
+        print(f"{row.what}: {figure(row.ours)} {row.unit}; {row.note or 'done'}", file=sys.stderr)
     about = machine(asked.threads)
     show(doc.splitlines()[0], rows, about)
     if asked.json:

@@ -37,15 +37,17 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """The stage that each is, and what it changes of the configuration."""
 ON_A_GPU: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: setting for name, setting in SETTINGS.items() if setting[0] == "policy"},
+    "full training": ("policy", {}),
+    "LoRA training, base in bf16": ("policy", LORA | BF16 | {"base.load_in": "bf16"}),
+    "LoRA training, base in 4 bits": ("policy", LORA | BF16 | {"base.load_in": "4bit"}),
     "full training, bf16": ("policy", BF16),
     "full training, bf16, AdamW in 8 bits": ("policy", BF16 | {"dpo.optimizer": "adamw_8bit"}),
-    "LoRA training, base in bf16": ("policy", LORA | BF16 | {"base.load_in": "bf16"}),
     "LoRA training, base in bf16, gradient checkpointing": (
         "policy",
         LORA | BF16 | {"base.load_in": "bf16", "dpo.gradient_checkpointing": True},
     ),
-    "LoRA training, base in 4 bits": ("policy", LORA | BF16 | {"base.load_in": "4bit"}),
+    "LoRA training": ("policy", LORA),
+    "full training, gradient checkpointing": ("policy", {"dpo.gradient_checkpointing": True}),
 }
 SHAPES: dict[str, Callable[[], Any]] = {"135M": shapes.smollm2_135m, "1B": shapes.one_billion}
 
@@ -55,7 +57,8 @@ def config_of(name: str, pairs: int, tokens: int) -> AlignConfig:
     stage, changes = ON_A_GPU.get(name) or SETTINGS[name]
     rows = {"samples_per_prompt": 4, "shard_prompts": pairs, "total_tokens": tokens}
     nested: dict[str, dict[str, Any]] = {
-        "base": {},
+        "base": {"model": "given"},
+        "reward": {"model": "given"},
         "sampling": rows | ({"batch_tokens": 4 * pairs * tokens} if stage != "policy" else {}),
         "dpo": {"loss": "sigmoid", "batch_size": pairs, "steps": STEPS, "warmup_steps": 0, "log_every": 1}
         | {"learning_rate": 1e-6, "stop_chosen_drop": 0, "checkpoint_every": 1_000},
