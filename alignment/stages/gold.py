@@ -77,7 +77,7 @@ def scores_by(job: Job, part: RewardPart, samples: Sequence[dict[str, Any]]) -> 
     from alignment.rewards.protocol import Scoring
 
     config = alone(job.config, part)
-    made, work = job.work / part.name / "made", job.work / part.name / "training"
+    made, work = job.scratch / "made" / part.name, job.work / part.name
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     work.mkdir(exist_ok=True)

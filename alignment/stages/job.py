@@ -9,6 +9,8 @@ from alignment.config import AlignConfig
 
 Counts = dict[str, int]
 
+SCRATCH = ".scratch"
+
 
 def _silent(done: int, total: int) -> None:
     """The progress report of someone who does not look."""
@@ -24,12 +26,12 @@ class Job:
     """What a stage works with.
 
     `inputs` and `digests` are the folders of the finished stages that it needs, and the hashes of their content; it
-    fills `out`, and what it keeps in `work` survives a crash. `kept` outlives runs and is shared by all runs of a home:
-    what was paid for is kept there, and it decides no result. `progress` takes (done, total) and raises Interrupted to
-    stop the work; `on_row` takes each row of training metrics. `read` is what the stage's `reads` gave when its key was
-    made. `part` is the range of items, first to last (excluded), of a stage that is computed in parts; once they are
-    all there, the stage's own body finds their folders, in order, in `parts`, and the sums of their counts in
-    `counted`.
+    fills `out`, and what it keeps in `work` survives a crash, on another machine too, but for names that begin with a
+    dot, which are of what is not whole yet. `kept` outlives runs and is shared by all runs of a home: what was paid for
+    is kept there, and it decides no result. `progress` takes (done, total) and raises Interrupted to stop the work;
+    `on_row` takes each row of training metrics. `read` is what the stage's `reads` gave when its key was made. `part`
+    is the range of items, first to last (excluded), of a stage that is computed in parts; once they are all there, the
+    stage's own body finds their folders, in order, in `parts`, and the sums of their counts in `counted`.
     """
 
     config: AlignConfig
@@ -44,3 +46,10 @@ class Job:
     part: tuple[int, int] = (0, 0)
     parts: tuple[Path, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder in `work`, made where it is not there, for what is made anew by whoever computes the stage again."""
+        folder = self.work / SCRATCH
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

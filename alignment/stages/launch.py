@@ -52,7 +52,7 @@ def launch(
     descriptors `keep_open` stay open for as long as the process lives, and so do locks on them. Raises what ended the
     process, as it would be raised here, and ProcessError where it was killed, or failed in a way of its own.
     """
-    folder = job.work / "process"
+    folder = job.scratch / "process"
     with _alone(job.work, wanted):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

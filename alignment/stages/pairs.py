@@ -44,7 +44,7 @@ def part(job: Job) -> Counts:
     built: Built
     counts: Counts
     built, counts = SOURCES.get(config.source)(job)
-    with PAIRS.writer(job.work if config.max_pairs else job.out) as writer:
+    with PAIRS.writer(job.scratch if config.max_pairs else job.out) as writer:
         if isinstance(built, Sequence):
             writer.write({"fault": "", **pair} for pair in built)
         else:
@@ -52,10 +52,10 @@ def part(job: Job) -> Counts:
                 writer.append(table)
     if not config.max_pairs:
         return counts | {"built": PAIRS.count(job.out), "not_needed": 0}
-    found, done = PAIRS.count(job.work), 0
+    found, done = PAIRS.count(job.scratch), 0
     wanted = chosen(found, config.max_pairs, job.config.seed)
     with PAIRS.writer(job.out) as writer:
-        for batch in PAIRS.batches(job.work):
+        for batch in PAIRS.batches(job.scratch):
             writer.append(batch.filter(pa.array(wanted[done : done + len(batch)])))
             done += len(batch)
     kept = int(wanted.sum())

@@ -115,14 +115,14 @@ def untrained(job: Job, load_in: str = "") -> "Loaded":
 
 
 def pairs_of(job: Job) -> RowFile:
-    """The pairs that it learns from, read one by one from a file in `job.work`, by each process from its own.
+    """The pairs that it learns from, read one by one from a file in `job.scratch`, by each process from its own.
 
     Raises PairsError where the loss learns from scores, and pairs have none.
     """
     from alignment.training import group
 
     _require_scores(job)
-    path = job.work / (f"{group.rank()}-{PAIRS}" if group.rank() else PAIRS)
+    path = job.scratch / (f"{group.rank()}-{PAIRS}" if group.rank() else PAIRS)
     schema = pa.schema([REFERENCED.schema.field(name) for name in COLUMNS])
     return RowFile(path, schema, REFERENCED.batches(job.inputs["reference"], COLUMNS))
 

@@ -106,4 +106,4 @@ def _held_out(job: Job) -> list[Text]:
 
     data = job.config.data.model_copy(update={"path": job.config.prompts.eval_path, "mixture": (), "rows": 0})
     wanted = replace(wanted_rows(job.config, data), label="")
-    return load_texts(data, job.config.seed, cache=job.work, wanted=wanted)[0]
+    return load_texts(data, job.config.seed, cache=job.scratch, wanted=wanted)[0]

@@ -89,7 +89,7 @@ def real_texts(job: Job) -> tuple[list[str], int]:
 
     data = real_data(job.config)
     try:
-        rows, _, _ = load_texts(data, job.config.seed + 1, cache=job.work)
+        rows, _, _ = load_texts(data, job.config.seed + 1, cache=job.scratch)
     except DataError as error:
         raise of_real_texts(error) from error
     found = {sha256(row["text"].encode()).digest(): row["text"] for row in rows}

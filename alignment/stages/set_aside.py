@@ -21,11 +21,11 @@ def is_set_aside(text: str, fraction: float) -> bool:
 
 
 def with_own_texts(job: Job, *, second: bool) -> Job:
-    """The job with the texts alone that a `second` judge, or else the reward, may learn from, in `job.work`."""
+    """The job with the texts alone that a `second` judge, or else the reward, may learn from, in `job.scratch`."""
     fraction = part(job.config)
     if not fraction or "texts" not in job.inputs:
         return job
-    folder = job.work / "texts"
+    folder = job.scratch / "texts"
     folder.mkdir(exist_ok=True)
     with TEXTS.writer(folder) as writer:
         for batch in TEXTS.batches(job.inputs["texts"]):

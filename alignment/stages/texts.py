@@ -19,7 +19,9 @@ def texts(job: Job) -> Counts:
     """Rows with their labels, and what the label column holds. Raises DataError where a file changes meanwhile."""
     from alignment.data.texts import load_texts
 
-    rows, counts, labels = load_texts(job.config.data, job.config.seed, cache=job.work, wanted=wanted_rows(job.config))
+    rows, counts, labels = load_texts(
+        job.config.data, job.config.seed, cache=job.scratch, wanted=wanted_rows(job.config)
+    )
     if digest(data_source(job.config)) != digest(job.read):
         raise DataError(f"data.path {job.config.data.path}: a file changed while it was read; run again")
     TEXTS.write(job.out, rows)

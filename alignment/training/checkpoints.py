@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from alignment.training.sharding import like, whole
 logger = logging.getLogger(__name__)
 
 TENSORS, PLAIN = "optimizer.safetensors", "optimizer.json"
+WRITING = ".writing"
+"""In a work folder: what is not a whole checkpoint yet, or any more."""
 
 
 def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
@@ -50,6 +54,24 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
         state.setdefault(int(index), {})[field] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
     scheduler.load_state_dict(saved["scheduler"])
+
+
+@contextmanager
+def replacing(work: Path) -> Iterator[Path]:
+    """A folder to write one checkpoint below, which takes the place of those in `work` once it is whole.
+
+    Of several processes the first one writes it.
+    """
+    draft = work / WRITING
+    if group.is_first():
+        shutil.rmtree(draft, ignore_errors=True)
+    yield draft
+    if group.is_first():
+        before, (made,) = list(work.glob("checkpoint-*")), draft.glob("checkpoint-*")
+        made.rename(work / made.name)
+        for old in before:
+            old.rename(draft / old.name)
+        shutil.rmtree(draft)
 
 
 def resume_point(work: Path) -> str | None:

@@ -19,7 +19,7 @@ from alignment.errors import ConfigError, Interrupted, TrainingError
 from alignment.models import using
 from alignment.training import group
 from alignment.training.batches import ROWS, Collated, Shares, accumulation
-from alignment.training.checkpoints import load_optimizer, resume_point, save_optimizer
+from alignment.training.checkpoints import load_optimizer, replacing, resume_point, save_optimizer
 from alignment.training.sharding import load_weights, shard_anywhere
 from alignment.training.tied import added_in_place
 
@@ -76,6 +76,7 @@ class SafeTrainer(Trainer):
     """How errors name what is trained."""
 
     _kept: Interrupted | None = None
+    _writing: Path | None = None
 
     step_rows = 0
     """The rows of a step; 0: a batch."""
@@ -166,8 +167,13 @@ class SafeTrainer(Trainer):
         if self.control.should_training_stop:
             self._kept = interrupted
         if not self.control.should_training_stop or interrupted is not None:
-            super()._save_checkpoint(model, trial)
+            with replacing(Path(self.args.output_dir)) as self._writing:
+                super()._save_checkpoint(model, trial)
+            self._writing = None
             group.wait()  # a process that ended now would end the one that still writes
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writing or super()._get_output_dir(trial))
 
     def _save_rng_state(self, output_dir: str) -> None:
         pass
@@ -315,7 +321,6 @@ def arguments(work: Path, settings: Settings, seed: int) -> TrainingArguments:
             logging_nan_inf_filter=False,  # it would hide a loss that is not finite behind the mean of those before it
             save_strategy="steps" if interval < settings.steps else "no",
             save_steps=interval,
-            save_total_limit=1,
             use_cpu=not torch.cuda.is_available(),
             report_to=[],
             disable_tqdm=True,

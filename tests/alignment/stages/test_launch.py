@@ -17,7 +17,7 @@ import pytest
 
 from alignment.errors import ConfigError, DataError, Interrupted, ProcessError
 from alignment.stages import launch as launching
-from alignment.stages.job import Job
+from alignment.stages.job import SCRATCH, Job
 from alignment.stages.job_file import STOP, followed, read_error, read_job, write_error, write_job
 from alignment.stages.launch import environment, launch
 from alignment.stages.parts import fill
@@ -51,7 +51,7 @@ def processes_of(work: Path) -> list[int]:
             words = command.read_bytes().split(b"\0")
         except OSError:
             continue
-        if str(work / "process").encode() in words:
+        if str(work / SCRATCH / "process").encode() in words:
             found.append(int(command.parent.name))
     return found
 
@@ -69,7 +69,8 @@ def test_a_process_makes_what_this_one_makes(job: Callable[..., Job]) -> None:
     counts = fill(STAGES["texts"], here)
     assert launch(STAGES["texts"], there) == counts
     assert digest_folder(there.out) == digest_folder(here.out)
-    assert [path.name for path in there.work.iterdir()] == [LOCK], "nothing is left of it"
+    assert sorted(path.name for path in there.work.iterdir()) == [LOCK, SCRATCH]
+    assert list(there.scratch.iterdir()) == [], "nothing is left of it"
 
 
 def test_a_job_comes_back_as_it_was_written(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_stop_reaches_the_process_and_it_keeps_a_checkpoint(
     assert reports[-1][1] == 1_000_000
     assert list(given.work.glob("checkpoint-*/model.safetensors"))
     assert not any(given.out.iterdir())
-    assert (given.work / "process" / STOP).exists()
+    assert (given.scratch / "process" / STOP).exists()
 
 
 def test_a_process_that_is_killed_is_one_line(training: tuple[Job, list[tuple[int, int]]]) -> None:
@@ -176,7 +177,7 @@ def test_the_process_dies_with_who_waits_for_it_and_the_next_one_waits_for_that(
     write_job(tmp_path, STAGES["base"], given)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment((), 1))
     child = until(lambda: processes_of(given.work))[0]
-    until((given.work / "process" / "events.jsonl").exists)
+    until((given.scratch / "process" / "events.jsonl").exists)
     parent.kill()
     parent.wait()
     until(lambda: not Path(f"/proc/{child}").exists(), 10)
@@ -208,7 +209,8 @@ def test_a_group_of_processes_makes_the_stage_and_ends_as_one(
     whole = replace(job("whole", short), inputs=given.inputs)
     assert launch(STAGES["base"], whole, processes=2)["steps"] == 5
     assert (whole.out / "model" / "model.safetensors").exists()
-    assert [path.name for path in whole.work.iterdir()] == [LOCK]
+    assert sorted(path.name for path in whole.work.iterdir()) == [LOCK, SCRATCH]
+    assert list(whole.scratch.iterdir()) == []
 
     def kill() -> None:
         ranks = [pid for pid in processes_of(given.work) if b"--rank" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -10,6 +10,7 @@ import pytest
 from alignment.errors import ScoreError
 from alignment.judging.card import result_rows, result_table
 from alignment.judging.report import EvalReport
+from alignment.stages.job import SCRATCH
 from alignment.stages.plan import key_of
 from alignment.stages.set_aside import is_set_aside
 from alignment.stages.store import StageRef
@@ -173,7 +174,7 @@ def test_a_judge_by_words_learns_from_texts_that_are_set_aside(run: Any, chain: 
     assert judge.note.endswith("word salad deceives it like the reward")
     assert "The judge “words” reads which words" in result_table(report(found))
     texts = [row["text"] for row in read_rows(chain.folders["texts"] / "texts.parquet")]
-    wanted = found.root / "work-gold" / "texts" / "texts.parquet"
+    wanted = found.root / "work-gold" / SCRATCH / "texts" / "texts.parquet"
     assert [row["text"] for row in read_rows(wanted)] == [text for text in texts if is_set_aside(text, 0.25)]
     both, alone = keys(found.config), keys(chain.other(tmp_path, evaluation={"gold": gold, "gold_fraction": 0}).config)
     plain = keys(chain.config)
