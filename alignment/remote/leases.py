@@ -24,7 +24,13 @@ POLL_SECONDS = 1.0  # between two looks at another's lease
 
 
 class Lease:
-    """A lease that this process holds, as far as it knows."""
+    """A lease that this process holds, as far as it knows.
+
+    One that stood still, as a machine that was suspended, comes back to find that another computes the same. A lease
+    saves work and guards no result: a stage's manifest is created by a request that fails where there is one, that of
+    its unfinished work replaces only the version that its writer knows, and a folder is renamed only to a free name. So
+    of two that finish the first one's result counts for both, and neither can damage what the other has written.
+    """
 
     def __init__(self, objects: Objects, name: str, seconds: float, mine: dict[str, Any], tag: Tag) -> None:
         """`mine` is what the object holds, `tag` its version."""
