@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from alignment.errors import InputError, StoreError
-from alignment.stages.stored import Stored, unneeded
+from alignment.stages.stored import Stored, Underway, unneeded
 from tasks.home import store
 from tasks.registry import elsewhere, records, versions
 from tasks.registry.connection import is_new, place
@@ -29,7 +29,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be: stages, and what dead processes have left, with its bytes."""
+    """What was deleted, or would be: stages, and what was left unfinished, with its bytes."""
 
     stages: tuple[Stored, ...]
     unfinished: int
@@ -58,6 +58,21 @@ def listed() -> list[Held]:
     ]
 
 
+def underway() -> list[Underway]:
+    """What other machines can go on from, of stages that are not finished, the newest first."""
+    return sorted(store().underway(), key=lambda each: each.saved, reverse=True)
+
+
+def damaged_underway(delete: bool) -> Iterator[tuple[Underway, str]]:
+    """As `damaged`, of stages that are not finished; what is computed now is not deleted, and replaced soon."""
+    here = store()
+    for each in here.underway():
+        found = here.damage_underway(each)
+        if found and delete and not each.held:
+            here.delete_underway(each)
+        yield each, found
+
+
 def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
     """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged."""
     here = store()
@@ -70,6 +85,8 @@ def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
 
 def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = False) -> Pruned:
     """Delete what was written so long ago and nothing needs, and what dead processes have left unfinished.
+
+    Checkpoints from which another machine could go on are kept as long as stages, and while one does.
 
     What a registered version was made from is needed, whatever running processes have found or written, and whatever
     any of these was made from. Raises StoreError where other machines use the store and this MLflow is a file of this
@@ -88,12 +105,15 @@ def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = Fals
             f"store prune: this home has used the MLflow at {others[0]} too, and what is registered there is not known "
             f"at {place().shown}: pass --only-this-mlflow where nobody needs what those versions were made from"
         )
-    wanted = registered()
-    stages = unneeded(list(here.stored()), wanted, here.used(), datetime.now(UTC) - older_than)
+    wanted, before = registered(), datetime.now(UTC) - older_than
+    stages = unneeded(list(here.stored()), wanted, here.used(), before)
     if not dry_run:
         stages = [each for each in stages if _deleted(each)]
     count, size = here.garbage(delete=not dry_run)
-    return Pruned(tuple(stages), count, size)
+    left = [each for each in here.underway() if each.saved < before and not each.held]
+    for each in left if not dry_run else ():
+        here.delete_underway(each)
+    return Pruned(tuple(stages), count + len(left), size + sum(each.size for each in left))
 
 
 def _deleted(each: Stored) -> bool:

@@ -6,12 +6,15 @@ uploads/STAGE/KEY/ATTEMPT        the lease of that writer, for as long as the up
 leases/STAGE/KEY                 the lease of who computes a stage
 used/PROCESS/STAGE/KEY           says by its name what a process uses
 kept/NAME.jsonl                  answers that were paid for
+work/STAGE/KEY/manifest.json     what of a stage under way another machine can go on from, replaced by the newer one
+work/STAGE/KEY/OBJECT            a file that this one may name
 """
 
 from pathlib import PurePosixPath
 
 from alignment.errors import StoreError
 from alignment.remote.objects import Listed
+from alignment.stages.files import MANIFEST
 
 
 def manifest_of(stage: str, key: str) -> str:
@@ -27,6 +30,21 @@ def files_of(stage: str, key: str, attempt: str) -> str:
 def upload_of(stage: str, key: str, attempt: str) -> str:
     """The lease of one attempt."""
     return f"uploads/{stage}/{key}/{attempt}"
+
+
+def lease_of(stage: str, key: str) -> str:
+    """The lease of who computes a stage."""
+    return f"leases/{stage}/{key}"
+
+
+def work_of(stage: str, key: str) -> str:
+    """All that is there of a stage under way."""
+    return f"work/{stage}/{key}"
+
+
+def snapshot_of(stage: str, key: str) -> str:
+    """The manifest of a stage under way."""
+    return f"{work_of(stage, key)}/{MANIFEST}"
 
 
 def attempt_of(each: Listed) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -131,8 +132,11 @@ class Bucket:
         found = self.get(name)  # an answer that was lost on its way had the same request sent twice
         return found[1] if found is not None and found[0] == data else None
 
-    def upload(self, file: Path, name: str) -> None:
-        """Write a file as an object, in several parts where it is long."""
+    def upload(self, file: Path | Iterator[bytes], name: str) -> None:
+        """Write a file, or its pieces, as an object, in several parts where it is long.
+
+        Where the iterator raises, so does this, and nothing is there.
+        """
         import obstore
 
         with self._guard("write", name):
@@ -151,6 +155,30 @@ class Bucket:
                 raise StoreError(
                     f"stage store: {self.address}/{name} is gone; was it pruned? Run again to compute it anew"
                 ) from error
+
+    def download(self, name: str, path: Path) -> str:
+        """Write an object to a new file; returns the SHA-256 of its content."""
+        found = sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as stream:
+            for piece in self.pieces(name):
+                found.update(piece)
+                stream.write(piece)
+        return found.hexdigest()
+
+    def fault(self, name: str, digest: str) -> str:
+        """What of an object is not as its manifest says, which knows its `digest`, or nothing. All of it is read."""
+        found = sha256()
+        try:
+            for piece in self.pieces(name):
+                found.update(piece)
+        except StoreError as error:
+            if error.transient:
+                raise
+            return f"{self.address}/{name} is gone"
+        if found.hexdigest() != digest:
+            return f"{self.address}/{name} has the digest {found.hexdigest()[:12]}, its manifest {digest[:12]}"
+        return ""
 
     def listing(self, prefix: str) -> Iterator[Listed]:
         """See Objects."""

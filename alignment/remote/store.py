@@ -5,38 +5,53 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignment.errors import StoreError
 from alignment.locks import alone
 from alignment.remote.cache import Cache
-from alignment.remote.layout import files_of, inside, manifest_of, stage_and_key
-from alignment.remote.leases import Leases
+from alignment.remote.layout import files_of, inside, lease_of, manifest_of, stage_and_key
+from alignment.remote.leases import Lease, Leases
 from alignment.remote.objects import Bucket
 from alignment.remote.paid import Paid
+from alignment.remote.saving import EVERY_SECONDS, Saving
+from alignment.remote.unfinished import Unfinished
 from alignment.remote.uploads import Uploads
 from alignment.stages.files import MANIFEST, digest_folder, disk_errors, put_in_place
 from alignment.stages.marks import is_dead, this_process
 from alignment.stages.store import StageRef, Store, reference
-from alignment.stages.stored import Stored, stored
+from alignment.stages.stored import Stored, Underway, stored
 
 
 class RemoteStore(Store):
     """Finished stages in a bucket, with their copies and unfinished work below `root` on this machine.
 
-    What was filled here and could not be uploaded waits below `.pending`, and is uploaded where it is wanted next.
+    Of unfinished work the bucket has a copy, some minutes old, with which another machine goes on. What was filled here
+    and could not be uploaded waits below `.pending`, and is uploaded where it is wanted next.
     """
 
     shared = True
 
-    def __init__(self, bucket: Bucket, root: Path, bound: int | None = None, leases: Leases | None = None) -> None:
-        """`bound` is how many bytes the copies may take; None for as many as the disk has."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        root: Path,
+        bound: int | None = None,
+        leases: Leases | None = None,
+        every: float = EVERY_SECONDS,
+    ) -> None:
+        """`bound` is how many bytes the copies may take; None for as many as the disk has.
+
+        Unfinished work is looked at `every` so many seconds, and uploaded if there is more of it.
+        """
         super().__init__(root)
         self.bucket, self.leases = bucket, leases or Leases(bucket)
         self.cache = Cache(root, bound, self.marks)
         self.uploads, self.paid = Uploads(bucket, self.leases), Paid(bucket, self.kept)
+        self.unfinished, self.every = Unfinished(bucket, self.leases), every
+        self._held: dict[tuple[str, str], Lease] = {}
+        self._saving: dict[tuple[str, str], Saving] = {}
         self._used: set[str] = set()
         atexit.register(self._forget)
 
@@ -89,18 +104,11 @@ class RemoteStore(Store):
         try:
             draft.mkdir(parents=True)
             for name, file in told["files"].items():
-                path = draft / inside(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                found = sha256()
-                with path.open("wb") as stream:
-                    for piece in self.bucket.pieces(f"{files_of(stage, key, told['attempt'])}/{name}"):
-                        found.update(piece)
-                        stream.write(piece)
-                if found.hexdigest() != file["sha256"]:
+                found = f"{files_of(stage, key, told['attempt'])}/{name}"
+                if self.bucket.download(found, draft / inside(name)) != file["sha256"]:
                     raise StoreError(
-                        f"stage store: {self.place}/{files_of(stage, key, told['attempt'])}/{name} has not the "
-                        "content that its manifest names; `plumbline store verify --delete` deletes what is damaged, "
-                        "and the same run computes it again"
+                        f"stage store: {self.place}/{found} has not the content that its manifest names; "
+                        "`plumbline store verify --delete` deletes what is damaged, and the same run computes it again"
                     )
             (draft / MANIFEST).write_bytes(manifest)
             put_in_place(draft, target)
@@ -161,6 +169,8 @@ class RemoteStore(Store):
         if not (pending / MANIFEST).exists():
             with self._filled(stage, key, fill, inputs, spent) as draft, disk_errors(target, self.root):
                 put_in_place(draft, pending)
+        if (saving := self._saving.get((stage, key))) is not None:
+            saving.end(last=False)
         with alone(self._pending_lock(stage, key), f"{stage} is being uploaded by another process"):
             if (pending / MANIFEST).exists():  # who had the lock before has not uploaded it
                 won = self.uploads.upload(stage, key, pending)
@@ -189,13 +199,36 @@ class RemoteStore(Store):
     def lock(self, stage: str, key: str, wanted: Callable[[], None] = lambda: None) -> Iterator[None]:
         """See Store: among the processes of this machine by a lock on a file, among machines by a lease."""
         why = f"{stage} is being computed by another process"
-        with super().lock(stage, key, wanted), self.leases.hold(f"leases/{stage}/{key}", why, wanted):
+        with super().lock(stage, key, wanted), self.leases.hold(lease_of(stage, key), why, wanted) as lease:
             self.paid.pull()
+            self._held[stage, key] = lease
             try:
                 yield
             finally:
+                del self._held[stage, key]
+                if (saving := self._saving.pop((stage, key), None)) is not None:
+                    saving.end(last=True)
                 with suppress(StoreError):
                     self.paid.push()
+
+    def work(self, stage: str, key: str) -> Path:
+        """See Store. Where this process has the lock, what another machine has kept of it is here, if it is newer."""
+        folder = super().work(stage, key)
+        lease = self._held.get((stage, key))
+        if lease is not None and (stage, key) not in self._saving:
+            saving = Saving(self.bucket, stage, key, folder, lease, self.every)
+            with disk_errors(folder, self.root):
+                saving.begin()
+            self._saving[stage, key] = saving
+        return folder
+
+    def clear_work(self, stage: str, key: str) -> None:
+        """See Store; what the bucket has of it is deleted as well, now or when the store is pruned."""
+        if (saving := self._saving.pop((stage, key), None)) is not None:
+            saving.end(last=False)
+        super().clear_work(stage, key)
+        with suppress(StoreError):
+            self.unfinished.delete(stage, key)
 
     # Deleting
 
@@ -228,18 +261,9 @@ class RemoteStore(Store):
             return ""  # discarded meanwhile
         told = json.loads(manifest[0])
         for name, file in told["files"].items():
-            path, found = f"{files_of(each.stage, each.key, told['attempt'])}/{name}", sha256()
-            try:
-                for piece in self.bucket.pieces(path):
-                    found.update(piece)
-            except StoreError as error:
-                if error.transient:
-                    raise
-                return f"{self.place}/{path} is gone"
-            if found.hexdigest() != file["sha256"]:
-                return (
-                    f"{self.place}/{path} has the digest {found.hexdigest()[:12]}, its manifest {file['sha256'][:12]}"
-                )
+            path = f"{files_of(each.stage, each.key, told['attempt'])}/{name}"
+            if damage := self.bucket.fault(path, file["sha256"]):
+                return damage
         return f"its copy on this machine: {damage}" if (damage := super().damage(each)) else ""
 
     def garbage(self, delete: bool) -> tuple[int, int]:
@@ -249,8 +273,20 @@ class RemoteStore(Store):
             told = json.loads(pending.read_text(encoding="utf-8"))
             if (manifest := self.bucket.get(manifest_of(told["stage"], told["key"]))) is not None:
                 self._adopt(told["stage"], told["key"], manifest[0], self._folder(told["stage"], told["key"]))
-        found = list(self.uploads.garbage(delete))
+        found = [*self.uploads.garbage(delete), *self.unfinished.garbage(delete)]
         return count + len(found), size + sum(found)
+
+    def underway(self) -> Iterator[Underway]:
+        """See Store."""
+        return self.unfinished.listed()
+
+    def damage_underway(self, each: Underway) -> str:
+        """See Store. Every file is read."""
+        return self.unfinished.damage(each)
+
+    def delete_underway(self, each: Underway) -> None:
+        """See Store."""
+        self.unfinished.delete(each.stage, each.key)
 
     # Use
 

@@ -29,7 +29,7 @@ from alignment.stages.files import (
     write_json,
 )
 from alignment.stages.marks import Marks, of_dead_process, this_process
-from alignment.stages.stored import Stored, stored
+from alignment.stages.stored import Stored, Underway, stored
 
 __all__ = [
     "MANIFEST",
@@ -238,6 +238,17 @@ class Store:
             if found != each.digest and (folder / MANIFEST).exists():
                 return f"{folder} has the digest {found[:12]}, its manifest {each.digest[:12]}"
         return ""
+
+    def underway(self) -> Iterator[Underway]:
+        """What other machines can go on from; on one disk there is nothing but the work folders."""
+        return iter(())
+
+    def damage_underway(self, each: Underway) -> str:  # noqa: ARG002 - for a store that has some
+        """What of it is not as its manifest says, or nothing."""
+        return ""
+
+    def delete_underway(self, each: Underway) -> None:
+        """Delete it: the stage is begun anew, or goes on from what a machine has in its work folder."""
 
     def used(self) -> set[tuple[str, str]]:
         """Stage and key of what running processes have found here or written."""

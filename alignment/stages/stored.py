@@ -10,6 +10,21 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Underway:
+    """What a store has of a stage that is not finished, so that another machine can go on: checkpoints and the like.
+
+    It was `saved` by `host`, has so many bytes, and `held` says whether somebody computes the stage now.
+    """
+
+    stage: str
+    key: str
+    saved: datetime
+    size: int
+    host: str
+    held: bool
+
+
+@dataclass(frozen=True)
 class Stored:
     """A finished stage as a store lists it: when it was written, its size in bytes, and the content that it needed."""
 

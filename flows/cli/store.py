@@ -1,6 +1,8 @@
 """The commands on the stage store: store list, store verify, store prune."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -8,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignment.errors import REFUSED
+from alignment.stages.stored import Stored, Underway
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
@@ -18,15 +21,15 @@ app = App(name="store", help="Look at the stage store, and delete what nothing n
 
 @app.command(name="list")
 def list_stages() -> int:
-    """List the finished stages, the newest first: size, age, and what needs each."""
+    """List the finished stages, the newest first: size, age, and what needs each; and checkpoints of others."""
     quieten()
     from flows.library import registry
 
     with registry():
         from tasks.home import store
-        from tasks.keeping import listed
+        from tasks.keeping import listed, underway
 
-        found, place = listed(), store().place
+        found, unfinished, place = listed(), underway(), store().place
     console = make_console()
     total = sum(each.stored.size for each in found)
     say(console, f"{_stages(len(found))}, {_bytes(total)}, in [bold]{escape(place)}[/]")
@@ -39,6 +42,10 @@ def list_stages() -> int:
             stored = each.stored
             table.add_row(stored.stage, stored.key, _bytes(stored.size), _age(stored.written), escape(_needed(each)))
         console.print(table)
+    for left in unfinished:
+        what = "is computed now" if left.held else "another machine can go on with it"
+        size, age = _bytes(left.size), _age(left.saved)
+        say(console, escape(f"not finished: {left.stage}/{left.key}, {size}, {age} old, by {left.host}; {what}"))
     return 0
 
 
@@ -55,10 +62,11 @@ def verify(
 
     console, count, bad = make_console(), 0, 0
     with registry():
-        from tasks.keeping import damaged
+        from tasks.keeping import damaged, damaged_underway
 
-        for each, damage in damaged(delete):
-            count += 1
+        found: Iterable[tuple[Stored | Underway, str]] = chain(damaged(delete), damaged_underway(delete))
+        for each, damage in found:
+            count += isinstance(each, Stored)
             if damage:
                 bad += 1
                 what = "deleted" if delete else "damaged"
@@ -100,7 +108,7 @@ def prune_stages(
     for each in found.stages:
         say(console, f"{escape(f'{each.stage}/{each.key}')}  {_bytes(each.size)}, {_age(each.written)} old")
     what = "would be deleted" if dry_run else "deleted"
-    rest = f" and {found.unfinished:,} unfinished uploads or drafts" if found.unfinished else ""
+    rest = f" and {found.unfinished:,} unfinished uploads, drafts or checkpoints" if found.unfinished else ""
     say(console, f"{_stages(len(found.stages))}{rest}, {_bytes(found.size)}, {what}")
     return 0
 

@@ -2,81 +2,17 @@
 
 import resource
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from alignment.errors import StoreError
-from alignment.remote import objects
 from alignment.remote.objects import Bucket
 from alignment.remote.store import RemoteStore
-
-
-class Line:
-    """A connection to a server that can be cut: after so many bytes nothing passes, until it is mended."""
-
-    def __init__(self, target: tuple[str, int]) -> None:
-        self.target, self.left = target, -1
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._ends: list[socket.socket] = [self._listener]
-        self._threads: list[threading.Thread] = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._start(self._serve)
-
-    def close(self) -> None:
-        for end in self._ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for end in self._ends:
-            end.close()
-
-    def _start(self, run: Callable[..., None], *arguments: socket.socket) -> None:
-        self._threads.append(threading.Thread(target=run, args=arguments, daemon=True))
-        self._threads[-1].start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):  # it is closed
-            while True:
-                client, _ = self._listener.accept()
-                self._ends.append(client)
-                if self.left == 0:
-                    client.shutdown(socket.SHUT_RDWR)
-                    continue
-                server = socket.create_connection(self.target)
-                self._ends.append(server)
-                self._start(self._pass, client, server)
-                self._start(self._pass, server, client)
-
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                if self.left >= 0:
-                    self.left = max(self.left - len(data), 0)
-                    if self.left == 0:
-                        break
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def line(address: str, server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:  # type: ignore[no-untyped-def]
-    """The line to the server, which requests give up after two seconds."""
-    monkeypatch.setattr(objects, "RETRY_SECONDS", 2.0)
-    where = urlsplit(server.url)
-    made = Line((where.hostname or "", where.port or 0))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
-    yield made
-    made.close()
 
 
 def writing(calls: list[str]) -> Callable[[Path], dict[str, int]]:

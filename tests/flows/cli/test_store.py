@@ -1,11 +1,12 @@
 """The commands on the store: what is there, whether it is whole, and what may go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.home import store
+from tests import s3
 from tests.flows.cli.outcome import Outcome
 
 
@@ -54,6 +55,34 @@ def test_what_would_go_is_said_and_what_this_process_uses_stays(plumbline_alone:
     assert told.out.endswith("1 stage, 2.2 kB, would be deleted\n")
     plumbline_alone("store", "prune", "--older-than", "0d")
     assert store().find("base", "k1") is None
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The store is in a bucket of an S3 server."""
+    with s3.serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PLUMBLINE_STORE", f"s3://{server.bucket()}/x")
+        yield
+
+
+@pytest.mark.usefixtures("bucket")
+def test_checkpoints_of_a_stage_that_is_not_finished_are_told_apart_from_stages(
+    plumbline_alone: Callable[..., Outcome],
+) -> None:
+    with store().lock("policy", "k1"):
+        (store().work("policy", "k1") / "checkpoint-4").write_text("x" * 2_000_000)
+    listed = plumbline_alone("store", "list")
+    assert listed.out.startswith("0 stages, 0 B, in s3://")
+    assert "not finished: policy/k1, 2.0 MB, 0 minutes old, by " in listed.out
+    assert listed.out.endswith("; another machine can go on with it\n")
+    assert plumbline_alone("store", "verify").out == "0 stages: all are whole\n"
+    prune = ("store", "prune", "--only-this-mlflow", "--older-than")
+    assert plumbline_alone(*prune, "1d").out == "0 stages, 0 B, deleted\n"
+    told = plumbline_alone(*prune, "0d")
+    assert told.out == "0 stages and 1 unfinished uploads, drafts or checkpoints, 2.0 MB, deleted\n"
+    assert list(store().underway()) == []
 
 
 def test_a_store_that_is_none_is_one_line(
