@@ -84,9 +84,9 @@ class GatesConfig(Group):
     min_perplexity_ratio: float = Field(
         0.7, ge=0, le=1, description="Perplexity under the base, aligned over base samples, at least"
     )
-    # This bound and the next: `python -m benchmarks.gates --report` of 2026-11-27, 99 runs.
+    # This bound and the next: `python -m benchmarks.gates --report` of 2026-11-27, 192 runs.
     max_perplexity_ratio: float = Field(
-        1.15, ge=1, le=1_000, description="Perplexity under the base, aligned over base samples, at most"
+        1.10, ge=1, le=1_000, description="Perplexity under the base, aligned over base samples, at most"
     )
     max_kl_per_token: float = Field(
         0.20, gt=0, le=100, description="KL(policy || reference) in nats per token, at most"

@@ -67,7 +67,7 @@ def test_word_salad_fails_although_its_reward_is_the_highest() -> None:
     assert judged.verdict == "fail"
     assert failed(judged) == ["perplexity_ratio", "kl_per_token"]
     assert judged.sentence == (
-        "Not registered: perplexity ratio 7.90 is outside 0.7..1.15 "
+        "Not registered: perplexity ratio 7.90 is outside 0.7..1.1 "
         "(the text is less fluent than the base's, whatever reward it earns), "
         "and KL per token 1.80 exceeds 0.2 "
         "(the policy went further from the base than its reward model can be trusted)."
@@ -88,8 +88,8 @@ def test_the_gates_stand_in_order_and_grammar_only_where_it_is_judged() -> None:
         ({"reward_gain_ci": (-0.2, 2.0)}, "reward_gain", False),
         ({"win_rate": 0.55}, "win_rate", True),
         ({"win_rate": 0.549}, "win_rate", False),
-        ({"perplexity_ratio": 1.15}, "perplexity_ratio", True),
-        ({"perplexity_ratio": 1.151}, "perplexity_ratio", False),
+        ({"perplexity_ratio": 1.1}, "perplexity_ratio", True),
+        ({"perplexity_ratio": 1.101}, "perplexity_ratio", False),
         ({"perplexity_ratio": 0.7}, "perplexity_ratio", True),
         ({"perplexity_ratio": 0.69}, "perplexity_ratio", False),
         ({"kl_per_token": 0.2}, "kl_per_token", True),
@@ -260,10 +260,10 @@ def test_a_worse_value_never_turns_a_fail_into_a_pass(worse: tuple[str, int], va
 
 
 @relaxed
-@given(st.floats(0.7, 1.15), st.floats(0, 3))
+@given(st.floats(0.7, 1.1), st.floats(0, 3))
 def test_perplexity_passes_between_its_bounds_and_nowhere_else(inside: float, beyond: float) -> None:
     assert judge(report(perplexity_ratio=inside), CONFIG).verdict == "pass"
-    assert judge(report(perplexity_ratio=1.1500001 + beyond), CONFIG).verdict == "fail"
+    assert judge(report(perplexity_ratio=1.1000001 + beyond), CONFIG).verdict == "fail"
     assert judge(report(perplexity_ratio=0.6999999 - beyond), CONFIG).verdict == "fail"
 
 
