@@ -123,7 +123,8 @@ def _train(folder: str, config: AlignConfig) -> list[float]:
         dpo.train_policy(loaded, rows, config, work=Path(work, "work"), progress=lambda *_: ends.append(_clock()))
         if lora:
             adapters.save(loaded.model, Path(work, "adapter"))
-            loaded = adapters.merge(loaded)
+            if config.base.load_in == "fp32":  # a run merges it into the base as that was given, in memory of its own
+                loaded = adapters.merge(loaded)
         models.save(loaded, Path(work, "model"))
     return [later - earlier for earlier, later in pairwise(ends)]
 
