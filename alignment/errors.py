@@ -151,3 +151,9 @@ class TrackingError(PlumblineError):
 
 class StackError(PlumblineError):
     """A server or worker on this machine did not start, ended, or does not answer."""
+
+
+def kind_of_error(name: str) -> type[PlumblineError] | None:
+    """The class of this tree that has a name, as another process tells it; None where there is none."""
+    found = globals().get(name)
+    return found if isinstance(found, type) and issubclass(found, PlumblineError) else None

@@ -18,6 +18,7 @@ from alignment.stages.stage import Refs
 from alignment.stages.store import StageRef
 from flows.flow import work_begins
 from flows.form import config_flow
+from flows.shards import require_startable
 from tasks.checks import require_labels, require_new, require_valid, warn_of_reward
 from tasks.curve import complete_curve
 from tasks.devices import require_hosted
@@ -33,6 +34,7 @@ from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
 from tasks.reports import PAGE
 from tasks.run_page import page_of_run, run_page
+from tasks.runners import runner
 from tasks.showing import linked, show_result
 from tasks.stages import compute, unlinked
 from tasks.stopping import stopping_as_one
@@ -203,6 +205,8 @@ def compute_all(
     pipeline.require_usable(config)
     require_gates()
     require_hosted(pipeline, config, store())
+    if runner() == "jobs":
+        require_startable(pipeline, config)
     refs = {} if refs is None else refs
     with following(expected_progress(config, points=points, pipeline=pipeline)):
         for stage in pipeline.wanted(config):

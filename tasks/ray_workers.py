@@ -11,27 +11,26 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from prefect import Flow, task, unmapped
+from prefect import Flow, unmapped
 from prefect.context import FlowRunContext
 from prefect.futures import as_completed
 from prefect.settings import PREFECT_API_URL
 
 from alignment.config import AlignConfig
 from alignment.endpoints import is_local
-from alignment.errors import ConfigError, PlumblineError, StackError, StoreError
-from alignment.stages.files import MANIFEST
+from alignment.errors import ConfigError, PlumblineError, StackError
 from alignment.stages.plan import lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef
 from tasks.addresses import shown
 from tasks.home import DEFAULTS
-from tasks.pipeline import STAGES
 from tasks.progress import Event
-from tasks.running import RETRIES, run_stage, tell
+from tasks.running import part_label, tell
+from tasks.workers import PART, Ranges
 
 ADDRESS = "RAY_ADDRESS"
 HERE = "local"
@@ -40,8 +39,6 @@ LOST = 3  # workers that may be lost over one shard
 OBJECTS = 128 * 2**20  # bytes that workers of this machine may pass to one another: only references are
 TRAVELS = ("PLUMBLINE_HOME", "PLUMBLINE_STORE", "PLUMBLINE_STORE_CACHE_GB", "HF_HUB_OFFLINE", *DEFAULTS)
 """Variables that a worker needs before it imports anything. None is a secret: Ray's pages show them."""
-
-Ranges = Sequence[tuple[int, int]]
 
 
 def compute_parts(stage: Stage, config: AlignConfig, refs: Refs, ranges: Ranges) -> list[StageRef]:
@@ -64,60 +61,10 @@ def compute_parts(stage: Stage, config: AlignConfig, refs: Refs, ranges: Ranges)
         )
         of = dict(zip((future.task_run_id for future in futures), ranges, strict=True))
         for future in as_completed(list(futures)):
-            label = "{} {}-{}".format(stage.name, *of[future.task_run_id])
+            label = part_label(stage, of[future.task_run_id])
             ref = _result(future, label)
             tell(Event(label, "cached" if ref.cached else "computed", ref=ref))
         return [future.result() for future in futures]
-
-
-def compute_part(
-    part: tuple[int, int], name: str, config: AlignConfig, refs: dict[str, StageRef], made_of: dict[str, Any]
-) -> StageRef:
-    """One part of a stage, on a worker: from the store that the run uses, under the key that the run has for it."""
-    stage = STAGES[name]
-    require_visible(refs)
-    require_same(name, made_of, lineage(stage, config, refs))
-    return run_stage(stage, config, refs, part=part, made_of=made_of, is_placed=True)
-
-
-PART = task(**RETRIES)(compute_part)
-
-
-def require_visible(refs: Mapping[str, StageRef]) -> None:
-    """Raise StoreError where this machine does not see a stage that the run has finished."""
-    for name, ref in refs.items():
-        if not ref.origin and not (ref.folder / MANIFEST).exists():
-            raise StoreError(
-                f"stage store: the worker on {socket.gethostname()} does not see {ref.folder}, which the stage {name} "
-                "has made; put PLUMBLINE_HOME on a disk that all machines have at this path, or have PLUMBLINE_STORE "
-                "name a store that all of them reach"
-            )
-
-
-def require_same(stage: str, wanted: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise StackError where what decides a stage's result is other on a worker than where the run is.
-
-    How a library was built for a machine, as `+cpu` behind its version, is left to the machine.
-    """
-    for what in ("code", "libraries", "kinds", "config"):
-        asked, found = _plain(wanted[what]), _plain(here[what])
-        if asked != found:
-            names = sorted(name for name in asked if asked[name] != found.get(name)) if isinstance(asked, dict) else []
-            told = f", such as {names[0]} {found.get(names[0])} for {asked[names[0]]}" if names else ""
-            raise StackError(
-                f"Ray: the worker on {socket.gethostname()} has other {what} for the stage {stage} than the run{told}; "
-                "install the same release of Plumbline there, with the same versions of libraries and plug-ins, and "
-                "give files that the configuration names by a path that all machines have"
-            )
-
-
-def _plain(value: Any) -> Any:
-    """JSON values with the builds of versions left out, as they stand in a manifest."""
-    if isinstance(value, Mapping):
-        return {name: _plain(found) for name, found in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(found) for found in value]
-    return re.sub(r"^(\d[\w.]*)\+\w+$", r"\1", value) if isinstance(value, str) else value
 
 
 @contextmanager

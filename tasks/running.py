@@ -66,8 +66,8 @@ def run_stage(
     key = digest(made_of)[:KEY_LENGTH]
     folder, label = stage.name, stage.name
     if part is not None:
-        folder, key = parts_folder(stage), f"{key}-{part[0]}-{part[1]}"
-        label = label if is_only else f"{label} {part[0]}-{part[1]}"
+        folder, key = part_in_store(stage, key, part)
+        label = label if is_only else part_label(stage, part)
     ends: Callable[[Event], None] = (lambda _: None) if is_only else tell
     found = store().find(folder, key)
     if found is not None:
@@ -155,6 +155,16 @@ def _noted(label: str, on_row: Callable[[dict[str, float]], None] | None) -> Cal
 def parts_folder(stage: Stage) -> str:
     """Where the store keeps the parts of a stage."""
     return f"{stage.name}-parts"
+
+
+def part_in_store(stage: Stage, key: str, part: tuple[int, int]) -> tuple[str, str]:
+    """Folder and key of a part of a stage, whose own key is `key`."""
+    return parts_folder(stage), f"{key}-{part[0]}-{part[1]}"
+
+
+def part_label(stage: Stage, part: tuple[int, int]) -> str:
+    """What events call a part of a stage, as in `samples 0-128`."""
+    return f"{stage.name} {part[0]}-{part[1]}"
 
 
 def tell(event: Event) -> None:

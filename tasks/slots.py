@@ -1,7 +1,6 @@
 """GPU slots: a stage that computes on the GPU holds one; who waits for one says so in the run's state, and for whom."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -25,12 +24,11 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from tasks.run_log import run_logger
-from tasks.stopping import require_wanted
+from tasks.stopping import pause
 
 GPU_SLOT = "gpu"
 LEASE_SECONDS = 120  # a slot outlives its run by so much after kill -9, and a server that is away by no more
 ASK_EVERY = 5.0  # seconds between two questions for a slot that is taken
-LOOK_EVERY = 0.2  # seconds between two looks whether the run is to stop
 WAITS = "WaitingForSlot"
 
 WAITING = f"waits for a GPU slot; one that a killed run held is free after {LEASE_SECONDS / 60:g} minutes"
@@ -57,7 +55,7 @@ def gpu_slot(slots: int, on_wait: Callable[[str], None], on_go: Callable[[], Non
                     told = holder
                     on_wait(holder)
                     _set_state(WAITS, f"Waits for a GPU slot{f': {holder}' if holder else ''}.")
-                _pause(ASK_EVERY)
+                pause(ASK_EVERY)
             on_go()
         _set_state("Running", "", after=WAITS)  # without a wait too: one that an error ended may have left its name
         yield
@@ -129,13 +127,6 @@ def _take_slots(held: ExitStack, slots: int) -> bool:
             return False
         raise
     return True
-
-
-def _pause(seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        require_wanted()
-        time.sleep(min(LOOK_EVERY, seconds))
 
 
 def _limit() -> int | None:

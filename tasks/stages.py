@@ -55,11 +55,15 @@ def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> 
 def _parts(
     stage: Stage, config: AlignConfig, refs: Refs, ranges: list[tuple[int, int]], tags: list[str] | None
 ) -> list[StageRef]:
-    """Every part of a stage, on the threads of this process or on workers."""
+    """Every part of a stage, on the threads of this process, on workers or by jobs."""
     if runner() == "ray":
-        from tasks.ray_workers import compute_parts
+        from tasks import ray_workers
 
-        return compute_parts(stage, config, refs, ranges)
+        return ray_workers.compute_parts(stage, config, refs, ranges)
+    if runner() == "jobs":
+        from tasks import jobs
+
+        return jobs.compute_parts(stage, config, refs, ranges)
     parts = _part_task(stage.name).with_options(tags=tags)
     return list(parts.map(ranges, unmapped(unlinked(config)), unmapped(refs)).result())
 

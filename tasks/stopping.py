@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +12,7 @@ from typing import Any
 from alignment.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOOK_EVERY = 0.2  # seconds between two looks whether the run is to stop
 
 _ended: ContextVar[threading.Event | None] = ContextVar("_ended", default=None)
 
@@ -66,6 +68,14 @@ def require_wanted() -> None:
     ended = _ended.get()
     if ended is not None and ended.is_set():
         raise Interrupted("the run was asked to stop; run again to go on from the last checkpoint")
+
+
+def pause(seconds: float) -> None:
+    """Wait so long. Raises Interrupted if the run is asked to stop meanwhile."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        require_wanted()
+        time.sleep(min(LOOK_EVERY, seconds))
 
 
 def _pass_on(

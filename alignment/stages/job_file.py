@@ -8,10 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from alignment import errors
 from alignment.config import AlignConfig
 from alignment.config.frontier import PointConfig
-from alignment.errors import PlumblineError, ProcessError
+from alignment.errors import PlumblineError, ProcessError, kind_of_error
 from alignment.stages.files import write_json
 from alignment.stages.job import Counts, Job
 from alignment.stages.stage import Stage
@@ -26,18 +25,27 @@ CONFIGS: Mapping[str, type[AlignConfig]] = {"run": AlignConfig, "frontier": Poin
 
 def write_job(folder: Path, stage: Stage, job: Job) -> None:
     """Write what the process needs; its progress and its rows come back as events."""
-    kind = "frontier" if isinstance(job.config, PointConfig) else "run"
     write_json(
         folder / JOB,
         {
             "stage": {"module": stage.module, "name": stage.name},
-            "kind": kind,
-            "config": job.config.model_dump(mode="json"),
+            **config_as_json(job.config),
             "inputs": job.inputs,
             "digests": job.digests,
             **{name: getattr(job, name) for name in ("out", "work", "kept", "read", "part", "parts", "counted")},
         },
     )
+
+
+def config_as_json(config: AlignConfig) -> dict[str, Any]:
+    """A configuration for another process: its kind, and its values."""
+    kind = "frontier" if isinstance(config, PointConfig) else "run"
+    return {"kind": kind, "config": config.model_dump(mode="json")}
+
+
+def config_of_json(kind: str, config: Mapping[str, Any]) -> AlignConfig:
+    """The configuration that `config_as_json` gave; raises KeyError or ValueError for what it did not."""
+    return CONFIGS[kind].model_validate(config)
 
 
 def read_job(folder: Path, **functions: Any) -> tuple[Stage, Job]:
@@ -50,7 +58,7 @@ def read_job(folder: Path, **functions: Any) -> tuple[Stage, Job]:
     if not isinstance(stage, Stage):
         raise ValueError(f"{folder / JOB}: {module}.{name} is no stage")
     return stage, Job(
-        config=CONFIGS[found["kind"]].model_validate(found["config"]),
+        config=config_of_json(found["kind"], found["config"]),
         inputs={name: Path(path) for name, path in found["inputs"].items()},
         digests=found["digests"],
         out=Path(found["out"]),
@@ -116,9 +124,8 @@ def read_error(folder: Path, stage: str) -> BaseException | None:
     if not found:
         return None
     first = min(found, key=lambda error: float(error["at"]))
-    kind = getattr(errors, first["type"], None)
     made: BaseException
-    if isinstance(kind, type) and issubclass(kind, PlumblineError):
+    if kind := kind_of_error(first["type"]):
         made = kind(first["message"])
     elif first["errno"] is not None:
         made = OSError(first["errno"], os.strerror(first["errno"]), first["file"] or None)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from alignment.judging.formats import about
 from flows.stack.processes import call
 from tasks.addresses import flow_run_url
+from tasks.runners import TAG
 
 SHOWN = 5  # runs of a kind; the others are counted
 AT_WORK = {"RUNNING", "CANCELLING", "PENDING"}
@@ -40,15 +41,23 @@ def read_activity(prefect: str) -> Activity:
 
 
 def run_rows(found: Activity, prefect: str, now: datetime) -> list[Row]:
-    """A row for each run at work, each question, and the queue; of many the first few, and a count."""
+    """A row for each run at work, each question, and the queue; of many the first few, and a count.
+
+    Jobs that compute shards for such a run have one row together.
+    """
     names = {each["id"]: each["name"] for each in found.deployments}
-    at_work = [run for run in found.runs if run["state_type"] in AT_WORK]
-    asking = [run for run in found.runs if run["state_type"] == "PAUSED"]
-    due = [run for run in found.runs if run["state_type"] == "SCHEDULED" and _seconds_since(run, now) > 0]
+    jobs = [run for run in found.runs if TAG in (run.get("tags") or ())]
+    runs = [run for run in found.runs if run not in jobs]
+    at_work = [run for run in runs if run["state_type"] in AT_WORK]
+    asking = [run for run in runs if run["state_type"] == "PAUSED"]
+    due = [run for run in runs if run["state_type"] == "SCHEDULED" and _seconds_since(run, now) > 0]
     rows = _listed([Row("run", f"{run['name']} ({_work(run, names, now)})") for run in at_work])
     rows += _listed(
         [Row("approval", f"{run['name']} waits for a person", flow_run_url(run["id"], prefect)) for run in asking]
     )
+    if jobs:
+        begun = sum(run["state_type"] in AT_WORK for run in jobs)
+        rows.append(Row("shards", f"jobs at work: {begun}, waiting: {len(jobs) - begun}"))
     if due:
         rows.append(Row("queue", f"{len(due)} {'runs wait' if len(due) > 1 else 'run waits'} to be started"))
     return rows

@@ -38,11 +38,12 @@ from tasks.registry.accounts import USER, Account, apply_account
 from tasks.registry.connection import client as mlflow_client
 from tasks.registry.connection import guard, place
 from tasks.registry.webhook import read_secret
+from tasks.runners import TAG
 from tasks.slots import GPU_SLOT
 
 PoolType = Literal["process", "docker", "kubernetes"]
 ZOMBIES = "plumbline: runs that fell silent"
-TRAINING = "training"
+TRAINING, SHARDS = "training", "shards"
 WEBHOOK = "plumbline"
 WEBHOOK_EVENTS = ["model_version_alias.created"]
 
@@ -75,7 +76,9 @@ def bootstrap(
     """
     with prefect_api.guard(), get_client(sync_client=True) as client:
         yield _work_pool(client, pool, pool_type, _template(job_template, job_defaults))
-        yield _queue(client, pool, (gpu_slots or max(1, len(devices()))) + 1)
+        slots = gpu_slots or max(1, len(devices()))
+        yield _queue(client, pool, TRAINING, slots + 1)
+        yield _queue(client, pool, SHARDS, max(1, slots - 1) if pool_type == "kubernetes" else slots)
         yield _gpu_limit(client, gpu_slots)
         for spec in read_deployments(project):
             yield apply_deployment(client, project, spec, pool)
@@ -105,7 +108,10 @@ def zombies() -> AutomationCore:
         description="Ends a run as Crashed once its heartbeats stop, as when the worker and the run died together.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.id": "prefect.tag.plumbline", "prefect.resource.role": "tag"},
+            match_related={
+                "prefect.resource.id": ["prefect.tag.plumbline", f"prefect.tag.{TAG}"],
+                "prefect.resource.role": "tag",
+            },
             for_each={"prefect.resource.id"},
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
@@ -185,13 +191,17 @@ def _values(file: Path) -> dict[str, Any]:
     return found
 
 
-def _queue(client: SyncPrefectClient, pool: str, at_once: int) -> Change:
-    """The queue of the long runs: one more than there are GPU slots run at a time, the others wait."""
-    what = f"work queue {TRAINING}"
+def _queue(client: SyncPrefectClient, pool: str, name: str, at_once: int) -> Change:
+    """A queue of long runs: so many run at a time, the others wait.
+
+    Of those that train, one more than there are GPU slots. Of shards, as many as there are; on Kubernetes one less,
+    since the run that waits for them keeps its own GPU.
+    """
+    what = f"work queue {name}"
     try:
-        found = client.read_work_queue_by_name(TRAINING, work_pool_name=pool)
+        found = client.read_work_queue_by_name(name, work_pool_name=pool)
     except ObjectNotFound:
-        client.create_work_queue(TRAINING, concurrency_limit=at_once, work_pool_name=pool)
+        client.create_work_queue(name, concurrency_limit=at_once, work_pool_name=pool)
         return Change("made", what, f"runs at once: {at_once}")
     return Change("left", what, f"runs at once: {found.concurrency_limit or 'any number'}")
 

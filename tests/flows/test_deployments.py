@@ -1,4 +1,4 @@
-"""What people trigger: prefect.yaml parses into deployments, each with what it starts from."""
+"""What people trigger, and runs: prefect.yaml parses into deployments, each with what it starts from."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,31 @@ from typing import Any
 import pytest
 
 from flows.settings import CONFIGS
-from flows.stack.bootstrap import TRAINING
+from flows.stack.bootstrap import SHARDS, TRAINING
 from flows.stack.deployments import read_deployments
 from flows.stack.services import POOL
 from tasks.events import CHAMPION_CHANGED, DATA_ARRIVED
+from tasks.pools import ON_A_GPU, ON_PROCESSORS
+from tasks.runners import TAG
 
 PROJECT = Path(__file__).parents[2]
-DEPLOYMENTS: dict[str, dict[str, Any]] = {item["name"]: item for item in read_deployments(PROJECT)}
+ALL: dict[str, dict[str, Any]] = {item["name"]: item for item in read_deployments(PROJECT)}
+OF_SHARDS = {"shards", "shards-cpu"}
+DEPLOYMENTS = {name: item for name, item in ALL.items() if name not in OF_SHARDS}
 
 
 def test_every_flow_that_people_start_is_deployed() -> None:
     assert set(DEPLOYMENTS) == {"align", "retrain", "sweep", "frontier", "promote", "rollback", "smoke"}
+
+
+def test_what_runs_start_is_deployed_in_a_queue_of_its_own_and_concerns_nobody() -> None:
+    """Behind the runs that wait for them, shards would wait forever."""
+    assert set(ALL) - set(DEPLOYMENTS) == OF_SHARDS == {name.partition("/")[2] for name in (ON_A_GPU, ON_PROCESSORS)}
+    for name in OF_SHARDS:
+        assert ALL[name]["work_pool"]["work_queue_name"] == SHARDS != TRAINING
+        assert ALL[name]["entrypoint"] == "flows/shards.py:shards"
+        assert ALL[name]["tags"] == [TAG]
+        assert "concurrency_limit" not in ALL[name]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

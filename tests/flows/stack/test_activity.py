@@ -64,6 +64,15 @@ def test_of_many_runs_the_first_are_named_and_the_others_counted() -> None:
     assert many[4:] == ["run | run 4 (align, for 1 h)", "run | and 3 more"]
 
 
+def test_jobs_that_compute_shards_are_counted_in_one_row() -> None:
+    since = "2026-11-26T11:57:00+00:00"
+    jobs = [run("mine: samples 0-8", kind, since, tags=["plumbline-shards"]) for kind in ("RUNNING", "SCHEDULED")]
+    assert rows(run("mine", "RUNNING", since, tags=["plumbline"]), *jobs) == [
+        "run | mine (align, for 3 min)",
+        "shards | jobs at work: 1, waiting: 1",
+    ]
+
+
 def test_a_schedule_says_whether_it_is_active_and_where_that_is_changed() -> None:
     assert [row.text for row in schedule_rows(Activity(DEPLOYMENTS, []))] == [
         "retrain weekly (0 3 * * 1, UTC) is paused; see Deployments, retrain",

@@ -78,6 +78,7 @@ def test_the_first_time_makes_everything_and_the_second_leaves_it(client: Any, p
     assert {name: how for name, how in first.items() if "webhook" not in name} == {
         "work pool local": "made",
         "work queue training": "made",
+        "work queue shards": "made",
         "concurrency limit gpu": "made",
         "deployment greet/greet": "made",
         "automation 'plumbline: runs that fell silent'": "made",
@@ -119,6 +120,17 @@ def test_trainings_wait_in_a_queue_of_their_own(client: Any, project: Callable[.
     apply(project(), gpu_slots=3)
     assert client.read_work_queue_by_name("training", work_pool_name="local").concurrency_limit == 7
     assert read(client).work_queue_name == "default"
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [("process", 3), ("kubernetes", 2)])
+def test_shards_wait_in_a_queue_of_their_own(
+    client: Any, project: Callable[..., Path], tmp_path: Path, kind: str, at_once: int
+) -> None:
+    """On Kubernetes the run that waits for them keeps a GPU."""
+    template = tmp_path / "template.json"
+    template.write_text('{"variables": {"type": "object", "properties": {}}, "job_configuration": {}}')
+    apply(project(), gpu_slots=3, pool_type=kind, job_template=template)
+    assert client.read_work_queue_by_name("shards", work_pool_name="local").concurrency_limit == at_once
 
 
 def test_what_a_cut_off_bootstrap_left_undone_is_done_by_the_next(
