@@ -280,23 +280,24 @@ def gpus(deployment: str, defaults: Path | None = None) -> int:
 
 
 @pytest.mark.parametrize("deployment", [each["name"] for each in read_deployments(ROOT)])
-def test_what_trains_asks_for_gpus_and_what_decides_or_loads_one_model_asks_for_none(deployment: str) -> None:
-    trains = deployment in {"align", "retrain", "sweep", "frontier"}
-    assert gpus(deployment, GPU / "job-defaults.yaml") == (1 if trains else 0)
+def test_what_trains_or_samples_asks_for_gpus_and_what_decides_or_loads_one_model_for_none(deployment: str) -> None:
+    on_gpus = deployment in {"align", "retrain", "sweep", "frontier", "shards"}
+    assert gpus(deployment, GPU / "job-defaults.yaml") == (1 if on_gpus else 0)
     assert gpus(deployment, BASE / "job-defaults.yaml") == 0, (
         "a cluster without GPUs never has a job that waits for one"
     )
 
 
 def test_what_asks_for_no_gpu_goes_to_any_node() -> None:
-    for deployment, is_on_any in (("align", False), ("promote", True), ("rollback", True), ("smoke", True)):
+    anywhere = {"promote": True, "rollback": True, "smoke": True, "shards-cpu": True, "align": False, "shards": False}
+    for deployment, is_on_any in anywhere.items():
         pod = job(deployment, GPU / "job-defaults.yaml")["spec"]["template"]["spec"]
         assert (pod["nodeSelector"] == {}, pod["tolerations"] == []) == (is_on_any, is_on_any)
 
 
 @pytest.mark.parametrize("defaults", [None, GPU / "job-defaults.yaml"])
 def test_a_job_is_one_that_kubernetes_takes(defaults: Path | None) -> None:
-    for deployment in ("align", "promote"):
+    for deployment in ("align", "promote", "shards", "shards-cpu"):
         found = job(deployment, defaults)
         found["spec"]["template"]["spec"]["containers"][0]["env"] = []  # a list once Prefect's worker has it
         found["spec"]["template"]["spec"]["containers"][0]["args"] = []
@@ -351,6 +352,15 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
     """What kubectl would apply."""
     made = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
     return list(yaml.safe_load_all(made.stdout))
+
+
+def of_a_job(folder: Path) -> dict[str, dict[str, str]]:
+    """The maps that a job's environment is made of, by name; a cluster of another's making may lack them."""
+    (container,) = job("promote")["spec"]["template"]["spec"]["containers"]
+    named = [source["configMapRef"] for source in container["envFrom"][1:]]
+    assert all(each["optional"] for each in named)
+    maps = {each["metadata"]["name"]: each["data"] for each in rendered(folder) if each["kind"] == "ConfigMap"}
+    return {each["name"]: maps[each["name"]] for each in named}
 
 
 def pods(folder: Path) -> dict[str, dict[str, Any]]:
@@ -450,16 +460,18 @@ def test_a_service_has_the_command_and_the_settings_that_it_has_in_compose(name:
 @needs_kubectl
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
 def test_a_job_knows_the_addresses_that_people_open_as_a_worker_of_compose_does(folder: Path) -> None:
-    (read,) = (
-        each["configMapRef"] for each in job("promote")["spec"]["template"]["spec"]["containers"][0]["envFrom"][1:]
-    )
-    (links,) = (
-        each["data"]
-        for each in rendered(folder)
-        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == read["name"]
-    )
-    assert set(links) == {"PREFECT_UI_URL", "PLUMBLINE_MLFLOW_URL"} <= set(SERVICES["worker-cpu"]["environment"])
-    assert read["optional"], "a cluster of another's making may lack it"
+    assert set(of_a_job(folder)["links"]) == {"PREFECT_UI_URL", "PLUMBLINE_MLFLOW_URL"}
+    assert set(of_a_job(folder)["links"]) <= set(SERVICES["worker-cpu"]["environment"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_a_job_is_told_what_computes_shards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.runners import runner, shards_per_job
+
+    for name, value in of_a_job(folder)["runs"].items():
+        monkeypatch.setenv(name, value)
+    assert (runner(), shards_per_job()) == ("threads", 8)
 
 
 @needs_kubectl

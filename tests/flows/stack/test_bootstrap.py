@@ -128,7 +128,7 @@ def test_shards_wait_in_a_queue_of_their_own(
 ) -> None:
     """On Kubernetes the run that waits for them keeps a GPU."""
     template = tmp_path / "template.json"
-    template.write_text('{"variables": {"type": "object", "properties": {}}, "job_configuration": {}}')
+    template.write_text('{"variables": {"type": "object"}, "job_configuration": {"command": "prefect"}}')
     apply(project(), gpu_slots=3, pool_type=kind, job_template=template)
     assert client.read_work_queue_by_name("shards", work_pool_name="local").concurrency_limit == at_once
 
