@@ -48,7 +48,7 @@ def shards(
         raise
     except PlumblineError as error:  # the state's name tells the run which error it is
         return Failed(name=type(error).__name__, message=str(error).partition("\n")[0], data=error)
-    return Completed(message=f"{len(ranges)} shards of {stage}")
+    return Completed(message=f"Shards of {stage}: {len(ranges)}")
 
 
 def _compute(

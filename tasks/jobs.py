@@ -113,7 +113,8 @@ class Watch:
         taken = {part for job in jobs for part in job.left}
         others = [part for part in left if part not in taken]
         jobs += [Job(some) for some in _batched(others, shards_per_job())]
-        run_logger().info("%s: %d shards in %d jobs of the work pool %s", self.stage.name, len(left), len(jobs), pool)
+        told = f"{self.stage.name}: jobs of the work pool {pool}: {len(jobs)}, shards: {len(left)}"
+        run_logger().info("%s", told)
         warned = time.monotonic()
         with _cancelled_on_error(client, jobs):
             while jobs:
@@ -196,7 +197,7 @@ class Watch:
         if job.lost > LOST:
             raise self._given_up(job, reason, has_ended=state is not None and state.is_completed())
         run_logger().warning(
-            "%s: its job was lost (%s); it is started again for %d shards", self._label(job), reason, len(job.left)
+            "%s: its job was lost (%s); it is started again for what is missing", self._label(job), reason
         )
         job.run, job.token = None, uuid.uuid4().hex
         job.again_at = time.monotonic() + AGAIN_AFTER * 2 ** (job.lost - 1)

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from alignment.config import merge
+from alignment.yaml_file import read_yaml
+from flows.settings import QUICKSTART
 from tasks.runners import TAG
 from tests.stack.machine import Machine, machine, shrunken, wait_for
 
@@ -20,21 +23,23 @@ pytestmark = pytest.mark.stack
 
 SETTINGS = shrunken() | {"sampling": {"shard_prompts": 8, "total_tokens": 40}}
 SHARDED = ("samples", "scores", "pairs")
+COMPARED = ("base", "reward", "prompts", *SHARDED)
 WITHIN = 900.0
 
 
 def digests(home: Path) -> dict[str, list[str]]:
-    """The digests of the sharded stages of a home."""
+    """The digests of the sharded stages of a home, and of what they read."""
     return {
         name: [json.loads(file.read_text())["digest"] for file in home.glob(f"store/{name}/*/manifest.json")]
-        for name in SHARDED
+        for name in COMPARED
     }
 
 
 @pytest.fixture(scope="module")
 def on_threads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("threads")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    same = merge(read_yaml(QUICKSTART), SETTINGS)  # what the deployment makes of them
+    (folder / "small.yaml").write_text(yaml.safe_dump(same), encoding="utf-8")
     home = folder / "home"
     env = {name: value for name, value in os.environ.items() if name not in {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}}
     subprocess.run(
@@ -95,7 +100,7 @@ def test_jobs_make_what_threads_make(here: Machine, run: str, on_threads: dict[s
     assert here.end(run, WITHIN) == "COMPLETED", here.api(f"flow_runs/{run}")["state"]["message"]
     assert digests(here.home) == on_threads
     found = jobs(here, run)
-    assert sorted(job["name"].partition(": ")[2] for job in found if "samples" in job["name"]) == [
+    assert sorted(job["name"].rpartition(": ")[2] for job in found if "samples" in job["name"]) == [
         "samples 0-16",
         "samples 16-32",
         "samples 32-48",
