@@ -98,11 +98,18 @@ class Worker:
         self._over.set()
         self._thread.join(60)
 
+    def hangs_at_its_only_run(self, client: SyncPrefectClient, run: FlowRun) -> None:
+        """Begin it and no other, and never end."""
+        self._over.set()
+        hang(client, run)
+
     def _work(self) -> None:
         due = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
         with get_client(sync_client=True) as client:
             while not self._over.wait(LOOK_EVERY):
                 for run in client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_ASC):
+                    if self._over.is_set():
+                        return
                     self.taken.append(run)
                     (self.acts.pop(0) if self.acts else compute)(client, run)
 
@@ -254,7 +261,7 @@ def test_a_run_that_is_stopped_cancels_its_jobs(
         if event.kind == "started":
             raise Interrupted("the run was asked to stop")
 
-    worker.acts = [hang, hang]
+    worker.acts = [worker.hangs_at_its_only_run]
     running.LISTENERS.append(stop)
     try:
         with pytest.raises(Interrupted):
