@@ -21,7 +21,7 @@ from typing import Any
 
 from alignment import capacity, memory, needs
 from alignment.config import AlignConfig, build_config
-from benchmarks import models as shapes
+from benchmarks import models as made
 from benchmarks.measure import MB, Row, Spent, cpu_seconds, in_process, run
 
 STEPS = 3
@@ -34,10 +34,6 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "full training, gradient checkpointing": ("policy", {"dpo.gradient_checkpointing": True}),
     "sampling": ("samples", {}),
     "scoring": ("reference", {}),
-}
-"""The stage that each is, and what it changes of the configuration."""
-ON_A_GPU: dict[str, tuple[str, dict[str, Any]]] = {
-    "full training": ("policy", {}),
     "LoRA training, base in bf16": ("policy", LORA | BF16 | {"base.load_in": "bf16"}),
     "LoRA training, base in 4 bits": ("policy", LORA | BF16 | {"base.load_in": "4bit"}),
     "full training, bf16": ("policy", BF16),
@@ -46,15 +42,16 @@ ON_A_GPU: dict[str, tuple[str, dict[str, Any]]] = {
         "policy",
         LORA | BF16 | {"base.load_in": "bf16", "dpo.gradient_checkpointing": True},
     ),
-    "LoRA training": ("policy", LORA),
-    "full training, gradient checkpointing": ("policy", {"dpo.gradient_checkpointing": True}),
 }
-SHAPES: dict[str, Callable[[], Any]] = {"135M": shapes.smollm2_135m, "1B": shapes.one_billion}
+"""The stage that each is, and what it changes of the configuration."""
+ON_A_CPU = tuple(name for name, (_, changes) in SETTINGS.items() if "dpo.precision" not in changes)  # all in fp32
+ON_A_GPU = tuple(name for name, (stage, _) in SETTINGS.items() if stage == "policy")
+SHAPES: dict[str, Callable[[], Any]] = {"135M": made.smollm2_135m, "1B": made.one_billion}
 
 
 def config_of(name: str, pairs: int, tokens: int) -> AlignConfig:
     """The configuration of one setting."""
-    stage, changes = ON_A_GPU.get(name) or SETTINGS[name]
+    stage, changes = SETTINGS[name]
     rows = {"samples_per_prompt": 4, "shard_prompts": pairs, "total_tokens": tokens}
     nested: dict[str, dict[str, Any]] = {
         "base": {"model": "given"},
@@ -74,7 +71,7 @@ def prepare(name: str, folder: str, tiny: str, pairs: int, tokens: int) -> Calla
     import torch
 
     config = config_of(name, pairs, tokens)
-    stage, _ = ON_A_GPU.get(name) or SETTINGS[name]
+    stage, _ = SETTINGS[name]
     work = {"policy": _train, "samples": _sample, "reference": _score}[stage]
     work(tiny, config)
 
@@ -175,12 +172,10 @@ def _score(folder: str, config: AlignConfig) -> list[float]:
 
 def write_model(folder: Path, *, shape: str = "135M", tiny_of: int = 0) -> None:
     """A model of random weights whose texts the last token id ends; tiny, where another's vocabulary is given."""
-    from benchmarks import models
-
-    model = models.llama(1, 8, 16, 2, 1, tiny_of) if tiny_of else SHAPES[shape]()
+    model = made.llama(1, 8, 16, 2, 1, tiny_of) if tiny_of else SHAPES[shape]()
     model.config.eos_token_id = model.generation_config.eos_token_id = model.config.vocab_size - 1
     model.save_pretrained(folder)
-    models.tokenizer(model.config.vocab_size).save_pretrained(folder)
+    made.tokenizer(model.config.vocab_size).save_pretrained(folder)
 
 
 def measure(asked: argparse.Namespace) -> Iterator[Row]:
@@ -193,7 +188,7 @@ def measure(asked: argparse.Namespace) -> Iterator[Row]:
             write_model(folder, shape=asked.shape)
         shape = capacity.shapes(build_config({"base": {"model": str(folder)}}))["base"]
         write_model(Path(work, "tiny"), tiny_of=shape.vocabulary)
-        for name in ON_A_GPU if torch.cuda.is_available() else SETTINGS:
+        for name in ON_A_GPU if torch.cuda.is_available() else ON_A_CPU:
             if asked.only in name:
                 yield compare(name, folder, Path(work, "tiny"), shape, asked)
 
@@ -202,7 +197,7 @@ def compare(name: str, folder: Path, tiny: Path, shape: memory.Shape, asked: arg
     """What one setting takes, beside the plan."""
     given = {"pairs": asked.pairs, "tokens": asked.tokens}
     spent: Spent = in_process("benchmarks.memory:prepare", name=name, folder=str(folder), tiny=str(tiny), **given)
-    found, stage = spent.result, (ON_A_GPU.get(name) or SETTINGS[name])[0]
+    found, stage = spent.result, SETTINGS[name][0]
     on_a_gpu = "allocated" in found
     needed = needs.need(stage, config_of(name, **given), {"base": shape}, "cuda" if on_a_gpu else "cpu")
     took = found["allocated"] if on_a_gpu else spent.peak - spent.before

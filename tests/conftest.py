@@ -10,7 +10,7 @@ os.environ |= {  # read when a library is imported, so set before any is
     "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),  # on the CPU, unless asked for by name
 }
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,17 @@ def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(home / folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.delenv("COLUMNS", raising=False)  # a terminal's width, which who starts the tests may export
+
+
+@pytest.fixture
+def events() -> Iterator[list[Any]]:
+    """What stages tell while they run, in order (`tasks.progress.Event`)."""
+    from tasks import running
+
+    heard: list[Any] = []
+    running.LISTENERS.append(heard.append)
+    yield heard
+    running.LISTENERS.remove(heard.append)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", memory.SETTINGS)
+@pytest.mark.parametrize("name", memory.ON_A_CPU)
 def test_each_setting_runs_and_only_training_has_steps(name: str, tiny: Path) -> None:
     found = memory.prepare(name, str(tiny), str(tiny), pairs=1, tokens=16)()
     assert len(found["steps"]) == (memory.STEPS - 1 if "training" in name else 0)

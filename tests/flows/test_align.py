@@ -1,7 +1,6 @@
 """The whole flow on a shrunken default: what it leaves in Prefect, in MLflow and in the store, however it ends."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,6 @@ def config(**overrides: Any) -> AlignConfig:
 def run(wanted: AlignConfig) -> AlignResult:
     result: AlignResult = align(**{name: getattr(wanted, name) for name in AlignConfig.model_fields})
     return result
-
-
-@pytest.fixture
-def events() -> Iterator[list[Event]]:
-    heard: list[Event] = []
-    running.LISTENERS.append(heard.append)
-    yield heard
-    running.LISTENERS.remove(heard.append)
 
 
 @pytest.fixture

@@ -65,14 +65,6 @@ def given() -> dict[str, StageRef]:
     return {name: store().write(name, "k1", rows(20)) for name in ("base", "prompts")}
 
 
-@pytest.fixture
-def events() -> Iterator[list[Event]]:
-    heard: list[Event] = []
-    running.LISTENERS.append(heard.append)
-    yield heard
-    running.LISTENERS.remove(heard.append)
-
-
 def fill(part: tuple[int, int], made_of: dict[str, Any]) -> StageRef:
     """What a job leaves in the store of a shard."""
     key = f"{digest(made_of)[:KEY_LENGTH]}-{part[0]}-{part[1]}"

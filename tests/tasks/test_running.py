@@ -38,14 +38,6 @@ TEXTS = PIPELINE["texts"]
 SAMPLES = PIPELINE["samples"]
 
 
-@pytest.fixture
-def events() -> Iterator[list[Event]]:
-    heard: list[Event] = []
-    running.LISTENERS.append(heard.append)
-    yield heard
-    running.LISTENERS.remove(heard.append)
-
-
 def rows(count: int) -> Any:
     def fill(folder: Path) -> dict[str, int]:
         blank: dict[str, Any] = dict.fromkeys(TABLE.schema.names)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from alignment.rows import ACCEPTED, CHECKS, PAIRS, PROMPTS, QUARANTINED
 from alignment.stages.parts import parts_of
 from alignment.stages.store import StageRef
 from expectations import stage as module
-from tasks import checks, running
+from tasks import checks
 from tasks.home import store
 from tasks.pipeline import PIPELINE
 from tasks.progress import Event
@@ -55,14 +54,6 @@ def given() -> dict[str, StageRef]:
 
     made = (("pairs", pairs), ("prompts", prompts))
     return {name: store().find(name, "k1") or store().write(name, "k1", fill) for name, fill in made}
-
-
-@pytest.fixture
-def events() -> Iterator[list[Event]]:
-    heard: list[Event] = []
-    running.LISTENERS.append(heard.append)
-    yield heard
-    running.LISTENERS.remove(heard.append)
 
 
 def validated(refs: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch, part: int = PART) -> StageRef:
