@@ -79,7 +79,7 @@ def sign_in(address: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Account]
     return be
 
 
-@pytest.mark.full
+@pytest.mark.stack
 def test_the_account_writes_runs_and_moves_aliases_and_makes_neither_users_nor_webhooks(
     sign_in: Callable[[Account], Any],
 ) -> None:
