@@ -49,6 +49,8 @@ LOST = 3  # jobs in a row that may be lost without a shard
 AGAIN_AFTER = 10.0  # seconds before a lost job is started again; twice as many each further time
 LOOK_EVERY = 5.0  # seconds between two looks at the jobs
 WARN_EVERY = 60.0  # seconds between two warnings that no job is at work
+CANCELLING = 10.0  # seconds that Prefect may take to hear of jobs that are to be cancelled
+ASK_EVERY = 0.5  # seconds between two times that it is told
 AWAY = 600.0  # seconds that Prefect may give no answer
 LISTED = 200  # flow runs that Prefect lists at most
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
@@ -248,8 +250,32 @@ def _cancelled_on_error(client: SyncPrefectClient, jobs: list[Job]) -> Iterator[
     try:
         yield
     except BaseException:
-        with suppress(*UNREACHED):  # of a run that was cancelled, Prefect cancels them as well
-            for job in jobs:
-                if job.run is not None:
-                    client.set_flow_run_state(job.run, Cancelling(message="The run that it computes for has ended."))
+        left = _cancel(client, {job.run for job in jobs if job.run})
+        if left:
+            pages = ", ".join(flow_run_url(run) for run in left)
+            run_logger().warning(
+                "Prefect did not take that these jobs are to be cancelled; cancel them there: %s", pages
+            )
         raise
+
+
+def _cancel(client: SyncPrefectClient, wanted: set[UUID]) -> set[UUID]:
+    """Have flow runs cancelled, each by itself, until Prefect says that they are; returns those that it does not.
+
+    Of a run that was cancelled itself, Prefect does the same.
+    """
+    ends = time.monotonic() + CANCELLING
+    while wanted:
+        for run in wanted:
+            with suppress(*UNREACHED):
+                client.set_flow_run_state(run, Cancelling(message="The run that it computes for has ended."))
+        with suppress(*UNREACHED):
+            wanted = {id for id, run in _read(client, list(wanted)).items() if _is_at_work(run)}
+        if not wanted or time.monotonic() > ends:
+            break
+        time.sleep(ASK_EVERY)
+    return wanted
+
+
+def _is_at_work(run: FlowRun) -> bool:
+    return run.state is None or not (run.state.is_final() or run.state.is_cancelling())

@@ -1,6 +1,7 @@
 """Named objects that several machines see alike, written whole, and created or replaced only by the first to ask."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -9,16 +10,19 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from alignment.errors import ConfigError, PlumblineError, StoreError
 
 PART_BYTES = 16 * 2**20  # of a multipart upload, of which S3 takes 10,000: files of up to 160 GB
 REQUEST_SECONDS = 20.0  # until a request counts as failed; shorter than a lease, see alignment/remote/leases.py
 RETRY_SECONDS = 30.0  # until a request that is tried again is given up
+AGAIN_AFTER = 0.1  # seconds; twice as many each further time
+UNSENT = "HTTP error: error sending request"
 AT_ONCE = 16  # small requests
 CONCURRENT = 4  # parts that are sent together
 
+T = TypeVar("T")
 Tag = Any
 """What a replacement must know of the version that it replaces, opaque to everybody else."""
 
@@ -97,10 +101,13 @@ class Bucket:
         """See Objects."""
         import obstore
 
+        def request() -> tuple[bytes, Tag]:
+            found = obstore.get(self._store, name)
+            return bytes(found.bytes()), _tag(found.meta)
+
         with self._guard("read", name):
             try:
-                found = obstore.get(self._store, name)
-                return bytes(found.bytes()), _tag(found.meta)
+                return _sent(request)
             except FileNotFoundError as error:
                 _require_bucket(error)
                 return None
@@ -123,7 +130,7 @@ class Bucket:
 
         with self._guard("write", name):
             try:
-                return _tag(obstore.put(self._store, name, data, mode=mode, use_multipart=False))
+                return _tag(_sent(lambda: obstore.put(self._store, name, data, mode=mode, use_multipart=False)))
             except (AlreadyExistsError, PreconditionError):
                 pass
             except FileNotFoundError as error:  # what was to be replaced is gone
@@ -139,8 +146,14 @@ class Bucket:
         """
         import obstore
 
-        with self._guard("write", name):
+        def request() -> None:
             obstore.put(self._store, name, file, chunk_size=PART_BYTES, max_concurrency=CONCURRENT)
+
+        with self._guard("write", name):
+            if isinstance(file, Path):
+                _sent(request)
+            else:  # its pieces are gone once they are taken
+                request()
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """The content of an object, piece by piece; a connection that is lost is taken up where it was lost."""
@@ -148,7 +161,7 @@ class Bucket:
 
         with self._guard("read", name):
             try:
-                for piece in obstore.get(self._store, name).stream(min_chunk_size=PART_BYTES):
+                for piece in _sent(lambda: obstore.get(self._store, name)).stream(min_chunk_size=PART_BYTES):
                     yield bytes(piece)
             except FileNotFoundError as error:
                 _require_bucket(error)
@@ -184,10 +197,21 @@ class Bucket:
         """See Objects."""
         import obstore
 
+        pages, last = iter(obstore.list(self._store, prefix)), None
+
+        def page() -> Any:
+            nonlocal pages
+            try:
+                return next(pages, None)
+            except Exception:  # after which this listing would have come to its end
+                pages = iter(obstore.list(self._store, prefix, offset=last))
+                raise
+
         with self._guard("list", prefix):
-            for found in obstore.list(self._store, prefix):
+            while (found := _sent(page)) is not None:
                 for each in found:
-                    yield Listed(each["path"], each["size"], each["last_modified"])
+                    last = each["path"]
+                    yield Listed(last, each["size"], each["last_modified"])
 
     def read(self, listed: Iterable[Listed]) -> Iterator[tuple[Listed, bytes]]:
         """Small objects of a listing with their content, many at once; what is deleted meanwhile is left out."""
@@ -204,7 +228,7 @@ class Bucket:
         names = list(names)
         if names:
             with self._guard("delete", names[0]):
-                obstore.delete(self._store, names)
+                _sent(lambda: obstore.delete(self._store, names))
 
     def discard(self, name: str, tag: Tag) -> None:  # noqa: ARG002 - no cloud's interface takes it everywhere
         """See Objects."""
@@ -212,6 +236,24 @@ class Bucket:
 
     def _guard(self, what: str, name: str) -> "_Guard":
         return _Guard(f"stage store: cannot {what} {self.address}/{name}")
+
+
+def _sent(request: Callable[[], T]) -> T:
+    """Send a request, and send it again where no answer has begun for a reason that object_store takes for final.
+
+    Such as a connection that was kept open, and was closed just as the request was handed to it.
+    """
+    from obstore.exceptions import GenericError
+
+    wait, ends = AGAIN_AFTER, time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            return request()
+        except GenericError as error:
+            if UNSENT not in str(error) or time.monotonic() + wait > ends:
+                raise
+        time.sleep(wait)
+        wait *= 2
 
 
 class _Guard(AbstractContextManager[None]):

@@ -13,9 +13,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Completed, Crashed, Running
+from prefect.states import Cancelled, Completed, Crashed, Pending, Running
 
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, Interrupted, PlumblineError, ProcessError, StackError, StoreError
@@ -124,7 +125,8 @@ def ends(state: Any, finished: int = 0) -> Act:
 
 def hang(client: SyncPrefectClient, run: FlowRun) -> None:
     """Begin, unless it was cancelled meanwhile, and never end."""
-    client.set_flow_run_state(run.id, Running())
+    if client.set_flow_run_state(run.id, Pending()).status == SetStateStatus.ACCEPT:
+        client.set_flow_run_state(run.id, Running())
 
 
 def asked(run: FlowRun) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,11 +19,11 @@ class Line:
         self._start(self._serve)
 
     def close(self) -> None:
-        for end in self._ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
+        while any(thread.is_alive() for thread in self._threads):
+            for end in list(self._ends):  # and those that were opened since the last time
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            time.sleep(0.01)
         for end in self._ends:
             end.close()
 

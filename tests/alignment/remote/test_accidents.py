@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
 from alignment.errors import StoreError
 from alignment.remote.objects import Bucket
@@ -54,6 +57,48 @@ def test_a_connection_that_is_cut_for_a_moment_is_not_noticed(line, address, tmp
     line.left = 0
     threading.Timer(0.5, setattr, (line, "left", -1)).start()
     assert store.find("pairs", "k1") is not None
+
+
+DROPPED = "Generic S3 error: Error performing GET http://127.0.0.1 in 280µs - HTTP error: error sending request"
+
+
+def test_a_request_that_met_a_closed_connection_is_sent_again(address, monkeypatch, tmp_path):
+    """Which object_store takes for final: what it says then is raised here once before each request."""
+    store = RemoteStore(Bucket(address), tmp_path / "a")
+    dropped: list[str] = []
+    for name in ("get", "put", "delete"):
+        sends = getattr(obstore, name)
+
+        def drops(*arguments: Any, name: str = name, sends: Any = sends, **options: Any) -> Any:
+            dropped.append(name)
+            if dropped.count(name) % 2:
+                raise GenericError(DROPPED)
+            return sends(*arguments, **options)
+
+        monkeypatch.setattr(obstore, name, drops)
+    ref = store.write("pairs", "k1", writing([]))
+    assert (found := store.find("pairs", "k1")) is not None
+    assert found.digest == ref.digest
+    assert RemoteStore(store.bucket, tmp_path / "b").find("pairs", "k1").path.joinpath("2.bin").exists()
+    store.bucket.delete(each.name for each in list(store.bucket.listing("files")))
+    assert set(dropped) == {"get", "put", "delete"}
+
+
+def test_a_listing_goes_on_where_its_connection_was_lost(address, monkeypatch):
+    bucket = Bucket(address)
+    for number in range(5):
+        bucket.note(f"files/{number}")
+    lists = obstore.list
+
+    def cut(*arguments: Any, **options: Any) -> Iterator[Any]:
+        pages = iter(lists(*arguments, chunk_size=2, **options))
+        yield next(pages)
+        if "offset" not in options:
+            raise GenericError(DROPPED)
+        yield from pages
+
+    monkeypatch.setattr(obstore, "list", cut)
+    assert [each.name for each in bucket.listing("files")] == [f"files/{number}" for number in range(5)]
 
 
 class Refusing(BaseHTTPRequestHandler):
