@@ -14,6 +14,7 @@ from flows.flow import named_flow
 from flows.submission import require_allowed_endpoints, require_no_code
 from tasks.home import prepare_environment, store
 from tasks.pipeline import STAGES
+from tasks.placing import one_place
 from tasks.pools import require_deployments
 from tasks.runners import TAG
 from tasks.slots import GPU_SLOT
@@ -71,14 +72,15 @@ def _compute(
         task_run_name=f"{stage.parts.title} {{part}}",
         tags=[GPU_SLOT] if stage.slots(config) else None,
     )
-    task.map(
-        ranges,
-        name=unmapped(name),
-        config=unmapped(config),
-        refs=unmapped(found),
-        made_of=unmapped(made_of),
-        is_placed=unmapped(False),
-    ).result()
+    with one_place():
+        task.map(
+            ranges,
+            name=unmapped(name),
+            config=unmapped(config),
+            refs=unmapped(found),
+            made_of=unmapped(made_of),
+            is_placed=unmapped(False),
+        ).result()
 
 
 def require_startable(pipeline: Pipeline, config: AlignConfig) -> None:

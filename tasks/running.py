@@ -3,26 +3,25 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
 
 from alignment.config import AlignConfig
-from alignment.stages.job import Counts, Job, share
-from alignment.stages.launch import launch
+from alignment.stages.job import Job, share
 from alignment.stages.parts import fill, summed, with_parts
 from alignment.stages.plan import KEY_LENGTH, lineage
 from alignment.stages.stage import Refs, Stage
 from alignment.stages.store import StageRef, digest
 from alignment.transient import is_transient
-from tasks.devices import bound, devices, require_devices
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.metering import failures_counted, note
+from tasks.placing import place_for, placed, slots_of
 from tasks.progress import Event
 from tasks.run_page import page_of_run
-from tasks.slots import gpu_slot
 from tasks.stopping import held_signals, require_wanted
 
 TELL_EVERY = 0.2  # seconds between two reports of a stage's progress
@@ -75,14 +74,17 @@ def run_stage(
         return found
     tell(Event(label, "started"))
     slots = 0 if is_placed or (stage.parts and part is None) else slots_of(stage, config)
-    slot = (
-        gpu_slot(slots, lambda who: tell(Event(label, "waiting", who=who)), lambda: tell(Event(label, "started")))
-        if slots
-        else nullcontext()
-    )
+
+    def on_wait(who: str) -> None:
+        tell(Event(label, "waiting", who=who))
+
+    def on_go() -> None:
+        tell(Event(label, "started"))
+
     held = held_signals() if stage.trains(config) else nullcontext()
-    counted = failures_counted(stage.name)
-    with counted, store().lock(folder, key, require_wanted), slot, held, reported_progress(label) as progress:
+    counted, lock = failures_counted(stage.name), store().lock(folder, key, require_wanted)
+    place = place_for(partial(placed, stage, config, slots, on_wait, on_go), is_shared=bool(slots and part))
+    with counted, lock, place as worker, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:
             ends(Event(label, "cached", ref=found))
             return found
@@ -103,40 +105,13 @@ def run_stage(
                 parts=tuple(ref.path for ref in parts),
                 counted=summed(ref.counts for ref in parts),
             )
-            return _filled(stage, job, label, slots)
+            return fill(stage, job) if worker is None else worker.compute(stage, job, require_wanted)
 
         spent = sum(part.seconds for part in parts)
         ref = store().write(folder, key, write, inputs=with_parts(made_of, parts), spent=spent)
         store().clear_work(folder, key)
     ends(Event(label, "computed", ref=ref))
     return ref
-
-
-def slots_of(stage: Stage, config: AlignConfig) -> int:
-    """How many GPU slots a stage takes here: one for each process that has a device of its own."""
-    slots = stage.slots(config)
-    return max(slots, stage.processes(config)) if slots and devices() else slots
-
-
-def _filled(stage: Stage, job: Job, label: str, slots: int) -> Counts:
-    """Fill the job's folder: in this process, or where it takes a device of this host, or several processes, in others.
-
-    A stage that holds slots holds as many devices; who was given its device, as a worker of a cluster, needs no other.
-    """
-    processes = stage.processes(job.config) if slots else 1
-    names = devices() if slots else ()
-    if not names and processes == 1:
-        return fill(stage, job)
-    require_devices(stage.name, processes, names)
-
-    def on_wait(who: str) -> None:
-        tell(Event(label, "waiting", who=who))
-
-    def on_go() -> None:
-        tell(Event(label, "started"))
-
-    with bound(processes if names else 0, names, require_wanted, on_wait, on_go) as held:
-        return launch(stage, job, devices=held.names, processes=processes, wanted=require_wanted, keep_open=held.files)
 
 
 def _noted(label: str, on_row: Callable[[dict[str, float]], None] | None) -> Callable[[dict[str, float]], None] | None:

@@ -17,6 +17,7 @@ from tasks.curve import LiveCurve
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.pipeline import PIPELINE, STAGES
+from tasks.placing import one_place
 from tasks.runners import runner
 from tasks.running import RETRIES, parts_folder, run_stage
 from tasks.slots import GPU_SLOT
@@ -65,7 +66,8 @@ def _parts(
 
         return jobs.compute_parts(stage, config, refs, ranges)
     parts = _part_task(stage.name).with_options(tags=tags)
-    return list(parts.map(ranges, unmapped(unlinked(config)), unmapped(refs)).result())
+    with one_place():
+        return list(parts.map(ranges, unmapped(unlinked(config)), unmapped(refs)).result())
 
 
 def unlinked(given: Any) -> Any:

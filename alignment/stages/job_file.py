@@ -16,8 +16,10 @@ from alignment.stages.job import Counts, Job
 from alignment.stages.stage import Stage
 from alignment.transient import is_transient
 
-JOB, EVENTS, COUNTS, STOP, OUTPUT = "job.json", "events.jsonl", "counts.json", "stop", "output.log"
-"""In the folder that passes between the two: written by who asks, by who computes (three), by who asks, by both."""
+JOB, EVENTS, COUNTS, STOP = "job.json", "events.jsonl", "counts.json", "stop"
+"""In the folder that passes between the two: written by who asks, by who computes (two), by who asks."""
+END = "end"
+"""The kind of the last event of a job, with its exit code."""
 
 PACKAGES = ("alignment.", "expectations.")
 CONFIGS: Mapping[str, type[AlignConfig]] = {"run": AlignConfig, "frontier": PointConfig}

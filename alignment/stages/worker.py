@@ -1,7 +1,8 @@
 """A stage in a process of its own, or in each process of a group: `python -m alignment.stages.worker FOLDER`.
 
-The folder has the job, and gets the events and the outcome: see `alignment.stages.job_file`. Where the job wants
-several processes, this one is their launcher, `torch.distributed.run`, and each of them is started with `--rank`.
+The folder has the job, and gets the events and the outcome: see `alignment.stages.job_file`. Folders of further jobs
+come on the standard input, a line of JSON each, and its end is that of the process. Where a job wants several
+processes, this one is their launcher, `torch.distributed.run`, and each of them is started with `--rank`.
 """
 
 import ctypes
@@ -11,14 +12,16 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from alignment.environment import PROCESSES
 from alignment.errors import Interrupted
-from alignment.stages.job_file import JOB, STOP, Events, read_job, write_counts, write_error
+from alignment.stages.job_file import END, JOB, STOP, Events, read_job, write_counts, write_error
 
 PARENT = "PLUMBLINE_PARENT"
 """The number of the process that waits for this one."""
@@ -29,13 +32,23 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Compute the job; the exit code is 0, or 1 where an error was written."""
-    folder = Path(arguments[-1])
+    """Compute the job of a folder, and those named on the standard input; the exit code is 1 where one failed."""
     end_with_parent(int(os.environ[PARENT]))
-    is_rank = "--rank" in arguments
-    if not is_rank and int(os.environ[PROCESSES]) > 1:
-        return launch_group(folder, int(os.environ[PROCESSES]))
-    rank = int(os.environ["RANK"]) if is_rank else 0
+    if "--rank" in arguments:
+        return computed(Path(arguments[-1]), int(os.environ["RANK"]))
+    first = Path(arguments[-1])
+    if int(os.environ[PROCESSES]) > 1:
+        return launch_group(first, int(os.environ[PROCESSES]))
+    for folder in chain([first], map(Path, map(json.loads, sys.stdin))):
+        code = computed(folder, 0)
+        Events(folder).tell(END, code)
+        if code:
+            return code
+    return 0
+
+
+def computed(folder: Path, rank: int) -> int:
+    """Compute a job under the lock of its folder; gives the exit code, which is 1 where an error was written."""
     held = hold(Path(json.loads((folder / JOB).read_text(encoding="utf-8"))["work"]))
     try:
         with held:
@@ -49,7 +62,6 @@ def main(arguments: list[str]) -> int:
 def compute(folder: Path, rank: int) -> None:
     """Fill the job's folder. The first process tells of the progress; all of them leave where they are to stop."""
     events, stop = Events(folder), folder / STOP
-    tell_logs(events, logging.INFO if rank == 0 else logging.ERROR)
 
     def progress(done: int, total: int) -> None:
         if rank == 0:
@@ -61,17 +73,18 @@ def compute(folder: Path, rank: int) -> None:
         if rank == 0:
             events.tell("row", row)
 
-    stage, job = read_job(folder, progress=progress, on_row=on_row)
-    from alignment.stages.parts import fill
+    with logs_told(events, logging.INFO if rank == 0 else logging.ERROR):
+        stage, job = read_job(folder, progress=progress, on_row=on_row)
+        from alignment.stages.parts import fill
 
-    if int(os.environ[PROCESSES]) > 1:
-        from alignment.training import group
+        if int(os.environ[PROCESSES]) > 1:
+            from alignment.training import group
 
-        group.join()
-        if rank:  # what all have made, the first one writes
-            job = replace(job, out=folder / f"out-{rank}")
-            job.out.mkdir()
-    counts = fill(stage, job)
+            group.join()
+            if rank:  # what all have made, the first one writes
+                job = replace(job, out=folder / f"out-{rank}")
+                job.out.mkdir()
+        counts = fill(stage, job)
     if rank == 0:
         write_counts(folder, counts)
 
@@ -130,7 +143,8 @@ def share(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def tell_logs(events: Events, level: int) -> None:
+@contextmanager
+def logs_told(events: Events, level: int) -> Iterator[None]:
     """Pass what the library logs, and warnings, on as events."""
 
     class Handler(logging.Handler):
@@ -138,10 +152,16 @@ def tell_logs(events: Events, level: int) -> None:
             events.tell("log", record.name, record.levelno, record.getMessage())
 
     logging.captureWarnings(True)
-    for name in ("alignment", "expectations", "py.warnings"):
-        logger = logging.getLogger(name)
+    handler = Handler()
+    loggers = [logging.getLogger(name) for name in ("alignment", "expectations", "py.warnings")]
+    for logger in loggers:
         logger.setLevel(level)
-        logger.addHandler(Handler())
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 if __name__ == "__main__":

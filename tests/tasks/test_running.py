@@ -21,7 +21,7 @@ from alignment.stages.plan import Pipeline, key_of
 from alignment.stages.row_hash import hash_rows
 from alignment.stages.store import StageRef, write_json
 from flows.planning import make_plan
-from tasks import checks, devices, running, slots, stages
+from tasks import checks, devices, placing, running, slots, stages
 from tasks.devices import require_hosted
 from tasks.following import following
 from tasks.home import store
@@ -136,7 +136,7 @@ def test_a_stage_that_waited_for_a_slot_says_when_it_begins(
         count: dict[str, int] = rows(3)(job.out)
         return count
 
-    monkeypatch.setattr(running, "gpu_slot", after_a_wait)
+    monkeypatch.setattr(placing, "gpu_slot", after_a_wait)
     with following(Progress([StageProgress("texts", "write texts")])) as progress:
         run_stage(replace(TEXTS, slots=lambda _: 1, body=body), CONFIG, {})
     assert [event.kind for event in events] == ["started", "waiting", "started", "computed"]
@@ -150,8 +150,8 @@ SEVERAL = replace(TEXTS, slots=lambda _: 1, processes=lambda _: 2)
 def test_a_stage_takes_a_slot_for_each_device(monkeypatch: pytest.MonkeyPatch, names: str, slots: int) -> None:
     """Its processes share a CPU, which is one."""
     monkeypatch.setenv("PLUMBLINE_DEVICES", names)
-    assert running.slots_of(SEVERAL, CONFIG) == slots
-    assert running.slots_of(TEXTS, CONFIG) == 0
+    assert placing.slots_of(SEVERAL, CONFIG) == slots
+    assert placing.slots_of(TEXTS, CONFIG) == 0
 
 
 def test_more_devices_than_there_are_are_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

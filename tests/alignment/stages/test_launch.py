@@ -19,7 +19,7 @@ from alignment.errors import ConfigError, DataError, Interrupted, ProcessError
 from alignment.stages import launch as launching
 from alignment.stages.job import SCRATCH, Job
 from alignment.stages.job_file import STOP, followed, read_error, read_job, write_error, write_job
-from alignment.stages.launch import environment, launch
+from alignment.stages.launch import Worker, environment, launch
 from alignment.stages.parts import fill
 from alignment.stages.store import digest_folder
 from alignment.stages.worker import LOCK, hold
@@ -56,6 +56,14 @@ def processes_of(work: Path) -> list[int]:
     return found
 
 
+def children_of(parent: int) -> list[int]:
+    """The workers that a process has started."""
+    found = []
+    for pid in Path(f"/proc/{parent}/task").glob("*/children"):
+        found += [int(child) for child in pid.read_text().split()]
+    return [child for child in found if b"alignment.stages.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     ends = time.monotonic() + seconds
     while not (found := condition()):
@@ -71,6 +79,31 @@ def test_a_process_makes_what_this_one_makes(job: Callable[..., Job]) -> None:
     assert digest_folder(there.out) == digest_folder(here.out)
     assert sorted(path.name for path in there.work.iterdir()) == [LOCK, SCRATCH]
     assert list(there.scratch.iterdir()) == [], "nothing is left of it"
+
+
+def test_a_process_computes_one_job_after_the_other_until_one_fails(job: Callable[..., Job]) -> None:
+    here, jobs = job("here"), [job(name) for name in ("one", "two")]
+    counts = fill(STAGES["texts"], here)
+    with Worker() as worker:
+        for given in jobs:
+            assert worker.compute(STAGES["texts"], given) == counts
+            assert digest_folder(given.out) == digest_folder(here.out)
+        assert len(children := children_of(os.getpid())) == 1
+        with pytest.raises(DataError, match="changed"):
+            worker.compute(STAGES["texts"], replace(job("three"), read="something else"))
+        assert not children_of(os.getpid())
+        assert worker.compute(STAGES["texts"], job("four")) == counts
+        assert children_of(os.getpid()) != children, "another one"
+    assert not children_of(os.getpid())
+
+
+def test_a_process_that_died_between_two_jobs_is_replaced(job: Callable[..., Job]) -> None:
+    with Worker() as worker:
+        worker.compute(STAGES["texts"], job("one"))
+        (child,) = children_of(os.getpid())
+        os.kill(child, signal.SIGKILL)
+        until(lambda: Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        assert worker.compute(STAGES["texts"], job("two"))
 
 
 def test_a_job_comes_back_as_it_was_written(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -259,11 +292,12 @@ WARNS = """
 import logging, sys, warnings
 from pathlib import Path
 from alignment.stages.job_file import Events
-from alignment.stages.worker import tell_logs
-tell_logs(Events(Path(sys.argv[1])), logging.INFO)
-warnings.warn("a column is odd")
-logging.getLogger("alignment.data").info("read")
-logging.getLogger("another").warning("nobody's")
+from alignment.stages.worker import logs_told
+with logs_told(Events(Path(sys.argv[1])), logging.INFO):
+    warnings.warn("a column is odd")
+    logging.getLogger("alignment.data").info("read")
+    logging.getLogger("another").warning("nobody's")
+logging.getLogger("alignment.data").info("of another job")
 """
 
 
