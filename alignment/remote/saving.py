@@ -126,7 +126,11 @@ class Saving:
         return None
 
     def _upload(self, files: dict[str, os.stat_result], new: dict[str, IO[bytes]]) -> bool:
-        """Upload what is new, then the manifest; False where another process wrote or deleted that one meanwhile."""
+        """Upload what is new, then the manifest; False where another process wrote or deleted some of it meanwhile.
+
+        What is deleted at the end was listed before the manifest was written, under the lease: so nothing of it is what
+        the next holder has uploaded, should this process stand still in between.
+        """
         for name, stream in new.items():
             kept, found = uuid.uuid4().hex, sha256()
             self.bucket.upload(self._pieces(stream, files[name].st_size, found), f"{self._below}/{kept}")
@@ -136,6 +140,12 @@ class Saving:
                 bytes=files[name].st_size,
                 changed=files[name].st_mtime_ns,
             )
+        there = {each.name for each in self.bucket.listing(self._below)}
+        gone = [name for name in files if self._object(name) not in there]
+        for name in gone:  # what no manifest named, of a machine that was long unheard of, is garbage to others
+            del self._there[name]
+        if gone:
+            return False
         snapshot = Snapshot(
             id=uuid.uuid4().hex,
             saved=datetime.now(UTC),
@@ -149,10 +159,13 @@ class Saving:
         if self._failed:
             logger.info("%s: its checkpoints are in the store again", self.stage)
         self._failed = False
-        named = {self._manifest, *(f"{self._below}/{kept.object}" for kept in self._there.values())}
         with suppress(StoreError):  # the next time, or at the end
-            self.bucket.delete(each.name for each in self.bucket.listing(self._below) if each.name not in named)
+            self.bucket.delete(there - {self._manifest, *map(self._object, self._there)})
         return True
+
+    def _object(self, name: str) -> str:
+        """Where a file is that was uploaded."""
+        return f"{self._below}/{self._there[name].object}"
 
     def _pieces(self, stream: IO[bytes], size: int, found: Any) -> Iterator[bytes]:
         """The first `size` bytes of a file, which may grow meanwhile, for as long as there is time."""

@@ -205,6 +205,45 @@ def test_a_process_that_stalled_does_not_replace_what_the_next_one_has_kept(mach
     assert found_by(machine("c")) == {"checkpoint-8/model": "weights"}
 
 
+def test_a_process_that_stalled_behind_its_manifest_deletes_nothing_of_the_next_one(machine, monkeypatch):
+    create, late = Bucket.create, machine("late")
+
+    def stalls(bucket: Bucket, name: str, data: bytes) -> Any:
+        made = create(bucket, name, data)
+        if bucket is late.bucket and name == f"work/{STAGE}/{KEY}/manifest.json":
+            lease._ended.set()  # it renews it no more
+            lease._thread.join()
+            leave(machine("next"), {"more": "y"})
+        return made
+
+    monkeypatch.setattr(Bucket, "create", stalls)
+    with under_way(late) as work:
+        lease = late._held[STAGE, KEY]
+        (work / "drawn.jsonl").write_text("x")
+    assert found_by(machine("c")) == {"drawn.jsonl": "x", "more": "y"}
+
+
+def test_what_was_deleted_before_a_manifest_named_it_is_uploaded_again(machine, monkeypatch):
+    """As by a prune, while this machine could not be heard of for so long that it counted as dead."""
+    store, upload, sent = machine("a", every=0.05), Bucket.upload, []
+
+    def lost(bucket: Bucket, file: Any, name: str) -> None:
+        sent.append(name)
+        if len(sent) == 2:
+            bucket.delete(sent[:1])
+            raise StoreError("the line is cut")
+        upload(bucket, file, name)
+
+    monkeypatch.setattr(Bucket, "upload", lost)
+    with under_way(store) as work:
+        (work / ".checkpoint-4").mkdir()
+        for name in ("model", "optimizer"):
+            (work / ".checkpoint-4" / name).write_text(name)
+        (work / ".checkpoint-4").rename(work / "checkpoint-4")
+        until(lambda: kept(store))
+    assert found_by(machine("b")) == {"checkpoint-4/model": "model", "checkpoint-4/optimizer": "optimizer"}
+
+
 def test_what_was_deleted_meanwhile_is_uploaded_again(machine):
     store = machine("a", every=0.05)
     with under_way(store) as work:
