@@ -7,7 +7,7 @@ and of a job that was lost only the shards that are missing are computed again.
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -51,7 +51,7 @@ LOOK_EVERY = 5.0  # seconds between two looks at the jobs
 WARN_EVERY = 60.0  # seconds between two warnings that no job is at work
 CANCELLING = 10.0  # seconds that Prefect may take to hear of jobs that are to be cancelled
 ASK_EVERY = 0.5  # seconds between two times that it is told
-AWAY = 600.0  # seconds that Prefect may give no answer
+AWAY = 600.0  # seconds that Prefect, or the store, may give no answer
 LISTED = 200  # flow runs that Prefect lists at most
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Watch:
 
     def finds(self, part: Range, told: Any = "computed") -> bool:
         """Whether the store has a part, which is told."""
-        ref = store().find(*part_in_store(self.stage, self._key, part))
+        ref = _patiently(lambda: store().find(*part_in_store(self.stage, self._key, part)))
         if ref is None:
             return False
         self.refs[part] = ref
@@ -110,8 +110,8 @@ class Watch:
 
     def compute(self, client: SyncPrefectClient, left: list[Range]) -> None:
         """Have jobs compute these parts."""
-        pool = require_worker(client, self._deployment)
-        jobs = self._at_work(client, left)
+        pool = self._answer(lambda: require_worker(client, self._deployment))
+        jobs = self._answer(lambda: self._at_work(client, left))
         taken = {part for job in jobs for part in job.left}
         others = [part for part in left if part not in taken]
         jobs += [Job(some) for some in _batched(others, shards_per_job())]
@@ -120,7 +120,7 @@ class Watch:
         warned = time.monotonic()
         with _cancelled_on_error(client, jobs):
             while jobs:
-                runs = self._runs(client, jobs)
+                runs = self._answer(lambda: self._runs(client, jobs))
                 for job in [job for job in jobs if job.run]:
                     self._look(job, runs.get(job.run) if job.run else None)
                 jobs[:] = [job for job in jobs if job.left]
@@ -130,21 +130,21 @@ class Watch:
                 if jobs:
                     pause(LOOK_EVERY)
 
+    def _answer(self, ask: Callable[[], T]) -> T:
+        """What Prefect answers. Raises StackError where it stays away."""
+        try:
+            return _patiently(ask)
+        except UNREACHED as error:
+            reason = shown(" ".join(str(error).split()))[:300]
+            raise StackError(
+                f"{self.stage.name}: its jobs cannot be followed in Prefect ({reason}); run again once it answers: "
+                "what is finished is kept"
+            ) from error
+
     def _runs(self, client: SyncPrefectClient, jobs: list[Job]) -> dict[UUID, FlowRun]:
-        """The run of each job, started where it has none. Raises StackError where Prefect stays away."""
-        began = time.monotonic()
-        while True:
-            try:
-                self._start(jobs)
-                return _read(client, [job.run for job in jobs if job.run])
-            except UNREACHED as error:
-                if not is_transient(error) or time.monotonic() - began > AWAY:
-                    reason = shown(" ".join(str(error).split()))[:300]
-                    raise StackError(
-                        f"{self.stage.name}: its jobs cannot be followed in Prefect ({reason}); run again once it "
-                        "answers: what is finished is kept"
-                    ) from error
-            pause(LOOK_EVERY)
+        """The run of each job, started where it has none."""
+        self._start(jobs)
+        return _read(client, [job.run for job in jobs if job.run])
 
     def _at_work(self, client: SyncPrefectClient, left: Iterable[Range]) -> list[Job]:
         """Jobs that this run has started for the same before it was killed, and that are not finished."""
@@ -242,6 +242,18 @@ def _read(client: SyncPrefectClient, wanted: list[UUID]) -> dict[UUID, FlowRun]:
         for some in _batched(wanted, LISTED)
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=some)))
     }
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What a server answers, which is asked again for a while where it may only be away."""
+    began = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except (*UNREACHED, StoreError) as error:
+            if not is_transient(error) or time.monotonic() - began > AWAY:
+                raise
+        pause(LOOK_EVERY)
 
 
 @contextmanager

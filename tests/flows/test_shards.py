@@ -7,6 +7,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -290,6 +291,30 @@ def test_jobs_that_a_killed_run_has_started_are_taken_over_by_its_retry(
 
     assert len(asks_twice()) == 3
     assert [asked(run) for run in worker.taken] == [[(0, 8), (8, 16)], [(16, 20)]]
+
+
+def test_a_store_or_a_server_that_is_away_for_a_while_ends_no_run(
+    worker: Worker, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run asks of Prefect first, and looks at what its jobs have finished."""
+    away = StoreError("stage store: cannot read it")
+    away.transient = True
+    errors: dict[str, list[Exception | None]] = {"require_worker": [httpx.ConnectError("refused")]}
+    errors["store"] = [None, None, None, away, away]
+
+    def at_first(name: str, ask: Callable[..., Any]) -> None:
+        def asked(*given: Any) -> Any:
+            if errors[name] and (error := errors[name].pop(0)):
+                raise error
+            return ask(*given)
+
+        monkeypatch.setattr(jobs, name, asked)
+
+    at_first("require_worker", pools.require_worker)
+    at_first("store", store)
+    assert len(asks(given)) == 3
+    assert errors == {"require_worker": [], "store": []}
+    assert len(worker.taken) == 2
 
 
 # What is refused before
