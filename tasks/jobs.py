@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,10 +20,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
@@ -150,13 +150,8 @@ class Watch:
         """Jobs that this run has started for the same before it was killed, and that are not finished."""
         if not flow_run.id:
             return []
-        runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(flow_run.id)]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
-            )
-        )
-        same = [run for run in runs if self._asked.items() <= run.parameters.items()]
+        runs = _children(client, UUID(flow_run.id))
+        same = [run for run in runs if run.state_type in UNFINISHED and self._asked.items() <= run.parameters.items()]
         wanted, jobs = set(left), []
         for run in same:
             mine = [(first, last) for first, last in run.parameters["ranges"] if (first, last) in wanted]
@@ -254,6 +249,16 @@ def _patiently(ask: Callable[[], T]) -> T:
             if not is_transient(error) or time.monotonic() - began > AWAY:
                 raise
         pause(LOOK_EVERY)
+
+
+def _children(client: SyncPrefectClient, parent: UUID) -> Iterator[FlowRun]:
+    """The flow runs that another has started, whatever became of them meanwhile: so none is passed over."""
+    chosen = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+    for first in count(step=LISTED):
+        some = client.read_flow_runs(flow_run_filter=chosen, sort=FlowRunSort.ID_DESC, limit=LISTED, offset=first)
+        yield from some
+        if len(some) < LISTED:
+            return
 
 
 @contextmanager

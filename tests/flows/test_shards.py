@@ -293,6 +293,25 @@ def test_jobs_that_a_killed_run_has_started_are_taken_over_by_its_retry(
     assert [asked(run) for run in worker.taken] == [[(0, 8), (8, 16)], [(16, 20)]]
 
 
+def test_all_jobs_of_before_are_taken_over_though_prefect_lists_only_some_at_a_time(
+    pool: str, client: SyncPrefectClient, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SyncPrefectClient.read_flow_runs
+
+    def some(client: SyncPrefectClient, *, limit: int | None = None, **others: Any) -> list[FlowRun]:
+        return read(client, limit=min(limit or 2, 2), **others)
+
+    @flow
+    def starts() -> list[jobs.Job]:
+        watch = jobs.Watch(SAMPLES, CONFIG, given)
+        watch._start([jobs.Job([part]) for part in RANGES])
+        return watch._at_work(client, RANGES)
+
+    monkeypatch.setattr(jobs, "LISTED", 2)
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_runs", some)
+    assert sorted(job.left for job in starts()) == [[part] for part in RANGES]
+
+
 def test_a_store_or_a_server_that_is_away_for_a_while_ends_no_run(
     worker: Worker, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
