@@ -179,6 +179,8 @@ class Watch:
         if not job.began and state is not None and state.is_running():
             job.began = True
             tell(Event(part_label(self.stage, job.left[0]), "started"))
+        if not (job.began or is_over):
+            return
         for part in list(job.left):
             if self.finds(part):
                 job.left.remove(part)

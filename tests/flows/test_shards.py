@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Completed, Crashed, Pending, Running
+from prefect.states import Cancelled, Completed, Crashed, Pending, Running, Scheduled
 
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, Interrupted, PlumblineError, ProcessError, StackError, StoreError
@@ -185,6 +186,19 @@ def test_what_the_store_has_is_asked_of_no_job(worker: Worker, given: dict[str, 
     assert [event.stage for event in events if event.kind == "cached"] == ["samples 0-8"]
     asks(given)
     assert len(worker.taken) == 1
+
+
+def test_the_store_is_not_asked_for_what_a_job_has_not_begun(
+    given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds may wait in the queue, and each look at all of them would be as many requests."""
+    looks: list[tuple[int, int]] = []
+    watch, job = jobs.Watch(SAMPLES, CONFIG, given), jobs.Job(RANGES)
+    monkeypatch.setattr(watch, "finds", looks.append)
+    watch._look(job, FlowRun(flow_id=uuid4(), state=Scheduled()))
+    assert looks == []
+    watch._look(job, FlowRun(flow_id=uuid4(), state=Running()))
+    assert looks == RANGES[:1]
 
 
 def test_of_a_lost_job_the_missing_shards_are_computed_again(worker: Worker, given: dict[str, StageRef]) -> None:
