@@ -9,6 +9,7 @@ from prefect import Task, task, unmapped
 from prefect.utilities.annotations import quote
 
 from alignment.config import AlignConfig
+from alignment.errors import StoreError
 from alignment.stages.parts import parts_of
 from alignment.stages.plan import key_of
 from alignment.stages.stage import Refs, Stage
@@ -47,7 +48,7 @@ def compute(stage: Stage, config: AlignConfig, refs: Refs, run_id: str = "") -> 
         if (progress := progress_of_run()) is not None:
             progress.split(stage.name, ranges)
         found = whole(settings, unlinked(refs), run_id, _parts(stage, config, refs, ranges, tags))
-    with suppress(OSError):  # parts of other sizes, that an earlier run was at: they are in nobody's way
+    with suppress(OSError, StoreError):  # parts of other sizes, that an earlier run was at: they are in nobody's way
         kept = {Path(part).name for part in parts_of(found.path)}
         store().discard(parts_folder(stage), f"{key}-", keep=kept)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alignment.config import AlignConfig
-from alignment.errors import ConfigError, StackError
+from alignment.errors import ConfigError, StackError, StoreError
 from alignment.stages.store import StageRef
 from tasks import jobs, ray_workers, stages
 from tasks.home import store
@@ -44,25 +44,46 @@ def test_a_job_has_eight_shards_unless_the_environment_says_how_many(monkeypatch
             shards_per_job()
 
 
-@pytest.mark.parametrize(("name", "module"), [("ray", ray_workers), ("jobs", jobs)])
-def test_elsewhere_a_stage_of_one_shard_goes_to_a_worker_too(
-    name: str, module: Any, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The machine that the run is on may have no GPU."""
-    asked: list[Any] = []
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What workers are asked for, by Ray or as jobs, and compute at once; tasks are called as functions."""
+    asked: list[tuple[int, int]] = []
 
-    def elsewhere(stage: Any, config: AlignConfig, refs: Any, ranges: Any) -> list[StageRef]:
+    def compute(stage: Any, config: AlignConfig, refs: Any, ranges: Any) -> list[StageRef]:
         asked.extend(ranges)
         return [store().write("samples-parts", f"k-{first}-{last}", rows(last - first)) for first, last in ranges]
 
-    monkeypatch.setenv("PLUMBLINE_RUNNER", name)
-    monkeypatch.setattr(module, "compute_parts", elsewhere)
+    for module in (ray_workers, jobs):
+        monkeypatch.setattr(module, "compute_parts", compute)
     monkeypatch.setattr(stages, "unlinked", lambda given: given)
     task = stages._task
     monkeypatch.setattr(stages, "_task", lambda name: task(name).fn)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["ray", "jobs"])
+def test_elsewhere_a_stage_of_one_shard_goes_to_a_worker_too(
+    name: str, elsewhere: list[tuple[int, int]], given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that the run is on may have no GPU."""
+    monkeypatch.setenv("PLUMBLINE_RUNNER", name)
     config = AlignConfig.model_validate({"sampling": {"shard_prompts": 100}})
     assert stages.compute(SAMPLES, config, given).counts == {"train": 20}
-    assert asked == [(0, 20)]
+    assert elsewhere == [(0, 20)]
+
+
+def test_a_stage_that_is_finished_stays_so_where_the_store_deletes_nothing(
+    elsewhere: list[tuple[int, int]], given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of other sizes stay then; a bucket that cannot be reached for a moment says so by a StoreError."""
+
+    def discard(*_: Any, **__: Any) -> None:
+        raise StoreError("stage store: cannot list it")
+
+    monkeypatch.setenv("PLUMBLINE_RUNNER", "jobs")
+    monkeypatch.setattr(type(store()), "discard", discard)
+    assert stages.compute(SAMPLES, CONFIG, given).counts == {"train": 20}
+    assert elsewhere
 
 
 def test_ray_that_is_not_installed_is_named_with_the_way_out(
