@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from alignment.errors import InputError, StoreError
 from alignment.stages.stored import Stored, Underway, unneeded
+from alignment.transient import is_transient
 from tasks.home import store
 from tasks.registry import elsewhere, records, versions
 from tasks.registry.connection import is_new, place
@@ -74,13 +75,30 @@ def damaged_underway(delete: bool) -> Iterator[tuple[Underway, str]]:
 
 
 def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
-    """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged."""
+    """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged.
+
+    So is a stage whose part is damaged or gone: it would be found, and could not be read.
+    """
     here = store()
-    for each in here.stored():
-        found = here.damage(each)
+    is_whole: dict[str, bool] = {}
+    for each in sorted(here.stored(), key=lambda each: bool(each.parts)):
+        lost = [part for part in each.parts if not (is_whole[part] if part in is_whole else _is_there(part))]
+        found = here.damage(each) or (f"its part {lost[0]} is damaged or gone" if lost else "")
+        is_whole[f"{each.stage}/{each.key}"] = not found
         if found and delete:
             here.delete(each.stage, each.key)
         yield each, found
+
+
+def _is_there(part: str) -> bool:
+    """Whether the store has a part that was not listed; it may be younger than the list."""
+    try:
+        store().manifest(*part.split("/"))
+    except (StoreError, ValueError) as error:
+        if is_transient(error):
+            raise
+        return False
+    return True
 
 
 def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = False) -> Pruned:

@@ -1,5 +1,6 @@
 """The store is pruned of what is old and of no version, and says what needs the rest."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -137,6 +138,27 @@ def test_what_is_damaged_is_named_and_deleted_where_that_is_asked_for(base):
     assert keys() == ["base/k1", "pairs/k2"]
     list(keeping.damaged(delete=True))
     assert keys() == ["pairs/k2"]
+
+
+@pytest.mark.parametrize("damage", ["other", "gone"])
+def test_a_stage_whose_part_is_damaged_or_gone_is_damaged_too(damage):
+    """It would be found by every run, and read by none."""
+
+    def listing(folder: Path) -> dict[str, int]:
+        told = [{"folder": f"samples-parts/k-{first}", "rows": {}} for first in (0, 8)]
+        (folder / "parts.json").write_text(json.dumps(told))
+        return {}
+
+    parts = [store().write("samples-parts", f"k-{first}", writing(str(first))) for first in (0, 8)]
+    store().write("samples", "k", listing)
+    assert [damage for _, damage in keeping.damaged(delete=True) if damage] == []
+    if damage == "gone":
+        store().delete("samples-parts", "k-0")
+    else:
+        (parts[0].path / "rows.txt").write_text("other")
+    found = {f"{each.stage}/{each.key}": damage for each, damage in keeping.damaged(delete=True) if damage}
+    assert found["samples/k"] == "its part samples-parts/k-0 is damaged or gone"
+    assert keys() == ["samples-parts/k-8"]
 
 
 @pytest.mark.parametrize(("text", "days"), [("30d", 30), ("2w", 14), ("12h", 0.5), ("0d", 0)])
