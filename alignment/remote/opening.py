@@ -40,7 +40,7 @@ def copies_of(address: str, home: Path) -> Path:
 
 def fetch(ref: StageRef) -> None:
     """Have on this machine what a reference of a remote store points to."""
-    _remote(ref.origin, ref.folder.parents[1], _BOUNDS.get(ref.folder.parents[1])).fetch(ref.stage, ref.key)
+    _remote(ref.origin, ref.folder.parents[1], _BOUNDS.get(ref.folder.parents[1])).fetch(ref.stage, ref.key, ref.digest)
 
 
 _BOUNDS: dict[Path, int | None] = {}

@@ -78,24 +78,39 @@ class RemoteStore(Store):
         self._note(stage, key)
         return ref
 
-    def fetch(self, stage: str, key: str) -> None:
-        """Have a whole copy of a stage on this machine, with those that are a part of it; it stays while this runs."""
-        told = self._copy(stage, key)
-        for part in told.get("parts", ()):
-            self._copy(*part.split("/"))
+    def fetch(self, stage: str, key: str, digest: str = "") -> None:
+        """Have a whole copy of a stage on this machine, with those that are a part of it; it stays while this runs.
 
-    def _copy(self, stage: str, key: str) -> dict[str, Any]:
+        Raises StoreError where its content has not this `digest`, if one is given.
+        """
+        told = self._copy(stage, key, digest)
+        if digest and told["digest"] != digest:
+            raise StoreError(
+                f"stage store: {self.place}/{manifest_of(stage, key)} is not what this run has found: it was deleted, "
+                "and came out otherwise when it was computed again; run again"
+            )
+        parents = told["inputs"].get("parents") or {}
+        for part in told.get("parts", ()):
+            folder, _, name = part.partition("/")
+            self._copy(folder, name, parents.get(part, ""))
+
+    def _copy(self, stage: str, key: str, digest: str) -> dict[str, Any]:
+        """Its manifest. A copy with another digest is looked up: the bucket's stage may be another by now."""
         target = self._folder(stage, key)
         with disk_errors(target, self.root):
-            if not self.cache.use(stage, key):
+            found = _manifest_in(target) if self.cache.use(stage, key) else None
+            if found is None or (digest and found["digest"] != digest):
                 with alone(self.root / ".work" / f"fetch-{stage}-{key}.lock", f"{stage} is being fetched already"):
+                    manifest = self._manifest(stage, key)
+                    there = json.loads(manifest)["digest"]
+                    if (target / MANIFEST).exists() and _manifest_in(target)["digest"] != there:
+                        super().delete(stage, key)
                     if not (target / MANIFEST).exists():
-                        self._download(stage, key, target)
-            found: dict[str, Any] = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+                        self._download(stage, key, target, manifest)
+                found = _manifest_in(target)
         return found
 
-    def _download(self, stage: str, key: str, target: Path) -> None:
-        manifest = self._manifest(stage, key)
+    def _download(self, stage: str, key: str, target: Path, manifest: bytes) -> None:
         told = json.loads(manifest)
         if self._adopt(stage, key, manifest, target):
             return
@@ -316,3 +331,9 @@ class RemoteStore(Store):
                 found.add((stage, key))
         self.bucket.delete(gone)
         return found
+
+
+def _manifest_in(folder: Path) -> dict[str, Any]:
+    """The manifest of a copy."""
+    found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return found

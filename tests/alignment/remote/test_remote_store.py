@@ -18,7 +18,7 @@ from alignment.errors import ConfigError, StoreError
 from alignment.remote.objects import Bucket
 from alignment.remote.opening import open_store
 from alignment.remote.store import RemoteStore
-from alignment.stages.store import MANIFEST, digest_folder
+from alignment.stages.store import MANIFEST, StageRef, Store, digest_folder
 
 
 def writing(text: str, name: str = "rows.txt") -> Callable[[Path], dict[str, int]]:
@@ -255,6 +255,33 @@ def test_a_manifest_cannot_name_a_file_outside_of_its_stage(machine):
 
 
 # The cache
+
+
+def in_a_part(store: Store, text: str) -> StageRef:
+    """A stage that lists one part, both with this text."""
+    part = store.write("samples-parts", "k1-0-8", writing(text))
+
+    def listing(folder: Path) -> dict[str, int]:
+        (folder / "parts.json").write_text(json.dumps([{"folder": "samples-parts/k1-0-8", "rows": {}}]))
+        return writing(text)(folder)
+
+    return store.write("samples", "k1", listing, inputs={"parents": {"samples-parts/k1-0-8": part.digest}})
+
+
+def test_a_copy_of_what_was_deleted_and_came_out_otherwise_is_replaced(address, tmp_path, machine):
+    """As on another GPU, after a file of it was damaged in the bucket; what has the old one is told so."""
+    store, other = open_store(address, tmp_path / "home"), machine("b")
+    old = in_a_part(store, "abc")
+    for stage in ("samples", "samples-parts"):
+        other.discard(stage, "k1")
+    new = in_a_part(other, "otherwise")
+    found = store.find("samples", "k1")
+    assert found is not None
+    assert found.digest == new.digest != old.digest
+    part = found.path.parents[1] / "samples-parts" / "k1-0-8"
+    assert [(folder / "rows.txt").read_text() for folder in (found.path, part)] == ["otherwise"] * 2
+    with pytest.raises(StoreError, match="is not what this run has found"):
+        _ = old.path
 
 
 def test_the_copy_that_was_asked_for_last_stays(machine, monkeypatch):
