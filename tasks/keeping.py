@@ -77,7 +77,8 @@ def damaged_underway(delete: bool) -> Iterator[tuple[Underway, str]]:
 def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
     """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged.
 
-    So is a stage whose part is damaged or gone: it would be found, and could not be read.
+    So is a stage whose part is damaged or gone: it would be found, and could not be read. Where only this
+    machine's copy of a stage is damaged, that alone is deleted.
     """
     here = store()
     is_whole: dict[str, bool] = {}
@@ -87,6 +88,10 @@ def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
         is_whole[f"{each.stage}/{each.key}"] = not found
         if found and delete:
             here.delete(each.stage, each.key)
+        elif not found and (damage := here.damage_here(each)):
+            found = f"its copy on this machine: {damage}"
+            if delete:
+                here.delete_here(each)
         yield each, found
 
 

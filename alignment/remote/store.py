@@ -279,7 +279,15 @@ class RemoteStore(Store):
             path = f"{files_of(each.stage, each.key, told['attempt'])}/{name}"
             if damage := self.bucket.fault(path, file["sha256"]):
                 return damage
-        return f"its copy on this machine: {damage}" if (damage := super().damage(each)) else ""
+        return ""
+
+    def damage_here(self, each: Stored) -> str:
+        """See Store."""
+        return super().damage(each)
+
+    def delete_here(self, each: Stored) -> None:
+        """See Store."""
+        super().delete(each.stage, each.key)
 
     def garbage(self, delete: bool) -> tuple[int, int]:
         """See Store: what this machine's dead processes left here, and all that no manifest names in the bucket."""

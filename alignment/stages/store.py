@@ -239,6 +239,13 @@ class Store:
                 return f"{folder} has the digest {found[:12]}, its manifest {each.digest[:12]}"
         return ""
 
+    def damage_here(self, each: Stored) -> str:  # noqa: ARG002 - for a store that has copies
+        """The same of the copy that this machine has, where the store itself is elsewhere."""
+        return ""
+
+    def delete_here(self, each: Stored) -> None:
+        """Delete that copy alone: it is fetched again."""
+
     def underway(self) -> Iterator[Underway]:
         """What other machines can go on from; on one disk there is nothing but the work folders."""
         return iter(())

@@ -68,6 +68,23 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bucket")
+def test_where_this_machines_copy_alone_is_damaged_the_others_lose_nothing(
+    plumbline_alone: Callable[..., Outcome],
+) -> None:
+    folder = write("base", "k1")
+    (folder / "rows.txt").write_text("y")
+    damaged = plumbline_alone("store", "verify")
+    assert damaged.code == 3
+    assert "damaged base/k1: its copy on this machine: " in damaged.out
+    assert plumbline_alone("store", "verify", "--delete").code == 0
+    assert not folder.exists()
+    found = store().find("base", "k1")
+    assert found is not None
+    assert (found.path / "rows.txt").read_text() == "x" * 2_000
+    assert plumbline_alone("store", "verify").out == "1 stage: all are whole\n"
+
+
+@pytest.mark.usefixtures("bucket")
 def test_checkpoints_of_a_stage_that_is_not_finished_are_told_apart_from_stages(
     plumbline_alone: Callable[..., Outcome],
 ) -> None:
