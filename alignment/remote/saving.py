@@ -79,7 +79,7 @@ class Saving:
         self._thread.start()
 
     def end(self, *, last: bool) -> None:
-        """Do not keep it up any more; of what is not finished, upload the `last` that is new, within a minute."""
+        """Do not keep it up any more; of what is not finished, upload the `last` that is new, if there is time."""
         if not self._ended.is_set():
             self._until = time.monotonic() + (LAST_SECONDS if last else 0.0)
             self._ended.set()
