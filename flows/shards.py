@@ -4,12 +4,13 @@ from typing import Any, Literal
 
 from prefect import unmapped
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, Interrupted, PlumblineError
 from alignment.stages.job_file import config_of_json
 from alignment.stages.plan import Pipeline
+from alignment.transient import is_transient
 from flows.flow import named_flow
 from flows.submission import require_allowed_endpoints, require_no_code
 from tasks.home import prepare_environment, store
@@ -47,7 +48,10 @@ def shards(
             _compute(stage, ranges, config_of_json(kind, config), refs, made_of)
     except Interrupted:
         raise
-    except PlumblineError as error:  # the state's name tells the run which error it is
+    except PlumblineError as error:
+        if is_transient(error):  # the run starts another one, in a while
+            return Crashed(message=str(error).partition("\n")[0])
+        # the state's name tells the run which error it is
         return Failed(name=type(error).__name__, message=str(error).partition("\n")[0], data=error)
     return Completed(message=f"Shards of {stage}: {len(ranges)}")
 

@@ -18,6 +18,7 @@ PART_BYTES = 16 * 2**20  # of a multipart upload, of which S3 takes 10,000: file
 REQUEST_SECONDS = 20.0  # until a request counts as failed; shorter than a lease, see alignment/remote/leases.py
 RETRY_SECONDS = 30.0  # until a request that is tried again is given up
 AGAIN_AFTER = 0.1  # seconds; twice as many each further time
+AT_LEAST = 1.0  # seconds that object_store tries for, where it tries again by itself
 UNSENT = "HTTP error: error sending request"
 AT_ONCE = 16  # small requests
 CONCURRENT = 4  # parts that are sent together
@@ -221,14 +222,14 @@ class Bucket:
                 if found is not None:
                     yield each, found[0]
 
-    def delete(self, names: Iterable[str]) -> None:
-        """See Objects."""
+    def delete(self, names: Iterable[str], again_for: float | None = None) -> None:
+        """See Objects. `again_for` is how many seconds it may be tried again."""
         import obstore
 
         names = list(names)
         if names:
             with self._guard("delete", names[0]):
-                _sent(lambda: obstore.delete(self._store, names))
+                _sent(lambda: obstore.delete(self._store, names), again_for)
 
     def discard(self, name: str, tag: Tag) -> None:  # noqa: ARG002 - no cloud's interface takes it everywhere
         """See Objects."""
@@ -238,19 +239,20 @@ class Bucket:
         return _Guard(f"stage store: cannot {what} {self.address}/{name}")
 
 
-def _sent(request: Callable[[], T]) -> T:
-    """Send a request, and send it again where no answer has begun for a reason that object_store takes for final.
+def _sent(request: Callable[[], T], again_for: float | None = None) -> T:
+    """Send a request, and send it again where object_store has not, although no answer has begun.
 
-    Such as a connection that was kept open, and was closed just as the request was handed to it.
+    So it does where a connection was kept open, and was closed just as the request was handed to it.
     """
     from obstore.exceptions import GenericError
 
-    wait, ends = AGAIN_AFTER, time.monotonic() + RETRY_SECONDS
+    wait, ends = AGAIN_AFTER, time.monotonic() + (RETRY_SECONDS if again_for is None else again_for)
     while True:
+        sent = time.monotonic()
         try:
             return request()
         except GenericError as error:
-            if UNSENT not in str(error) or time.monotonic() + wait > ends:
+            if UNSENT not in str(error) or time.monotonic() > min(sent + AT_LEAST, ends - wait):
                 raise
         time.sleep(wait)
         wait *= 2

@@ -150,7 +150,8 @@ class RemoteStore(Store):
         found = self.bucket.get(manifest_of(stage, key))
         if found is None:
             raise StoreError(
-                f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it"
+                f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it, "
+                "after `plumbline store verify --delete` where it was a part of a stage"
             )
         return found[0]
 
@@ -293,7 +294,10 @@ class RemoteStore(Store):
         """See Store: what this machine's dead processes left here, and all that no manifest names in the bucket."""
         count, size = super().garbage(delete)
         for pending in (self.root / ".pending").glob(f"*/{MANIFEST}") if delete else ():
-            told = json.loads(pending.read_text(encoding="utf-8"))
+            try:
+                told = json.loads(pending.read_text(encoding="utf-8"))
+            except FileNotFoundError:  # another process has just uploaded it
+                continue
             if (manifest := self.bucket.get(manifest_of(told["stage"], told["key"]))) is not None:
                 self._adopt(told["stage"], told["key"], manifest[0], self._folder(told["stage"], told["key"]))
         found = [*self.uploads.garbage(delete), *self.unfinished.garbage(delete)]
@@ -325,7 +329,7 @@ class RemoteStore(Store):
         """Delete the notes of this process, at its end."""
         mine = [name for name in self._used if name.startswith(f"used/{this_process()}/")]
         with suppress(StoreError):
-            self.bucket.delete(mine)
+            self.bucket.delete(mine, again_for=0)  # a process that ends waits for nothing
 
     def used(self) -> set[tuple[str, str]]:
         """See Store. What another machine's process uses counts for a week after it was noted."""

@@ -252,6 +252,25 @@ def test_what_ends_a_job_ends_the_run_and_the_other_jobs_are_cancelled(
     assert other.state_type in {StateType.CANCELLING, StateType.CANCELLED}
 
 
+def test_a_job_whose_store_was_away_is_started_again(
+    worker: Worker, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def compute_part(*_: Any, part: tuple[int, int], made_of: dict[str, Any], is_placed: bool) -> StageRef:
+        tries.append(part)
+        if part == (16, 20) and tries.count(part) <= 3:  # a job tries a shard three times
+            error = StoreError("stage store: cannot read s3://bucket")
+            error.transient = True
+            raise error
+        return fill(part, made_of)
+
+    monkeypatch.setattr(workers, "run_stage", compute_part)
+    monkeypatch.setattr(workers.PART, "retry_delay_seconds", [0, 0])
+    assert len(asks(given)) == 3
+    assert [asked(run) for run in worker.taken].count([(16, 20)]) == 2
+
+
 def test_an_error_that_nobody_has_foreseen_is_named(
     worker: Worker, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,9 @@ def test_a_request_that_met_a_closed_connection_is_sent_again(address, monkeypat
     ref = store.write("pairs", "k1", writing([]))
     assert (found := store.find("pairs", "k1")) is not None
     assert found.digest == ref.digest
-    assert RemoteStore(store.bucket, tmp_path / "b").find("pairs", "k1").path.joinpath("2.bin").exists()
+    elsewhere = RemoteStore(store.bucket, tmp_path / "b").find("pairs", "k1")
+    assert elsewhere is not None
+    assert elsewhere.path.joinpath("2.bin").exists()
     store.bucket.delete(each.name for each in list(store.bucket.listing("files")))
     assert set(dropped) == {"get", "put", "delete"}
 
