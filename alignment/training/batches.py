@@ -53,6 +53,12 @@ def accumulation(step: int, size: int, processes: int) -> int:
     return -(-step // (size * processes))
 
 
+def rows_of(steps: int, *, rows: int, step: int) -> int:
+    """How many rows the first steps of a training have, of epochs that each end with what is left."""
+    epochs, since = divmod(steps, -(-rows // step))
+    return epochs * rows + since * step
+
+
 class Collated:
     """Makes batches of rows, each with the number of its rows; one that stands in for none has any row."""
 

@@ -1,4 +1,4 @@
-"""Checkpoints without pickles: the optimiser's state as safetensors and JSON, and the last whole one to resume from."""
+"""Checkpoints without pickles: optimiser and random state as safetensors and JSON, and the last whole one to use."""
 
 import json
 import logging
@@ -19,6 +19,7 @@ from alignment.training.sharding import like, whole
 logger = logging.getLogger(__name__)
 
 TENSORS, PLAIN = "optimizer.safetensors", "optimizer.json"
+RANDOM = "random.safetensors"
 WRITING = ".writing"
 """In a work folder: what is not a whole checkpoint yet, or any more."""
 
@@ -56,6 +57,25 @@ def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     scheduler.load_state_dict(saved["scheduler"])
 
 
+def save_random(folder: Path, device: torch.device) -> None:
+    """Write the state of torch's random generators, of the CPU and of a GPU that is trained on."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    save_file(states, folder / RANDOM)
+
+
+def load_random(folder: Path, device: torch.device) -> None:
+    """Have torch draw on from the state that `save_random` wrote, where it did: earlier releases kept none."""
+    if not (folder / RANDOM).exists():
+        logger.warning("%s has no random state: dropout, if there is any, is drawn anew", folder)
+        return
+    states = load_file(folder / RANDOM)
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
 @contextmanager
 def replacing(work: Path) -> Iterator[Path]:
     """A folder to write one checkpoint below, which takes the place of those in `work` once it is whole.
@@ -76,12 +96,17 @@ def replacing(work: Path) -> Iterator[Path]:
 
 def resume_point(work: Path) -> str | None:
     """The last whole checkpoint below a work folder, or None; those after it are torn, and deleted."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda found: int(found.name.rpartition("-")[2]), reverse=True):
+    for folder in sorted(work.glob("checkpoint-*"), key=steps_done, reverse=True):
         if _is_whole(folder):
             return str(folder)
         logger.warning("%s is not whole and is deleted; training goes on from what came before it", folder)
         shutil.rmtree(folder)
     return None
+
+
+def steps_done(checkpoint: Path) -> int:
+    """After how many steps it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -91,7 +116,7 @@ def _is_whole(checkpoint: Path) -> bool:
         for name in ("trainer_state.json", PLAIN, *(file.name for file in checkpoint.glob("*.index.json"))):
             content = json.loads((checkpoint / name).read_text(encoding="utf-8"))
             weights += [checkpoint / shard for shard in content.get("weight_map", {}).values()]
-        for file in {checkpoint / TENSORS, *weights}:
+        for file in {checkpoint / TENSORS, *checkpoint.glob(RANDOM), *weights}:
             with safe_open(file, "pt"):  # its header names the length that the file must have
                 pass
     except (OSError, ValueError, AttributeError, SafetensorError):

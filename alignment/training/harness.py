@@ -18,8 +18,16 @@ from alignment.environment import configuration_alone
 from alignment.errors import ConfigError, Interrupted, TrainingError
 from alignment.models import using
 from alignment.training import group
-from alignment.training.batches import ROWS, Collated, Shares, accumulation
-from alignment.training.checkpoints import load_optimizer, replacing, resume_point, save_optimizer
+from alignment.training.batches import ROWS, Collated, Shares, accumulation, rows_of
+from alignment.training.checkpoints import (
+    load_optimizer,
+    load_random,
+    replacing,
+    resume_point,
+    save_optimizer,
+    save_random,
+    steps_done,
+)
 from alignment.training.sharding import load_weights, shard_anywhere
 from alignment.training.tied import added_in_place
 
@@ -61,10 +69,10 @@ class Settings:
 class SafeTrainer(Trainer):
     """A `transformers.Trainer` whose checkpoints are safetensors and JSON only, of an adapter its own weights alone.
 
-    Random state is not kept: dropout is off or its draws need not repeat, and the data's order comes from the seed.
-    The end of a training is no checkpoint: resumed from there, `Trainer` would take a step more. A training whose
-    progress function raises Interrupted does keep one, and `train` then raises that. What the environment says of
-    precision or of other processes is not used.
+    Torch's random state is kept, so that dropout goes on as if undisturbed; of several processes that of the first, and
+    the others begin theirs anew. The data's order comes from the seed. The end of a training is no checkpoint: resumed
+    from there, `Trainer` would take a step more. A training whose progress function raises Interrupted does keep one,
+    and `train` then raises that. What the environment says of precision or of other processes is not used.
 
     A step's loss is the mean over its items, however they are split into batches and dealt to processes, of which the
     first alone writes checkpoints.
@@ -176,10 +184,12 @@ class SafeTrainer(Trainer):
         return str(self._writing or super()._get_output_dir(trial))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        pass
+        if group.is_first():
+            save_random(Path(output_dir), self.args.device)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        pass
+        if checkpoint is not None and group.is_first():
+            load_random(Path(checkpoint), self.args.device)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         save_optimizer(Path(output_dir), self.optimizer, self.lr_scheduler)
@@ -250,6 +260,7 @@ def fit(
     settings: Settings,
     collate: Callable[[list[Any]], dict[str, torch.Tensor]],
     *,
+    skip: Callable[[int], None] | None = None,
     seed: int,
     work: Path,
     name: str = "the model",
@@ -259,13 +270,15 @@ def fit(
 ) -> TrainerState:
     """Train `model` in place on `rows`, which `collate` makes batches of; the state at the end has the logged rows.
 
-    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does, given that
-    `collate` and the model draw nothing at random. `trainer` makes another `SafeTrainer`, from the same arguments.
+    Checkpoints go to `work`; a run that finds one there goes on from it and ends as an undisturbed run does, where the
+    model draws from torch's generators alone. A `collate` that draws for each row, from a generator of its own, is told
+    by `skip` how many rows it has drawn for before. `trainer` makes another `SafeTrainer`, from the same arguments.
     Rows are read one by one, as they are needed. Raises TrainingError if the loss stops being finite, ModelError, which
     calls the model `name`, if it cannot be trained, ConfigError if it has no gradient checkpointing, and what
     `progress` raises.
 
-    Where this is one of several processes, they train together, and all end with the same model.
+    Where this is one of several processes, they train together, and all end with the same model; a run that goes on
+    then draws at random what an undisturbed one does not.
     """
     if settings.precision == "bf16":
         warn_of_bf16("dpo.precision")
@@ -285,11 +298,14 @@ def fit(
     )
     made.remove_callback(PrinterCallback)
     made.named, made.step_rows = name, settings.rows_of_step
+    checkpoint = group.first_then_others(lambda: resume_point(work))
+    if checkpoint is not None and skip is not None:
+        skip(rows_of(steps_done(Path(checkpoint)), rows=len(rows), step=settings.rows_of_step))
     # what adds to gradients past autograd, the other processes would not hear of
     tied = added_in_place(model) if group.size() == 1 else nullcontext()
     with products(rounded=settings.precision == "tf32"), tied, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # accelerate knows no newer name
-        made.train(resume_from_checkpoint=group.first_then_others(lambda: resume_point(work)))
+        made.train(resume_from_checkpoint=checkpoint)
     return made.state
 
 

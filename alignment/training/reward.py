@@ -50,7 +50,16 @@ def train_reward(
     rows = [{"ids": row, "label": label} for row, label in zip(ids, labels, strict=True)]
     with padded(loaded, ids) as pad_id:
         openings = Openings(config, pad_id, seed, begins, ends)
-        fit(loaded.model, rows[held_out:], settings(config), openings, seed=seed, work=work, progress=progress)
+        fit(
+            loaded.model,
+            rows[held_out:],
+            settings(config),
+            openings,
+            skip=openings.skip,
+            seed=seed,
+            work=work,
+            progress=progress,
+        )
     loaded.model.eval()
     if not held_out:
         return loaded, {}
@@ -137,7 +146,7 @@ class Openings:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Ids and mask [B, longest opening], and labels [B], of rows with `ids` and `label`."""
-        lengths = self.draws.integers(self.shortest, self.longest + 1, len(rows))
+        lengths = self._lengths(len(rows))
         batch = pad(
             [
                 [*self.begins, *row["ids"][:length], *self.ends] or [self.pad_id]
@@ -146,3 +155,10 @@ class Openings:
             self.pad_id,
         )
         return batch | {"labels": torch.tensor([row["label"] for row in rows])}
+
+    def skip(self, rows: int) -> None:
+        """Draw the lengths of so many rows in vain: a training that goes on has learnt from them before."""
+        self._lengths(rows)
+
+    def _lengths(self, rows: int) -> Any:
+        return self.draws.integers(self.shortest, self.longest + 1, rows)

@@ -188,7 +188,7 @@ class TestResuming:
         interrupt(attached(), pairs, make_config(**LORA), tmp_path, 5)
         (checkpoint,) = checkpoints(tmp_path)
         weights = {file.name for file in checkpoint.iterdir() if file.suffix == ".safetensors"}
-        assert weights == {"adapter_model.safetensors", "optimizer.safetensors"}
+        assert weights == {"adapter_model.safetensors", "optimizer.safetensors", "random.safetensors"}
         assert {file.suffix for file in checkpoint.iterdir()} == {".safetensors", ".json"}
         assert all(".lora_" in name for name in load_file(checkpoint / "adapter_model.safetensors"))
 

@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from alignment.training.batches import ROWS, Collated, Shares, accumulation
+from alignment.training.batches import ROWS, Collated, Shares, accumulation, rows_of
 
 
 def steps(rows: int, step: int, size: int, processes: int, epoch: int = 0) -> list[list[list[int]]]:
@@ -33,6 +33,13 @@ def test_each_step_has_the_same_rows_and_no_batch_too_many(rows: int, step: int,
     assert [list(chain(*batches)) for batches in dealt] == alone
     assert sorted(chain(*alone)) == list(range(rows))
     assert max(len(batch) for batches in dealt for batch in batches) <= size
+
+
+@pytest.mark.parametrize(("rows", "step"), [(10, 4), (12, 4), (3, 4), (7, 1)])
+def test_the_rows_of_so_many_steps_are_counted(rows: int, step: int) -> None:
+    lengths = [len(batch) for epoch in range(3) for (batch,) in steps(rows, step, step, 1, epoch)]
+    for done in range(len(lengths) + 1):
+        assert rows_of(done, rows=rows, step=step) == sum(lengths[:done])
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:

@@ -29,6 +29,21 @@ def test_a_torn_checkpoint_is_deleted_for_the_whole_one_before_it(
     assert checkpoints(tmp_path) == [whole]
 
 
+@pytest.mark.parametrize("length", [0, 200], ids=["empty", "cut off"])
+def test_a_checkpoint_is_whole_without_random_state_and_torn_with_a_part_of_it(
+    model: Any, pairs: list[Pair], tmp_path: Path, length: int
+) -> None:
+    """Earlier releases kept none."""
+    interrupt(model, pairs, make_config(), tmp_path, 7)
+    (checkpoint,) = checkpoints(tmp_path)
+    state = checkpoint / "random.safetensors"
+    content = state.read_bytes()
+    state.unlink()
+    assert resume_point(tmp_path) == str(checkpoint)
+    state.write_bytes(content[:length])
+    assert resume_point(tmp_path) is None
+
+
 def test_weights_in_parts_are_whole_only_with_every_part(model: Any, pairs: list[Pair], tmp_path: Path) -> None:
     interrupt(model, pairs, make_config(), tmp_path, 7)
     folder = tmp_path / "checkpoint-4"

@@ -11,10 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
 from alignment.config import BaseConfig, RewardConfig
+from alignment.data.preferences import preference
 from alignment.errors import ConfigError, Interrupted
 from alignment.models import Loaded
 from alignment.training import adapter, harness
 from alignment.training.reward import train_reward
+from alignment.training.reward_pairs import train_on_pairs
 from alignment.training.sft import train_base
 from tests.alignment.training.small import Pair, make_config, train
 
@@ -41,8 +43,20 @@ def reward(tiny_tokenizer: Any) -> Train:
     """`reward(work, steps=..., progress=...)`."""
 
     def train(work: Path, *, steps: int = STEPS, **others: Any) -> Trained:
-        config = RewardConfig(**SIZE, min_opening=4, steps=steps)
+        config = RewardConfig(**SIZE, min_opening=1, steps=steps)
         return train_reward(TEXTS, [1, 1, 0, 0] * 10, tiny_tokenizer, config, seed=0, work=work, **others)
+
+    return train
+
+
+@pytest.fixture
+def preferred(tiny_tokenizer: Any) -> Train:
+    """`preferred(work, steps=..., progress=...)`: a reward model that is trained on pairs."""
+    pairs = [preference({"prompt": f"{n} ", "chosen": "fine fine", "rejected": "dull dull"}) for n in range(40)]
+
+    def train(work: Path, *, steps: int = STEPS, **others: Any) -> Trained:
+        config = RewardConfig(**SIZE, trained_on="pairs", steps=steps)
+        return train_on_pairs(pairs, tiny_tokenizer, config, seed=0, work=work, **others)[:2]
 
     return train
 
@@ -77,15 +91,24 @@ def test_an_interrupted_base_is_resumed_and_ends_as_if_undisturbed(base: Train, 
     assert_same(resumed, undisturbed)
 
 
-def test_an_interrupted_reward_model_is_resumed(reward: Train, tmp_path: Path) -> None:
-    """Not to the bit: dropout and the lengths of its openings are drawn anew."""
-    with pytest.raises(Interrupted, match="asked to"):
-        reward(tmp_path / "work", progress=asking_at(30))
-    assert checkpoints(tmp_path / "work") == ["checkpoint-50"]
-    steps: list[int] = []
-    _, measured = reward(tmp_path / "work", progress=lambda done, _: steps.append(done))
-    assert steps == list(range(51, STEPS + 1))
-    assert measured == {"validation_accuracy": 1.0}
+@pytest.mark.parametrize("kind", ["reward", "preferred"])
+@pytest.mark.parametrize("interrupted_at", [(2,), (5,), (13,), (3, 9)])
+def test_an_interrupted_reward_model_is_resumed_and_ends_as_if_undisturbed(
+    kind: str,
+    interrupted_at: tuple[int, ...],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has dropout, and openings of random length: within its first epoch of five steps, at its end and beyond."""
+    train = request.getfixturevalue(kind)
+    undisturbed = train(tmp_path / "undisturbed", steps=20)
+    monkeypatch.setattr(harness, "PATIENCE", -1.0)
+    for step in interrupted_at:
+        with pytest.raises(Interrupted, match="asked to"):
+            train(tmp_path / "work", steps=20, progress=asking_at(step))
+        assert checkpoints(tmp_path / "work") == [f"checkpoint-{step}"]
+    assert_same(train(tmp_path / "work", steps=20), undisturbed)
 
 
 def test_a_row_that_is_too_far_is_not_waited_for(base: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from alignment.config import RewardConfig
 from alignment.errors import Interrupted as Stopped
 from alignment.errors import TrainingError
 from alignment.training import harness
 from alignment.training.protocol import Row
+from alignment.training.reward import Openings, starting_model
+from tests.alignment.training.small import Interrupted as Crashed
 from tests.alignment.training.small import Pair, assert_same_weights, checkpoints, interrupt, make_config, stop, train
 
 
@@ -84,6 +87,58 @@ class TestResuming:
         steps: list[int] = []
         train(tiny_gpt2(0, width=16), pairs, make_config(), tmp_path, progress=lambda done, _: steps.append(done))
         assert steps[0] == 1
+
+
+class TestDraws:
+    """What is drawn at random is drawn on, as if nothing had come between."""
+
+    @pytest.mark.parametrize("batch_size", [4, 2])
+    @pytest.mark.parametrize(
+        ("fault", "goes_on_from"), [(Crashed, 4), (Crashed, 8), (Stopped, 2), (Stopped, 6), (Stopped, 10)]
+    )
+    def test_dropout_and_openings_are_those_of_an_undisturbed_run(
+        self, tiny_tokenizer: Any, tmp_path: Path, fault: type[Exception], goes_on_from: int, batch_size: int
+    ) -> None:
+        """To the bit: weights and history. An epoch has three steps, the last half full, whatever goes at once."""
+
+        def disturb(done: int, _: int) -> None:
+            if done == goes_on_from + (fault is Crashed):
+                raise fault
+
+        undisturbed, history = self.learn(tiny_tokenizer, batch_size, tmp_path / "undisturbed")
+        with pytest.raises(fault):
+            self.learn(tiny_tokenizer, batch_size, tmp_path / "work", progress=disturb)
+        assert [path.name for path in checkpoints(tmp_path / "work")] == [f"checkpoint-{goes_on_from}"]
+        resumed, told = self.learn(tiny_tokenizer, batch_size, tmp_path / "work")
+        assert told == history
+        assert_same_weights(resumed, undisturbed)
+
+    @staticmethod
+    def learn(tokenizer: Any, batch_size: int, work: Path, **others: Any) -> tuple[Any, list[dict[str, float]]]:
+        """A reward model that has learnt from ten texts, and what was logged."""
+        config = RewardConfig(layers=1, width=16, heads=2, context=16, min_opening=2)
+        model = starting_model(config, tokenizer, ("NEGATIVE", "POSITIVE"), 0).model
+        rows = [{"ids": list(range(number, number + 16)), "label": number % 2} for number in range(10)]
+        settings = harness.Settings(12, batch_size, 1e-2, 2, log_every=2, checkpoint_every=4, step_rows=4)
+        openings = Openings(config, 0, 3)
+        state = harness.fit(model, rows, settings, openings, skip=openings.skip, seed=3, work=work, **others)
+        return model, [row for row in state.log_history if "loss" in row]
+
+    def test_a_checkpoint_of_an_earlier_release_has_no_random_state(
+        self, tiny_tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Training goes on from it, and says what is not as it would have been."""
+
+        def ask(_done: int, _total: int) -> None:
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            self.learn(tiny_tokenizer, 4, tmp_path, progress=ask)
+        (tmp_path / "checkpoint-2" / "random.safetensors").unlink()
+        steps: list[int] = []
+        self.learn(tiny_tokenizer, 4, tmp_path, progress=lambda done, _: steps.append(done))
+        assert steps[0] == 3
+        assert "checkpoint-2 has no random state: dropout, if there is any, is drawn anew" in caplog.text
 
 
 class TestInterruption:
