@@ -286,6 +286,8 @@ def _cancel(client: SyncPrefectClient, wanted: set[UUID]) -> set[UUID]:
     ends = time.monotonic() + CANCELLING
     while wanted:
         for run in wanted:
+            if time.monotonic() > ends:
+                return wanted
             with suppress(*UNREACHED):
                 client.set_flow_run_state(run, Cancelling(message="The run that it computes for has ended."))
         with suppress(*UNREACHED):

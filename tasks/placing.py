@@ -1,6 +1,6 @@
 """Where a stage computes: under GPU slots, on devices of this host that it holds, by a process of its own, or here.
 
-The parts of a stage that one run computes, one after the other, share one place: the model is loaded once.
+The parts of a stage that one run computes, one after the other, share one place: a process is started once.
 """
 
 import threading
@@ -15,7 +15,7 @@ from alignment.stages.stage import Stage
 from tasks.devices import bound, devices, require_devices
 from tasks.run_log import run_logger
 from tasks.slots import gpu_slot
-from tasks.stopping import require_wanted
+from tasks.stopping import require_wanted, stopping_as_one
 
 Place = AbstractContextManager[Worker | None]
 
@@ -50,14 +50,24 @@ def placed(
 
 @contextmanager
 def one_place() -> Iterator[None]:
-    """The parts that are computed inside share a place where they compute on a device: it is held until the end."""
+    """The parts that are computed inside share a place where they compute on a device: it is held until the end.
+
+    Where one of them fails, or the run is stopped, those that are left stop as well.
+    """
     shared = Shared()
     token = _SHARED.set(shared)
     try:
-        yield
+        with stopping_as_one():
+            yield
     finally:
         _SHARED.reset(token)
-        shared.close()
+        shared.end()
+
+
+def give_up_place() -> None:
+    """Hold no shared place while waiting for what another run holds, which may be waiting for this place."""
+    if (shared := _SHARED.get()) is not None:
+        shared.end()
 
 
 def place_for(open_place: Callable[[], Place], *, is_shared: bool) -> Place:
@@ -78,19 +88,24 @@ class Shared:
     def use(self, open_place: Callable[[], Place]) -> Iterator[Worker | None]:
         """The place, for one part at a time; opened where it is not held. Raises what opening it raises."""
         with self._alone:
+            require_wanted()  # a part that was left over when the others ended opens nothing
             if self._held is None:
                 self._held = _Held(open_place)
             try:
                 yield self._held.worker
             except BaseException:
-                self.close()
+                self._close()
                 raise
 
-    def close(self) -> None:
-        """Give up what is held, and wait until that is done."""
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+    def end(self) -> None:
+        """Give up what is held once the part at work has let go of it, and wait until that is done."""
+        with self._alone:
+            self._close()
+
+    def _close(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
 
 class _Held:

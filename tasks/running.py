@@ -19,7 +19,7 @@ from alignment.transient import is_transient
 from tasks.following import progress_of_run
 from tasks.home import store
 from tasks.metering import failures_counted, note
-from tasks.placing import place_for, placed, slots_of
+from tasks.placing import give_up_place, place_for, placed, slots_of
 from tasks.progress import Event
 from tasks.run_page import page_of_run
 from tasks.stopping import held_signals, require_wanted
@@ -81,8 +81,12 @@ def run_stage(
     def on_go() -> None:
         tell(Event(label, "started"))
 
+    def while_locked() -> None:
+        require_wanted()
+        give_up_place()
+
     held = held_signals() if stage.trains(config) else nullcontext()
-    counted, lock = failures_counted(stage.name), store().lock(folder, key, require_wanted)
+    counted, lock = failures_counted(stage.name), store().lock(folder, key, while_locked)
     place = place_for(partial(placed, stage, config, slots, on_wait, on_go), is_shared=bool(slots and part))
     with counted, lock, place as worker, held, reported_progress(label) as progress:
         if (found := store().find(folder, key)) is not None:

@@ -83,7 +83,7 @@ class Worker:
         Raises what ended the job, as it would be raised here, and ProcessError where the process was killed, or failed
         in a way of its own.
         """
-        folder = job.scratch / "process"
+        folder, before = job.scratch / "process", os.fstat(self._output.fileno()).st_size
         with _alone(job.work, wanted):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ class Worker:
             if counts is None or code:
                 self._end(in_time=True)
                 raise read_error(folder, stage.name) or ProcessError(
-                    _death(stage.name, code, self._words(), job.config)
+                    _death(stage.name, code, self._words(before), job.config)
                 )
         shutil.rmtree(folder, ignore_errors=True)
         return counts
@@ -138,10 +138,10 @@ class Worker:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
-    def _words(self) -> str:
-        """The last that the process wrote, on one line."""
+    def _words(self, before: int) -> str:
+        """The last that the process wrote after so many bytes, on one line."""
         file, size = self._output.fileno(), os.fstat(self._output.fileno()).st_size
-        found = os.pread(file, 4 * LAST_WORDS, max(0, size - 4 * LAST_WORDS))
+        found = os.pread(file, 4 * LAST_WORDS, max(before, size - 4 * LAST_WORDS))
         return " ".join(found.decode(errors="replace").split())[-LAST_WORDS:]
 
 

@@ -36,15 +36,24 @@ def main(arguments: list[str]) -> int:
     end_with_parent(int(os.environ[PARENT]))
     if "--rank" in arguments:
         return computed(Path(arguments[-1]), int(os.environ["RANK"]))
-    first = Path(arguments[-1])
+    first, further = Path(arguments[-1]), taken_input()
     if int(os.environ[PROCESSES]) > 1:
         return launch_group(first, int(os.environ[PROCESSES]))
-    for folder in chain([first], map(Path, map(json.loads, sys.stdin))):
+    for folder in chain([first], map(Path, map(json.loads, further))):
         code = computed(folder, 0)
         Events(folder).tell(END, code)
         if code:
             return code
     return 0
+
+
+def taken_input() -> IO[str]:
+    """What comes on the standard input, which is empty to a stage's own code, and to what that starts."""
+    further = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return further
 
 
 def computed(folder: Path, rank: int) -> int:

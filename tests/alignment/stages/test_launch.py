@@ -102,8 +102,21 @@ def test_a_process_that_died_between_two_jobs_is_replaced(job: Callable[..., Job
         worker.compute(STAGES["texts"], job("one"))
         (child,) = children_of(os.getpid())
         os.kill(child, signal.SIGKILL)
-        until(lambda: Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        until(lambda: worker._child is not None and worker._child.poll() is not None)
         assert worker.compute(STAGES["texts"], job("two"))
+
+
+READS = """
+import subprocess, sys
+from alignment.stages.worker import taken_input
+further = taken_input()
+print(repr(sys.stdin.read()), subprocess.check_output(["cat"]), repr(further.readline()))
+"""
+
+
+def test_the_code_of_a_stage_does_not_read_the_jobs() -> None:
+    found = subprocess.run([sys.executable, "-c", READS], input=b"job\n", capture_output=True, check=True, timeout=60)
+    assert found.stdout.split() == [b"''", b"b''", b"'job\\n'"]
 
 
 def test_a_job_comes_back_as_it_was_written(job: Callable[..., Job], tmp_path: Path) -> None:
