@@ -17,6 +17,21 @@ CREDENTIALS = {
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+SERVER = """
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+alone, put_object = threading.Lock(), S3Response.put_object
+
+def put_alone(self):
+    with alone:
+        return put_object(self)
+
+S3Response.put_object = put_alone
+main(sys.argv[1:])
+"""
+"""moto's, where of two conditional writes at once one succeeds, as on S3: by itself it looks, and then it writes."""
 _numbers = itertools.count()
 
 
@@ -41,7 +56,7 @@ def serving() -> Iterator[S3]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
         env=os.environ | CREDENTIALS,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

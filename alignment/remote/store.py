@@ -294,12 +294,10 @@ class RemoteStore(Store):
         """See Store: what this machine's dead processes left here, and all that no manifest names in the bucket."""
         count, size = super().garbage(delete)
         for pending in (self.root / ".pending").glob(f"*/{MANIFEST}") if delete else ():
-            try:
+            with suppress(FileNotFoundError):  # another process has just uploaded it
                 told = json.loads(pending.read_text(encoding="utf-8"))
-            except FileNotFoundError:  # another process has just uploaded it
-                continue
-            if (manifest := self.bucket.get(manifest_of(told["stage"], told["key"]))) is not None:
-                self._adopt(told["stage"], told["key"], manifest[0], self._folder(told["stage"], told["key"]))
+                if (manifest := self.bucket.get(manifest_of(told["stage"], told["key"]))) is not None:
+                    self._adopt(told["stage"], told["key"], manifest[0], self._folder(told["stage"], told["key"]))
         found = [*self.uploads.garbage(delete), *self.unfinished.garbage(delete)]
         return count + len(found), size + sum(found)
 
