@@ -27,7 +27,7 @@ def require(config: AlignConfig, *, gpu: bool) -> None:
         if find_spec(LIBRARY) is None:
             raise ConfigError(
                 f"{field}: needs the package {LIBRARY}: install plumbline's extra `bits` "
-                f"(`pip install 'plumbline[bits]'`), or set it to {instead}"
+                f"(`pip install -e '.[bits]'` in its folder), or set it to {instead}"
             )
 
 

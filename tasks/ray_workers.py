@@ -83,7 +83,8 @@ def _connected(gpus: int) -> Iterator[Any]:
         from prefect_ray.context import remote_options
     except ImportError as error:
         raise ConfigError(
-            f"PLUMBLINE_RUNNER ray: {error.name} is not installed; pip install 'plumbline[ray]', or set it to threads"
+            f"PLUMBLINE_RUNNER ray: {error.name} is not installed; in Plumbline's folder: pip install -e '.[ray]', "
+            "or set it to threads"
         ) from error
     if not ray.is_initialized():
         _connect(ray)
@@ -116,7 +117,8 @@ def _connect(ray: Any) -> None:
         reason = " ".join(str(error).split())
         raise StackError(
             f"{ADDRESS} {shown(where)}: this Ray cannot be used: {reason}; see that its processes run, in the release "
-            f"{ray.__version__}, or set PLUMBLINE_RUNNER to threads"
+            f"{ray.__version__}, and that RAY_AUTH_MODE is here what `ray start` was given (token, unless it was told "
+            "otherwise), or set PLUMBLINE_RUNNER to threads"
         ) from error
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():

@@ -75,7 +75,8 @@ class Bucket:
             from obstore.store import from_url
         except ImportError as error:
             raise ConfigError(
-                f"PLUMBLINE_STORE {address}: the package obstore is not installed; pip install 'plumbline[remote]'"
+                f"PLUMBLINE_STORE {address}: the package obstore is not installed; in Plumbline's folder: "
+                "pip install -e '.[remote]'"
             ) from error
         self.address = address.rstrip("/")
         scheme = address.partition("://")[0]

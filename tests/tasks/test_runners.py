@@ -92,7 +92,7 @@ def test_ray_that_is_not_installed_is_named_with_the_way_out(
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(
-        ConfigError, match=r"^PLUMBLINE_RUNNER ray: .* is not installed; pip install 'plumbline\[ray\]'"
+        ConfigError, match=r"^PLUMBLINE_RUNNER ray: .* is not installed; in Plumbline's folder: pip install -e '.\[ray"
     ):
         compute_parts(SAMPLES, CONFIG, given, [(0, 20)])
 

@@ -111,6 +111,6 @@ def test_what_bitsandbytes_does_needs_a_gpu_and_the_library(
     (message,) = told("cpu")
     assert message.startswith(f"{field}: needs a GPU, and this machine has none; set it to ")
     (message,) = told("cuda")
-    assert "pip install 'plumbline[bits]'" in message
+    assert "pip install -e '.[bits]'" in message
     monkeypatch.setattr(bits, "find_spec", lambda _: object())
     assert told("cuda") == []
