@@ -34,7 +34,7 @@ def device() -> Any:
     """The accelerator where there is one, else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() and not _on_cpu.get() else "cpu")
+    return torch.device("cuda" if not _on_cpu.get() and torch.cuda.is_available() else "cpu")
 
 
 def place(model: Any) -> Any:

@@ -9,11 +9,11 @@ from alignment.errors import ModelError
 from alignment.models import FIELDS, Loaded, check_folder, local_folder, ready
 
 
-def outline(source: str, revision: str = "main") -> Loaded:
+def outline(source: str, revision: str = "main", *, name: str = "") -> Loaded:
     """A base model without weights, from a folder or the hub; of an adapter's folder, its base.
 
-    It tokenises, decodes and has the conventions of the model, and computes nothing. Raises ModelError where config or
-    tokenizer are missing or unsafe.
+    It tokenises, decodes and has the conventions of the model, and computes nothing; `name` is how errors of its use
+    name it, by default field and source. Raises ModelError where config or tokenizer are missing or unsafe.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -39,4 +39,4 @@ def outline(source: str, revision: str = "main") -> Loaded:
         ) from error
     with suppress(OSError):  # it is optional, and may name further end tokens
         model.generation_config = GenerationConfig.from_pretrained(source, **safe)
-    return ready(model, tokenizer, "base", where)
+    return ready(model, tokenizer, "base", where, name)

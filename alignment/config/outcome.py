@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
 from alignment.config.inputs import RewardPart, several
+from alignment.config.policy import Precision
 from alignment.kinds import GATES, JUDGES, LOSSES
 
 
@@ -16,6 +17,7 @@ class EvaluationConfig(Group):
     """How the base and the aligned model are compared on held-out prompts."""
 
     samples_per_prompt: int = Field(2, ge=1, le=1_024, description="Fresh samples per held-out prompt and model")
+    precision: Precision = Field("fp32", description="Precision of the log-probs of both models")
     bootstrap: int = Field(2_000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals")
     judge: Annotated[str, JUDGES] = Field(

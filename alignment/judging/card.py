@@ -149,7 +149,7 @@ def result_table(report: EvalReport) -> str:
 
 
 def notes(report: EvalReport) -> list[str]:
-    """What a reader of the figures has to know: a sentence for each judge that needs one, of real texts and engines."""
+    """What a reader of the figures has to know, a sentence each: of judges, of real texts, of engines, of rounding."""
     found = [f"The judge “{each.name}” {each.note}." for each in report.gold if each.note]
     if (real := report.real_texts) is not None:
         found.append(
@@ -166,6 +166,8 @@ def notes(report: EvalReport) -> list[str]:
             else "without common random numbers, so that the intervals of differences are wider than with them"
         )
         found.append(f"The engine “{engines.evaluation}” drew both models' samples, {shared}.")
+    if report.precision != "fp32":
+        found.append(f"The log-probs of both models, and so KL and perplexity, were computed in {report.precision}.")
     return found
 
 

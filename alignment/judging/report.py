@@ -185,6 +185,7 @@ class EvalReport(Record):
     tasks: tuple[TaskResult, ...] = ()  # of lm-eval
     real_texts: RealTexts | None = None  # None where samples were compared with none
     engines: Engines | None = None  # None where the engine `local` drew all samples, with common random numbers
+    precision: str = "fp32"  # of the log-probs of both models
     base_validation_perplexity: float | None = None  # of texts held out from its training; None where it was given
     reward_validation_accuracy: float | None = None  # on what was held out from its training; None where it was given
 

@@ -12,7 +12,7 @@ from alignment.stages.store import write_json
     needs=lambda c: ("texts",) if c.base.model == "train" else (),
     reads=lambda c: model_source(c, "base"),
     makes=lambda c: f"{c.base.steps:,} steps" if c.base.model == "train" else c.base.model,
-    slots=1,
+    slots=lambda c: int(c.base.model == "train"),
     processes=lambda c: c.dpo.processes if c.base.model == "train" else 1,
     trains=lambda c: c.base.model == "train",
     libraries=MODELS,

@@ -1,10 +1,13 @@
 """Stage `drift`: what the anchor writes itself, and what it makes of both models' samples."""
 
+from functools import partial
+
 from alignment.config.policy import for_any_model
 from alignment.rows import ANCHORED, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
+from alignment.stages.kept import forget_base
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import rewards_of
 from alignment.stages.sources import engine_kinds, reward_kinds
@@ -31,10 +34,11 @@ def drift(job: Job) -> Counts:
     sides = {side: EVALUATED.read(job.inputs[side]) for side in ("before", "after")}
     models.require_same_vocabulary(job.inputs["anchor"] / MODEL, job.inputs["base"] / MODEL)
     folder, name = job.inputs["anchor"] / MODEL, f"evaluation.anchor {job.config.evaluation.anchor}"
-    loaded = models.load_base(folder, precision=job.config.sampling.precision, name=name)
-    rows = evaluating.write_held_out(job, loaded)
+    load = partial(models.load_base, folder, name=name)
+    forget_base()
+    rows = evaluating.write_held_out(job, load(precision=job.config.sampling.precision))
     scored = rewards_of(job, rows)
-    loaded = models.load_base(folder, name=name)
+    loaded = load(precision=job.config.evaluation.precision)
     for row, reward, logprob in zip(rows, scored.values, logprobs(job, loaded, rows), strict=True):
         row |= {"reward": reward, "base_logprob": logprob}
     EVALUATED.write(job.out, rows)

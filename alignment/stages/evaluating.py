@@ -1,6 +1,6 @@
 """What the stages `before`, `after` and `drift` share: fresh samples on the held-out prompts, and what is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from alignment.rewards.parts import normalises
 from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model
+from alignment.stages.kept import base_model, forget_base
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sides import held_out
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # it brings torch
 
 NOT_JUDGES = {
     *("samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"),
-    *("real_texts", "real_column", "real_rows", "tasks", "task_rows"),
+    *("real_texts", "real_column", "real_rows", "tasks", "task_rows", "precision"),
 }
 """Fields of `evaluation` that decide nothing of a judgement."""
 
@@ -49,6 +49,7 @@ def reads(config: AlignConfig) -> dict[str, Any]:
     return {
         "sampling": sampling_of(config),
         "samples_per_prompt": config.evaluation.samples_per_prompt,
+        "precision": config.evaluation.precision,
         "judge": fields_of(config.evaluation, config.evaluation.judge, without=NOT_JUDGES),
         "reward": reward_source(config),
         "seed": config.seed,
@@ -73,21 +74,36 @@ def scaled(config: AlignConfig) -> tuple[str, ...]:
 
 def evaluate(job: Job, writer: str) -> Counts:
     """Fresh samples of the model of one stage, with its own and the base's log-probs, rewards and judgements."""
-    from alignment import models
-
-    is_base = writer == "base"
-    folder, name, precision = job.inputs[writer] / MODEL, "the aligned model", job.config.sampling.precision
-    loaded = base_model(job, precision) if is_base else models.load_base(folder, precision=precision, name=name)
-    rows = write_held_out(job, loaded)
-    inexact = [row for row in rows if not row["exact_logprob"]]
-    if inexact:
-        own = base_model(job) if is_base else models.load_base(folder, name=name)
-        for row, logprob in zip(inexact, logprobs(job, own, inexact), strict=True):
-            row |= {"logprob": logprob, "exact_logprob": True}
-    of_base = [row["logprob"] for row in rows] if is_base else logprobs(job, base_model(job), rows)
+    precision = job.config.evaluation.precision
+    rows = write_held_out(job, _model(job, writer, job.config.sampling.precision))
+    measure_again(job, rows, lambda: _model(job, writer, precision))
+    of_base = [row["logprob"] for row in rows] if writer == "base" else logprobs(job, base_model(job, precision), rows)
     for row, logprob in zip(rows, of_base, strict=True):
         row["base_logprob"] = logprob
+    forget_base()
     return write_judged(job, EVALUATED, job.out, rows)
+
+
+def measure_again(job: Job, rows: Sequence[Sample], load: Callable[[], "Loaded"]) -> None:
+    """Give samples the log-probs that their own model, which is loaded for it, has in `evaluation.precision`.
+
+    Those that were drawn in fp32 are left as they are where that is fp32.
+    """
+    is_exact = job.config.evaluation.precision == "fp32"
+    left = [row for row in rows if not (is_exact and row["exact_logprob"])]
+    if left:
+        for row, logprob in zip(left, logprobs(job, load(), left), strict=True):
+            row |= {"logprob": logprob, "exact_logprob": is_exact}
+
+
+def _model(job: Job, writer: str, precision: str) -> "Loaded":
+    """The model of a stage. One is loaded at a time: two would need the memory of both."""
+    from alignment import models
+
+    if writer == "base":
+        return base_model(job, precision)
+    forget_base()
+    return models.load_base(job.inputs[writer] / MODEL, precision=precision, name="the aligned model")
 
 
 def write_judged(job: Job, table: Table[Any], folder: Path, rows: Sequence[Sample]) -> Counts:

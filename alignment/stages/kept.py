@@ -1,6 +1,5 @@
 """The base model, kept in memory between the stages that only read it."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,24 +9,30 @@ from alignment.stages.job import Job
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
+_kept: "dict[tuple[Path, str, str], Loaded]" = {}
+"""One at most, so that shards do not load it again and again."""
+
 
 def base_model(job: Job, precision: str = "fp32") -> "Loaded":
-    """The base model of the stages that only read it, placed anew: another model may have set the threads since."""
-    from alignment.device import place
+    """The base model of the stages that only read it, placed anew: another model may have set the threads since.
 
-    loaded = _kept_base(job.inputs["base"] / MODEL, precision, f"base.model {job.config.base.model}")
-    place(loaded.model)
-    return loaded
+    One that was kept in another precision is let go first.
+    """
+    from alignment.device import place
+    from alignment.models import load_base
+
+    wanted = job.inputs["base"] / MODEL, precision, _name(job)
+    if wanted not in _kept:
+        forget_base()
+        _kept[wanted] = load_base(wanted[0], precision=precision, name=_name(job))
+    place(_kept[wanted].model)
+    return _kept[wanted]
 
 
 def forget_base() -> None:
-    """Let the kept base model go, before a training needs the memory."""
-    _kept_base.cache_clear()
+    """Let the kept base model go, before another model needs the memory."""
+    _kept.clear()
 
 
-@lru_cache(maxsize=1)
-def _kept_base(folder: Path, precision: str, name: str) -> "Loaded":
-    """One base model is kept, so that shards do not load it again and again."""
-    from alignment.models import load_base
-
-    return load_base(folder, precision=precision, name=name)
+def _name(job: Job) -> str:
+    return f"base.model {job.config.base.model}"

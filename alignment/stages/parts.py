@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from alignment.device import on_cpu
 from alignment.stages.files import PARTS
 from alignment.stages.job import Counts, Job
 from alignment.stages.row_hash import ROWS, Hashed, hash_rows, rows_of, write_rows
@@ -14,8 +16,11 @@ from alignment.stages.store import StageRef
 
 
 def fill(stage: Stage, job: Job) -> Counts:
-    """Fill a job's folder with a stage, with one part of it, or with the list of its parts, where these are given."""
-    with told_of(stage.name, job.config):
+    """Fill a job's folder with a stage, with one part of it, or with the list of its parts, where these are given.
+
+    A stage that takes no GPU slot uses no GPU, though there be one.
+    """
+    with told_of(stage.name, job.config), nullcontext() if stage.slots(job.config) else on_cpu():
         if stage.parts is None:
             return stage.body(job)
         if job.parts:

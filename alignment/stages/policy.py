@@ -93,22 +93,25 @@ def policy(job: Job) -> Counts:
 def merged(job: Job, loaded: "Loaded") -> "Loaded":
     """A policy with an adapter as one model, in fp32: what is rounded is read again, so that the adapter is not."""
     from alignment import adapters
+    from alignment.device import on_cpu
 
     if job.config.base.load_in == "fp32":
         return adapters.merge(loaded)
-    exact = untrained(job, "fp32")
-    adapters.transfer(loaded.model, exact.model)
-    return adapters.merge(exact)
+    with on_cpu():  # a GPU that has room for what is rounded may have none for this
+        exact = untrained(job, "fp32")
+        adapters.transfer(loaded.model, exact.model)
+        return adapters.merge(exact)
 
 
 def untrained(job: Job, load_in: str = "") -> "Loaded":
-    """The base model as its training begins: with a new adapter, where one is trained; as `base.load_in` has it."""
+    """The base model as its training begins, with a new adapter where one is trained; by default as `base.load_in`."""
     from alignment import bits, models
     from alignment.device import device
     from alignment.training import adapter
 
     config = job.config
-    bits.require(config, gpu=device().type == "cuda")
+    if not load_in:
+        bits.require(config, gpu=device().type == "cuda")
     precision = load_in or config.base.load_in
     loaded = models.load_base(job.inputs["base"] / MODEL, precision=precision, name=f"base.model {config.base.model}")
     return loaded if config.dpo.adapter == "none" else adapter.attach(loaded, config.dpo, config.seed)

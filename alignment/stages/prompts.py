@@ -12,7 +12,7 @@ from alignment.kinds import PROMPTS as SOURCES
 from alignment.parquet import GROUP_ROWS, OBJECT_ROWS
 from alignment.rows import PROMPTS, TEXTS, Text
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model
+from alignment.stages.outlined import base_outline
 from alignment.stages.sources import prompts_source, wanted_rows
 from alignment.stages.stage import MODELS, stage
 
@@ -31,7 +31,7 @@ def prompts(job: Job) -> Counts:
     from alignment.data.prompts.source import Prompts, Rows
 
     config = job.config
-    loaded = base_model(job)
+    loaded = base_outline(job)
     found: Prompts = SOURCES.get(config.prompts.source)(
         Rows(
             lambda: Texts(job.inputs["texts"]),

@@ -1,13 +1,15 @@
 """Stage `ranking`: the log-probs of held-out pairs under the aligned model and the base."""
 
+from functools import partial
 from typing import Any
 
 from alignment.config import AlignConfig
 from alignment.errors import PairsError
 from alignment.rows import MODEL, RANKED, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model
+from alignment.stages.kept import base_model, forget_base
 from alignment.stages.likelihood import of_completions
+from alignment.stages.outlined import base_outline
 from alignment.stages.sides import held_out
 from alignment.stages.sources import pairs_are_given, prompts_source
 from alignment.stages.stage import MODELS, stage
@@ -16,8 +18,8 @@ SIDES = ("chosen", "rejected")
 
 
 def reads(config: AlignConfig) -> Any:
-    """The settings by which given pairs become token ids."""
-    return prompts_source(config)
+    """The settings by which given pairs become token ids, and how exact their log-probs are."""
+    return {"prompts": prompts_source(config), "precision": config.evaluation.precision}
 
 
 @stage(
@@ -37,8 +39,7 @@ def ranking(job: Job) -> Counts:
     from alignment import models
     from alignment.data.pairs.given import Tokenised
 
-    base = base_model(job)
-    made = Tokenised(base, job.config)
+    made, precision = Tokenised(base_outline(job), job.config), job.config.evaluation.precision
     prompts = held_out(job.inputs["prompts"])
     found = [made.pair(prompt["columns"], number) for number, prompt in enumerate(prompts)]
     pairs: list[Pair] = [pair for pair in found if not pair["fault"]]
@@ -48,12 +49,17 @@ def ranking(job: Job) -> Counts:
             "needed; raise prompts.eval_fraction, or give more pairs"
         )
     rows: list[dict[str, Any]] = [{"prompt_id": pair["prompt_id"]} for pair in pairs]
-    policy = models.load_base(job.inputs["policy"] / MODEL, name="the aligned model")
-    for name, loaded in (("base", base), ("policy", policy)):
+    for name, load in (
+        ("base", partial(base_model, job)),
+        ("policy", partial(models.load_base, job.inputs["policy"] / MODEL, name="the aligned model")),
+    ):
+        loaded = load(precision=precision)
         for side in SIDES:
             completions = [pair["chosen_ids"] if side == "chosen" else pair["rejected_ids"] for pair in pairs]
             logprobs = of_completions(job, loaded, [pair["prompt_ids"] for pair in pairs], completions)
             for row, logprob in zip(rows, logprobs, strict=True):
                 row[f"{name}_{side}"] = logprob
+        del loaded  # the next model needs the memory
+        forget_base()
     RANKED.write(job.out, rows)
     return {"pairs": len(pairs), "left_out": len(prompts) - len(pairs)}

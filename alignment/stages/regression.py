@@ -5,6 +5,7 @@ from importlib.metadata import version
 from alignment.judging.regression import Score, measure, read_tasks
 from alignment.rows import MODEL, TASKS
 from alignment.stages.job import Counts, Job, share
+from alignment.stages.kept import forget_base
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
@@ -15,6 +16,7 @@ from alignment.stages.store import write_json
     reads=lambda c: {
         "tasks": [task.source for task in read_tasks(c.evaluation.tasks)],
         "rows": c.evaluation.task_rows,
+        "precision": c.evaluation.precision,
         "seed": c.seed,
         "lm_eval": version("lm_eval") if c.evaluation.tasks else "",
     },
@@ -29,10 +31,12 @@ def regression(job: Job) -> Counts:
 
     tasks, rows = read_tasks(job.config.evaluation.tasks), job.config.evaluation.task_rows
     scores: list[dict[str, Score]] = []
+    forget_base()
     for side, name in (("base", f"base.model {job.config.base.model}"), ("policy", "the aligned model")):
-        loaded = models.load_base(job.inputs[side] / MODEL, name=name)
         progress = share(job.progress, len(scores) * len(tasks), len(tasks), 2 * len(tasks))
+        loaded = models.load_base(job.inputs[side] / MODEL, precision=job.config.evaluation.precision, name=name)
         scores.append(measure(loaded, tasks, rows, job.config.seed, progress))
+        del loaded  # the next model needs the memory
     base, aligned = scores
     write_json(
         job.out / TASKS,

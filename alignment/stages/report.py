@@ -101,6 +101,7 @@ def report(job: Job) -> Counts:
             "tasks": _tasks(job),
             "real_texts": _real_texts(job),
             "engines": _engines(job),
+            "precision": job.config.evaluation.precision,
             "parts": _rewards(job, job.config.reward.parts, rows, PART, (base, aligned)),
             "gold": _rewards(job, job.config.evaluation.gold, _gold(job), JUDGED_BY, (base, aligned)),
         }

@@ -119,13 +119,15 @@ def _aside() -> Iterator[None]:
 def _keep(job: Job, loaded: "Loaded", step: int) -> None:
     """Write the policy as it stands, as a whole model; the one in training stays as it is."""
     from alignment import adapters, models
+    from alignment.device import on_cpu
 
-    copy = untrained(job, "fp32")
-    if job.config.dpo.adapter == "none":
-        copy.model.load_state_dict(loaded.model.state_dict())
-    else:
-        adapters.transfer(loaded.model, copy.model)
-        copy = adapters.merge(copy)
+    with on_cpu():  # beside the one in training, a GPU may have no room for it
+        copy = untrained(job, "fp32")
+        if job.config.dpo.adapter == "none":
+            copy.model.load_state_dict(loaded.model.state_dict())
+        else:
+            adapters.transfer(loaded.model, copy.model)
+            copy = adapters.merge(copy)
     with _whole(job.work / SNAPSHOTS / str(step)) as draft:
         models.save(copy, draft)
 
@@ -138,14 +140,17 @@ def _measure(job: Job, step: int, total: int) -> None:
     snapshot = job.work / SNAPSHOTS / str(step)
     if not _evaluation(job, step).exists():
         silent = replace(job, progress=lambda *_: job.progress(step, total))
-        precision, name = job.config.sampling.precision, f"the policy at step {step}"
-        loaded = models.load_base(snapshot, precision=precision, name=name)
+        name, precision = f"the policy at step {step}", job.config.evaluation.precision
+        loaded = models.load_base(snapshot, precision=job.config.sampling.precision, name=name)
         prompts = held_out(job.inputs["prompts"])[: frontier_of(job.config).held_out or None]
         sampling = for_any_model(job.config.sampling)
         rows = draw(silent, loaded, prompts, job.config.evaluation.samples_per_prompt, "eval", sampling)
+        if job.config.sampling.precision != precision:
+            del loaded  # the same in another precision needs the memory
+            loaded = models.load_base(snapshot, precision=precision, name=name)
         found = divergence(
-            loaded.model if precision == "fp32" else models.load_base(snapshot, name=name).model,
-            base_model(job).model,
+            loaded.model,
+            base_model(job, precision).model,
             [row["prompt_ids"] for row in rows],
             [row["ids"] for row in rows],
             pad_id=loaded.pad_id,
@@ -154,7 +159,8 @@ def _measure(job: Job, step: int, total: int) -> None:
             progress=silent.progress,
         )
         for number, row in enumerate(rows):
-            row |= {"logprob": found.policy[number], "exact_logprob": True, "base_logprob": found.reference[number]}
+            row |= {"logprob": found.policy[number], "base_logprob": found.reference[number]}
+            row["exact_logprob"] = precision == "fp32"
         measured: list[Any] = [{**row, "step": step, "kl": kl} for row, kl in zip(rows, found.kl, strict=True)]
         with _whole(_evaluation(job, step)) as draft:
             evaluating.write_judged(silent, TRAJECTORY, draft, measured)

@@ -19,7 +19,7 @@ from alignment.errors import DataError, PairsError
 from alignment.parquet import OBJECT_ROWS
 from alignment.rows import PAIRS, TEXTS, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model
+from alignment.stages.outlined import base_outline
 from alignment.stages.sides import Sides
 
 if TYPE_CHECKING:  # it brings torch
@@ -37,7 +37,7 @@ def of_rows(job: Job) -> tuple[Iterator[pa.Table], Counts]:
 
 def _built(job: Job, counts: Counts) -> Iterator[pa.Table]:
     sides, rows = Sides(job.inputs["prompts"]), TEXTS.count(job.inputs["texts"])
-    made = Tokenised(base_model(job), job.config)
+    made = Tokenised(base_outline(job), job.config)
     found: Counter[str] = Counter(rows=rows, faulty=0, held_out=0, without_prompt=0)
     numbers = count()
     for batch in TEXTS.batches(job.inputs["texts"], ["columns"], rows=OBJECT_ROWS):

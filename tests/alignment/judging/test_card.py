@@ -252,3 +252,9 @@ def test_several_rewards_stand_in_the_table_with_what_they_left_out() -> None:
 def test_engines_are_told_where_they_are_not_this_project_s_own(engines: dict[str, Any], told: str) -> None:
     assert result_table(make_report(engines=engines)).endswith(told)
     assert "engine" not in result_table(make_report())
+
+
+def test_log_probs_that_are_rounded_are_told() -> None:
+    told = "The log-probs of both models, and so KL and perplexity, were computed in bf16."
+    assert result_table(make_report(precision="bf16")).endswith(told)
+    assert "computed in" not in result_table(make_report())

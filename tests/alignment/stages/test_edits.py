@@ -20,7 +20,7 @@ REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, s
 EDITS: dict[str, str] = {
     "alignment": "",
     "alignment.activations": "base samples reference policy before after drift ranking",
-    "alignment.adapters": "base reward policy gold",
+    "alignment.adapters": "base reward prompts policy ranking gold",
     "alignment.aliases": "",
     "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
@@ -137,7 +137,7 @@ EDITS: dict[str, str] = {
     "alignment.models": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
     "regression",
     "alignment.needs": "",
-    "alignment.outline": "",
+    "alignment.outline": "prompts ranking",
     "alignment.parquet": "texts base reward prompts samples scores pairs validation reference policy before after "
     "anchor drift ranking gold realism regression report",
     "alignment.passed_on": "",
@@ -211,7 +211,8 @@ EDITS: dict[str, str] = {
     "alignment.stages.job_file": "",
     "alignment.stages.launch": "",
     "alignment.stages.worker": "",
-    "alignment.stages.kept": "prompts samples reference policy before after drift ranking",
+    "alignment.stages.kept": "samples reference policy before after drift ranking regression",
+    "alignment.stages.outlined": "prompts ranking",
     "alignment.stages.files": "",
     "alignment.stages.marks": "",
     "alignment.stages.stored": "",

@@ -1,6 +1,8 @@
 """The judging stages on a shrunken default: both models on the same prompts, the report, the drift to an anchor."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ from alignment import models
 from alignment.errors import ModelError
 from alignment.judging.report import EvalReport
 from alignment.logprobs import score_completions
+from alignment.stages import evaluating, kept, scoring
 from tests.alignment.chain import HELD_OUT, Chain
 from tests.alignment.conftest import read_rows
 
 
-def fresh(model: Path, found: list[dict[str, Any]]) -> list[float]:
-    """The log-probs of samples under a stage's model, one forward pass each, in full precision."""
-    loaded = models.load_base(model / "model")
+def fresh(model: Path, found: list[dict[str, Any]], precision: str = "fp32") -> list[float]:
+    """The log-probs of samples under a stage's model, one forward pass each."""
+    loaded = models.load_base(model / "model", precision=precision)
     return [
         float(score_completions(loaded.model, [row["prompt_ids"]], [row["ids"]], pad_id=loaded.pad_id)[0])
         for row in found
@@ -51,6 +54,49 @@ def test_after_sampling_in_half_precision_log_probs_are_taken_again_in_full(chai
         found = read_rows(half.run(side) / "samples.parquet")
         assert [row["logprob"] for row in found] == pytest.approx(fresh(chain.folders[writer], found), abs=1e-4)
         assert [row["base_logprob"] for row in found] == pytest.approx(fresh(chain.folders["base"], found), abs=1e-4)
+
+
+def test_in_half_precision_both_models_log_probs_are_rounded_alike(chain, tmp_path):
+    """Those of samples that were drawn in fp32 too: beside the base's, rounding must not look like distance."""
+    half = chain.other(tmp_path, evaluation={"precision": "bf16"})
+    for side, writer in (("before", "base"), ("after", "policy")):
+        half.folders[side] = half.run(side)
+        found = read_rows(half.folders[side] / "samples.parquet")
+        own, base = (fresh(chain.folders[name], found, "bf16") for name in (writer, "base"))
+        assert [row["logprob"] for row in found] == pytest.approx(own, abs=1e-1)
+        assert [row["base_logprob"] for row in found] == pytest.approx(base, abs=1e-1)
+        assert [row["logprob"] for row in found] != pytest.approx(fresh(chain.folders[writer], found), abs=1e-4)
+        assert not any(row["exact_logprob"] for row in found)
+    report = EvalReport.model_validate_json((half.run("report") / "report.json").read_text())
+    assert report.precision == "bf16"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_language_model_is_in_memory_at_a_time(chain, tmp_path, monkeypatch, precision):
+    """A card that has room for the model need not have it for two; nor for the reward model beside it."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most: list[int] = []
+    load, score = models.load_base, scoring.rewards_of
+
+    def counted(*args: Any, **kwargs: Any) -> models.Loaded:
+        gc.collect()
+        most.append(len(alive) + 1)
+        loaded = load(*args, **kwargs)
+        alive.add(loaded.model)
+        return loaded
+
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        gc.collect()
+        assert not alive
+        return score(*args, **kwargs)
+
+    monkeypatch.setattr(models, "load_base", counted)
+    monkeypatch.setattr(evaluating, "rewards_of", alone)
+    kept.forget_base()
+    other = chain.other(tmp_path, sampling={"precision": precision})
+    for side in ("before", "after"):
+        other.run(side)
+    assert set(most) == {1}
 
 
 def test_a_policy_that_did_not_move_writes_what_the_base_writes(chain, rows, tmp_path):

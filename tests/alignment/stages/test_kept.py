@@ -24,3 +24,9 @@ def test_the_base_model_that_was_kept_sets_its_threads_again(job, monkeypatch):
     monkeypatch.setattr(device, "place", placed.append)
     assert kept.base_model(job) is loaded
     assert placed == [loaded.model]
+
+
+def test_a_base_model_of_another_precision_takes_its_place(job):
+    exact = kept.base_model(job)
+    assert kept.base_model(job, "bf16") is not exact
+    assert kept.base_model(job) is not exact

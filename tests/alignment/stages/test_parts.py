@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 
 from alignment import parquet
 from alignment.config import build_config
+from alignment.device import device
 from alignment.errors import PairsError
 from alignment.rows import SAMPLES, SCORES
 from alignment.stages import pairs, scores
-from alignment.stages.parts import index_parts, parts_of
+from alignment.stages.job import Counts, Job
+from alignment.stages.parts import fill, index_parts, parts_of
 from alignment.stages.row_hash import Hashed, hash_rows
+from alignment.stages.stage import stage
 from alignment.stages.store import StageRef, digest_folder
+from tasks.pipeline import STAGES
 from tests.alignment.chain import PROMPTS, Chain
 
 
@@ -151,3 +155,24 @@ def test_a_part_may_give_no_pair_and_all_of_them_together_may_not(chain: Chain, 
     assert tied.counts["parts"]["ties"] == 5
     with pytest.raises(PairsError, match=r"^pairs: all 3 candidates tied"):
         tied.run("pairs", "nothing", parts=parts[:1])
+
+
+@pytest.mark.parametrize(("slots", "kind"), [(0, "cpu"), (1, "cuda")])
+def test_a_stage_without_a_gpu_slot_uses_no_gpu(
+    slots: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    found: list[str] = []
+
+    def body(job: Job) -> Counts:
+        found.append(device().type)
+        return {}
+
+    declared = stage(title="t", needs=(), reads=lambda _: {}, makes=lambda _: "", slots=slots)(body)
+    fill(declared, Job(build_config({}), {}, tmp_path, tmp_path, tmp_path))
+    assert found == [kind]
+
+
+@pytest.mark.parametrize(("model", "slots"), [("train", 1), ("./given", 0)])
+def test_a_base_model_that_is_given_waits_for_no_gpu(model: str, slots: int) -> None:
+    assert STAGES["base"].slots(build_config({"base": {"model": model}, "reward": {"model": "./given"}})) == slots

@@ -162,6 +162,7 @@ FIELD_MOVES: list[tuple[str, Any, str]] = [
     ("dpo.precision", "bf16", "reference"),  # whose log-probs are in the policy's precision
     ("evaluation.samples_per_prompt", 1, "evaluation"),
     ("evaluation.judge", "grammar", "evaluation"),
+    ("evaluation.precision", "bf16", "evaluation"),
     ("evaluation.bootstrap", 100, "report"),
     ("evaluation.confidence", 0.9, "report"),
     ("evaluation.table_rows", 9, "report"),
