@@ -7,6 +7,9 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,11 +43,37 @@ class Device(NamedTuple):
         return self.name if self.size is None else f"{self.name} with {gigabytes(self.size)}"
 
 
+_assumed: ContextVar[Device | None] = ContextVar("_assumed", default=None)
+
+
+@contextmanager
+def assumed(gigabytes: float | None) -> Iterator[None]:
+    """Take stages to compute on a GPU with so much memory, whatever there is here; with None, on what there is."""
+    found = None if gigabytes is None else Device("cuda", "the GPU", int(gigabytes * 1e9))
+    token = _assumed.set(found)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+def is_assumed() -> bool:
+    """Whether the device is one that need not be here."""
+    return _assumed.get() is not None
+
+
 def device() -> Device:
     """The largest GPU, else this machine; torch is not asked, which would take memory on the GPU for good."""
+    if (found := _assumed.get()) is not None:
+        return found
     if any(next(DEVICES.glob(pattern), None) for pattern in ACCELERATORS):
         return max(_cards(), key=lambda card: card.size or 0, default=Device("cuda", "the GPU", None))
     return Device("cpu", "this machine", machine_memory())
+
+
+def cards() -> int:
+    """How many GPUs there are here, as far as that is known."""
+    return 1 if is_assumed() else max(1, len(_cards()))
 
 
 def machine_memory() -> int | None:

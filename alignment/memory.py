@@ -222,10 +222,13 @@ def training(
     )
 
 
-def scoring(shape: Shape, tokens: int, precision: str = "fp32") -> Memory:
-    """Log-probs, or scores, of so many tokens at once."""
+def scoring(shape: Shape, tokens: int, precision: str = "fp32", load_in: str = "") -> Memory:
+    """Log-probs, or scores, of so many tokens at once; `load_in` where the weights are not loaded in the precision."""
     each = HALF if precision == "bf16" else FLOAT
-    return Memory(shape.loaded(_loaded_as(precision)), activations=int(BESIDE * each * shape.kept() * tokens))
+    weights = shape.loaded(load_in or _loaded_as(precision))
+    if precision == "bf16" and load_in == "fp32":
+        weights += HALF * shape.weights  # autocast's copies of what it multiplies with
+    return Memory(weights, activations=int(BESIDE * each * shape.kept() * tokens))
 
 
 def sampling(shape: Shape, rows: int, length: int, precision: str = "fp32", *, copied: bool = False) -> Memory:

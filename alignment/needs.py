@@ -1,4 +1,4 @@
-"""The memory that each stage of a configuration needs, and the fields that make it less."""
+"""The memory that each stage of a configuration needs, on the device that it computes on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,6 +12,9 @@ from alignment.rewards.parts import described, is_trained
 Shapes = Mapping[str, Shape]
 Rule = Callable[[AlignConfig, Shapes, str], Memory | None]
 _RULES: dict[str, Rule] = {}
+
+OF_FRONTIERS = ("trajectory", "reference_samples")
+"""Stages that a run does not have."""
 
 
 def _of(*stages: str) -> Callable[[Rule], Rule]:
@@ -33,7 +36,7 @@ def need(stage: str, config: AlignConfig, shapes: Shapes, kind: str) -> Memory |
 
 def needs(config: AlignConfig, shapes: Shapes, kind: str) -> dict[str, Memory]:
     """The same of every stage of a run that has a model whose shape is known; the greatest first."""
-    found = {stage: need(stage, config, shapes, kind) for stage in _RULES}
+    found = {stage: need(stage, config, shapes, kind) for stage in _RULES if stage not in OF_FRONTIERS}
     known = [(stage, memory) for stage, memory in found.items() if memory is not None]
     return dict(sorted(known, key=lambda each: -each[1].peak))
 
@@ -42,8 +45,8 @@ def needs(config: AlignConfig, shapes: Shapes, kind: str) -> dict[str, Memory]:
 def _base(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
     if (shape := shapes.get("base")) is None:
         return None
-    if config.base.model != "train":
-        return Memory(FLOAT * shape.weights)
+    if config.base.model != "train":  # it is copied, by the processor
+        return Memory(FLOAT * shape.weights) if kind == "cpu" else None
     tokens = config.base.batch_size * config.base.context
     return training(shape, tokens, predicted=tokens, kind=kind)
 
@@ -65,12 +68,12 @@ def _samples(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
 
 @_of("before", "after")
 def _evaluated(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
-    """A model's samples, and then their log-probs, by the base that is loaded beside it, and their scores."""
+    """A model's samples, then their log-probs, by it and by the base, and their rewards; one model at a time."""
     if (shape := shapes.get("base")) is None:
         return None
-    drawn = _drawn(config, shape, config.prompts.eval_count * config.evaluation.samples_per_prompt, kind)
-    scored = scoring(shape, _scored_tokens(config, kind))
-    return max(drawn, replace(scored, weights=2 * scored.weights), key=lambda each: each.peak)
+    asked = config.prompts.eval_count * config.evaluation.samples_per_prompt
+    scored = scoring(shape, _scored_tokens(config, kind), config.evaluation.precision)
+    return _greatest(_drawn(config, shape, asked, kind), scored, _scores(config, shapes, kind))
 
 
 @_of("scores")
@@ -82,11 +85,21 @@ def _scores(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
 
 @_of("reference")
 def _reference(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
-    shape = shapes.get("base")
-    return None if shape is None else scoring(shape, _scored_tokens(config, kind))
+    shape, tokens = shapes.get("base"), _scored_tokens(config, kind)
+    return None if shape is None else scoring(shape, tokens, config.dpo.precision, config.base.load_in)
 
 
-@_of("policy", "trajectory")
+@_of("trajectory")
+def _trajectory(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
+    """A training, and beside it the policy as it stands and the base, while it is measured."""
+    found, measured = _policy(config, shapes, kind), _evaluated(config, shapes, kind)
+    if found is None or measured is None:
+        return found
+    both = measured.weights + shapes["base"].loaded("bf16" if config.evaluation.precision == "bf16" else "fp32")
+    return replace(found, weights=found.weights + both, cache=measured.cache)
+
+
+@_of("policy")
 def _policy(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
     """As many tokens as its pairs may have at most; of one process, or on a CPU, whose memory all share, of all."""
     dpo, shape = config.dpo, shapes.get("base")
@@ -110,7 +123,14 @@ def _policy(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
         rounded = HALF * shape.weights if dpo.precision == "bf16" and not dpo.gradient_checkpointing else 0
         found = found.sharded(dpo.processes)
         found = replace(found, weights=found.weights + rounded, logits=3 * FLOAT * tokens * shape.vocabulary)
+    if kind == "cpu" and config.base.load_in != "fp32":  # at its end it is merged into the base as that was given
+        found = _greatest(found, Memory(shape.loaded(config.base.load_in) + FLOAT * shape.weights))
     return found.of(dpo.processes) if kind == "cpu" else found
+
+
+def _greatest(first: Memory, *others: Memory | None) -> Memory:
+    """What takes the most of several things that are done one after the other."""
+    return max(first, *(each for each in others if each is not None), key=lambda each: each.peak)
 
 
 def _drawn(config: AlignConfig, shape: Shape, asked: int, kind: str) -> Memory:
@@ -125,33 +145,3 @@ def _drawn(config: AlignConfig, shape: Shape, asked: int, kind: str) -> Memory:
 
 def _scored_tokens(config: AlignConfig, kind: str) -> int:
     return config.sampling.batch_tokens or (CPU_TOKENS if kind == "cpu" else config.sampling.total_tokens)
-
-
-def advice(stage: str, config: AlignConfig, kind: str) -> str:
-    """The three fields that make a stage take less, with what to set them to, those first that change the least."""
-    dpo, sampling, train = config.dpo, config.sampling, config.base.model == "train"
-    shorter = f"sampling.total_tokens to fewer than {sampling.total_tokens:,}"
-    card = kind != "cpu" and config.base.load_in != "4bit"
-    half = f"sampling.batch_tokens to half of {sampling.batch_tokens or CPU_TOKENS:,}"
-    if stage in ("policy", "trajectory"):
-        found = [
-            *([f"dpo.batch_size to {dpo.batch_size // 2} or less"] if dpo.batch_size > 1 else []),
-            *([] if dpo.gradient_checkpointing else ["dpo.gradient_checkpointing to true"]),
-            *(["dpo.adapter to lora"] if dpo.adapter == "none" else []),
-            *(["base.load_in to 4bit, with an adapter"] if card else []),
-            shorter,
-            "base.model to a smaller model",
-        ]
-    elif stage == "base" and train:
-        found = ["base.batch_size to fewer", "base.context to fewer tokens", "base.width to less"]
-    elif stage == "reward":
-        found = ["reward.batch_size to fewer", "reward.context to fewer tokens", "reward.model to a smaller model"]
-    elif stage in ("scores", "gold"):
-        found = ["reward.batch_tokens to 2,048 or fewer", shorter, "reward.model to a smaller model"]
-    elif stage in ("base", "anchor"):
-        found = ["base.model to a smaller model", "base.revision to one of shorter floats"]
-    else:
-        precision = ["sampling.precision to bf16"] if sampling.precision != "bf16" else []
-        found = [half, *precision, shorter, "base.model to a smaller model"]
-    *others, last = found[:3]
-    return f"set {', '.join(others)}, or {last}"

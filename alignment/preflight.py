@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignment import adapters, bits, capacity, memory, models, needs
+from alignment import adapters, bits, capacity, memory, models, needs, savings
 from alignment.config import AlignConfig
 from alignment.config.loading import as_fault
 from alignment.conventions import CONTEXT_NAMES
@@ -33,31 +33,33 @@ WHOLE = 2**24
 """Bytes of a file of JSON that is read for its columns: only all of its rows together tell which it has."""
 
 
-def require_startable(config: AlignConfig) -> None:
+def require_startable(config: AlignConfig, *, fitting: bool = True) -> None:
     """Raise ConfigError with every fault that `faults_of` finds, and what the hub tells of a model's size."""
-    if found := list(faults_of(config, fetch=True)):
+    if found := list(faults_of(config, fitting=fitting, fetch=True)):
         raise ConfigError("; ".join(fault.message for fault in found), found)
 
 
-def faults_of(config: AlignConfig, *, own_base: bool = True, fetch: bool = False) -> Iterator[Fault]:
+def faults_of(
+    config: AlignConfig, *, own_base: bool = True, fitting: bool = True, fetch: bool = False
+) -> Iterator[Fault]:
     """Everything that is known to stop a run of this configuration; registered models and the hub are not asked.
 
     Without `own_base` the base model is not looked at: a later round starts from the champion in its place. With
-    `fetch` the hub is asked for a model's config.json, which tells its size.
+    `fetch` the hub is asked for a model's config.json, which tells its size; without `fitting` no size is looked at.
     """
     yield from unreachable(config)
     seen = set[str]()
-    for look in _looks(config, own_base, fetch):
+    for look in _looks(config, own_base, fitting and own_base, fetch):
         try:
             look()
         except InputError as error:
-            fault = as_fault(str(error))
-            if fault.message not in seen:
-                seen.add(fault.message)
-                yield fault
+            for fault in (error.faults if isinstance(error, ConfigError) else ()) or (as_fault(str(error)),):
+                if fault.message not in seen:
+                    seen.add(fault.message)
+                    yield fault
 
 
-def _looks(config: AlignConfig, own_base: bool, fetch: bool) -> Iterator[Callable[[], Any]]:
+def _looks(config: AlignConfig, own_base: bool, fitting: bool, fetch: bool) -> Iterator[Callable[[], Any]]:
     """What there is to look at, each by a function that raises InputError."""
     for source in sources_of(config.data):
         if source.path != GRAMMAR and reading.is_local(source.path):
@@ -71,7 +73,8 @@ def _looks(config: AlignConfig, own_base: bool, fetch: bool) -> Iterator[Callabl
         yield partial(read_template, prompts.chat_template)
     if own_base:
         yield partial(_base, config)
-        yield partial(_fits, config, fetch)
+    if fitting:
+        yield partial(require_fitting, config, fetch=fetch)
     if bits.asked(config):
         yield partial(_bits, config)
     yield partial(read_tasks, config.evaluation.tasks)
@@ -135,20 +138,37 @@ def _base(config: AlignConfig) -> None:
 
 
 def _bits(config: AlignConfig) -> None:
-    bits.require(config, gpu=capacity.device().kind == "cuda")
+    if not capacity.is_assumed():
+        bits.require(config, gpu=capacity.device().kind == "cuda")
 
 
-def _fits(config: AlignConfig, fetch: bool) -> None:
-    """Raise ConfigError where a stage needs more memory than the device has, whatever the estimate may be off by."""
+def require_fitting(config: AlignConfig, *, fetch: bool = True) -> None:
+    """Raise ConfigError where stages need more memory than the device has, whatever the estimate may be off by.
+
+    Each has a fault of its own, with what helps it; stages for which both are the same share one. With `fetch` the
+    hub is asked for a model's config.json, which tells its size.
+    """
     device = capacity.device()
     if device.size is None:
         return
-    for stage, needed in needs.needs(config, capacity.shapes(config, fetch=fetch), device.kind).items():
+    shapes = capacity.shapes(config, fetch=fetch)
+    stages: dict[tuple[memory.Memory, str], list[str]] = {}
+    for stage, needed in needs.needs(config, shapes, device.kind).items():
         if needed.at_least > device.size:
-            raise ConfigError(
-                f"base.model = {config.base.model}: the stage {stage} needs about {needed.told}, and {device.name} has "
-                f"{memory.gigabytes(device.size)}: {needs.advice(stage, config, device.kind)}"
-            )
+            helps = savings.advice(stage, config, shapes, device.kind, size=device.size, cards=capacity.cards())
+            stages.setdefault((needed, helps), []).append(stage)
+    told = [
+        f"base.model = {config.base.model}: {_needs(names)} about {needed.told}, and {device.name} has "
+        f"{memory.gigabytes(device.size)}: {helps}"
+        for (needed, helps), names in stages.items()
+    ]
+    if told:
+        raise ConfigError("; ".join(told), [as_fault(each) for each in told])
+
+
+def _needs(stages: list[str]) -> str:
+    *others, last = stages
+    return f"the stages {', '.join(others)} and {last} need" if others else f"the stage {last} needs"
 
 
 def _folder(model: str, kind: models.Kind) -> Path | None:

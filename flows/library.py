@@ -70,11 +70,12 @@ def plan(config: AlignConfig) -> "Plan":
     """The stages of a run, which of them the store has, and the counts, without computing anything.
 
     Its text is a table. A registered model is downloaded first, as a run does: its content decides what is cached.
-    Raises ConfigError with everything that would stop the run before it has begun.
+    Raises ConfigError with everything that would stop the run before it has begun, but for memory that is too small:
+    that the plan says in its `refusals`.
     """
     from alignment.preflight import require_startable
 
-    require_startable(config)
+    require_startable(config, fitting=False)
     with registry():
         from flows.planning import make_plan
         from tasks.registry.downloads import with_local_models

@@ -6,6 +6,8 @@ from typing import Literal
 
 from alignment import capacity, memory, needs
 from alignment.config import AlignConfig
+from alignment.errors import ConfigError, Fault
+from alignment.preflight import require_fitting
 from alignment.stages.store import Store
 from tasks.devices import require_hosted
 from tasks.pipeline import PIPELINE
@@ -27,7 +29,8 @@ class PlannedStage:
     state: State
     counts: str
     memory: str = ""
-    """What it takes at its fullest, by an estimate; empty where no model is in it, or nobody knows that one's shape."""
+    """What it takes at its fullest, by an estimate, and whether that is `tight` or `too much`; empty where no model is
+    in it, or nobody knows that one's shape."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +40,8 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     device: str = ""
     """Where stages with a model would compute, and the memory there."""
+    refusals: tuple[Fault, ...] = ()
+    """Why a run is refused for want of memory, and what helps."""
 
     @property
     def cached(self) -> bool:
@@ -54,7 +59,8 @@ class Plan:
         padded = (
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
-        return "\n".join([*padded, *([f"memory: of {self.device}"] if self.device else [])])
+        told = [f"memory: of {self.device}"] if self.device else []
+        return "\n".join([*padded, *told, *(fault.message for fault in self.refusals)])
 
     __repr__ = __str__
 
@@ -68,7 +74,8 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
 
     Raises ConfigError where a stage that is still to be computed takes more devices than this host has.
     """
-    require_hosted(PIPELINE, config, store)
+    if not capacity.is_assumed():
+        require_hosted(PIPELINE, config, store)
     stages, device = [], capacity.device()
     needed = needs.needs(config, capacity.shapes(config), device.kind)
     for item in PIPELINE.plan(config, store):
@@ -79,6 +86,22 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
         known = item.key is not None or not store.has(item.stage.name)
         state: State = "to compute" if known else "if need be"
         made, takes = item.stage.makes(config), needed.get(item.stage.name)
-        told = memory.gigabytes(takes.peak) if takes and item.stage.slots(config) else ""
+        told = _beside(takes, device.size) if takes and (item.stage.slots(config) or device.kind == "cpu") else ""
         stages.append(PlannedStage(item.stage.name, item.key, state, made, told))
-    return Plan(tuple(stages), device.told)
+    return Plan(tuple(stages), device.told, _refusals(config))
+
+
+def _beside(takes: memory.Memory, size: int | None) -> str:
+    """What a stage takes, and how that stands to what there is."""
+    told = memory.gigabytes(takes.peak)
+    if size is None or takes.peak <= size:
+        return told
+    return f"{told}, {'too much' if takes.at_least > size else 'tight'}"
+
+
+def _refusals(config: AlignConfig) -> tuple[Fault, ...]:
+    try:
+        require_fitting(config)
+    except ConfigError as error:
+        return tuple(error.faults)
+    return ()

@@ -51,24 +51,29 @@ def submission(start_from: str, changes: Mapping[str, Any], *, called_here: bool
     return _found(start, changes, called_here=called_here, own_base=own_base)
 
 
-def load_startable(path: str | Path, overrides: Mapping[str, Any], *, own_base: bool = True) -> AlignConfig:
+def load_startable(
+    path: str | Path, overrides: Mapping[str, Any], *, own_base: bool = True, fitting: bool = True
+) -> AlignConfig:
     """A configuration's file, as `load_config` finds it, with `overrides` laid over it.
 
-    Raises ConfigError where it cannot be read, and else one with everything that would stop its run.
+    Raises ConfigError where it cannot be read, and else one with everything that would stop its run: `own_base` and
+    `fitting` are as in `faults_of`.
     """
     file = find_config(path)
-    found = _found(read_yaml(file), overrides, called_here=True, own_base=own_base)
+    found = _found(read_yaml(file), overrides, called_here=True, own_base=own_base, fitting=fitting)
     return found.require_sound(shown_name(file), overrides)
 
 
-def _found(start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here: bool, own_base: bool) -> Submission:
+def _found(
+    start: Mapping[str, Any], changes: Mapping[str, Any], *, called_here: bool, own_base: bool, fitting: bool = True
+) -> Submission:
     given = _values(changes)
     if start:
         given = {name: _as_values(value) for name, value in given.items()}
     config, faults = examine(merge(start, given))
     further = [] if called_here else list(_not_allowed(config))
     if not further:  # else a file of code is not even looked for
-        further = list(faults_of(config, own_base=own_base, fetch=called_here))
+        further = list(faults_of(config, own_base=own_base, fitting=fitting, fetch=called_here))
     known = {field for fault in faults for field in fault.fields}
     return Submission(config, (*faults, *(fault for fault in further if known.isdisjoint(fault.fields))))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from alignment import capacity, needs
+from alignment import capacity, needs, savings
 from alignment.batching import is_out_of_memory
 from alignment.config import AlignConfig
 from alignment.errors import ModelError, OutOfMemoryError
@@ -27,10 +27,11 @@ def shortage(stage: str, config: AlignConfig) -> str:
 
 def what_helps(stage: str, config: AlignConfig) -> str:
     """What a stage needs by the estimate, where its model's shape is known, and the three fields."""
-    kind = capacity.device().kind
+    device = capacity.device()
     try:
-        needed = needs.need(stage, config, capacity.shapes(config), kind)
+        shapes = capacity.shapes(config)
     except ModelError:
-        needed = None
+        shapes = {}
+    needed = needs.need(stage, config, shapes, device.kind)
     about = "" if needed is None else f"it needs about {needed.told}: "
-    return f"{about}{needs.advice(stage, config, kind)}"
+    return f"{about}{savings.advice(stage, config, shapes, device.kind, size=device.size, cards=capacity.cards())}"

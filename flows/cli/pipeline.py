@@ -8,13 +8,13 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from alignment.config import AlignConfig, build_grid
+from alignment.config import AlignConfig, as_error, build_grid
 from alignment.errors import REFUSED, ConfigError
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 from flows.cli.flags import Flags, flag, named_by_flags, overrides
 from flows.cli.result import report, require_writable
 from flows.cli.servers import servers_for_a_flow
-from flows.settings import QUICKSTART, QUICKSTART_RETRAIN
+from flows.settings import QUICKSTART, QUICKSTART_RETRAIN, shown_name
 from tasks.home import place_told
 
 ConfigPath = Annotated[
@@ -25,6 +25,9 @@ ConfigPath = Annotated[
 ]
 RetrainConfigPath = Annotated[
     Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
+]
+PlannedGpu = Annotated[
+    float | None, Parameter(help="GB of a GPU to plan for, in place of what this machine has", show_default=False)
 ]
 JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
 Full = Annotated[bool, Parameter(help="Also print every figure, every gate and some sample texts", negative=())]
@@ -125,31 +128,39 @@ def sweep(
     return report(found.best, None, console, full)
 
 
-def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, debug: Debug = False) -> int:
-    """Show what a run would compute, and what is already there.
+def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, gpu: PlannedGpu = None, debug: Debug = False) -> int:
+    """Show what a run would compute, what is already there, and the memory that each stage needs.
 
     It shows the stages, which of them the store has, and the counts, and computes nothing. A registered model is
-    downloaded first, as a run does: its content decides what is cached.
+    downloaded first, as a run does: its content decides what is cached. What cannot fit ends it with exit code 2.
     """
-    wanted = wanted_config(config, flags)
-    quieten(debug)
-    from flows.cli.planning import plan_table
-    from flows.library import plan as make_plan
+    from alignment.capacity import assumed
 
+    with assumed(gpu):
+        wanted = wanted_config(config, flags, fitting=False)
+        quieten(debug)
+        from flows.cli.planning import plan_table
+        from flows.library import plan as make_plan
+
+        found = make_plan(wanted)
     console = make_console()
-    console.print(plan_table(make_plan(wanted)))
+    console.print(plan_table(found))
     if place := place_told():
         say(console, escape(place))
+    if found.refusals:
+        console.print()
+        with named_by_flags(overrides(flags)):
+            raise as_error(found.refusals, shown_name(config), overrides(flags))
     return 0
 
 
-def wanted_config(config: Path, flags: Flags, *, own_base: bool = True) -> AlignConfig:
+def wanted_config(config: Path, flags: Flags, *, own_base: bool = True, fitting: bool = True) -> AlignConfig:
     """The configuration that is asked for. Raises ConfigError with all that would stop a run before it has begun."""
     from flows.submission import load_startable
 
     given = overrides(flags)
     with named_by_flags(given):
-        return load_startable(config, given, own_base=own_base)
+        return load_startable(config, given, own_base=own_base, fitting=fitting)
 
 
 def axes(

@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.console import BAD
 from flows.planning import HEADINGS, Plan
 
 
@@ -17,7 +18,7 @@ def plan_table(plan: Plan) -> Table:
             name,
             key,
             f"[green]{state}[/green]" if made else state,
-            memory,
+            memory.replace("too much", f"[{BAD}]too much[/]").replace("tight", "[yellow]tight[/]"),
             escape(counts) if made else f"[dim]{counts}[/dim]",
         )
     return table

@@ -1,5 +1,6 @@
 """The memory that stages need: counted from shapes, and held beside what models have and what autograd keeps."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from alignment.layout import lay_flat
 from alignment.logprobs import computing, logprobs
 from alignment.memory import FRAGMENTS, Memory, Shape, sampling, training
 from alignment.models import Loaded
-from alignment.needs import advice, need, needs
+from alignment.needs import need, needs
 from alignment.training.adapter import attach
 
 SIZES: dict[str, Any] = {
@@ -176,26 +177,40 @@ def test_the_stages_of_a_run_greatest_first() -> None:
     assert needs(build_config({}), {}, "cpu") == {}
 
 
-@pytest.mark.parametrize(
-    ("stage", "changes", "fields"),
-    [
-        ("policy", {}, ["dpo.batch_size", "dpo.gradient_checkpointing", "dpo.adapter"]),
-        (
-            "policy",
-            {"dpo": {"batch_size": 1, "gradient_checkpointing": True, "adapter": "lora"}},
-            ["base.load_in", "sampling.total_tokens", "base.model"],
-        ),
-        ("samples", {}, ["sampling.batch_tokens", "sampling.precision", "sampling.total_tokens"]),
-        ("scores", {}, ["reward.batch_tokens", "sampling.total_tokens", "reward.model"]),
-        ("base", {}, ["base.batch_size", "base.context", "base.width"]),
-    ],
-)
-def test_what_helps_depends_on_the_stage_and_on_what_is_set_already(
-    stage: str, changes: dict[str, Any], fields: list[str]
-) -> None:
-    told = advice(stage, build_config(changes), "cuda")
-    places = [told.index(field) for field in fields]
-    assert places == sorted(places)
+def test_a_base_that_is_given_is_copied_by_the_processor() -> None:
+    given = build_config({"base": {"model": "./given"}, "reward": {"model": "./given"}})
+    assert need("base", given, {"base": SHAPE}, "cpu") == Memory(4 * 1_000)
+    assert need("base", given, {"base": SHAPE}, "cuda") is None
+
+
+def test_the_reference_is_scored_on_the_base_as_it_is_held() -> None:
+    """In bf16, autocast keeps its copies of fp32 weights beside them; 200 of the weights are the embedding."""
+    weights = [
+        found.weights
+        for base, precision in (("fp32", "fp32"), ("fp32", "bf16"), ("bf16", "bf16"), ("4bit", "bf16"))
+        if (
+            found := need(
+                "reference",
+                build_config(
+                    {"base": {"load_in": base}, "dpo": {"adapter": "lora", "loss": "sigmoid", "precision": precision}}
+                ),
+                {"base": SHAPE},
+                "cuda",
+            )
+        )
+    ]
+    assert weights == [4_000, 6_000, 2_000, int(0.53 * 800) + 2 * 200]
+
+
+def test_an_evaluation_holds_one_model_at_a_time() -> None:
+    """The larger of the two, so that a reward model that is larger than the base decides."""
+    shapes = {"base": SHAPE, "reward": replace(SHAPE, weights=9_000)}
+    half = build_config({"evaluation": {"precision": "bf16"}, "sampling": {"precision": "bf16"}})
+    for config, given, weights in ((build_config({}), {"base": SHAPE}, 4_000), (half, {"base": SHAPE}, 2_000)):
+        found = need("after", config, given, "cuda")
+        assert found is not None
+        assert found.weights == weights
+    assert need("after", half, shapes, "cuda") == need("scores", half, shapes, "cuda")
 
 
 def test_what_is_told_of_it() -> None:

@@ -91,13 +91,34 @@ def test_the_context_of_the_base_model_as_its_config_tells_it(model: Path, token
 def test_a_base_model_that_the_memory_cannot_hold(
     model: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, memory: int, refused: bool
 ) -> None:
-    """Ten million weights: with a gradient and two moments 16 bytes each. Where they are frozen 4, of two models in the
-    evaluation, less what an estimate may be off by. The config tells nothing of activations."""
+    """Ten million weights: with a gradient and two moments 16 bytes each. Where they are frozen 4, twice where
+    sampling lays them out anew, less what an estimate may be off by. The config tells nothing of activations."""
     monkeypatch.setattr(capacity, "device", lambda: Device("cpu", "this machine", memory))
     found = told({"base": {"model": str(model)}, "sampling": {"total_tokens": 32}, "dpo": {"adapter": adapter}})
-    assert [fields[0] for fields, _ in found] == (["base.model"] if refused else [])
-    assert all(("dpo.adapter to lora" in message) == (adapter == "none") for _, message in found)
-    assert all("about 160 MB (weights 40 MB, " in message for _, message in found if adapter == "none")
+    assert {fields[0] for fields, _ in found} == ({"base.model"} if refused else set())
+    assert any("dpo.adapter to lora" in message for _, message in found) == (adapter == "none" and refused)
+    assert not (refused and adapter == "none") or "about 160 MB (weights 40 MB, " in found[0][1]
+
+
+def test_each_stage_that_cannot_fit_is_a_fault_with_what_helps_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, whose memory the copy of the base does not take; where the same helps, stages share one."""
+    monkeypatch.setattr(capacity, "device", lambda: Device("cuda", "Card A", 30_000_000))
+    given = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}}
+    messages = {message.split(": ")[1].split(" need")[0]: message for _, message in told(given)}
+    policy, samples, evaluation, reference = messages.values()
+    assert " ".join(messages) == "the stage policy the stage samples the stages before and after the stage reference"
+    smaller = "or base.model to a smaller model"
+    assert "the stage policy needs about 160 MB (weights 40 MB, optimizer 80 MB, gradients 40 MB), and Card A" in policy
+    assert policy.endswith(
+        "has 30 MB: set dpo.adapter to lora, base.load_in to 4bit and dpo.precision to bf16, "
+        f"{smaller} (about 5 MB with the first two)"
+    )
+    assert "need about 40 MB (weights 40 MB), and Card A has 30 MB: " in evaluation
+    assert evaluation.endswith(
+        f"set sampling.precision and evaluation.precision to bf16, {smaller} (about 20 MB with the first)"
+    )
+    assert samples.endswith(f"set sampling.precision to bf16, {smaller} (about 20 MB with the first)")
+    assert "set base.load_in to 4bit and dpo.precision to bf16 and dpo.adapter to lora, or" in reference
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b'{"a":{}}'])

@@ -196,6 +196,7 @@ EDITS: dict[str, str] = {
     "alignment.sampling.vllm_child": "",
     "alignment.sampling.vllm_offline": "",
     "alignment.sampling.weights": "samples before after drift",
+    "alignment.savings": "",
     "alignment.selfcheck": "base reward samples scores reference policy before after drift ranking gold",
     "alignment.stages": "",
     "alignment.stages.after": "after",

@@ -55,7 +55,8 @@ def test_wherever_it_is_raised(raises: Callable[[], None], tmp_path: Path, monke
     told = str(raised.value)
     assert told.startswith("policy: the memory of Card A with 1.0 GB is too small; it needs about 33 MB (weights 2 MB")
     assert told.endswith(
-        ": set dpo.batch_size to 4 or less, dpo.gradient_checkpointing to true, or dpo.adapter to lora"
+        ": set dpo.batch_size to 4 and dpo.accumulation to 2, dpo.gradient_checkpointing to true, or dpo.adapter to "
+        "lora (about 12 MB with all of them)"
     )
     assert "\n" not in told
 

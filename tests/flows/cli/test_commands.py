@@ -129,6 +129,21 @@ def test_a_plan_shows_what_the_store_has(plumbline: Callable[..., Outcome], conf
     assert outcome.code == 0
 
 
+def test_a_plan_for_another_machine_marks_what_does_not_fit_there(
+    plumbline: Callable[..., Outcome], config_file: Callable[..., Path]
+) -> None:
+    """The whole table, and then why it would be refused."""
+    arguments = ("plan", "--config", config_file(), "--dpo.beta", "0.9")
+    outcome = plumbline(*arguments, "--gpu", "0.001")
+    lines = {line.split()[0]: line for line in outcome.out.splitlines() if line}
+    assert outcome.code == 2
+    assert "too much" in lines["policy"]
+    assert "memory: of the GPU with 1 MB" in outcome.out
+    assert "the stage policy needs about" in outcome.err
+    assert "dpo.adapter to lora" in outcome.err
+    assert plumbline(*arguments, "--gpu", "80").code == 0
+
+
 def test_a_plan_finds_the_stages_that_a_registered_model_made(
     plumbline: Callable[..., Outcome], config_file: Callable[..., Path]
 ) -> None:

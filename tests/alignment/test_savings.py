@@ -1,0 +1,110 @@
+"""What makes a stage take less memory: the fields that help by the estimate, and what is left with all of them."""
+
+from typing import Any
+
+import pytest
+
+from alignment.config import build_config
+from alignment.memory import Shape, gigabytes
+from alignment.needs import need
+from alignment.savings import advice
+
+EIGHT_BILLION = Shape.of(
+    {
+        "model_type": "llama",
+        "hidden_size": 4_096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": False,
+    }
+)
+SHAPES = {"base": EIGHT_BILLION} if EIGHT_BILLION else {}
+GIVEN: dict[str, Any] = {"base": {"model": "./given"}, "reward": {"model": "./given"}}
+LORA: dict[str, Any] = {"adapter": "lora", "loss": "sigmoid"}
+LONG: dict[str, Any] = {"total_tokens": 2_048}
+
+
+def told(stage: str, changes: dict[str, Any], kind: str = "cuda", **there: Any) -> str:
+    return advice(stage, build_config(GIVEN | changes), SHAPES, kind, **there)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "fields"),
+    [
+        # weights, gradients and optimiser are nearly all of it: fewer pairs would save nothing
+        ("policy", {"sampling": {"total_tokens": 64}}, ["dpo.adapter to lora", "base.load_in to 4bit"]),
+        (
+            "policy",
+            {"sampling": LONG, "dpo": LORA},
+            ["dpo.batch_size to 4 and dpo.accumulation to 2", "dpo.gradient_checkpointing", "base.load_in to 4bit"],
+        ),
+        (
+            "policy",
+            {"sampling": LONG, "dpo": LORA | {"batch_size": 6, "global_batch": 24, "gradient_checkpointing": True}},
+            ["dpo.batch_size to 3,", "base.load_in to 4bit and dpo.precision to bf16", "sampling.total_tokens"],
+        ),
+        ("samples", {"sampling": LONG}, ["sampling.precision to bf16", "base.model to a smaller model"]),
+        ("after", {"sampling": {"precision": "bf16"}}, ["evaluation.precision to bf16", "base.model"]),
+        ("reference", {"dpo": LORA}, ["base.load_in to 4bit and dpo.precision to bf16", "base.model"]),
+        ("base", {"base": {"model": "train"}}, ["base.width to less than 128"]),
+    ],
+)
+def test_fields_that_save_little_are_not_named(stage: str, changes: dict[str, Any], fields: list[str]) -> None:
+    found = told(stage, changes)
+    places = [found.index(field) for field in fields]
+    assert places == sorted(places)
+    assert found.count(",") + found.count(" or ") - found.count(", or ") <= 4
+    assert ("dpo.batch_size" in found) == ("dpo.batch_size" in " ".join(fields))
+
+
+def test_what_is_left_is_what_a_run_with_all_of_them_needs() -> None:
+    changed = LORA | {"batch_size": 4, "accumulation": 2, "gradient_checkpointing": True, "precision": "bf16"}
+    then = need(
+        "policy",
+        build_config(GIVEN | {"base": {"model": "./given", "load_in": "4bit"}, "sampling": LONG, "dpo": changed}),
+        SHAPES,
+        "cuda",
+    )
+    assert then is not None
+    found = told("policy", {"sampling": LONG, "dpo": LORA}, size=80 * 10**9)
+    assert found.endswith(f"(about {gigabytes(then.peak)} with all of them)")
+
+
+def test_where_that_is_too_much_still_it_is_said() -> None:
+    assert told("policy", {"sampling": LONG, "dpo": LORA}, size=10**9).endswith("; that is still too much)")
+
+
+def test_on_several_cards_a_full_training_is_shared_first() -> None:
+    found = told("policy", {}, cards=4)
+    assert found.index("dpo.processes to 4 and dpo.sharding to fsdp") < found.index(" (about")
+    assert "fsdp" not in told("policy", {"dpo": LORA}, cards=4)
+
+
+def test_on_a_processor_nothing_is_rounded_in_training() -> None:
+    assert "load_in" not in told("policy", {"dpo": LORA, "sampling": LONG}, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "expected"),
+    [
+        ("policy", {}, "dpo.batch_size to 4 and dpo.accumulation to 2, dpo.gradient_checkpointing to true, or dpo.a"),
+        ("scores", {}, "reward.batch_tokens to 2,048, sampling.total_tokens to 32, or reward.model to a smaller model"),
+        (
+            "reward",
+            {"reward": {"model": "train"}},
+            "reward.batch_size to 16, reward.context to 32, or reward.width to less",
+        ),
+        ("anchor", {}, "evaluation.anchor to a smaller model"),
+        ("base", {}, "base.model to a smaller model"),
+    ],
+)
+def test_of_a_model_whose_shape_nobody_knows_it_is_the_first_that_can_help(
+    stage: str, changes: dict[str, Any], expected: str
+) -> None:
+    config = build_config(({"base": {"model": "./given"}} if "reward" in changes else GIVEN) | changes)
+    found = advice(stage, config, {}, "cuda")
+    assert found.startswith(f"set {expected}")
+    assert "about" not in found
