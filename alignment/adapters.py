@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alignment import models
+from alignment import adapter_bases, models
 from alignment.conventions import text_config
 from alignment.errors import ModelError, SelfCheckError
 
@@ -83,6 +83,7 @@ def base_of(folder: Path) -> BaseOfAdapter:
         raise ModelError(f"{where}: is an adapter for the task {task}; give one of a causal language model")
     if kind in NOT_MERGED:
         raise ModelError(f"{where}: an adapter of the type {kind} cannot be merged into a model; give a LoRA, say")
+    adapter_bases.compare_names(where, folder, name)
     return BaseOfAdapter(found, name, str(settings.get("revision") or "main"))
 
 
@@ -103,19 +104,21 @@ def load_merged(folder: Path) -> models.Loaded:
         raise ModelError(f"{name}: its base cannot be used: {reason}") from error
     tokenizer = loaded.tokenizer
     with models.using(name, "loading its adapter"), _told() as told:
+        adapter_bases.require_recorded(name, folder / WEIGHTS, base.name, loaded.model)
         if any((folder / file).is_file() for file in models.TOKENIZER_FILES):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         _resize(loaded.model, folder)
-        model = PeftModel.from_pretrained(loaded.model, str(folder)).eval()
+        try:
+            model = PeftModel.from_pretrained(loaded.model, str(folder)).eval()
+        except (RuntimeError, ValueError) as error:
+            adapter_bases.require_fit(name, base.name, error)
+            raise
         keys = model.load_adapter(str(folder), "default").unexpected_keys
     if missing := [line for line in told if "missing adapter keys" in line]:
         raise ModelError(f"{name}: {WEIGHTS} lacks a part of the adapter ({missing[0][:240]}); give a whole one")
     unexpected = [key for key in keys if "modules_to_save" not in key and "original_module" not in key]  # kept twice
     if unexpected:
-        raise ModelError(
-            f"{name}: its base {base.name} has no place for {unexpected[0]}; set `base_model_name_or_path` in {CONFIG} "
-            "to the base that it was trained on"
-        )
+        raise adapter_bases.missing(name, base.name, unexpected[0])
     whole = models.ready(model, tokenizer, "base", name)
     models.warn_of_ends(whole)
     return merge(whole)
@@ -148,14 +151,19 @@ def merge(loaded: models.Loaded) -> models.Loaded:
 
 
 def standing(base: Path, folder: Path) -> Any:
-    """The model of a folder, as its weights are, with the adapter of another one."""
+    """The model of a folder, as its weights are, with the adapter of another one.
+
+    Saved, it has no card of peft's: that is an empty form which names the base by its path on this machine.
+    """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(str(base), use_safetensors=True, local_files_only=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied weights
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        attached = PeftModel.from_pretrained(model, str(folder)).eval()
+    attached.create_or_update_model_card = lambda *_: None
+    return attached
 
 
 def is_attached(model: Any) -> bool:
@@ -165,8 +173,11 @@ def is_attached(model: Any) -> bool:
     return isinstance(model, PeftModel)
 
 
-def save(model: Any, folder: Path, base: str = "", revision: str = "main") -> None:
-    """Write the adapter of a model alone, as peft does; `base` is what `base_model_name_or_path` says there."""
+def save(model: Any, folder: Path, base: str = "", revision: str = "main", *, fingerprint: str = "") -> None:
+    """Write the adapter of a model alone, as peft does; `base` is what `base_model_name_or_path` says there.
+
+    With the `fingerprint` of its base the adapter is refused over any other one.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -175,7 +186,7 @@ def save(model: Any, folder: Path, base: str = "", revision: str = "main") -> No
     save_file(
         {name: weight.detach().cpu().contiguous() for name, weight in weights.items()},
         folder / WEIGHTS,
-        metadata={"format": "pt"},
+        metadata={"format": "pt"} | ({adapter_bases.FINGERPRINT: fingerprint} if fingerprint else {}),
     )
     named = {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
     settings = model.active_peft_config.to_dict() | named

@@ -68,7 +68,7 @@ def policy(job: Job) -> Counts:
 
     It starts as its reference, whose log-probs were computed in the same precision, so the margin at step 0 is 0.
     """
-    from alignment import adapters, models
+    from alignment import models
     from alignment.training import adapter, group
 
     forget_base()
@@ -83,7 +83,6 @@ def policy(job: Job) -> Counts:
     if not group.is_first():
         return counts
     if config.dpo.adapter != "none":
-        adapters.save(loaded.model, job.out / ADAPTER, *name_of_base(config, job.digests["base"]))
         loaded = merged(job, loaded)
     models.save(loaded, job.out / MODEL)
     write_json(job.out / HISTORY, outcome.history)
@@ -91,16 +90,27 @@ def policy(job: Job) -> Counts:
 
 
 def merged(job: Job, loaded: "Loaded") -> "Loaded":
-    """A policy with an adapter as one model, in fp32: what is rounded is read again, so that the adapter is not."""
+    """A policy with an adapter as one model, in fp32; the adapter is kept beside it, with what its base is known by.
+
+    What is rounded is read again, so that the adapter is merged into the base as it was.
+    """
     from alignment import adapters
     from alignment.device import on_cpu
 
     if job.config.base.load_in == "fp32":
-        return adapters.merge(loaded)
+        return _kept_and_merged(job, loaded)
     with on_cpu():  # a GPU that has room for what is rounded may have none for this
         exact = untrained(job, "fp32")
         adapters.transfer(loaded.model, exact.model)
-        return adapters.merge(exact)
+        return _kept_and_merged(job, exact)
+
+
+def _kept_and_merged(job: Job, exact: "Loaded") -> "Loaded":
+    from alignment import adapter_bases, adapters
+
+    named, mark = name_of_base(job.config, job.digests["base"]), adapter_bases.fingerprint(exact.model)
+    adapters.save(exact.model, job.out / ADAPTER, *named, fingerprint=mark)
+    return adapters.merge(exact)
 
 
 def untrained(job: Job, load_in: str = "") -> "Loaded":

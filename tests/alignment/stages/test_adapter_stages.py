@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
-from alignment import adapters, models
+from alignment import adapter_bases, adapters, models
 from alignment.config import build_config
 from alignment.errors import ModelError
 from alignment.logprobs import score_completions
@@ -44,6 +45,16 @@ def test_the_policy_is_a_whole_model_and_the_adapter_is_kept_beside_it(trained: 
     name = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
     shutil.copytree(trained.folders["base"] / "model", tmp_path / "adapter" / name)
     assert logprobs(adapters.load_merged(tmp_path / "adapter").model) == pytest.approx(own, abs=1e-4)
+
+
+def test_the_adapter_records_the_weights_of_its_base(trained: Chain) -> None:
+    base = models.load_base(trained.folders["base"] / "model").model
+    assert recorded(trained.folders["policy"] / "adapter") == adapter_bases.fingerprint(base)
+
+
+def recorded(folder: Path) -> str:
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        return str(weights.metadata()["plumbline.base"])
 
 
 def test_it_counts_what_was_trained(trained: Chain) -> None:
@@ -142,7 +153,10 @@ class TestKeys:
         rename(given, "org/two")
         assert self.base_key(given) != one
 
-    def test_an_adapter_that_cannot_be_used_is_refused_when_the_key_is_made(self, given: Path) -> None:
+    def test_an_adapter_that_cannot_be_used_is_refused_when_the_key_is_made(
+        self, given: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(given.parent)  # from where a base is looked for too
         shutil.rmtree(given.parent / "base")
         with pytest.raises(ModelError, match=r"its base \.\./base is no folder; set `base_model_name_or_path`"):
             self.base_key(given)
