@@ -18,6 +18,9 @@ COUNTS = {
 }
 """Counts whose names do not say enough behind a number."""
 
+PARTS_OF = {("trainable_parameters", "all_parameters"): "of {:,} parameters trained"}
+"""Counts that say something only as a part of another one, which is then told with them."""
+
 ITEMS = {
     **dict.fromkeys(("samples", "scores", "reference_samples"), "prompts"),
     **dict.fromkeys(("before", "after"), "samples"),
@@ -40,7 +43,12 @@ STATES = {
 
 def counted(counts: Mapping[str, int]) -> str:
     """Counts in words, as in `2,048 samples, 590 finished`; those of none are left out."""
-    return ", ".join(f"{count:,} {COUNTS.get(name, name.replace('_', ' '))}" for name, count in counts.items() if count)
+    others, told = dict(counts), []
+    for (part, whole), words in PARTS_OF.items():
+        if part in others and whole in others:
+            told.append(f"{others.pop(part):,} {words.format(others.pop(whole))}")
+    told += [f"{count:,} {COUNTS.get(name, name.replace('_', ' '))}" for name, count in others.items() if count]
+    return ", ".join(told)
 
 
 def place(progress: Progress, stage: StageProgress) -> str:

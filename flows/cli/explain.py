@@ -89,8 +89,9 @@ def tell(found: "Explained", subject: str, console: Console) -> None:
 
 def _tell_step(step: "Step", home: str, console: Console) -> None:
     """One step: its name, and beside it what it is, and where."""
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in step.counts.items() if count)
-    lines = [escape(line) for line in (*step.lines, counts) if line]
+    from tasks.sentences import counted
+
+    lines = [escape(line) for line in (*step.lines, counted(step.counts)) if line]
     if step.where:
         where = escape(step.where.removeprefix(f"{home}/"))
         content = f"{step.digest[:DIGEST]}  " if step.digest else ""

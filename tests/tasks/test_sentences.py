@@ -31,6 +31,8 @@ def ref(seconds: float = 14.3, **counts: int) -> StageRef:
 def test_counts_are_words_and_those_of_none_are_left_out() -> None:
     assert counted({"samples": 2048, "finished": 590, "unscored": 0}) == "2,048 samples, 590 finished"
     assert counted({"train": 512, "eval": 256, "not_needed": 8}) == "512 to train on, 256 held out, 8 not needed"
+    trained = {"all_parameters": 96_704, "pairs": 23, "steps": 8, "trainable_parameters": 4_096}
+    assert counted(trained) == "4,096 of 96,704 parameters trained, 23 pairs, 8 steps"
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0, "5 s"), (12, "10 s"), (58, "1 min"), (118, "2 min")])
