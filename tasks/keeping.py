@@ -10,8 +10,9 @@ from alignment.errors import InputError, StoreError
 from alignment.stages.stored import Stored, Underway, unneeded
 from alignment.transient import is_transient
 from tasks.home import store
-from tasks.registry import elsewhere, records, versions
+from tasks.registry import copies, elsewhere, records, versions
 from tasks.registry.connection import is_new, place
+from tasks.registry.copies import Copy
 
 UNITS = {"h": 1, "d": 24, "w": 7 * 24}
 """Hours."""
@@ -30,16 +31,18 @@ class Held:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted, or would be: stages, and what was left unfinished, with its bytes."""
+    """What was deleted, or would be: stages, copies of registered models, what was left unfinished, with its bytes."""
 
     stages: tuple[Stored, ...]
+    copies: tuple[Copy, ...]
     unfinished: int
     unfinished_size: int
 
     @property
     def size(self) -> int:
         """All bytes."""
-        return self.unfinished_size + sum(each.size for each in self.stages)
+        stages, copied = (each.size for each in self.stages), (each.size for each in self.copies)
+        return self.unfinished_size + sum(stages) + sum(copied)
 
 
 def listed() -> list[Held]:
@@ -109,6 +112,8 @@ def _is_there(part: str) -> bool:
 def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = False) -> Pruned:
     """Delete what was written so long ago and nothing needs, and what dead processes have left unfinished.
 
+    So are this home's copies of registered models that nobody has asked for since: the next use makes them anew.
+
     Checkpoints from which another machine could go on are kept as long as stages, and while one does.
 
     What a registered version was made from is needed, whatever running processes have found or written, and whatever
@@ -136,7 +141,10 @@ def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = Fals
     left = [each for each in here.underway() if each.saved < before and not each.held]
     for each in left if not dry_run else ():
         here.delete_underway(each)
-    return Pruned(tuple(stages), count + len(left), size + sum(each.size for each in left))
+    copied = copies.unused(before)
+    if not dry_run:
+        copied = [copy for copy in copied if copies.delete(copy)]
+    return Pruned(tuple(stages), tuple(copied), count + len(left), size + sum(each.size for each in left))
 
 
 def _deleted(each: Stored) -> bool:

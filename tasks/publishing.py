@@ -86,6 +86,8 @@ def log_model(config: AlignConfig, refs: Refs, judgement: Judgement, run_id: str
         tags = kept_tags(config, judgement) | people_tags(config, report, judgement)
         description = with_ours(card[card.index("\n## ") :], version_summary(tags))
         made = register(run_id, uri, name, config.registry.alias, key=key, description=description, tags=tags)
+        if config.registry.adapter == "separate":
+            made = made.model_copy(update={"note": "; ".join(filter(None, (made.note, bases.TOLD)))})
         runs.tag(run_id, {"plumbline.registered": f"{made.name} v{made.version}"})
     if made is not None:
         links = {made.title: version_page(name, made.version, INSIDE)}

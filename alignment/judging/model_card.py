@@ -10,6 +10,14 @@ from alignment.judging.formats import percent
 from alignment.judging.report import EvalReport, Judgement, SampleRow
 from alignment.rewards.parts import SUM, takes_model
 
+REGISTERED = {
+    "merged": "merged into the weights, and kept by itself among the run's artifacts",
+    "separate": (
+        "registered without its base's weights, whose content is pinned by a digest; what was judged is the two merged"
+    ),
+}
+"""What becomes of an adapter, by `registry.adapter`."""
+
 
 def model_card(
     config: AlignConfig,
@@ -107,7 +115,7 @@ def _adapter(config: AlignConfig, policy: Mapping[str, int]) -> str:
         return ""
     return (
         f"LoRA, rank {config.dpo.adapter_rank}, {trained:,} trainable parameters ({percent(trained / parameters)} of "
-        "all); merged into the weights, and kept by itself among the run's artifacts"
+        f"all); {REGISTERED[config.registry.adapter]}"
     )
 
 

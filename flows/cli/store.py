@@ -107,9 +107,13 @@ def prune_stages(
     console = make_console()
     for each in found.stages:
         say(console, f"{escape(f'{each.stage}/{each.key}')}  {_bytes(each.size)}, {_age(each.written)} old")
+    for copy in found.copies:
+        say(console, f"{escape(f'models/{copy.name}')}  {_bytes(copy.size)}, not used for {_age(copy.used)}")
     what = "would be deleted" if dry_run else "deleted"
+    count = len(found.copies)
+    copies = f", {count:,} {'copy' if count == 1 else 'copies'} of registered models" if count else ""
     rest = f" and {found.unfinished:,} unfinished uploads, drafts or checkpoints" if found.unfinished else ""
-    say(console, f"{_stages(len(found.stages))}{rest}, {_bytes(found.size)}, {what}")
+    say(console, f"{_stages(len(found.stages))}{copies}{rest}, {_bytes(found.size)}, {what}")
     return 0
 
 

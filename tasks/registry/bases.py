@@ -1,5 +1,6 @@
 """Bases of adapters that are registered apart: kept on this machine, pinned by their content, merged for use."""
 
+import json
 import shutil
 import tempfile
 import uuid
@@ -13,15 +14,22 @@ from alignment.models import save
 from alignment.rows import ADAPTER, MODEL
 from alignment.stages.sources import digest_model
 from alignment.stages.stage import Refs
-from alignment.stages.store import digest
+from alignment.stages.store import digest, write_json
 from tasks.home import home
 from tasks.registry import serving
 
 BASE = "plumbline.base"
 """In a logged model's metadata: the folder of its base, and the digest of what is in it."""
 
+TOLD = "the adapter alone, over a base that is pinned"
+"""What a run says of such a version."""
+
 PEFT = "peft"
 """Where MLflow keeps an adapter among a model's files."""
+
+
+MERGED = ".merged.json"
+"""In a copy of an adapter and its base as one model: what the adapter's metadata says of its base."""
 
 
 class Apart(NamedTuple):
@@ -67,7 +75,7 @@ def pinned(uri: str, metadata: dict[str, Any] | None) -> Path | None:
     if not folder.is_dir():
         raise ModelError(
             f"{uri}: is an adapter, and its base is not at {folder}: use it on the machine where it was registered, "
-            "copy that folder here, or register it with registry.adapter = merged"
+            "have that folder, a copy of it or a link to it at this path, or register it with registry.adapter = merged"
         )
     if digest_model(folder) != told["digest"]:
         raise ModelError(
@@ -75,6 +83,17 @@ def pinned(uri: str, metadata: dict[str, Any] | None) -> Path | None:
             "one back, or register it again"
         )
     return folder
+
+
+def note_merged(copy: Path, metadata: dict[str, Any]) -> None:
+    """Write into a copy of the two as one model of which base it was made, as the adapter's metadata says it."""
+    write_json(copy / MERGED, {BASE: metadata[BASE]})
+
+
+def require_merged(uri: str, copy: Path) -> None:
+    """Raise as `pinned` does, where a model's copy was made of an adapter and a base."""
+    if (copy / MERGED).is_file():
+        pinned(uri, json.loads((copy / MERGED).read_text(encoding="utf-8")))
 
 
 def write_merged(root: Path, base: Path, folder: Path) -> None:

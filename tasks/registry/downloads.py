@@ -14,7 +14,7 @@ from alignment.config import AlignConfig, Group
 from alignment.errors import ModelError
 from alignment.links import share
 from alignment.stages.store import digest, disk_errors
-from tasks.registry import bases, versions
+from tasks.registry import bases, copies, versions
 from tasks.registry.connection import client, fluent, guard
 
 G = TypeVar("G", bound=Group)
@@ -51,8 +51,11 @@ def local_model(uri: str, folder: Path) -> Path:
     return _local(uri, folder)[1]
 
 
-def export_model(uri: str, folder: Path, *, link: bool = False) -> None:
+def export_model(uri: str, folder: Path, *, link: bool = False) -> dict[str, Any]:
     """Write a registered model as an ordinary `save_pretrained` folder, its weights byte for byte.
+
+    An adapter that was registered apart from its base is merged into it, and the metadata that pins that is returned;
+    of any other model it is empty.
 
     With `link` a folder that nobody writes to: its files may be links to MLflow's where those lie on the same disk.
     Raises ModelError if the model does not exist, is not a transformers model, or its weights are not safetensors, and
@@ -68,7 +71,7 @@ def export_model(uri: str, folder: Path, *, link: bool = False) -> None:
             with guard(), disk_errors(folder, where), fluent():
                 here = artifacts_here(resolved)
                 root = here or Path(download_artifacts(artifact_uri=resolved, dst_path=temporary))
-            _copy_weights(uri, root, folder, link=link or here is None)  # a download is thrown away, so may be linked
+            return _copy_weights(uri, root, folder, link=link or here is None)  # a download goes, so may be linked
 
 
 def artifacts_here(uri: str) -> Path | None:
@@ -95,16 +98,23 @@ def folder_name(name: str) -> str:
 
 
 def _local(uri: str, folder: Path) -> tuple[str, Path]:
-    """A model's address without an alias, and its local copy, whose path no model of another registry shares."""
+    """A model's address without an alias, and its local copy, whose path no model of another registry shares.
+
+    Raises ModelError where the copy was made of an adapter and a base, and that base is gone or another one by now.
+    """
     if versions.LOGGED.fullmatch(uri):
         resolved, target = uri, folder / uri.removeprefix("models:/")
     else:
         version = versions.resolve(uri)
         resolved, target = version.uri, folder / folder_name(version.name) / f"{version.version}-{version.identity}"
-    if not target.exists():
+    copies.note_use(target, folder)
+    if target.exists():
+        bases.require_merged(uri, target)
+    else:
         draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
         try:
-            export_model(resolved, draft, link=True)
+            if pins := export_model(resolved, draft, link=True):
+                bases.note_merged(draft, pins)
             try:
                 draft.rename(target)
             except OSError:
@@ -115,14 +125,14 @@ def _local(uri: str, folder: Path) -> tuple[str, Path]:
     return resolved, target
 
 
-def _copy_weights(uri: str, root: Path, folder: Path, *, link: bool) -> None:
-    """Copy what MLflow keeps in two folders into one, as it was logged."""
+def _copy_weights(uri: str, root: Path, folder: Path, *, link: bool) -> dict[str, Any]:
+    """Copy what MLflow keeps in two folders into one, as it was logged; returns what `export_model` does."""
     parts = [root / "model", *sorted((root / "components").glob("*"))]
     if (root / bases.PEFT).is_dir():
         metadata = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8")).get("metadata")
         if (base := bases.pinned(uri, metadata)) is not None:
             bases.write_merged(root, base, folder)
-            return
+            return dict(metadata)
     files = [file for part in parts if part.is_dir() for file in sorted(part.rglob("*")) if file.is_file()]
     if not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(
@@ -135,3 +145,4 @@ def _copy_weights(uri: str, root: Path, folder: Path, *, link: bool) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             share(file, target, link=link)
+    return {}

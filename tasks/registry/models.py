@@ -76,7 +76,7 @@ def log_model(
                 **(answers if messages else continues),
                 **pins,
                 pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-                model_card=_readme(card),
+                model_card=_readme(card, apart),
             )
         if messages or apart:  # MLflow has chats' tokenizer beside the weights; with them stands that of all texts
             tokenizer.save_pretrained(told / "model")
@@ -212,9 +212,16 @@ def _newest_first(experiments: list[str], query: str) -> Iterator[Any]:
             return
 
 
-def _readme(card: str) -> Any:
+def _readme(card: str, apart: Apart | None) -> Any:
     from huggingface_hub import ModelCard
 
     text = card or "Aligned by Plumbline; the run's model_card.md says how."
-    where = "The folder `model/` beside this file is a `save_pretrained` folder, its tokenizer included."
-    return ModelCard(f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n{text}\n\n{where}")
+    library, where = "transformers", "is a `save_pretrained` folder, its tokenizer included."
+    if apart is not None:
+        library = "peft"
+        where = (
+            "has the tokenizer, and `peft/` the adapter without its base; `plumbline export` writes the two merged as "
+            "a `save_pretrained` folder."
+        )
+    head = f"---\nlibrary_name: {library}\npipeline_tag: text-generation\n---"
+    return ModelCard(f"{head}\n\n{text}\n\nThe folder `model/` beside this file {where}")

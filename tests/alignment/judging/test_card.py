@@ -164,6 +164,13 @@ def test_the_card_says_how_much_was_trained_by_an_adapter(adapter: str, told: bo
     assert ("Adapter" in card) is told
 
 
+def test_the_card_says_of_an_adapter_that_is_registered_apart_that_it_is() -> None:
+    config = AlignConfig.model_validate({"dpo": {"adapter": "lora"}, "registry": {"adapter": "separate"}})
+    card = model_card(config, report(), JUDGEMENT, [SAMPLE], {}, {"trainable_parameters": 1, "all_parameters": 50})
+    assert "1 trainable parameters (2.0% of all); registered without its base's weights, whose content" in card
+    assert "merged into the weights" not in card
+
+
 def test_the_card_says_what_how_and_what_was_not_checked() -> None:
     config = AlignConfig.model_validate({"dpo": {"nll_weight": 0.2}, "base": {"model": "org/some_base"}})
     card = model_card(config, report(), JUDGEMENT, [SAMPLE] * 9, {"pairs": "abc123"})

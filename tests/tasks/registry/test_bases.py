@@ -41,6 +41,9 @@ def test_an_adapter_and_its_base_are_one_model_where_they_are_used(
     assert root is not None
     weights = list(root.rglob("*.safetensors"))
     assert [file.name for file in weights] == ["adapter_model.safetensors"]
+    assert {file.name for file in (root / "peft").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert "`peft/` the adapter without its base" in (root / "model_card.md").read_text()
+    assert "library_name: peft" in (root / "model_card_data.yaml").read_text()
     (kept,) = (home() / "bases").iterdir()
     logged_models.require_base(uri)
 
@@ -60,12 +63,31 @@ def test_an_adapter_and_its_base_are_one_model_where_they_are_used(
         own = stream.read()
     (kept / "model.safetensors").unlink()  # it is a link to the store's
     (kept / "model.safetensors").write_bytes(own[:-4] + b"\0\0\0\1")
-    for use in (lambda: logged_models.require_base(uri), lambda: downloads.export_model(uri, tmp_path / "out")):
+    for use in (
+        lambda: logged_models.require_base(uri),
+        lambda: downloads.export_model(uri, tmp_path / "out"),
+        lambda: downloads.local_model("models:/apart@champion", tmp_path / "used"),
+    ):
         with pytest.raises(ModelError, match=r"holds another one: put the right one back, or register it again"):
             use()
     kept.rename(kept.with_name("elsewhere"))
-    with pytest.raises(ModelError, match=r"its base is not at .*registry\.adapter = merged"):
-        logged_models.require_base(uri)
+    for use in (
+        lambda: logged_models.require_base(uri),
+        lambda: downloads.local_model("models:/apart@champion", tmp_path / "used"),
+    ):
+        with pytest.raises(ModelError, match=r"its base is not at .*registry\.adapter = merged"):
+            use()
+
+
+def test_a_base_that_moved_is_found_by_a_link_where_it_was(apart: Apart, run_id: str, tmp_path: Path) -> None:
+    uri = logged_models.log_model(run_id, tmp_path / "unread", CONFIG, "the film", apart=apart)
+    (kept,) = (home() / "bases").iterdir()
+    kept.rename(tmp_path / "moved")
+    kept.symlink_to(tmp_path / "moved")
+    logged_models.require_base(uri)
+    downloads.export_model(uri, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not list((tmp_path / "out").glob(".*")), "the note of a copy that is used again"
 
 
 def test_a_base_is_kept_once_for_all_adapters_over_it(folder: Path) -> None:

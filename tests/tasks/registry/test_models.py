@@ -79,6 +79,23 @@ def test_an_adapter_is_kept_on_the_run_of_its_model(
     assert [item.path for item in kept] == ["adapter/adapter_config.json"]
 
 
+@pytest.mark.parametrize(("adapter", "told"), [("merged", False), ("separate", True)])
+def test_a_run_says_where_a_version_is_an_adapter_alone(
+    logged: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, told: bool
+) -> None:
+    (tmp_path / "report.json").write_text(REPORT.model_dump_json())
+    (tmp_path / "samples.json").write_text(json.dumps([SAMPLE.model_dump()]))
+    ref = StageRef(stage="report", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
+    run, uri = logged
+    monkeypatch.setattr(models, "log_model", lambda *_, **__: uri)
+    config = merge(CONFIG.model_dump(), {"dpo": {"adapter": "lora"}, "registry": {"adapter": adapter}})
+    passed = JUDGEMENT.model_copy(update={"verdict": "pass"})
+    refs = {"report": ref, "policy": ref, "base": ref}
+    made = publishing.log_model.fn(build_config(config), refs, passed, run)
+    assert made is not None
+    assert made.sentence == f"{made.title}{'; the adapter alone, over a base that is pinned' if told else ''}"
+
+
 def test_of_given_pairs_the_settings_of_serving_tell_models_apart(tmp_path: Path) -> None:
     """Sampled pairs hang on them already, so there the policy's content says it all."""
     ref = StageRef(stage="policy", key="k", path=tmp_path, digest="d", counts={}, seconds=0.0)
