@@ -11,6 +11,7 @@ from alignment.preflight import require_fitting
 from alignment.stages.store import Store
 from tasks.devices import require_hosted
 from tasks.pipeline import PIPELINE
+from tasks.sentences import counted
 
 State = Literal["cached", "to compute", "if need be"]
 HEADINGS = ("stage", "key", "state", "memory", "counts")
@@ -80,8 +81,7 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
     needed = needs.needs(config, capacity.shapes(config), device.kind)
     for item in PIPELINE.plan(config, store):
         if item.found is not None:
-            counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in item.found.counts.items())
-            stages.append(PlannedStage(item.stage.name, item.key, "cached", counts))
+            stages.append(PlannedStage(item.stage.name, item.key, "cached", counted(item.found.counts)))
             continue
         known = item.key is not None or not store.has(item.stage.name)
         state: State = "to compute" if known else "if need be"

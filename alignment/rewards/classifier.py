@@ -1,7 +1,6 @@
 """The reward `classifier`: the raw logit of the class to reward, by a sequence classifier."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ from numpy.typing import NDArray
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.logits import class_logits
-from alignment.models import Loaded, load_reward
+from alignment.models import Loaded
 from alignment.rewards.checking import require_finite
 from alignment.rewards.protocol import Progress, Scores, Scoring, reward
 from alignment.rewards.reading import read_samples, read_texts
 from alignment.rows import MODEL
+from alignment.stages.kept import reward_model
 
 
 @reward("classifier")
@@ -24,26 +24,19 @@ class Classifier:
     def __init__(self, config: AlignConfig) -> None:
         """`reward.positive_class` names the class to reward."""
         self.config = config.reward
-        self._loaded: dict[Path, Loaded] = {}
 
     def score(self, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
         """The logit of each sample, read as `reward.reads` says, and how many are longer than the model reads.
 
         Raises ModelError where the class to reward is unknown, and as `score_texts` and `read_samples` do.
         """
-        loaded = self._load(work.folder / MODEL)
+        loaded = reward_model(work.folder / MODEL, f"reward.model {self.config.model}")
         column = positive_class(loaded.model.config, self.config.positive_class)
         read = read_samples(loaded, samples, self.config.reads)
         values = class_logits(
             loaded, read.ids, batch_tokens=self.config.batch_tokens, types=read.types, progress=work.progress
         )
         return Scores(values[:, column].tolist(), read.truncated)
-
-    def _load(self, folder: Path) -> Loaded:
-        """The model, which is read once: samples come a thousand or so at a time."""
-        if folder not in self._loaded:
-            self._loaded = {folder: load_reward(folder, name=f"reward.model {self.config.model}")}
-        return self._loaded[folder]
 
 
 def score_texts(

@@ -7,7 +7,7 @@ from alignment.rows import ANCHORED, EVALUATED, MODEL
 from alignment.stages import evaluating
 from alignment.stages.drawing import count_finished
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import forget_base
+from alignment.stages.kept import forget_model
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import rewards_of
 from alignment.stages.sources import engine_kinds, reward_kinds
@@ -35,7 +35,7 @@ def drift(job: Job) -> Counts:
     models.require_same_vocabulary(job.inputs["anchor"] / MODEL, job.inputs["base"] / MODEL)
     folder, name = job.inputs["anchor"] / MODEL, f"evaluation.anchor {job.config.evaluation.anchor}"
     load = partial(models.load_base, folder, name=name)
-    forget_base()
+    forget_model()
     rows = evaluating.write_held_out(job, load(precision=job.config.sampling.precision))
     scored = rewards_of(job, rows)
     loaded = load(precision=job.config.evaluation.precision)

@@ -14,7 +14,7 @@ from alignment.rewards.parts import normalises
 from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model, forget_base
+from alignment.stages.kept import base_model, forget_model
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sides import held_out
@@ -80,7 +80,7 @@ def evaluate(job: Job, writer: str) -> Counts:
     of_base = [row["logprob"] for row in rows] if writer == "base" else logprobs(job, base_model(job, precision), rows)
     for row, logprob in zip(rows, of_base, strict=True):
         row["base_logprob"] = logprob
-    forget_base()
+    forget_model()
     return write_judged(job, EVALUATED, job.out, rows)
 
 
@@ -102,7 +102,7 @@ def _model(job: Job, writer: str, precision: str) -> "Loaded":
 
     if writer == "base":
         return base_model(job, precision)
-    forget_base()
+    forget_model()
     return models.load_base(job.inputs[writer] / MODEL, precision=precision, name="the aligned model")
 
 

@@ -1,5 +1,6 @@
-"""The base model, kept in memory between the stages that only read it."""
+"""One model, kept in memory between the stages and shards that only read it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,29 +11,35 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 _kept: "dict[tuple[Path, str, str], Loaded]" = {}
-"""One at most, so that shards do not load it again and again."""
 
 
 def base_model(job: Job, precision: str = "fp32") -> "Loaded":
-    """The base model of the stages that only read it, placed anew: another model may have set the threads since.
-
-    One that was kept in another precision is let go first.
-    """
-    from alignment.device import place
+    """The base model of the stages that only read it; another model that was kept is let go first."""
     from alignment.models import load_base
 
-    wanted = job.inputs["base"] / MODEL, precision, _name(job)
-    if wanted not in _kept:
-        forget_base()
-        _kept[wanted] = load_base(wanted[0], precision=precision, name=_name(job))
-    place(_kept[wanted].model)
-    return _kept[wanted]
+    folder, name = job.inputs["base"] / MODEL, f"base.model {job.config.base.model}"
+    return _one(folder, precision, name, lambda: load_base(folder, precision=precision, name=name))
 
 
-def forget_base() -> None:
-    """Let the kept base model go, before another model needs the memory."""
+def reward_model(folder: Path, name: str) -> "Loaded":
+    """The classifier of a folder, which errors call `name`; another model that was kept is let go first."""
+    from alignment.models import load_reward
+
+    return _one(folder, "reward", name, lambda: load_reward(folder, name=name))
+
+
+def forget_model() -> None:
+    """Let the kept model go, before another one needs the memory."""
     _kept.clear()
 
 
-def _name(job: Job) -> str:
-    return f"base.model {job.config.base.model}"
+def _one(folder: Path, of: str, name: str, load: "Callable[[], Loaded]") -> "Loaded":
+    """The model, placed anew: another one may have set the threads since."""
+    from alignment.device import place
+
+    key = folder, of, name
+    if key not in _kept:
+        forget_model()
+        _kept[key] = load()
+    place(_kept[key].model)
+    return _kept[key]

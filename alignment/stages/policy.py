@@ -12,7 +12,7 @@ from alignment.errors import PairsError
 from alignment.kinds import DIVERGENCES, LOSSES, TRAINERS
 from alignment.rows import ADAPTER, HISTORY, MODEL, REFERENCED
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import forget_base
+from alignment.stages.kept import forget_model
 from alignment.stages.row_file import RowFile
 from alignment.stages.sources import fields_of
 from alignment.stages.stage import MODELS, stage
@@ -71,7 +71,7 @@ def policy(job: Job) -> Counts:
     from alignment import models
     from alignment.training import adapter, group
 
-    forget_base()
+    forget_model()
     config = job.config
     loaded, rows = untrained(job), pairs_of(job)
     counts = {"pairs": len(rows)}

@@ -7,7 +7,7 @@ from alignment.config import AlignConfig
 from alignment.errors import PairsError
 from alignment.rows import MODEL, RANKED, Pair
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model, forget_base
+from alignment.stages.kept import base_model, forget_model
 from alignment.stages.likelihood import of_completions
 from alignment.stages.outlined import base_outline
 from alignment.stages.sides import held_out
@@ -60,6 +60,6 @@ def ranking(job: Job) -> Counts:
             for row, logprob in zip(rows, logprobs, strict=True):
                 row[f"{name}_{side}"] = logprob
         del loaded  # the next model needs the memory
-        forget_base()
+        forget_model()
     RANKED.write(job.out, rows)
     return {"pairs": len(pairs), "left_out": len(prompts) - len(pairs)}

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from alignment.judging.regression import Score, measure, read_tasks
 from alignment.rows import MODEL, TASKS
 from alignment.stages.job import Counts, Job, share
-from alignment.stages.kept import forget_base
+from alignment.stages.kept import forget_model
 from alignment.stages.stage import MODELS, stage
 from alignment.stages.store import write_json
 
@@ -31,7 +31,7 @@ def regression(job: Job) -> Counts:
 
     tasks, rows = read_tasks(job.config.evaluation.tasks), job.config.evaluation.task_rows
     scores: list[dict[str, Score]] = []
-    forget_base()
+    forget_model()
     for side, name in (("base", f"base.model {job.config.base.model}"), ("policy", "the aligned model")):
         progress = share(job.progress, len(scores) * len(tasks), len(tasks), 2 * len(tasks))
         loaded = models.load_base(job.inputs[side] / MODEL, precision=job.config.evaluation.precision, name=name)

@@ -16,7 +16,7 @@ from alignment.rows import HISTORY, TRAJECTORY
 from alignment.stages import evaluating
 from alignment.stages.drawing import draw
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model, forget_base
+from alignment.stages.kept import base_model, forget_model
 from alignment.stages.policy import pairs_of, policy, untrained
 from alignment.stages.sides import held_out
 from alignment.stages.stage import MODELS, stage
@@ -73,7 +73,7 @@ def trajectory(job: Job) -> Counts:
 
 def _train(job: Job) -> None:
     """Train the policy, measure it every so many steps, and keep it at the end; then say in `job.work` how it went."""
-    forget_base()
+    forget_model()
     loaded, rows, every = untrained(job), pairs_of(job), frontier_of(job.config).evaluate_every
 
     def progress(done: int, total: int) -> None:

@@ -20,6 +20,7 @@ REF = StageRef(stage="any", key="k", path=Path(), digest="content", counts={}, s
 EDITS: dict[str, str] = {
     "alignment": "",
     "alignment.activations": "base samples reference policy before after drift ranking",
+    "alignment.adapter_bases": "base reward prompts policy ranking gold",
     "alignment.adapters": "base reward prompts policy ranking gold",
     "alignment.aliases": "",
     "alignment.batching": "base reward prompts samples scores reference policy before after anchor drift ranking gold "
@@ -212,7 +213,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.job_file": "",
     "alignment.stages.launch": "",
     "alignment.stages.worker": "",
-    "alignment.stages.kept": "samples reference policy before after drift ranking regression",
+    "alignment.stages.kept": "samples scores reference policy before after drift ranking gold regression",
     "alignment.stages.outlined": "prompts ranking",
     "alignment.stages.files": "",
     "alignment.stages.marks": "",

@@ -1,6 +1,5 @@
 """The judging stages on a shrunken default: both models on the same prompts, the report, the drift to an anchor."""
 
-import gc
 import json
 import weakref
 from pathlib import Path
@@ -79,20 +78,18 @@ def test_one_language_model_is_in_memory_at_a_time(chain, tmp_path, monkeypatch,
     load, score = models.load_base, scoring.rewards_of
 
     def counted(*args: Any, **kwargs: Any) -> models.Loaded:
-        gc.collect()
         most.append(len(alive) + 1)
         loaded = load(*args, **kwargs)
         alive.add(loaded.model)
         return loaded
 
     def alone(*args: Any, **kwargs: Any) -> Any:
-        gc.collect()
         assert not alive
         return score(*args, **kwargs)
 
     monkeypatch.setattr(models, "load_base", counted)
     monkeypatch.setattr(evaluating, "rewards_of", alone)
-    kept.forget_base()
+    kept.forget_model()
     other = chain.other(tmp_path, sampling={"precision": precision})
     for side in ("before", "after"):
         other.run(side)

@@ -1,10 +1,13 @@
-"""The base model that is kept between stages and shards, and placed anew."""
+"""The model that is kept between stages and shards, and placed anew."""
+
+from unittest.mock import Mock
 
 import pytest
 
-from alignment import device
+from alignment import device, models
 from alignment.stages import kept
 from alignment.stages.job import Job
+from tests.alignment.chain import PROMPTS
 
 
 @pytest.fixture
@@ -13,7 +16,7 @@ def job(chain, tmp_path):
 
 
 def test_one_base_model_is_kept_between_shards(job):
-    kept.forget_base()
+    kept.forget_model()
     assert kept.base_model(job) is kept.base_model(job)
 
 
@@ -30,3 +33,21 @@ def test_a_base_model_of_another_precision_takes_its_place(job):
     exact = kept.base_model(job)
     assert kept.base_model(job, "bf16") is not exact
     assert kept.base_model(job) is not exact
+
+
+def test_a_reward_model_is_kept_between_shards_and_takes_the_base_model_s_place(job, chain):
+    """So one model is in memory, whichever a stage reads."""
+    base, folder = kept.base_model(job), chain.folders["reward"] / "model"
+    found = kept.reward_model(folder, "reward.model train")
+    assert kept.reward_model(folder, "reward.model train") is found
+    assert kept.base_model(job) is not base
+    assert kept.reward_model(folder, "reward.model train") is not found
+
+
+def test_all_shards_of_scores_read_the_reward_model_once(chain, tmp_path, monkeypatch):
+    kept.forget_model()
+    load = Mock(side_effect=models.load_reward)
+    monkeypatch.setattr(models, "load_reward", load)
+    for first in range(0, PROMPTS, 3):
+        chain.other(tmp_path).run("scores", f"part {first}", (first, first + 3))
+    load.assert_called_once()
