@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment import adapters, models
+from alignment import adapters, hub, models
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.memory import Shape, gigabytes
@@ -169,7 +169,8 @@ def _on_hub(name: str, revision: str, fetch: bool) -> Shape | None:
     try:
         file = try_to_load_from_cache(name, "config.json", revision=revision)
         if not isinstance(file, str) and fetch:
-            file = hf_hub_download(name, "config.json", revision=revision)
+            with hub.cache_without_network():
+                file = hf_hub_download(name, "config.json", revision=revision)
         return Shape.of(_json(Path(file))) if isinstance(file, str) else None
     except Exception:  # noqa: BLE001 - of the network, and of names that are none
         return None

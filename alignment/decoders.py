@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from alignment import hub
 from alignment.conventions import Conventions, text_config
 from alignment.device import is_exact
 from alignment.errors import ModelError
@@ -25,9 +26,10 @@ def require_language_model(source: str | Path, revision: str, where: str) -> Non
 
     folder = Path(source).is_dir()
     try:
-        config = AutoConfig.from_pretrained(
-            str(source), trust_remote_code=False, **({} if folder else {"revision": revision})
-        )
+        with hub.cache_without_network(source):
+            config = AutoConfig.from_pretrained(
+                str(source), trust_remote_code=False, **({} if folder else {"revision": revision})
+            )
     except Exception:  # noqa: BLE001 - a broken file makes its reader raise anything, and its loader names it
         return
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

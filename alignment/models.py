@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from alignment import bits
+from alignment import bits, hub
 from alignment.batching import is_out_of_memory
 from alignment.conventions import REPLACEMENT, Conventions, conventions
 from alignment.device import compute_in, device, place
@@ -208,14 +208,14 @@ def require_room(prompt: int, total: int, loaded: Loaded) -> None:
 
 
 def local_folder(source: str | Path, kind: Kind) -> Path | None:
-    """The folder that `source` names, or None for a model on the hub.
+    """The folder that `source` names, or None for a model on the hub, whose name has one slash at most.
 
     Raises ModelError where it can only be a folder, and there is none.
     """
     path = Path(source)
     if path.is_dir():
         return path
-    if path.is_absolute() or str(source).startswith((".", "~")):
+    if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
         raise ModelError(f"{FIELDS[kind]} {source}: no such folder; give a folder that `save_pretrained` wrote")
     return None
 
@@ -230,21 +230,25 @@ def _load(
     if folder:
         check_folder(folder, kind)
     safe = {"trust_remote_code": False} | ({} if folder else {"revision": revision})
+    is_quantized = precision == "4bit"
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "true"  # else a repository of pickles is sent to a converter outside
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **safe)
-        model, loading = factory.from_pretrained(
-            str(source),
-            use_safetensors=True,
-            dtype=torch.bfloat16 if precision in ("bf16", "4bit") else torch.float32,
-            output_loading_info=True,
-            **safe,
-            **({"quantization_config": bits.four_bits(), "device_map": {"": device()}} if precision == "4bit" else {}),
-            **({"ignore_mismatched_sizes": True} | head if head else {}),
-        )
+        with hub.cache_without_network(source):
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **safe)
+            model, loading = factory.from_pretrained(
+                str(source),
+                use_safetensors=True,
+                dtype=torch.bfloat16 if precision in ("bf16", "4bit") else torch.float32,
+                output_loading_info=True,
+                **safe,
+                **({"quantization_config": bits.four_bits(), "device_map": {"": device()}} if is_quantized else {}),
+                **({"ignore_mismatched_sizes": True} | head if head else {}),
+            )
     except Exception as error:  # a broken file makes its reader raise anything
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
+        if not folder:
+            hub.require_reached(error, FIELDS[kind], str(source))
         reason = " ".join(str(error).split())
         way_out = "give a hub name with safetensors weights, or a folder that `save_pretrained` wrote"
         if not folder and "does not appear to have a file named model" in reason:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alignment import adapters
+from alignment import adapters, hub
 from alignment.errors import ModelError
 from alignment.models import FIELDS, Loaded, check_folder, local_folder, ready
 
@@ -29,14 +29,17 @@ def outline(source: str, revision: str = "main", *, name: str = "") -> Loaded:
         check_folder(folder, "base")
     safe: dict[str, Any] = {"trust_remote_code": False} | ({} if folder else {"revision": revision})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(texts), **safe)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **safe))
+        with hub.cache_without_network(source):
+            tokenizer = AutoTokenizer.from_pretrained(str(texts), **safe)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **safe))
     except Exception as error:  # a broken file makes its reader raise anything
+        if not folder:
+            hub.require_reached(error, FIELDS["base"], source)
         raise ModelError(
             f"{where}: cannot be read ({' '.join(str(error).split())[:240]}); give a hub name, or a folder that "
             "`save_pretrained` wrote"
         ) from error
-    with suppress(OSError):  # it is optional, and may name further end tokens
+    with hub.cache_without_network(source), suppress(OSError):  # it is optional, and may name further end tokens
         model.generation_config = GenerationConfig.from_pretrained(source, **safe)
     return ready(model, tokenizer, "base", where, name)

@@ -5,7 +5,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,6 @@ def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
         from alignment import adapters
         from alignment.device import compute_in
         from alignment.models import load_base
-        from tasks.hub import cache_without_network
         from tasks.registry.naming import local_copy
 
         source = local_copy(model, home() / "models")
@@ -134,8 +133,7 @@ def load(model: str, *, precision: Precision = "fp32") -> "Loaded":
             merged = adapters.load_merged(Path(source))
             return replace(merged, model=compute_in(merged.model, precision, "precision"))
         try:
-            with nullcontext() if Path(source).is_dir() else cache_without_network():
-                return load_base(source, precision=precision, kind="model", name=model)
+            return load_base(source, precision=precision, kind="model", name=model)
         except ModelError as error:
             if source != model or "/" in model or Path(model).is_dir():
                 raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alignment.data.wanted import Row, Wanted, as_json, not_text, require_columns
+from alignment.hub import cache_without_network
 
 
 def read_parquet(stream: BinaryIO, wanted: Wanted) -> Iterator[Row]:
@@ -26,7 +27,8 @@ def read_hub(wanted: Wanted, cache: Path) -> Iterator[Row]:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # what goes wrong is told once, by the error
-    dataset = datasets.load_dataset(wanted.path, split=wanted.split, cache_dir=str(cache))
+    with cache_without_network():
+        dataset = datasets.load_dataset(wanted.path, split=wanted.split, cache_dir=str(cache))
     require_columns(dataset.column_names, wanted)
     columns = wanted.named(dataset.column_names)
     yield from _rows(dataset.select_columns(columns).with_format("arrow").iter(batch_size=10_000), wanted)

@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_loaded_is_one_line_with_the_librarys_reason(spo
 
 
 def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
-    for source in (tmp_path / "none", "./none", "~/none"):
+    for source in (tmp_path / "none", "./none", "~/none", "examples/chat/none"):
         assert refusal(partial(models.load_base, source)) == (
             f"base.model {source}: no such folder; give a folder that `save_pretrained` wrote"
         )

@@ -84,6 +84,7 @@ EDITS: dict[str, str] = {
     "alignment.gguf": "",
     "alignment.gguf_writing": "",
     "alignment.head": "base reference policy before after drift ranking",
+    "alignment.hub": "",
     "alignment.judging": "",
     "alignment.judging.arithmetic": "report",
     "alignment.judging.beside": "",
