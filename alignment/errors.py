@@ -20,6 +20,7 @@ PlumblineError                 exit code 1
 ├── Interrupted                exit code 130: the run was asked to stop, and did between two steps
 ├── ProcessError               exit code 1: the process of a stage was killed, or failed in a way of its own
 ├── StoreError                 exit code 1: the stage store could not be read or written
+│   └── GoneError              what a stage is read from is not in the store any more
 ├── EndpointError              exit code 1: a judge's or an engine's endpoint could not be reached or understood
 ├── TrackingError              exit code 1: MLflow could not be reached or refused
 └── StackError                 exit code 1: a server or worker on this machine did not start, or does not answer
@@ -139,6 +140,10 @@ class ProcessError(PlumblineError):
 
 class StoreError(PlumblineError):
     """The stage store could not be read or written."""
+
+
+class GoneError(StoreError):
+    """What a stage is read from is not in the store any more; where the store does not give it, that is no proof."""
 
 
 class EndpointError(PlumblineError):

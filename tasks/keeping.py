@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from alignment.errors import InputError, StoreError
+from alignment.errors import GoneError, InputError, StoreError
 from alignment.stages.stored import Stored, Underway, unneeded
-from alignment.transient import is_transient
 from tasks.home import store
 from tasks.registry import copies, elsewhere, records, versions
 from tasks.registry.connection import is_new, place
@@ -102,9 +101,7 @@ def _is_there(part: str) -> bool:
     """Whether the store has a part that was not listed; it may be younger than the list."""
     try:
         store().manifest(*part.split("/"))
-    except (StoreError, ValueError) as error:
-        if is_transient(error):
-            raise
+    except (GoneError, ValueError):
         return False
     return True
 

@@ -4,15 +4,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from alignment.errors import ConfigError, PlumblineError, StoreError
+from alignment.errors import ConfigError, GoneError
+from alignment.remote.refusals import CREDENTIALS, Guard, line, require_bucket
 
 PART_BYTES = 16 * 2**20  # of a multipart upload, of which S3 takes 10,000: files of up to 160 GB
 REQUEST_SECONDS = 20.0  # until a request counts as failed; shorter than a lease, see alignment/remote/leases.py
@@ -79,10 +78,10 @@ class Bucket:
                 "pip install -e '.[remote]'"
             ) from error
         self.address = address.rstrip("/")
-        scheme = address.partition("://")[0]
-        options: dict[str, Any] = _s3_options() if scheme in ("s3", "s3a") else {}
-        endpoint = str(options.get("endpoint", ""))
+        self._scheme = address.partition("://")[0]
         try:
+            options: dict[str, Any] = _s3_options() if self._scheme == "s3" else {}
+            endpoint = str(options.get("endpoint", ""))
             self._store = from_url(
                 self.address,
                 client_options={
@@ -95,8 +94,8 @@ class Bucket:
             )
         except Exception as error:
             raise ConfigError(
-                f"PLUMBLINE_STORE {address}: cannot be used ({_line(error)}); "
-                "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or a folder"
+                f"PLUMBLINE_STORE {address}: cannot be used ({line(error)}); correct the address, or the credentials: "
+                f"{CREDENTIALS[self._scheme]}"
             ) from error
 
     def get(self, name: str) -> tuple[bytes, Tag] | None:
@@ -111,7 +110,7 @@ class Bucket:
             try:
                 return _sent(request)
             except FileNotFoundError as error:
-                _require_bucket(error)
+                require_bucket(error)
                 return None
 
     def create(self, name: str, data: bytes) -> Tag | None:
@@ -136,7 +135,7 @@ class Bucket:
             except (AlreadyExistsError, PreconditionError):
                 pass
             except FileNotFoundError as error:  # what was to be replaced is gone
-                _require_bucket(error)
+                require_bucket(error)
                 return None
         found = self.get(name)  # an answer that was lost on its way had the same request sent twice
         return found[1] if found is not None and found[0] == data else None
@@ -166,8 +165,8 @@ class Bucket:
                 for piece in _sent(lambda: obstore.get(self._store, name)).stream(min_chunk_size=PART_BYTES):
                     yield bytes(piece)
             except FileNotFoundError as error:
-                _require_bucket(error)
-                raise StoreError(
+                require_bucket(error)
+                raise GoneError(
                     f"stage store: {self.address}/{name} is gone; was it pruned? Run again to compute it anew"
                 ) from error
 
@@ -187,9 +186,7 @@ class Bucket:
         try:
             for piece in self.pieces(name):
                 found.update(piece)
-        except StoreError as error:
-            if error.transient:
-                raise
+        except GoneError:
             return f"{self.address}/{name} is gone"
         if found.hexdigest() != digest:
             return f"{self.address}/{name} has the digest {found.hexdigest()[:12]}, its manifest {digest[:12]}"
@@ -236,8 +233,8 @@ class Bucket:
         """See Objects."""
         self.delete([name])
 
-    def _guard(self, what: str, name: str) -> "_Guard":
-        return _Guard(f"stage store: cannot {what} {self.address}/{name}")
+    def _guard(self, what: str, name: str) -> Guard:
+        return Guard(f"stage store: cannot {what} {self.address}/{name}", self._scheme)
 
 
 def _sent(request: Callable[[], T], again_for: float | None = None) -> T:
@@ -259,53 +256,8 @@ def _sent(request: Callable[[], T], again_for: float | None = None) -> T:
         wait *= 2
 
 
-class _Guard(AbstractContextManager[None]):
-    """Turns what object_store raises into one StoreError of one line, which says whether it may pass."""
-
-    def __init__(self, head: str) -> None:
-        self.head = head
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, PlumblineError | GeneratorExit) or not isinstance(error, Exception):
-            return
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
-        if isinstance(error, _NoBucket) or "NoSuchBucket" in str(error):
-            raise StoreError(f"{self.head}: there is no such bucket; create it, or correct PLUMBLINE_STORE") from error
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-            raise StoreError(
-                f"{self.head}: refused; the credentials of the environment need the rights to list, read, write and "
-                "delete there"
-            ) from error
-        if isinstance(error, BaseError):
-            found = StoreError(
-                f"{self.head}: {_line(error)}; what is finished is kept on this machine: run again once the store "
-                "answers"
-            )
-            found.transient = True
-            raise found from error
-
-
-class _NoBucket(Exception):
-    """The bucket itself is missing."""
-
-
-def _require_bucket(error: FileNotFoundError) -> None:
-    """Raise where not the object but its bucket is missing; both are a 404."""
-    if "NoSuchBucket" in str(error):
-        raise _NoBucket from error
-
-
 def _tag(meta: Any) -> dict[str, str]:
     return {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what the library says, without the dump of its types."""
-    first = str(error).partition("\n\nDebug source")[0].partition("<?xml")[0]
-    return " ".join(first.split())[:300].rstrip(": ") or type(error).__name__
 
 
 def _s3_options(environment: Callable[[str], str | None] = os.environ.get) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
 
-from alignment.errors import StoreError
+from alignment.errors import GoneError, StoreError
 from alignment.remote.layout import inside, snapshot_of, work_of
 from alignment.remote.leases import Lease
 from alignment.remote.objects import PART_BYTES, Bucket, Tag
@@ -221,9 +221,7 @@ class Saving:
             path = draft / inside(name)
             try:
                 is_whole = self.bucket.download(f"{self._below}/{kept.object}", path) == kept.sha256
-            except StoreError as error:
-                if error.transient:
-                    raise
+            except GoneError:
                 is_whole = False
             if not is_whole:
                 logger.warning(

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alignment.errors import StoreError
+from alignment.errors import GoneError, StoreError
 from alignment.locks import alone
 from alignment.remote.cache import Cache
 from alignment.remote.layout import files_of, inside, lease_of, manifest_of, stage_and_key
@@ -149,7 +149,7 @@ class RemoteStore(Store):
     def _manifest(self, stage: str, key: str) -> bytes:
         found = self.bucket.get(manifest_of(stage, key))
         if found is None:
-            raise StoreError(
+            raise GoneError(
                 f"stage store: {self.place}/{manifest_of(stage, key)} is gone; was it pruned? Run again to compute it, "
                 "after `plumbline store verify --delete` where it was a part of a stage"
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignment.errors import StoreError
+from alignment.errors import GoneError, StoreError
 from alignment.locks import alone
 from alignment.stages.files import (
     MANIFEST,
@@ -117,7 +117,7 @@ class Store:
         try:
             found: dict[str, Any] = json.loads((self._folder(stage, key) / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise StoreError(f"stage store: {self._folder(stage, key)} is gone; run again to compute it") from error
+            raise GoneError(f"stage store: {self._folder(stage, key)} is gone; run again to compute it") from error
         return found
 
     def has(self, stage: str) -> bool:

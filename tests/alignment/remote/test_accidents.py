@@ -4,8 +4,6 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from obstore.exceptions import GenericError
 from alignment.errors import StoreError
 from alignment.remote.objects import Bucket
 from alignment.remote.store import RemoteStore
+from tests.alignment.remote.refusing import refusing
 
 
 def writing(calls: list[str]) -> Callable[[Path], dict[str, int]]:
@@ -101,32 +100,6 @@ def test_a_listing_goes_on_where_its_connection_was_lost(address, monkeypatch):
 
     monkeypatch.setattr(obstore, "list", cut)
     assert [each.name for each in bucket.listing("files")] == [f"files/{number}" for number in range(5)]
-
-
-class Refusing(BaseHTTPRequestHandler):
-    """Says that one has no right to anything."""
-
-    def _refuse(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.send_response(403)
-        self.end_headers()
-        self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
-
-    do_GET = do_PUT = do_HEAD = do_POST = _refuse
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@contextmanager
-def refusing() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_bucket_without_rights_is_one_line_before_anything_is_computed(address, monkeypatch, tmp_path):
