@@ -18,7 +18,7 @@ CREDENTIALS = {
 NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist")
 NONE_FOUND = re.compile(  # where there are no others, the cloud's metadata service is asked who this machine is
     r"latest/api/token|latest/meta-data|computeMetadata|metadata/identity|169\.254\.170\.2"
-    r"|NoCredentialsError|CredentialRetrievalError"
+    r"|NoCredentialsError|PartialCredentialsError|ProfileNotFound|CredentialRetrievalError|DefaultCredentialsError"
 )
 EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired|TokenRetrievalError|SSOTokenLoadError|SSOToken")
 UNKNOWN = re.compile(
@@ -29,7 +29,8 @@ REGION = re.compile(
     r"PermanentRedirect|TemporaryRedirect|redirect without LOCATION|AuthorizationHeaderMalformed|IllegalLocationConst"
 )
 NAMED_REGION = re.compile(r"expecting '([\w-]+)'")
-REFUSED = re.compile(r"status code: 40[13]\b")
+REFUSED = re.compile(r"status code: 40[13]\b|AccessDenied")
+RIGHTS = "refused; the credentials of the environment need the rights to list, read, write and delete there"
 
 
 class Guard(AbstractContextManager[None]):
@@ -54,30 +55,38 @@ class Guard(AbstractContextManager[None]):
         """What is told of it."""
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-        text = str(error).partition("\n\nDebug source")[0]
-        credentials = CREDENTIALS[self.scheme]
-        may_pass = False
-        if isinstance(error, NoBucket) or NO_BUCKET.search(text):
-            what = "there is no such bucket; create it, or correct PLUMBLINE_STORE"
-        elif EXPIRED.search(text):
-            what = f"the credentials are expired; renew them: {credentials}"
-        elif NONE_FOUND.search(text):
-            what = f"no credentials were found; set {credentials}"
-        elif UNKNOWN.search(text):
-            what = f"the store does not know the credentials; correct {credentials}"
-        elif CLOCK.search(text):
-            what = "the clock of this machine is too far off for a signed request; set it"
-        elif self.scheme == "s3" and REGION.search(text):
-            named = NAMED_REGION.search(text)
-            what = f"the bucket is in another region; set AWS_REGION to {named[1] if named else 'its own'}"
-        elif isinstance(error, PermissionDeniedError | UnauthenticatedError) or REFUSED.search(text):
-            what = "refused; the credentials of the environment need the rights to list, read, write and delete there"
-        else:
+        text = str(error.__cause__ if isinstance(error, NoBucket) else error).partition("\n\nDebug source")[0]
+        what = meaning(text, self.scheme, "PLUMBLINE_STORE")
+        if not what and isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            what = RIGHTS
+        may_pass = not what
+        if may_pass:
             what = f"{line(error)}; what is finished is kept on this machine: run again once the store answers"
-            may_pass = True
         found = StoreError(f"{self.head}: {what}")
         found.transient = may_pass
         return found
+
+
+def meaning(text: str, scheme: str, variable: str) -> str:
+    """What a library's words about a request mean, with the way out; empty where they say nothing that stays so.
+
+    `variable` is the one that names the bucket.
+    """
+    credentials = CREDENTIALS[scheme]
+    if NO_BUCKET.search(text):
+        return f"there is no such bucket; create it, or correct {variable}"
+    if EXPIRED.search(text):
+        return f"the credentials are expired; renew them: {credentials}"
+    if NONE_FOUND.search(text):
+        return f"no credentials were found; set {credentials}"
+    if UNKNOWN.search(text):
+        return f"the store does not know the credentials; correct {credentials}"
+    if CLOCK.search(text):
+        return "the clock of this machine is too far off for a signed request; set it"
+    if scheme == "s3" and REGION.search(text):
+        named = NAMED_REGION.search(text)
+        return f"the bucket is in another region; set AWS_REGION to {named[1] if named else 'its own'}"
+    return RIGHTS if REFUSED.search(text) else ""
 
 
 class NoBucket(Exception):

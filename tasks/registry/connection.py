@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from alignment.errors import TrackingError
 from alignment.locks import alone
+from alignment.remote.refusals import meaning
 from alignment.transient import is_transient
 from tasks.addresses import reason, shown, sqlite_file
 from tasks.home import home, tracking_uri
@@ -38,6 +39,8 @@ HINTS = {
     "sign_in": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     "certificate": "MLFLOW_TRACKING_SERVER_CERT_PATH",
 }
+CLOUDS = {"botocore.": "s3", "boto3.": "s3", "google.auth.": "gs", "google.api_core.": "gs", "azure.": "az"}
+"""The libraries by which MLflow's client reaches files in a bucket, each with the scheme of its addresses."""
 OTHER_PLACES = (  # environment variables by which MLflow would read or write elsewhere
     *("MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_CONTEXT"),
     *("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_TRACKING_DIR", "MLFLOW_REGISTRY_DIR"),
@@ -146,6 +149,8 @@ def guard() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if cloud := next((CLOUDS[name] for name in CLOUDS if type(error).__module__.startswith(name)), ""):
+            raise _of_files(error, cloud) from error
         if not _from_mlflow(error):
             raise
         refusal = TrackingError(f"MLflow at {place().shown}: {reason(error, **HINTS)}")
@@ -243,6 +248,15 @@ def _try_database(file: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("SELECT count(*) FROM sqlite_master")
         connection.rollback()
+
+
+def _of_files(error: Exception, cloud: str) -> TrackingError:
+    """What a cloud's library raises through MLflow's client where it reads or writes a run's files."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    what = meaning(text, cloud, "PLUMBLINE_ARTIFACTS")
+    refusal = TrackingError(f"MLflow's files in a bucket: {what or f'{text[:300]}; run again once it answers'}")
+    refusal.transient = not what
+    return refusal
 
 
 def _from_mlflow(error: Exception) -> bool:

@@ -5,6 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from boto3.exceptions import S3UploadFailedError  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
 
 from alignment.errors import TrackingError
 from tasks.registry import connection, records, runs
@@ -92,3 +99,35 @@ def test_a_task_in_another_process_finds_the_place_in_its_environment(monkeypatc
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("PLUMBLINE_HOME", "/somewhere")
     assert connection.place() == connection.Place("sqlite:////somewhere/mlflow.db", Path("/somewhere/artifacts"))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NoCredentialsError(), "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        (ProfileNotFound(profile="mine"), "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        (
+            S3UploadFailedError(
+                "Failed to upload x: An error occurred (NoSuchBucket) when calling the PutObject operation"
+            ),
+            "there is no such bucket; create it, or correct PLUMBLINE_ARTIFACTS",
+        ),
+        (
+            ClientError({"Error": {"Code": "ExpiredToken"}}, "GetObject"),
+            "the credentials are expired; renew them: AWS_",
+        ),
+        (ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject"), "refused; the credentials of the environment"),
+    ],
+)
+def test_files_in_a_bucket_that_refuses_are_one_line_with_the_way_out(error: Exception, told: str) -> None:
+    with pytest.raises(TrackingError) as raised, connection.guard():
+        raise error
+    assert str(raised.value).startswith(f"MLflow's files in a bucket: {told}")
+    assert not raised.value.transient
+
+
+def test_files_in_a_bucket_that_does_not_answer_may_be_there_later() -> None:
+    told = r"Could not connect to the endpoint URL.*; run again once"
+    with pytest.raises(TrackingError, match=told) as raised, connection.guard():
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+    assert raised.value.transient
