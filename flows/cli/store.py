@@ -9,12 +9,15 @@ from cyclopts import App, Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from alignment.errors import REFUSED
+from alignment.errors import REFUSED, InputError
 from alignment.stages.stored import Stored, Underway
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
     from tasks.keeping import Held
+
+LONG = "30d"
+"""How old has to be what a dry run would delete, where nobody says so; what deletes has no default."""
 
 app = App(name="store", help="Look at the stage store, and delete what nothing needs any more.")
 
@@ -60,7 +63,7 @@ def verify(
     quieten()
     from flows.library import registry
 
-    console, count, bad = make_console(), 0, 0
+    console, count, bad, size = make_console(), 0, 0, 0
     with registry():
         from tasks.keeping import damaged, damaged_underway
 
@@ -69,9 +72,11 @@ def verify(
             count += isinstance(each, Stored)
             if damage:
                 bad += 1
+                size += each.size
                 what = "deleted" if delete else "damaged"
                 say(console, escape(f"{each.stage}/{each.key}: {damage}"), head=f"[bold {BAD}]{what}[/] ")
-    verdict = f"[bold {BAD}]{bad:,} damaged[/]" if bad else f"[bold {GOOD}]all are whole[/]"
+    gone = f", deleted ({_bytes(size)})" if delete else ""
+    verdict = f"[bold {BAD}]{bad:,} damaged[/]{gone}" if bad else f"[bold {GOOD}]all are whole[/]"
     say(console, f"{_stages(count)}: {verdict}")
     return REFUSED if bad and not delete else 0
 
@@ -79,7 +84,13 @@ def verify(
 @app.command(name="prune")
 def prune_stages(
     *,
-    older_than: Annotated[str, Parameter(help="Only what was written longer ago: 30d, 12h, 2w")],
+    older_than: Annotated[
+        str,
+        Parameter(
+            help=f"Only what was written longer ago: 30d, 12h, 2w; to be given, but for a dry run, which takes {LONG}",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[bool, Parameter(help="Only say what would be deleted", negative=(), show_default=False)] = False,
     only_this_mlflow: Annotated[
         bool,
@@ -96,6 +107,12 @@ def prune_stages(
     """
     from tasks.keeping import duration
 
+    if not older_than and not dry_run:
+        raise InputError(
+            f"store prune: how old has to be what is deleted? Give --older-than {LONG}, 12h or 2w; --dry-run alone "
+            f"shows what {LONG} would delete"
+        )
+    older_than = older_than or LONG
     long = duration(older_than)
     quieten()
     from flows.library import registry
@@ -109,11 +126,18 @@ def prune_stages(
         say(console, f"{escape(f'{each.stage}/{each.key}')}  {_bytes(each.size)}, {_age(each.written)} old")
     for copy in found.copies:
         say(console, f"{escape(f'models/{copy.name}')}  {_bytes(copy.size)}, not used for {_age(copy.used)}")
-    what = "would be deleted" if dry_run else "deleted"
-    count = len(found.copies)
-    copies = f", {count:,} {'copy' if count == 1 else 'copies'} of registered models" if count else ""
-    rest = f" and {found.unfinished:,} unfinished uploads, drafts or checkpoints" if found.unfinished else ""
-    say(console, f"{_stages(len(found.stages))}{copies}{rest}, {_bytes(found.size)}, {what}")
+    parts = {
+        _stages(len(found.stages)): [each.size for each in found.stages],
+        _plural(len(found.copies), "copy of a registered model", "copies of registered models"): [
+            each.size for each in found.copies
+        ],
+        _plural(
+            found.unfinished, "unfinished draft, upload or checkpoint", "unfinished drafts, uploads and checkpoints"
+        ): [found.unfinished_size] * bool(found.unfinished),
+    }
+    told = [f"{what} ({_bytes(sum(sizes))})" for what, sizes in parts.items() if sizes]
+    what = f"would be deleted with --older-than {older_than}" if dry_run else "deleted"
+    say(console, f"{what}: {', '.join(told) or 'nothing'}")
     return 0
 
 
@@ -127,8 +151,8 @@ def _stages(count: int) -> str:
     return _plural(count, "stage")
 
 
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _plural(count: int, what: str, several: str = "") -> str:
+    return f"{count:,} {what if count == 1 else several or f'{what}s'}"
 
 
 def _bytes(size: int) -> str:

@@ -1,5 +1,6 @@
 """The commands on the store: what is there, whether it is whole, and what may go."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,21 +41,34 @@ def test_what_is_damaged_is_refused_until_it_is_deleted(plumbline_alone: Callabl
     damaged = plumbline_alone("store", "verify")
     assert damaged.code == 3
     assert "damaged base/k1" in damaged.out
-    assert plumbline_alone("store", "verify", "--delete").code == 0
+    deleted = plumbline_alone("store", "verify", "--delete")
+    assert deleted.code == 0
+    assert re.search(r"\n1 stage: 1 damaged, deleted \(\d+ B\)\n$", deleted.out)
     assert store().find("base", "k1") is None
 
 
 def test_what_would_go_is_said_and_what_this_process_uses_stays(plumbline_alone: Callable[..., Outcome]) -> None:
     write("base", "k1")
     kept = plumbline_alone("store", "prune", "--older-than", "0d")
-    assert kept.out == "0 stages, 0 B, deleted\n"
+    assert kept.out == "deleted: nothing\n"
     for mark in (store().root / ".used").iterdir():
         mark.unlink()
     told = plumbline_alone("store", "prune", "--older-than", "0d", "--dry-run")
     assert "base/k1  2.2 kB, 0 minutes old" in told.out
-    assert told.out.endswith("1 stage, 2.2 kB, would be deleted\n")
-    plumbline_alone("store", "prune", "--older-than", "0d")
+    assert told.out.endswith("\nwould be deleted with --older-than 0d: 1 stage (2.2 kB)\n")
+    assert plumbline_alone("store", "prune", "--older-than", "0d").out.endswith("\ndeleted: 1 stage (2.2 kB)\n")
     assert store().find("base", "k1") is None
+
+
+def test_a_dry_run_has_an_age_of_its_own_and_what_deletes_has_none(plumbline_alone: Callable[..., Outcome]) -> None:
+    write("base", "k1")
+    assert plumbline_alone("store", "prune", "--dry-run").out == "would be deleted with --older-than 30d: nothing\n"
+    refused = plumbline_alone("store", "prune")
+    assert refused.code == 2
+    assert " ".join(refused.err.split()) == (
+        "plumbline: store prune: how old has to be what is deleted? Give --older-than 30d, 12h or 2w; --dry-run alone "
+        "shows what 30d would delete"
+    )
 
 
 @pytest.fixture
@@ -96,9 +110,9 @@ def test_checkpoints_of_a_stage_that_is_not_finished_are_told_apart_from_stages(
     assert listed.out.endswith("; another machine can go on with it\n")
     assert plumbline_alone("store", "verify").out == "0 stages: all are whole\n"
     prune = ("store", "prune", "--only-this-mlflow", "--older-than")
-    assert plumbline_alone(*prune, "1d").out == "0 stages, 0 B, deleted\n"
+    assert plumbline_alone(*prune, "1d").out == "deleted: nothing\n"
     told = plumbline_alone(*prune, "0d")
-    assert told.out == "0 stages and 1 unfinished uploads, drafts or checkpoints, 2.0 MB, deleted\n"
+    assert told.out == "deleted: 1 unfinished draft, upload or checkpoint (2.0 MB)\n"
     assert list(store().underway()) == []
 
 
