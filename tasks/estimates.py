@@ -6,9 +6,13 @@ from math import prod
 from typing import Any
 
 from alignment.config import AlignConfig
+from alignment.reach import pairs_of_a_prompt
 
-AMOUNTS = {"steps", "batch_size", "accumulation", "rows", "count", "eval_count", "samples_per_prompt", "bootstrap"}
-"""Fields that say how much is to be done: twice as much takes twice as long."""
+AMOUNTS = {"steps", "batch_size", "global_batch", "accumulation", "rows", "count", "samples_per_prompt", "bootstrap"}
+"""Fields that say how much is to be done: twice as much takes twice as long.
+
+`prompts.eval_count` is none: it grows along with `prompts.count`, and the time by the one, not by both.
+"""
 
 SIZES = {
     "adapter",
@@ -29,7 +33,7 @@ SIZES = {
 FREE = AMOUNTS | {"seed", "learning_rate", "min_opening"}
 """Fields in which two base models may differ and still take as long to write."""
 
-COUNTED = {"samples": "samples", "scores": "scored", "before": "samples", "after": "samples"}
+COUNTED = {"samples": "samples", "scores": "scored", "reference": "scored", "before": "samples", "after": "samples"}
 """Stages whose time goes by what they make, with the name of its count."""
 
 
@@ -70,6 +74,8 @@ def items(config: AlignConfig, stage: str) -> int:
     """How much a stage of `COUNTED` makes at most; 0 of another one."""
     if stage in {"samples", "scores"}:
         return config.prompts.count * config.sampling.samples_per_prompt
+    if stage == "reference":  # without the pairs of others, whose number nobody knows here
+        return config.prompts.count * (pairs_of_a_prompt(config) or 0)
     return config.prompts.eval_count * config.evaluation.samples_per_prompt if stage in COUNTED else 0
 
 

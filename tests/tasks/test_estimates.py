@@ -30,6 +30,29 @@ def test_twice_the_steps_of_half_the_pairs_take_as_long() -> None:
     assert seconds(training(steps=200, batch_size=4), earlier) == 10.0
 
 
+def test_what_a_run_reads_of_the_amounts_is_what_its_time_goes_by() -> None:
+    """With the fields that the stages do read: a step of twice the pairs, and twice the prompts on both sides."""
+
+    def scaled(stage: str, before: dict[str, Any], after: dict[str, Any]) -> float | None:
+        read = PIPELINE[stage].reads
+        return seconds(
+            read(AlignConfig.model_validate(after)), [Earlier(10.0, read(AlignConfig.model_validate(before)))]
+        )
+
+    batches = ({"dpo": {"global_batch": 8, "steps": 100}}, {"dpo": {"global_batch": 16, "steps": 300}})
+    assert scaled("policy", *batches) == 60.0
+    prompts = ({"prompts": {"count": 512, "eval_count": 128}}, {"prompts": {"count": 1024, "eval_count": 256}})
+    assert scaled("prompts", *prompts) == 20.0
+
+
+def test_a_reference_that_scores_takes_as_long_as_there_are_pairs() -> None:
+    config = AlignConfig.model_validate({"prompts": {"count": 2048}})
+    asked = items(config, "reference")
+    assert asked == 2048  # the best against the worst sample of each prompt
+    assert seconds({}, [Earlier(10.0, {}, {"scored": 512, "from_sampling": 0})], count="scored", asked=asked) == 40.0
+    assert seconds({}, [Earlier(0.1, {}, {"scored": 0, "from_sampling": 512})], count="scored", asked=asked) == 0.1
+
+
 def test_the_most_alike_is_taken_and_of_those_the_newest() -> None:
     newest, older, alike = Earlier(7.0, training(beta=0.1)), Earlier(8.0, training(beta=0.1)), Earlier(9.0, training())
     assert seconds(training(), [newest, alike, older]) == 9.0
