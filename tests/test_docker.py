@@ -6,8 +6,10 @@ import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from base64 import urlsafe_b64decode
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ SERVICES = compose_services()
 CLIENT = {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
 OWN = {name for name, service in SERVICES.items() if "build" in service}
 ONE_SHOT = {"bootstrap"}
+STORE = {"name": "store", "optional": True}
+"""The secret of a store in a bucket, which a cluster may lack."""
 
 
 def texts() -> dict[str, str]:
@@ -65,6 +69,33 @@ def test_the_image_installs_the_tested_versions_and_only_those() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
     assert len(installs) == 5
     assert all("--constraint constraints.txt" in rest or "--no-deps" in rest for rest in installs)
+
+
+def asked_of_uv(target: str, arguments: dict[str, str], folder: Path) -> list[list[str]]:
+    """What a target's builder calls uv with, by running its shell with a uv that only writes down what it is given."""
+    stub = folder / "uv"
+    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$*" >> "$0.log"\n', "utf-8")
+    stub.chmod(0o755)
+    found = [(word, rest) for word, rest in stages()[f"{target}-builder"] if word in {"ARG", "RUN"}]
+    values = dict(rest.partition("=")[::2] for word, rest in found if word == "ARG") | arguments
+    for word, rest in found:
+        if word == "RUN" and rest.find("uv pip install") >= 0 and "--editable" not in rest:
+            subprocess.run(["sh", "-euc", rest], check=True, env=values | {"PATH": f"{folder}:/usr/bin:/bin"})
+    return [line.split() for line in (folder / "uv.log").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("given", "extras"), [(None, ["remote"]), ("", []), ("remote gguf ray", ["remote", "gguf", "ray"])]
+)
+def test_further_extras_are_installed_where_the_build_asks_for_them(
+    target: str, given: str | None, extras: list[str], tmp_path: Path
+) -> None:
+    (asked,) = asked_of_uv(target, {} if given is None else {"EXTRAS": given}, tmp_path)
+    found = [name for before, name in pairwise(asked) if before == "--extra"]
+    assert found == ["server", "judge", "kubernetes", *extras]
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert set(found) <= tomllib.loads(text)["project"]["optional-dependencies"].keys()
 
 
 def test_the_context_holds_what_the_image_needs_and_nothing_else() -> None:
@@ -169,7 +200,21 @@ def test_each_volume_and_file_that_is_mounted_exists() -> None:
     named = set(yaml.safe_load(COMPOSE)["volumes"])
     used = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
     assert {name for name in used if not name.startswith("./")} == named
-    assert all((DOCKER / name).is_file() for name in used if name.startswith("./"))
+    assert all((DOCKER / name).exists() for name in used if name.startswith("./"))
+
+
+def test_models_and_data_of_ones_own_are_read_only_where_runs_are_and_where_forms_are_checked() -> None:
+    has = {name for name, service in SERVICES.items() if "./inputs:/inputs:ro" in service.get("volumes", [])}
+    assert has == {"prefect", "worker-cpu", "worker-gpu"}
+    moved = compose_services(SECRETS | {"INPUTS": "/srv/models"})
+    assert "/srv/models:/inputs:ro" in moved["worker-gpu"]["volumes"]
+
+
+def test_the_store_of_a_bucket_is_known_where_stages_are_read_or_written_and_its_file_need_not_be_there() -> None:
+    has = {name: service["env_file"] for name, service in SERVICES.items() if "env_file" in service}
+    assert has.keys() == {"receiver", "worker-cpu", "worker-gpu"}
+    assert all(files == [{"path": "store.env", "required": False}] for files in has.values())
+    assert "store.env" in (DOCKER / ".gitignore").read_text("utf-8").split(), "it has keys"
 
 
 def test_the_bootstrap_alone_is_mlflow_s_administrator() -> None:
@@ -199,6 +244,7 @@ def test_a_gpu_is_reserved_by_the_one_profile_only() -> None:
     assert device == {"driver": "nvidia", "count": "1", "capabilities": ["gpu"]}
     assert SERVICES["worker-gpu"]["build"]["target"] == "gpu"
     assert {SERVICES[name]["build"]["target"] for name in OWN - {"worker-gpu"}} == {"cpu"}
+    assert {str(SERVICES[name]["build"]["args"]) for name in OWN} == {"{'EXTRAS': 'remote'}"}
     assert SERVICES["worker-gpu"]["environment"] == SERVICES["worker-cpu"]["environment"]
 
 
@@ -327,14 +373,17 @@ def test_a_job_is_confined_like_the_container() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "{{ gpus }}"
-    assert container["envFrom"][0] == {"secretRef": {"name": "{{ secret }}"}}
+    secrets = [source["secretRef"] for source in container["envFrom"] if "secretRef" in source]
+    assert secrets == [{"name": "{{ secret }}"}, STORE]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]}
     assert {path: volumes[name] for path, name in mounts.items()} == {
         "/data": {"persistentVolumeClaim"},
+        "/inputs": {"persistentVolumeClaim"},
         "/tmp": {"emptyDir"},
         "/dev/shm": {"emptyDir"},
     }
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")] == ["/inputs"]
     (shared,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == mounts["/dev/shm"])
     assert shared["medium"] == "Memory"
     assert pod["restartPolicy"] == "Never"
@@ -357,7 +406,7 @@ def rendered(folder: Path) -> list[dict[str, Any]]:
 def of_a_job(folder: Path) -> dict[str, dict[str, str]]:
     """The maps that a job's environment is made of, by name; a cluster of another's making may lack them."""
     (container,) = job("promote")["spec"]["template"]["spec"]["containers"]
-    named = [source["configMapRef"] for source in container["envFrom"][1:]]
+    named = [source["configMapRef"] for source in container["envFrom"] if "configMapRef" in source]
     assert all(each["optional"] for each in named)
     maps = {each["metadata"]["name"]: each["data"] for each in rendered(folder) if each["kind"] == "ConfigMap"}
     return {each["name"]: maps[each["name"]] for each in named}
@@ -433,7 +482,8 @@ def test_every_pod_is_confined_and_each_volume_secret_and_map_that_it_names_exis
                     or source
                     or "SECRET_KEY" in variable["name"]
                 )
-    assert JOB["variables"]["properties"]["volume_claim"]["default"] in claims
+    for name in ("volume_claim", "inputs_claim"):
+        assert JOB["variables"]["properties"][name]["default"] in claims
     assert JOB["variables"]["properties"]["secret"]["default"] in secrets
 
 
@@ -475,12 +525,24 @@ def test_a_job_is_told_what_computes_shards(folder: Path, monkeypatch: pytest.Mo
 
 
 @needs_kubectl
+def test_inputs_are_read_only_where_forms_are_checked_and_are_filled_from_the_receiver() -> None:
+    found = {
+        name: mount.get("readOnly", False)
+        for name, pod in pods(BASE).items()
+        for mount in pod["containers"][0]["volumeMounts"]
+        if mount["mountPath"] == "/inputs"
+    }
+    assert found == {"prefect": True, "receiver": False}
+
+
+@needs_kubectl
 def test_nothing_that_runs_a_job_can_read_the_administrators_password() -> None:
     for name, pod in pods(BASE).items():
         for container in pod["containers"]:
             named = {each.get("valueFrom", {}).get("secretKeyRef", {}).get("key") for each in container["env"]}
             assert ("MLFLOW_ADMIN_PASSWORD" in named) == (name == "mlflow")
-    assert [each["secretRef"] for each in pods(BASE)["receiver"]["containers"][0]["envFrom"]] == [{"name": "plumbline"}]
+    given = [each["secretRef"] for each in pods(BASE)["receiver"]["containers"][0]["envFrom"]]
+    assert given == [{"name": "plumbline"}, STORE]
 
 
 @needs_kubectl
