@@ -153,6 +153,7 @@ EDITS: dict[str, str] = {
     "alignment.remote.objects": "",
     "alignment.remote.opening": "",
     "alignment.remote.paid": "",
+    "alignment.remote.refusals": "",
     "alignment.remote.saving": "",
     "alignment.remote.shared": "",
     "alignment.remote.snapshot": "",
