@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ LLAMA_WEIGHTS = 10 * 8 + 2 * (4 * 8 * 8 + 3 * 8 * 32)
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A machine of 4 kB pages without a GPU and without limits, whose files lie here."""
     for name, folder in (("DEVICES", "dev"), ("PROC", "proc"), ("CGROUPS", "groups")):
         (tmp_path / folder).mkdir()
@@ -29,7 +30,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4_000, "SC_PHYS_PAGES": 1_000}.__getitem__)
     monkeypatch.setenv("PATH", str(tmp_path))
     capacity._cards.cache_clear()
-    return tmp_path
+    yield tmp_path
+    capacity._cards.cache_clear()
 
 
 def limited(file: Path, value: str) -> None:
