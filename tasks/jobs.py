@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,7 +22,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
@@ -50,6 +51,7 @@ AGAIN_AFTER = 10.0  # seconds before a lost job is started again; twice as many 
 LOOK_EVERY = 5.0  # seconds between two looks at the jobs
 WARN_EVERY = 60.0  # seconds between two warnings that no job is at work
 CANCELLING = 10.0  # seconds that Prefect may take to hear of jobs that are to be cancelled
+DYING = 600.0  # seconds that a job may take to end once it is cancelled; nobody ends one whose worker is gone
 ASK_EVERY = 0.5  # seconds between two times that it is told
 AWAY = 600.0  # seconds that Prefect, or the store, may give no answer
 LISTED = 200  # flow runs that Prefect lists at most
@@ -175,7 +177,7 @@ class Watch:
     def _look(self, job: Job, run: FlowRun | None) -> None:
         """Take what a job has finished; where its run has ended, it is done, failed, or to be started again."""
         state = None if run is None else run.state
-        is_over = state is None or state.is_final()
+        is_over = state is None or state.is_final() or _is_cancelled(state)
         if not job.began and state is not None and state.is_running():
             job.began = True
             tell(Event(part_label(self.stage, job.left[0]), "started"))
@@ -189,7 +191,7 @@ class Watch:
                 break
         if not is_over or not job.left:
             return
-        if run is not None and state is not None and (state.is_failed() or state.is_cancelled()):
+        if run is not None and state is not None and (state.is_failed() or _is_cancelled(state)):
             raise self._error(job, run)
         reason = "it is gone from Prefect" if state is None else state.message or state.name or ""
         job.lost += 1
@@ -205,7 +207,7 @@ class Watch:
         """What a job failed with: an error of ours is raised here as it was there, any other is named."""
         assert run.state is not None
         reason, page = run.state.message or "no reason is known", flow_run_url(run.id)
-        if run.state.is_cancelled():
+        if _is_cancelled(run.state):
             return StackError(
                 f"{self._label(job)}: its job was cancelled in Prefect ({page}); run again to compute what is missing"
             )
@@ -296,6 +298,13 @@ def _cancel(client: SyncPrefectClient, wanted: set[UUID]) -> set[UUID]:
             break
         time.sleep(ASK_EVERY)
     return wanted
+
+
+def _is_cancelled(state: State[Any]) -> bool:
+    """Whether a job has ended so, or would have by now if its worker still were there to end it."""
+    return state.is_cancelled() or (
+        state.is_cancelling() and datetime.now(UTC) - state.timestamp > timedelta(seconds=DYING)
+    )
 
 
 def _is_at_work(run: FlowRun) -> bool:

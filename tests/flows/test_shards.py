@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Completed, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running, Scheduled
 
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, Interrupted, PlumblineError, ProcessError, StackError, StoreError
@@ -230,19 +230,22 @@ def test_jobs_that_write_to_another_store_are_found_out(
     ("state", "kind", "told"),
     [
         (Cancelled(), StackError, r"^samples 0-16: its job was cancelled in Prefect \(.*\); run again to compute"),
+        (Cancelling(), StackError, r"^samples 0-16: its job was cancelled in Prefect \(.*\); run again to compute"),
         (None, StoreError, r"^stage store: the worker on .* does not see .*/base/k1, which the stage base has made"),
     ],
-    ids=["cancelled", "refused"],
+    ids=["cancelled", "cancelled without a worker that could end it", "refused"],
 )
 def test_what_ends_a_job_ends_the_run_and_the_other_jobs_are_cancelled(
     worker: Worker,
     client: SyncPrefectClient,
     given: dict[str, StageRef],
+    monkeypatch: pytest.MonkeyPatch,
     state: Any,
     kind: type[PlumblineError],
     told: str,
 ) -> None:
     """An error of ours is raised in its own words."""
+    monkeypatch.setattr(jobs, "DYING", 0.0)
     worker.acts = [compute if state is None else ends(state), hang]
     gone = given | {"base": given["base"].model_copy(update={"digest": "another"})} if state is None else given
     with pytest.raises(kind, match=told):
