@@ -13,19 +13,33 @@ from torch import Tensor
 
 @contextmanager
 def standing_in(model: Any, sharding: str) -> Iterator[Any]:
-    """What is to be trained: the model itself, or a copy that can be sharded, whose weights it has at the end.
+    """What is to be trained: the model itself, or another one that can be sharded, which takes its weights for a while.
 
     A sharded model's modules are of other classes, and their weights no tensors that could be saved, so it is not the
-    model itself; that one waits in the machine's memory, and stays there: a device has the copy's optimiser still. Of
-    several processes the first alone has the trained weights.
+    model itself. That one has no weights meanwhile, so that the machine has room for one model a process, and the
+    trained ones at the end, in the machine's memory: a device has the other's optimiser still. Of several processes
+    the first alone gets them.
     """
     if sharding == "none":
         yield model
         return
-    copy = deepcopy(model.cpu())
+    model.cpu()
+    copy = deepcopy(model, {id(tensor): tensor for tensor in model.parameters()})
+    _without_weights(model)
     yield copy
     if state := whole_weights(copy):
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
+        model.tie_weights()
+
+
+def _without_weights(model: Any) -> None:
+    """Leave of each parameter its shape; buffers stay, which no checkpoint may have."""
+    shapes: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                shapes.setdefault(id(weight), torch.nn.Parameter(weight.detach().to("meta"), weight.requires_grad))
+                module._parameters[name] = shapes[id(weight)]
 
 
 def shard_anywhere(accelerator: Any, settings: Mapping[str, Any]) -> None:

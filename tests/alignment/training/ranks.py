@@ -2,7 +2,7 @@
 
 The folder has `model`, `pairs.json` and `cases.json`: trainings by name, each with changes of its configuration, the
 number of the process that asks for a stop, if one does, or that is killed, and the step. The first process leaves
-`NAME.json`, how it ended, and whether what it trained was sharded, and `NAME.safetensors`, the weights.
+`NAME.json`, how it ended, and whether what it trained was sharded, and `NAME.safetensors`, the trained weights.
 """
 
 import json
@@ -51,7 +51,9 @@ def compute(folder: Path, name: str, case: dict[str, Any]) -> None:
     ended["sharded"] = bool(seen) and all(seen)
     if group.is_first():
         (folder / f"{name}.json").write_text(json.dumps(ended))
-        save_file({key: value.clone() for key, value in model.state_dict().items()}, folder / f"{name}.safetensors")
+        if "error" not in ended:
+            weights = {key: value.clone() for key, value in model.state_dict().items()}
+            save_file(weights, folder / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
