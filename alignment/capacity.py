@@ -68,6 +68,11 @@ def device() -> Device:
         return found
     if any(next(DEVICES.glob(pattern), None) for pattern in ACCELERATORS):
         return max(_cards(), key=lambda card: card.size or 0, default=Device("cuda", "the GPU", None))
+    return machine()
+
+
+def machine() -> Device:
+    """This machine's processors, which have its memory."""
     return Device("cpu", "this machine", machine_memory())
 
 
@@ -119,7 +124,7 @@ def _cards() -> tuple[Device, ...]:
 
 
 def shapes(config: AlignConfig, *, fetch: bool = False) -> dict[str, Shape]:
-    """The shapes of the models `base` and `reward` of a configuration, by these names, where they can be told.
+    """The shapes of a configuration's models `base`, `reward` and `anchor`, by these names, where they can be told.
 
     Of a model on the hub its config.json is read from the cache, and with `fetch` it is fetched, alone, where that has
     none. Raises ModelError where a local folder's files cannot be read.
@@ -128,6 +133,8 @@ def shapes(config: AlignConfig, *, fetch: bool = False) -> dict[str, Shape]:
     first = next(iter(described(config)), None)
     if first is not None and takes_model(first):
         found["reward"] = _reward(config) if is_trained(first) else _named(first.model, first.revision, "reward", fetch)
+    if config.evaluation.anchor:
+        found["anchor"] = _named(config.evaluation.anchor, "main", "anchor", fetch)
     return {name: shape for name, shape in found.items() if shape is not None}
 
 

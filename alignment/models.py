@@ -107,19 +107,26 @@ def using(name: str, stage: str) -> Iterator[None]:
 
 
 def load_base(
-    source: str | Path, *, revision: str = "main", precision: str = "fp32", kind: Kind = "base", name: str = ""
+    source: str | Path,
+    *,
+    revision: str = "main",
+    precision: str = "fp32",
+    field: str = "precision",
+    kind: Kind = "base",
+    name: str = "",
 ) -> Loaded:
     """A causal language model and its tokenizer; `name` is how errors name it, by default field and source.
 
-    `precision` is fp32, tf32, bf16, or 4bit: the weights of linear layers in 4 bits, on a GPU. Raises ModelError where
-    either is missing or unsafe, the two do not fit each other, or it is no decoder.
+    `precision` is fp32, tf32, bf16, or 4bit: the weights of linear layers in 4 bits, on a GPU; `field` is where the
+    configuration asks for it. Raises ModelError where either is missing or unsafe, the two do not fit each other, or it
+    is no decoder.
     """
     from transformers import AutoModelForCausalLM
 
     from alignment import decoders
 
     decoders.require_language_model(source, revision, f"{FIELDS[kind]} {source}")
-    loaded = _load(source, AutoModelForCausalLM, kind, revision, precision, name)
+    loaded = _load(source, AutoModelForCausalLM, kind, revision, (precision, field), name)
     with using(loaded.name, "a first prediction"):
         decoders.require_causal(loaded.model, loaded.conventions, loaded.name)
     return loaded
@@ -129,7 +136,7 @@ def load_reward(source: str | Path, *, revision: str = "main", name: str = "") -
     """A sequence classifier and its tokenizer. Raises as `load_base` does."""
     from transformers import AutoModelForSequenceClassification
 
-    return _load(source, AutoModelForSequenceClassification, "reward", revision, "fp32", name)
+    return _load(source, AutoModelForSequenceClassification, "reward", revision, ("fp32", ""), name)
 
 
 def load_start(source: str | Path, classes: Sequence[str]) -> Loaded:
@@ -141,7 +148,7 @@ def load_start(source: str | Path, classes: Sequence[str]) -> Loaded:
 
     names = dict(enumerate(classes))
     head = {"num_labels": len(names), "id2label": names, "label2id": {name: index for index, name in names.items()}}
-    return _load(source, AutoModelForSequenceClassification, "start", "main", "fp32", "", **head)
+    return _load(source, AutoModelForSequenceClassification, "start", "main", ("fp32", ""), "", **head)
 
 
 def save(loaded: Loaded, folder: Path) -> None:
@@ -221,12 +228,13 @@ def local_folder(source: str | Path, kind: Kind) -> Path | None:
 
 
 def _load(
-    source: str | Path, factory: Any, kind: Kind, revision: str, precision: str, name: str, **head: Any
+    source: str | Path, factory: Any, kind: Kind, revision: str, wanted: tuple[str, str], name: str, **head: Any
 ) -> Loaded:
+    """`wanted` is the precision, and the field that asks for it."""
     import torch
     from transformers import AutoTokenizer
 
-    folder = local_folder(source, kind)
+    folder, (precision, field) = local_folder(source, kind), wanted
     if folder:
         check_folder(folder, kind)
     safe = {"trust_remote_code": False} | ({} if folder else {"revision": revision})
@@ -266,7 +274,7 @@ def _load(
             f"{FIELDS[kind]} {source}: its weights lack {missing[0]}, which would be random; give a "
             f"{'sequence classifier' if kind == 'reward' else 'causal language model'} that was saved whole"
         )
-    model = compute_in(place(model).eval(), precision, "sampling.precision" if kind == "base" else "precision")
+    model = compute_in(place(model).eval(), precision, field)
     return ready(model, tokenizer, kind, f"{FIELDS[kind]} {source}", name)
 
 

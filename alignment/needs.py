@@ -76,6 +76,30 @@ def _evaluated(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
     return _greatest(_drawn(config, shape, asked, kind), scored, _scores(config, shapes, kind))
 
 
+@_of("ranking")
+def _ranked(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
+    """Log-probs by the aligned model, then by the base."""
+    if (shape := shapes.get("base")) is None or config.pairs.source != "given":
+        return None
+    return scoring(shape, _scored_tokens(config, kind), config.evaluation.precision)
+
+
+@_of("regression")
+def _on_tasks(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
+    """The same of the tasks' texts, by the base first."""
+    if (shape := shapes.get("base")) is None or not config.evaluation.tasks:
+        return None
+    return scoring(shape, _scored_tokens(config, kind), config.evaluation.precision)
+
+
+@_of("drift")
+def _drifted(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
+    """What an evaluation takes, with the anchor in the base's place."""
+    if (shape := shapes.get("anchor")) is None:
+        return None
+    return _evaluated(config, {**shapes, "base": shape}, kind)
+
+
 @_of("scores")
 def _scores(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
     shape = shapes.get("reward")

@@ -162,8 +162,21 @@ def require_fitting(config: AlignConfig, *, fetch: bool = True) -> None:
         f"{memory.gigabytes(device.size)}: {helps}"
         for (needed, helps), names in stages.items()
     ]
+    if device.kind != "cpu" and not capacity.is_assumed():
+        told += _too_large_for_the_machine(config, shapes)
     if told:
         raise ConfigError("; ".join(told), [as_fault(each) for each in told])
+
+
+def _too_large_for_the_machine(config: AlignConfig, shapes: needs.Shapes) -> Iterator[str]:
+    """What stages need of the memory of a machine with GPUs, by the processor: a copy of a model that is given."""
+    machine, copied = capacity.machine(), needs.need("base", config, shapes, "cpu")
+    if config.base.model != "train" and copied and machine.size is not None and copied.at_least > machine.size:
+        yield (
+            f"base.model = {config.base.model}: the stage base needs about {copied.told} of the machine's own memory, "
+            f"and {machine.name} has {memory.gigabytes(machine.size)}: "
+            f"{savings.advice('base', config, shapes, 'cpu', size=machine.size)}"
+        )
 
 
 def _needs(stages: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from alignment.batching import CPU_TOKENS
 from alignment.config import AlignConfig
-from alignment.memory import gigabytes
+from alignment.memory import Memory, gigabytes
 from alignment.needs import Shapes, need
 
 HELPS = 0.9
@@ -26,32 +26,67 @@ Saver = Callable[[AlignConfig], Saving | None]
 """What could be saved of a configuration; None where it is saved already."""
 
 
+class Saved(NamedTuple):
+    """Changes, the configuration with all of them, and what the stage takes then; None where that is not known."""
+
+    by: list[Saving]
+    config: AlignConfig
+    left: Memory | None
+
+
 def advice(
     stage: str, config: AlignConfig, shapes: Shapes, kind: str, *, size: int | None = None, cards: int = 1
 ) -> str:
     """Three fields at most, those first that change the least, and what the stage takes with all of them.
 
-    Left out are those that save little beside the ones before. `size` is what the device has, `cards` how many GPUs
-    there are. Where the shape of the stage's model is not known, these are the first three that can help.
+    `size` is what the device has, `cards` how many GPUs there are. Where the shape of the stage's model is not known,
+    these are the first three that can help.
     """
-    now = need(stage, config, shapes, kind)
-    found: list[Saving] = []
+    found = saved(stage, config, shapes, kind, size=size, cards=cards)
+    sure = [saving.told for saving in found.by if saving.fields]
+    guessed = [saving.told for saving in found.by if not saving.fields]
+    fields = ", or ".join(filter(None, [", then ".join(sure), *guessed]))
+    if found.left is None or not sure:
+        return f"set {fields}"
+    still = "; that is still too much" if _is_too_much(found.left, size) else ""
+    of = "that" if len(found.by) == 1 else "all of them" if not guessed else f"the first{' two' * (len(sure) == 2)}"
+    return f"set {fields} (about {gigabytes(found.left.peak)} with {of}{still})"
+
+
+def saved(
+    stage: str, config: AlignConfig, shapes: Shapes, kind: str, *, size: int | None = None, cards: int = 1
+) -> Saved:
+    """The changes that are advised: of all that can help those that save enough beside the ones before.
+
+    Where sharing the model among the cards does not suffice, what cannot be shared is tried in its place.
+    """
+    largest = need(stage, config, shapes, kind)
+    if stage in ("before", "after") and largest is not None and largest == need("scores", config, shapes, kind):
+        stage = "scores"  # of the models that are there one after the other, the reward model needs the most
+    found = _tried(stage, config, shapes, kind, cards)
+    if found.config.dpo.sharding == "fsdp" and found.left is not None and _is_too_much(found.left, size):
+        unshared = Saving("dpo.sharding to none", {"dpo": {"sharding": "none"}})
+        other = _tried(stage, _changed(config, unshared.fields), shapes, kind, cards=1)
+        if other.left is not None and other.left.peak < found.left.peak:
+            return other._replace(by=[*([unshared] if config.dpo.sharding == "fsdp" else []), *other.by])
+    return found
+
+
+def _tried(stage: str, config: AlignConfig, shapes: Shapes, kind: str, cards: int) -> Saved:
+    now, by = need(stage, config, shapes, kind), list[Saving]()
     for saver in _savers(stage, config, kind, cards):
-        if len(found) == MOST or (saving := saver(config)) is None:
+        if len(by) == MOST or (saving := saver(config)) is None:
             continue
         changed = _changed(config, saving.fields)
         then = need(stage, changed, shapes, kind)
         if now is None or then is None or not saving.fields or then.peak <= HELPS * now.peak:
-            found.append(saving)
+            by.append(saving)
             config, now = changed, then
-    *others, last = (saving.told for saving in found)
-    fields = f"set {', '.join(others)}, or {last}" if others else f"set {last}"
-    known = sum(bool(saving.fields) for saving in found)
-    if now is None or not known:
-        return fields
-    still = "; that is still too much" if size is not None and now.at_least > size else ""
-    of = "that" if len(found) == 1 else "all of them" if known == len(found) else f"the first {'two' * (known == 2)}"
-    return f"{fields} (about {gigabytes(now.peak)} with {of.strip()}{still})"
+    return Saved(by, config, now)
+
+
+def _is_too_much(memory: Memory, size: int | None) -> bool:
+    return size is not None and memory.at_least > size
 
 
 def _changed(config: AlignConfig, fields: dict[str, dict[str, Any]]) -> AlignConfig:
@@ -76,13 +111,15 @@ def _savers(stage: str, config: AlignConfig, kind: str, cards: int) -> Sequence[
         return [_smaller("evaluation.anchor") if stage == "anchor" else smaller]
     if stage == "reference":
         return [partial(_fewer_tokens, "sampling"), *rounded, shorter, smaller]
-    groups = ("sampling", "evaluation") if stage in ("before", "after") else ("sampling",)
-    return [partial(_fewer_tokens, "sampling"), partial(_in_bf16, groups), shorter, smaller]
+    smaller = _smaller("evaluation.anchor") if stage == "drift" else smaller
+    drawn, measured = ("samples", "reference_samples"), ("ranking", "regression")
+    groups = [] if stage in measured else ["sampling"], [] if stage in drawn else ["evaluation"]
+    return [partial(_fewer_tokens, "sampling"), partial(_in_bf16, [*groups[0], *groups[1]]), shorter, smaller]
 
 
 def _of_small_training(group: str) -> Sequence[Saver]:
     """Of a model that is made here, whose shape hangs on the last of these."""
-    halved = [partial(_halved, group, name) for name in ("batch_size", "context")]
+    halved: list[Saver] = [partial(_halved, group, name) for name in ("batch_size", "context")]
     return [*halved, lambda config: Saving(f"{group}.width to less than {getattr(config, group).width}")]
 
 
@@ -113,8 +150,9 @@ def _shared(cards: int, config: AlignConfig) -> Saving | None:
 
 
 def _adapter(config: AlignConfig) -> Saving | None:
-    fields = {"adapter": "lora", "sharding": "none"}
-    return Saving("dpo.adapter to lora", {"dpo": fields}) if config.dpo.adapter == "none" else None
+    if config.dpo.adapter != "none" or config.dpo.sharding == "fsdp":  # what is shared is all weights
+        return None
+    return Saving("dpo.adapter to lora", {"dpo": {"adapter": "lora"}})
 
 
 def _rounded_base(config: AlignConfig) -> Saving | None:
@@ -133,14 +171,14 @@ def _in_bf16(groups: Sequence[str], config: AlignConfig) -> Saving | None:
     return Saving(told, {group: {"precision": "bf16"} for group in left}) if left else None
 
 
-def _fewer_tokens(group: str, config: AlignConfig) -> Saving:
+def _fewer_tokens(group: str, config: AlignConfig) -> Saving | None:
     tokens = (getattr(config, group).batch_tokens or CPU_TOKENS) // 2
-    return Saving(f"{group}.batch_tokens to {tokens:,}", {group: {"batch_tokens": tokens}})
+    return Saving(f"{group}.batch_tokens to {tokens:,}", {group: {"batch_tokens": tokens}}) if tokens else None
 
 
-def _halved(group: str, name: str, config: AlignConfig) -> Saving:
+def _halved(group: str, name: str, config: AlignConfig) -> Saving | None:
     half = getattr(getattr(config, group), name) // 2
-    return Saving(f"{group}.{name} to {half:,}", {group: {name: half}})
+    return Saving(f"{group}.{name} to {half:,}", {group: {name: half}}) if half > 1 else None
 
 
 def _smaller(field: str) -> Saver:

@@ -67,7 +67,8 @@ def write(
     from alignment.models import load_base, require_context
     from alignment.sampling.engine import completion_text, request
 
-    loaded = load_base(folder, precision=config.sampling.precision, name="the registered model")
+    precision = config.sampling.precision
+    loaded = load_base(folder, precision=precision, field="sampling.precision", name="the registered model")
     limit = min(config.sampling.total_tokens, loaded.conventions.longest or config.sampling.total_tokens)
     sampling = for_any_model(config.sampling).model_copy(update={"total_tokens": limit})
     encoded = loaded.encode([asked.prompt for asked in prompts])

@@ -11,6 +11,7 @@ from typing import Any
 from alignment.errors import ScoreError
 from alignment.rewards.protocol import Batches, InBatches, Reward, Scores, Scoring
 from alignment.stages.job import share
+from alignment.stages.kept import forget_model
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ class _Batch:
 def score(kind: Reward, samples: Sequence[Mapping[str, Any]], work: Scoring) -> Scores:
     """What `kind.score` gives, as plain numbers, and None for a sample without a score.
 
-    Raises ScoreError where there are more or fewer than samples, or one is NaN or infinite.
+    A model that it read is not kept. Raises ScoreError where there are more or fewer than samples, or one is NaN or
+    infinite.
     """
-    return _checked(kind, kind.score(samples, work), _Batch(len(samples), lambda: samples))
+    try:
+        return _checked(kind, kind.score(samples, work), _Batch(len(samples), lambda: samples))
+    finally:
+        forget_model()
 
 
 def score_batches(kind: Reward, batches: Batches, work: Scoring) -> Generator[Scores]:

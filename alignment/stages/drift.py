@@ -36,9 +36,9 @@ def drift(job: Job) -> Counts:
     folder, name = job.inputs["anchor"] / MODEL, f"evaluation.anchor {job.config.evaluation.anchor}"
     load = partial(models.load_base, folder, name=name)
     forget_model()
-    rows = evaluating.write_held_out(job, load(precision=job.config.sampling.precision))
+    rows = evaluating.write_held_out(job, load(precision=job.config.sampling.precision, field="sampling.precision"))
     scored = rewards_of(job, rows)
-    loaded = load(precision=job.config.evaluation.precision)
+    loaded = load(precision=job.config.evaluation.precision, field=evaluating.MEASURED_IN)
     for row, reward, logprob in zip(rows, scored.values, logprobs(job, loaded, rows), strict=True):
         row |= {"reward": reward, "base_logprob": logprob}
     EVALUATED.write(job.out, rows)

@@ -14,7 +14,7 @@ from alignment.rewards.parts import normalises
 from alignment.rows import EVALUATED, JUDGED, MODEL, Sample
 from alignment.stages.drawing import count_finished, draw
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import base_model, forget_model
+from alignment.stages.kept import base_model, forget_model, precision_of
 from alignment.stages.likelihood import logprobs
 from alignment.stages.scoring import part_columns, rewards_of
 from alignment.stages.sides import held_out
@@ -30,6 +30,8 @@ from alignment.stages.sources import (
 if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
+
+MEASURED_IN = "evaluation.precision"
 
 NOT_JUDGES = {
     *("samples_per_prompt", "bootstrap", "confidence", "anchor", "table_rows", "gold", "gold_fraction"),
@@ -74,10 +76,11 @@ def scaled(config: AlignConfig) -> tuple[str, ...]:
 
 def evaluate(job: Job, writer: str) -> Counts:
     """Fresh samples of the model of one stage, with its own and the base's log-probs, rewards and judgements."""
-    precision = job.config.evaluation.precision
-    rows = write_held_out(job, _model(job, writer, job.config.sampling.precision))
-    measure_again(job, rows, lambda: _model(job, writer, precision))
-    of_base = [row["logprob"] for row in rows] if writer == "base" else logprobs(job, base_model(job, precision), rows)
+    rows = write_held_out(job, _model(job, writer, "sampling.precision"))
+    measure_again(job, rows, lambda: _model(job, writer, MEASURED_IN))
+    of_base = [row["logprob"] for row in rows]
+    if writer != "base":
+        of_base = logprobs(job, base_model(job, MEASURED_IN), rows)
     for row, logprob in zip(rows, of_base, strict=True):
         row["base_logprob"] = logprob
     forget_model()
@@ -96,14 +99,15 @@ def measure_again(job: Job, rows: Sequence[Sample], load: Callable[[], "Loaded"]
             row |= {"logprob": logprob, "exact_logprob": is_exact}
 
 
-def _model(job: Job, writer: str, precision: str) -> "Loaded":
+def _model(job: Job, writer: str, field: str) -> "Loaded":
     """The model of a stage. One is loaded at a time: two would need the memory of both."""
     from alignment import models
 
     if writer == "base":
-        return base_model(job, precision)
+        return base_model(job, field)
     forget_model()
-    return models.load_base(job.inputs[writer] / MODEL, precision=precision, name="the aligned model")
+    folder = job.inputs[writer] / MODEL
+    return models.load_base(folder, precision=precision_of(job, field), field=field, name="the aligned model")
 
 
 def write_judged(job: Job, table: Table[Any], folder: Path, rows: Sequence[Sample]) -> Counts:

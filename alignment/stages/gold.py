@@ -13,7 +13,6 @@ from alignment.rewards.parts import alone, is_trained
 from alignment.rows import EVALUATED, GOLD, JUDGED_BY
 from alignment.stages import set_aside
 from alignment.stages.job import Counts, Job
-from alignment.stages.kept import forget_model
 from alignment.stages.scoring import with_prompts
 from alignment.stages.sources import reward_model_kinds, reward_model_source, reward_source, scoring_kinds
 from alignment.stages.stage import MODELS, stage
@@ -85,6 +84,5 @@ def scores_by(job: Job, part: RewardPart, samples: Sequence[dict[str, Any]]) -> 
     if part.kind in REWARD_MODELS.names():
         REWARD_MODELS.get(part.kind)(replace(job, config=config, out=made, work=work))
     found = score(REWARDS.get(part.kind)(config), samples, Scoring(made, job.kept, job.progress))
-    forget_model()  # which is made anew in this folder where the stage is computed again
     require_most(sum(value is None for value in found.values), len(samples), f"evaluation.gold {part.name}")
     return found.values

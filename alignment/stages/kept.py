@@ -13,12 +13,22 @@ if TYPE_CHECKING:  # it brings torch
 _kept: "dict[tuple[Path, str, str], Loaded]" = {}
 
 
-def base_model(job: Job, precision: str = "fp32") -> "Loaded":
-    """The base model of the stages that only read it; another model that was kept is let go first."""
+def base_model(job: Job, field: str) -> "Loaded":
+    """The base model of the stages that only read it, in the precision that a field of the configuration names.
+
+    Another model that was kept is let go first.
+    """
     from alignment.models import load_base
 
     folder, name = job.inputs["base"] / MODEL, f"base.model {job.config.base.model}"
-    return _one(folder, precision, name, lambda: load_base(folder, precision=precision, name=name))
+    precision = precision_of(job, field)
+    return _one(folder, precision, name, lambda: load_base(folder, precision=precision, field=field, name=name))
+
+
+def precision_of(job: Job, field: str) -> str:
+    """The value of a field such as `sampling.precision`."""
+    group, _, name = field.partition(".")
+    return str(getattr(getattr(job.config, group), name))
 
 
 def reward_model(folder: Path, name: str) -> "Loaded":

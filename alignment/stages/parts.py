@@ -20,7 +20,8 @@ def fill(stage: Stage, job: Job) -> Counts:
 
     A stage that takes no GPU slot uses no GPU, though there be one.
     """
-    with told_of(stage.name, job.config), nullcontext() if stage.slots(job.config) else on_cpu():
+    is_placed = bool(stage.slots(job.config))
+    with told_of(stage.name, job.config, on_cpu=not is_placed), nullcontext() if is_placed else on_cpu():
         if stage.parts is None:
             return stage.body(job)
         if job.parts:

@@ -123,7 +123,8 @@ def untrained(job: Job, load_in: str = "") -> "Loaded":
     if not load_in:
         bits.require(config, gpu=device().type == "cuda")
     precision = load_in or config.base.load_in
-    loaded = models.load_base(job.inputs["base"] / MODEL, precision=precision, name=f"base.model {config.base.model}")
+    folder, name = job.inputs["base"] / MODEL, f"base.model {config.base.model}"
+    loaded = models.load_base(folder, precision=precision, field="base.load_in", name=name)
     return loaded if config.dpo.adapter == "none" else adapter.attach(loaded, config.dpo, config.seed)
 
 

@@ -39,7 +39,8 @@ def ranking(job: Job) -> Counts:
     from alignment import models
     from alignment.data.pairs.given import Tokenised
 
-    made, precision = Tokenised(base_outline(job), job.config), job.config.evaluation.precision
+    made, field = Tokenised(base_outline(job), job.config), "evaluation.precision"
+    load_policy = partial(models.load_base, job.inputs["policy"] / MODEL, name="the aligned model")
     prompts = held_out(job.inputs["prompts"])
     found = [made.pair(prompt["columns"], number) for number, prompt in enumerate(prompts)]
     pairs: list[Pair] = [pair for pair in found if not pair["fault"]]
@@ -50,10 +51,10 @@ def ranking(job: Job) -> Counts:
         )
     rows: list[dict[str, Any]] = [{"prompt_id": pair["prompt_id"]} for pair in pairs]
     for name, load in (
-        ("base", partial(base_model, job)),
-        ("policy", partial(models.load_base, job.inputs["policy"] / MODEL, name="the aligned model")),
+        ("base", partial(base_model, job, field)),
+        ("policy", partial(load_policy, precision=job.config.evaluation.precision, field=field)),
     ):
-        loaded = load(precision=precision)
+        loaded = load()
         for side in SIDES:
             completions = [pair["chosen_ids"] if side == "chosen" else pair["rejected_ids"] for pair in pairs]
             logprobs = of_completions(job, loaded, [pair["prompt_ids"] for pair in pairs], completions)

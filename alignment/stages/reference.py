@@ -79,7 +79,7 @@ def scores(job: Job, pairs: pa.Table) -> dict[str, pa.Array]:
     with rounding(job.config.dpo.precision):
         found = of_completions(
             job,
-            base_model(job, job.config.base.load_in),
+            base_model(job, "base.load_in"),
             [prompt for prompt in prompts for _ in sides],
             [completion for pair in zip(*sides, strict=True) for completion in pair],
         )

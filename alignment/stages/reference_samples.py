@@ -27,7 +27,7 @@ def part(job: Job) -> Counts:
     """The scored samples of one range of held-out prompts."""
     first, last = job.part
     prompts = held_out(job.inputs["prompts"])[first:last]
-    loaded = base_model(job, job.config.sampling.precision)
+    loaded = base_model(job, "sampling.precision")
     rows = draw(
         job, loaded, prompts, frontier_of(job.config).ceiling_samples, "ceiling", for_any_model(job.config.sampling)
     )

@@ -1,5 +1,6 @@
 """Stage `regression`: what the base and the aligned model reach on tasks that have nothing to do with the reward."""
 
+from functools import partial
 from importlib.metadata import version
 
 from alignment.judging.regression import Score, measure, read_tasks
@@ -34,7 +35,8 @@ def regression(job: Job) -> Counts:
     forget_model()
     for side, name in (("base", f"base.model {job.config.base.model}"), ("policy", "the aligned model")):
         progress = share(job.progress, len(scores) * len(tasks), len(tasks), 2 * len(tasks))
-        loaded = models.load_base(job.inputs[side] / MODEL, precision=job.config.evaluation.precision, name=name)
+        load = partial(models.load_base, precision=job.config.evaluation.precision, field="evaluation.precision")
+        loaded = load(job.inputs[side] / MODEL, name=name)
         scores.append(measure(loaded, tasks, rows, job.config.seed, progress))
         del loaded  # the next model needs the memory
     base, aligned = scores

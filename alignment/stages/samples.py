@@ -19,7 +19,7 @@ def ranges(config: AlignConfig, refs: Refs) -> list[tuple[int, int]]:
 def part(job: Job) -> Counts:
     """The samples of one range of training prompts."""
     rows = training(job.inputs["prompts"], *job.part)
-    loaded = base_model(job, job.config.sampling.precision)
+    loaded = base_model(job, "sampling.precision")
     sampling = job.config.sampling
     drawn = draw(job, loaded, rows, sampling.samples_per_prompt, "train", sampling)
     SAMPLES.write(job.out, drawn)

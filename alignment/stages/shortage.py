@@ -10,24 +10,28 @@ from alignment.errors import ModelError, OutOfMemoryError
 
 
 @contextmanager
-def told_of(stage: str, config: AlignConfig) -> Iterator[None]:
-    """Turn what torch, or who heard it of torch, raises where memory is short into one OutOfMemoryError."""
+def told_of(stage: str, config: AlignConfig, *, on_cpu: bool = False) -> Iterator[None]:
+    """Turn what torch, or who heard it of torch, raises where memory is short into one OutOfMemoryError.
+
+    `on_cpu` is for a stage that uses no GPU, though there be one.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(shortage(stage, config)) from error
+        raise OutOfMemoryError(shortage(stage, config, on_cpu=on_cpu)) from error
 
 
-def shortage(stage: str, config: AlignConfig) -> str:
+def shortage(stage: str, config: AlignConfig, *, on_cpu: bool = False) -> str:
     """One line: the stage, the device, what the stage needs by the estimate, and three fields that make it less."""
-    return f"{stage}: the memory of {capacity.device().told} is too small; {what_helps(stage, config)}"
+    device = capacity.machine() if on_cpu else capacity.device()
+    return f"{stage}: the memory of {device.told} is too small; {what_helps(stage, config, device)}"
 
 
-def what_helps(stage: str, config: AlignConfig) -> str:
+def what_helps(stage: str, config: AlignConfig, device: capacity.Device | None = None) -> str:
     """What a stage needs by the estimate, where its model's shape is known, and the three fields."""
-    device = capacity.device()
+    device = device or capacity.device()
     try:
         shapes = capacity.shapes(config)
     except ModelError:

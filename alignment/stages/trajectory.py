@@ -141,16 +141,17 @@ def _measure(job: Job, step: int, total: int) -> None:
     if not _evaluation(job, step).exists():
         silent = replace(job, progress=lambda *_: job.progress(step, total))
         name, precision = f"the policy at step {step}", job.config.evaluation.precision
-        loaded = models.load_base(snapshot, precision=job.config.sampling.precision, name=name)
+        in_sampling = job.config.sampling.precision
+        loaded = models.load_base(snapshot, precision=in_sampling, field="sampling.precision", name=name)
         prompts = held_out(job.inputs["prompts"])[: frontier_of(job.config).held_out or None]
         sampling = for_any_model(job.config.sampling)
         rows = draw(silent, loaded, prompts, job.config.evaluation.samples_per_prompt, "eval", sampling)
-        if job.config.sampling.precision != precision:
+        if in_sampling != precision:
             del loaded  # the same in another precision needs the memory
-            loaded = models.load_base(snapshot, precision=precision, name=name)
+            loaded = models.load_base(snapshot, precision=precision, field=evaluating.MEASURED_IN, name=name)
         found = divergence(
             loaded.model,
-            base_model(job, precision).model,
+            base_model(job, evaluating.MEASURED_IN).model,
             [row["prompt_ids"] for row in rows],
             [row["ids"] for row in rows],
             pad_id=loaded.pad_id,

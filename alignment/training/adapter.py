@@ -71,10 +71,9 @@ def targets(loaded: Loaded, named: tuple[str, ...]) -> list[str]:
 
 
 def trainable(model: Any) -> dict[str, int]:
-    """How many parameters are trained, and how many there are with them."""
-    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    trained = sum(size for size, is_trained in sizes if is_trained)
-    return {"trainable_parameters": trained, "all_parameters": sum(size for size, _ in sizes)}
+    """How many parameters are trained, and how many there are with them, each as one also where 4 bits hold it."""
+    trained, everything = model.get_nb_trainable_parameters()
+    return {"trainable_parameters": trained, "all_parameters": everything}
 
 
 def _is_called(full: str, name: str) -> bool:

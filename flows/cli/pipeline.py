@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.markup import escape
 
@@ -27,7 +28,12 @@ RetrainConfigPath = Annotated[
     Path, Parameter(help="YAML file with the configuration [quickstart_retrain.yaml]", show_default=False)
 ]
 PlannedGpu = Annotated[
-    float | None, Parameter(help="GB of a GPU to plan for, in place of what this machine has", show_default=False)
+    float | None,
+    Parameter(
+        help="GB of a GPU to plan for, in place of what this machine has",
+        show_default=False,
+        validator=Number(gt=0, lte=10_000),
+    ),
 ]
 JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
 Full = Annotated[bool, Parameter(help="Also print every figure, every gate and some sample texts", negative=())]

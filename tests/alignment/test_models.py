@@ -154,7 +154,7 @@ def test_a_hub_repository_of_pickles_is_neither_loaded_nor_sent_to_a_converter(m
 
     monkeypatch.delenv("DISABLE_SAFETENSORS_CONVERSION", raising=False)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: None)
-    message = refusal(lambda: models._load("some/pickles", Factory, "base", "main", "fp32", ""))
+    message = refusal(lambda: models._load("some/pickles", Factory, "base", "main", ("fp32", ""), ""))
     assert message.startswith("base.model some/pickles: cannot be loaded (some/pickles does not appear to have a file")
     assert message.endswith(
         "; convert it once where you trust it, with `save_pretrained`, or name a revision that has safetensors"

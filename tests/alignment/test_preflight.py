@@ -103,6 +103,7 @@ def test_a_base_model_that_the_memory_cannot_hold(
 def test_each_stage_that_cannot_fit_is_a_fault_with_what_helps_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, whose memory the copy of the base does not take; where the same helps, stages share one."""
     monkeypatch.setattr(capacity, "device", lambda: Device("cuda", "Card A", 30_000_000))
+    monkeypatch.setattr(capacity, "machine_memory", lambda: 10**9)
     given = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}}
     messages = {message.split(": ")[1].split(" need")[0]: message for _, message in told(given)}
     policy, samples, evaluation, reference = messages.values()
@@ -110,7 +111,7 @@ def test_each_stage_that_cannot_fit_is_a_fault_with_what_helps_it(model: Path, m
     smaller = "or base.model to a smaller model"
     assert "the stage policy needs about 160 MB (weights 40 MB, optimizer 80 MB, gradients 40 MB), and Card A" in policy
     assert policy.endswith(
-        "has 30 MB: set dpo.adapter to lora, base.load_in to 4bit and dpo.precision to bf16, "
+        "has 30 MB: set dpo.adapter to lora, then base.load_in to 4bit and dpo.precision to bf16, "
         f"{smaller} (about 5 MB with the first two)"
     )
     assert "need about 40 MB (weights 40 MB), and Card A has 30 MB: " in evaluation
@@ -119,6 +120,18 @@ def test_each_stage_that_cannot_fit_is_a_fault_with_what_helps_it(model: Path, m
     )
     assert samples.endswith(f"set sampling.precision to bf16, {smaller} (about 20 MB with the first)")
     assert "set base.load_in to 4bit and dpo.precision to bf16 and dpo.adapter to lora, or" in reference
+
+
+def test_a_copy_of_the_base_has_to_fit_the_machine_s_own_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "device", lambda: Device("cuda", "Card A", 10**9))
+    monkeypatch.setattr(capacity, "machine_memory", lambda: 30_000_000)
+    given = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}}
+    ((_, message),) = told(given)
+    assert (
+        "the stage base needs about 40 MB (weights 40 MB) of the machine's own memory, and this machine has" in message
+    )
+    with capacity.assumed(1.0):
+        assert told(given) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b'{"a":{}}'])

@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from alignment import models
 from alignment.errors import ModelError
 from alignment.judging.report import EvalReport
 from alignment.logprobs import score_completions
-from alignment.stages import evaluating, kept, scoring
+from alignment.stages import kept
 from tests.alignment.chain import HELD_OUT, Chain
 from tests.alignment.conftest import read_rows
 
@@ -71,29 +72,29 @@ def test_in_half_precision_both_models_log_probs_are_rounded_alike(chain, tmp_pa
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_language_model_is_in_memory_at_a_time(chain, tmp_path, monkeypatch, precision):
-    """A card that has room for the model need not have it for two; nor for the reward model beside it."""
+def test_one_model_is_in_memory_at_a_time(chain, tmp_path, monkeypatch, precision):
+    """A card that has room for the largest need not have it for two: base, aligned model, anchor, reward model."""
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    most: list[int] = []
-    load, score = models.load_base, scoring.rewards_of
+    loaded: list[str] = []
 
-    def counted(*args: Any, **kwargs: Any) -> models.Loaded:
-        most.append(len(alive) + 1)
-        loaded = load(*args, **kwargs)
-        alive.add(loaded.model)
-        return loaded
+    def counted(load: Callable[..., models.Loaded]) -> Callable[..., models.Loaded]:
+        def counting(*args: Any, **kwargs: Any) -> models.Loaded:
+            assert not alive
+            found = load(*args, **kwargs)
+            alive.add(found.model)
+            loaded.append(type(found.model).__name__)
+            return found
 
-    def alone(*args: Any, **kwargs: Any) -> Any:
-        assert not alive
-        return score(*args, **kwargs)
+        return counting
 
-    monkeypatch.setattr(models, "load_base", counted)
-    monkeypatch.setattr(evaluating, "rewards_of", alone)
+    for name in ("load_base", "load_reward"):
+        monkeypatch.setattr(models, name, counted(getattr(models, name)))
     kept.forget_model()
-    other = chain.other(tmp_path, sampling={"precision": precision})
-    for side in ("before", "after"):
-        other.run(side)
-    assert set(most) == {1}
+    anchor = str(chain.folders["base"] / "model")
+    other = chain.other(tmp_path, sampling={"precision": precision}, evaluation={"anchor": anchor})
+    for side in ("before", "after", "anchor", "drift"):
+        other.folders[side] = other.run(side)
+    assert {"GPT2LMHeadModel", "DistilBertForSequenceClassification"} == set(loaded)
 
 
 def test_a_policy_that_did_not_move_writes_what_the_base_writes(chain, rows, tmp_path):

@@ -1,5 +1,6 @@
 """The model that is kept between stages and shards, and placed anew."""
 
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -17,30 +18,32 @@ def job(chain, tmp_path):
 
 def test_one_base_model_is_kept_between_shards(job):
     kept.forget_model()
-    assert kept.base_model(job) is kept.base_model(job)
+    assert kept.base_model(job, "sampling.precision") is kept.base_model(job, "sampling.precision")
 
 
 def test_the_base_model_that_was_kept_sets_its_threads_again(job, monkeypatch):
     """A reward model of another size may have been loaded in between."""
     placed: list[object] = []
-    loaded = kept.base_model(job)
+    loaded = kept.base_model(job, "sampling.precision")
     monkeypatch.setattr(device, "place", placed.append)
-    assert kept.base_model(job) is loaded
+    assert kept.base_model(job, "sampling.precision") is loaded
     assert placed == [loaded.model]
 
 
-def test_a_base_model_of_another_precision_takes_its_place(job):
-    exact = kept.base_model(job)
-    assert kept.base_model(job, "bf16") is not exact
-    assert kept.base_model(job) is not exact
+def test_a_base_model_of_another_precision_takes_its_place(job, chain, tmp_path):
+    exact = kept.base_model(job, "sampling.precision")
+    half = replace(job, config=chain.other(tmp_path, evaluation={"precision": "bf16"}).config)
+    assert kept.base_model(half, "sampling.precision") is exact
+    assert kept.base_model(half, "evaluation.precision") is not exact
+    assert kept.base_model(job, "sampling.precision") is not exact
 
 
 def test_a_reward_model_is_kept_between_shards_and_takes_the_base_model_s_place(job, chain):
     """So one model is in memory, whichever a stage reads."""
-    base, folder = kept.base_model(job), chain.folders["reward"] / "model"
+    base, folder = kept.base_model(job, "sampling.precision"), chain.folders["reward"] / "model"
     found = kept.reward_model(folder, "reward.model train")
     assert kept.reward_model(folder, "reward.model train") is found
-    assert kept.base_model(job) is not base
+    assert kept.base_model(job, "sampling.precision") is not base
     assert kept.reward_model(folder, "reward.model train") is not found
 
 

@@ -34,8 +34,8 @@ def of_python() -> None:
     raise MemoryError
 
 
-def stage_that(raises: Callable[[], None]) -> Any:
-    @stage(title="", needs=(), reads=lambda _: {}, makes=lambda _: "")
+def stage_that(raises: Callable[[], None], slots: int) -> Any:
+    @stage(title="", needs=(), reads=lambda _: {}, makes=lambda _: "", slots=slots)
     def policy(_: Job) -> Counts:
         raises()
         return {}
@@ -43,8 +43,8 @@ def stage_that(raises: Callable[[], None]) -> Any:
     return policy
 
 
-def fill_it(raises: Callable[[], None], config: AlignConfig, folder: Path) -> None:
-    fill(stage_that(raises), Job(config, {}, folder, folder, folder))
+def fill_it(raises: Callable[[], None], config: AlignConfig, folder: Path, slots: int = 1) -> None:
+    fill(stage_that(raises, slots), Job(config, {}, folder, folder, folder))
 
 
 @pytest.mark.parametrize("raises", [on_a_card, on_a_card_outside_of_the_model, on_a_cpu, of_python])
@@ -55,10 +55,17 @@ def test_wherever_it_is_raised(raises: Callable[[], None], tmp_path: Path, monke
     told = str(raised.value)
     assert told.startswith("policy: the memory of Card A with 1.0 GB is too small; it needs about 33 MB (weights 2 MB")
     assert told.endswith(
-        ": set dpo.batch_size to 4 and dpo.accumulation to 2, dpo.gradient_checkpointing to true, or dpo.adapter to "
-        "lora (about 12 MB with all of them)"
+        ": set dpo.batch_size to 4 and dpo.accumulation to 2, then dpo.gradient_checkpointing to true, then "
+        "dpo.adapter to lora (about 12 MB with all of them)"
     )
     assert "\n" not in told
+
+
+def test_of_a_stage_that_uses_no_gpu_it_is_the_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "device", lambda: Device("cuda", "Card A", 10**9))
+    monkeypatch.setattr(capacity, "machine_memory", lambda: 2 * 10**9)
+    with pytest.raises(OutOfMemoryError, match=r"^policy: the memory of this machine with 2\.0 GB is too small; it"):
+        fill_it(on_a_cpu, build_config({}), tmp_path, slots=0)
 
 
 def test_without_an_estimate_the_fields_are_named(tmp_path: Path) -> None:
