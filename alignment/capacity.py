@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -18,7 +18,7 @@ from alignment import adapters, hub, models
 from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.memory import Shape, gigabytes
-from alignment.rewards.parts import described, is_trained, takes_model
+from alignment.rewards.parts import is_trained, judges
 
 DEVICES = Path("/dev")
 ACCELERATORS = ("nvidia[0-9]*", "dxg", "kfd")
@@ -43,13 +43,13 @@ class Device(NamedTuple):
         return self.name if self.size is None else f"{self.name} with {gigabytes(self.size)}"
 
 
-_assumed: ContextVar[Device | None] = ContextVar("_assumed", default=None)
+_assumed: ContextVar[tuple[Device, int] | None] = ContextVar("_assumed", default=None)
 
 
 @contextmanager
-def assumed(gigabytes: float | None) -> Iterator[None]:
-    """Take stages to compute on a GPU with so much memory, whatever there is here; with None, on what there is."""
-    found = None if gigabytes is None else Device("cuda", "the GPU", int(gigabytes * 1e9))
+def assumed(gigabytes: float | None, cards: int = 1) -> Iterator[None]:
+    """Take stages to compute on so many GPUs with so much memory each; with None, on what there is here."""
+    found = None if gigabytes is None else (Device("cuda", "the GPU", int(gigabytes * 1e9)), cards)
     token = _assumed.set(found)
     try:
         yield
@@ -65,7 +65,7 @@ def is_assumed() -> bool:
 def device() -> Device:
     """The largest GPU, else this machine; torch is not asked, which would take memory on the GPU for good."""
     if (found := _assumed.get()) is not None:
-        return found
+        return found[0]
     if any(next(DEVICES.glob(pattern), None) for pattern in ACCELERATORS):
         return max(_cards(), key=lambda card: card.size or 0, default=Device("cuda", "the GPU", None))
     return machine()
@@ -78,7 +78,8 @@ def machine() -> Device:
 
 def cards() -> int:
     """How many GPUs there are here, as far as that is known."""
-    return 1 if is_assumed() else max(1, len(_cards()))
+    found = _assumed.get()
+    return max(1, len(_cards())) if found is None else found[1]
 
 
 def machine_memory() -> int | None:
@@ -124,18 +125,25 @@ def _cards() -> tuple[Device, ...]:
 
 
 def shapes(config: AlignConfig, *, fetch: bool = False) -> dict[str, Shape]:
-    """The shapes of a configuration's models `base`, `reward` and `anchor`, by these names, where they can be told.
+    """The shapes of a configuration's models, where they can be told: `base`, `anchor`, and those of `judges`.
 
     Of a model on the hub its config.json is read from the cache, and with `fetch` it is fetched, alone, where that has
     none. Raises ModelError where a local folder's files cannot be read.
     """
     found = {"base": _base(config, fetch)}
-    first = next(iter(described(config)), None)
-    if first is not None and takes_model(first):
-        found["reward"] = _reward(config) if is_trained(first) else _named(first.model, first.revision, "reward", fetch)
+    for place, judge in judges(config):
+        found[place] = _reward(config) if is_trained(judge) else _named(judge.model, judge.revision, "reward", fetch)
     if config.evaluation.anchor:
         found["anchor"] = _named(config.evaluation.anchor, "main", "anchor", fetch)
     return {name: shape for name, shape in found.items() if shape is not None}
+
+
+def unknown(config: AlignConfig, shapes: Mapping[str, Shape]) -> list[str]:
+    """The fields that name a model whose shape could not be told, with their values."""
+    named = {"base.model": config.base.model, "evaluation.anchor": config.evaluation.anchor}
+    named |= {f"{place}.model": judge.model for place, judge in judges(config)}
+    known = {f"{place}.model" for place in shapes} | ({"evaluation.anchor"} if "anchor" in shapes else set())
+    return [f"{field} {value}" for field, value in named.items() if value and field not in known]
 
 
 def _base(config: AlignConfig, fetch: bool) -> Shape | None:

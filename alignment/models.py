@@ -132,11 +132,11 @@ def load_base(
     return loaded
 
 
-def load_reward(source: str | Path, *, revision: str = "main", name: str = "") -> Loaded:
-    """A sequence classifier and its tokenizer. Raises as `load_base` does."""
+def load_reward(source: str | Path, *, revision: str = "main", precision: str = "fp32", name: str = "") -> Loaded:
+    """A sequence classifier and its tokenizer, as `load_base` has a language model, and with its errors."""
     from transformers import AutoModelForSequenceClassification
 
-    return _load(source, AutoModelForSequenceClassification, "reward", revision, ("fp32", ""), name)
+    return _load(source, AutoModelForSequenceClassification, "reward", revision, (precision, "reward.precision"), name)
 
 
 def load_start(source: str | Path, classes: Sequence[str]) -> Loaded:

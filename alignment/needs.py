@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from alignment.batching import COPY_BYTES, COPY_TOKENS, CPU_BYTES, CPU_ROWS, CPU_TOKENS
-from alignment.config import AlignConfig
+from alignment.config import AlignConfig, RewardFields
 from alignment.config.policy import global_batch
 from alignment.memory import FLOAT, HALF, Memory, Shape, sampling, scoring, training
-from alignment.rewards.parts import described, is_trained
+from alignment.rewards.parts import is_trained, judges
 
 Shapes = Mapping[str, Shape]
 Rule = Callable[[AlignConfig, Shapes, str], Memory | None]
 _RULES: dict[str, Rule] = {}
+
+LABELS, SECOND = "reward", "evaluation.gold"
+"""How the places of judges begin: of those that label, and of second ones."""
 
 OF_FRONTIERS = ("trajectory", "reference_samples")
 """Stages that a run does not have."""
@@ -41,6 +44,22 @@ def needs(config: AlignConfig, shapes: Shapes, kind: str) -> dict[str, Memory]:
     return dict(sorted(known, key=lambda each: -each[1].peak))
 
 
+def of_machine(config: AlignConfig, shapes: Shapes) -> dict[str, int]:
+    """What stages need of the memory of a machine with GPUs beside theirs, in bytes.
+
+    A model that is given is copied there, what was trained over a rounded base is merged, and each process of a sharded
+    training has the whole model while it is loaded.
+    """
+    copied = [FLOAT * shape.weights for _, judge, shape in _known(config, shapes, LABELS) if not is_trained(judge)]
+    found = {"reward": max(copied)} if copied else {}
+    if (shape := shapes.get("base")) is not None:
+        whole = FLOAT * shape.weights
+        found |= {"base": whole} if config.base.model != "train" else {}
+        found |= {"policy": whole} if config.base.load_in != "fp32" else {}
+        found |= {"policy": config.dpo.processes * whole} if config.dpo.sharding == "fsdp" else {}
+    return found
+
+
 @_of("base")
 def _base(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
     if (shape := shapes.get("base")) is None:
@@ -53,11 +72,15 @@ def _base(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
 
 @_of("reward")
 def _reward(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
-    if (shape := shapes.get("reward")) is None:
-        return None
-    if not any(is_trained(each) for each in described(config)):
-        return Memory(FLOAT * shape.weights)
-    return training(shape, config.reward.batch_size * config.reward.context, predicted=0, kind=kind)
+    """A model that is trained here, or on a CPU the largest copy."""
+    found = [
+        training(shape, config.reward.batch_size * config.reward.context, predicted=0, kind=kind)
+        if is_trained(judge)
+        else Memory(FLOAT * shape.weights)
+        for _, judge, shape in _known(config, shapes, LABELS)
+        if is_trained(judge) or kind == "cpu"
+    ]
+    return max(found, key=_peak, default=None)
 
 
 @_of("samples", "reference_samples")
@@ -102,9 +125,43 @@ def _drifted(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
 
 @_of("scores")
 def _scores(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
-    shape = shapes.get("reward")
+    return _judged(config, shapes, kind, LABELS)
+
+
+@_of("gold")
+def _gold(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
+    return _judged(config, shapes, kind, SECOND)
+
+
+def _judged(config: AlignConfig, shapes: Shapes, kind: str, group: str) -> Memory | None:
+    """One model after the other; those that are trained here are small."""
     tokens = config.reward.batch_tokens or (CPU_TOKENS if kind == "cpu" else config.sampling.total_tokens)
-    return None if shape is None else scoring(shape, tokens)
+    found = [scoring(shape, tokens, judge.precision) for _, judge, shape in _known(config, shapes, group)]
+    return max(found, key=_peak, default=None)
+
+
+def _known(config: AlignConfig, shapes: Shapes, group: str) -> list[tuple[str, RewardFields, Shape]]:
+    """The judges of a group whose model's shape is known, each with its place in the configuration."""
+    found = [(place, judge, shapes.get(place)) for place, judge in judges(config) if place.startswith(group)]
+    return [(place, judge, shape) for place, judge, shape in found if shape is not None]
+
+
+def model_of(stage: str, config: AlignConfig, shapes: Shapes, kind: str) -> tuple[str, str]:
+    """The field that names the model by which a stage takes the most, and its value."""
+    groups = {"reward": LABELS, "scores": LABELS, "gold": SECOND}
+    needed = need(stage, config, shapes, kind)
+    if stage in ("before", "after", "drift") and needed is not None and needed == need("scores", config, shapes, kind):
+        stage = "scores"
+    if found := _known(config, shapes, groups.get(stage, "none")):
+        place, judge, _ = max(found, key=lambda each: scoring(each[2], 0, each[1].precision).weights)
+        return f"{place}.model", judge.model
+    if stage in ("anchor", "drift"):
+        return "evaluation.anchor", config.evaluation.anchor
+    return ("reward.model", config.reward.model) if stage in groups else ("base.model", config.base.model)
+
+
+def _peak(memory: Memory) -> int:
+    return memory.peak
 
 
 @_of("reference")
@@ -154,7 +211,7 @@ def _policy(config: AlignConfig, shapes: Shapes, kind: str) -> Memory | None:
 
 def _greatest(first: Memory, *others: Memory | None) -> Memory:
     """What takes the most of several things that are done one after the other."""
-    return max(first, *(each for each in others if each is not None), key=lambda each: each.peak)
+    return max(first, *(each for each in others if each is not None), key=_peak)
 
 
 def _drawn(config: AlignConfig, shape: Shape, asked: int, kind: str) -> Memory:

@@ -157,11 +157,11 @@ def require_fitting(config: AlignConfig, *, fetch: bool = True) -> None:
         if needed.at_least > device.size:
             helps = savings.advice(stage, config, shapes, device.kind, size=device.size, cards=capacity.cards())
             stages.setdefault((needed, helps), []).append(stage)
-    told = [
-        f"base.model = {config.base.model}: {_needs(names)} about {needed.told}, and {device.name} has "
-        f"{memory.gigabytes(device.size)}: {helps}"
-        for (needed, helps), names in stages.items()
-    ]
+    told = []
+    for (needed, helps), names in stages.items():
+        model = " = ".join(needs.model_of(names[0], config, shapes, device.kind))
+        there = f"{device.name} has {memory.gigabytes(device.size)}"
+        told.append(f"{model}: {_needs(names)} about {needed.told}, and {there}: {helps}")
     if device.kind != "cpu" and not capacity.is_assumed():
         told += _too_large_for_the_machine(config, shapes)
     if told:
@@ -169,14 +169,16 @@ def require_fitting(config: AlignConfig, *, fetch: bool = True) -> None:
 
 
 def _too_large_for_the_machine(config: AlignConfig, shapes: needs.Shapes) -> Iterator[str]:
-    """What stages need of the memory of a machine with GPUs, by the processor: a copy of a model that is given."""
-    machine, copied = capacity.machine(), needs.need("base", config, shapes, "cpu")
-    if config.base.model != "train" and copied and machine.size is not None and copied.at_least > machine.size:
-        yield (
-            f"base.model = {config.base.model}: the stage base needs about {copied.told} of the machine's own memory, "
-            f"and {machine.name} has {memory.gigabytes(machine.size)}: "
-            f"{savings.advice('base', config, shapes, 'cpu', size=machine.size)}"
-        )
+    """What stages need of the memory of a machine with GPUs, and it has not."""
+    machine = capacity.machine()
+    for stage, needed in needs.of_machine(config, shapes).items():
+        if machine.size is not None and (1 - memory.ERROR) * needed > machine.size:
+            way_out = "lower dpo.processes, or take" if stage == "policy" and config.dpo.sharding == "fsdp" else "take"
+            yield (
+                f"{' = '.join(needs.model_of(stage, config, shapes, 'cuda'))}: the stage {stage} needs about "
+                f"{memory.gigabytes(needed)} of the machine's own memory, and {machine.name} has "
+                f"{memory.gigabytes(machine.size)}: {way_out} a machine with more, or a smaller model"
+            )
 
 
 def _needs(stages: list[str]) -> str:

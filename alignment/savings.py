@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from alignment.batching import CPU_TOKENS
 from alignment.config import AlignConfig
 from alignment.memory import Memory, gigabytes
-from alignment.needs import Shapes, need
+from alignment.needs import Shapes, model_of, need
 
 HELPS = 0.9
 """What a change leaves of a stage's memory at most, where it is worth a word."""
@@ -49,7 +49,8 @@ def advice(
     if found.left is None or not sure:
         return f"set {fields}"
     still = "; that is still too much" if _is_too_much(found.left, size) else ""
-    of = "that" if len(found.by) == 1 else "all of them" if not guessed else f"the first{' two' * (len(sure) == 2)}"
+    count = {1: "that", 2: "both"}.get(len(sure), "all of them")
+    of = {1: "the first", 2: "the first two"}[len(sure)] if guessed else count
     return f"set {fields} (about {gigabytes(found.left.peak)} with {of}{still})"
 
 
@@ -60,22 +61,22 @@ def saved(
 
     Where sharing the model among the cards does not suffice, what cannot be shared is tried in its place.
     """
-    largest = need(stage, config, shapes, kind)
-    if stage in ("before", "after") and largest is not None and largest == need("scores", config, shapes, kind):
-        stage = "scores"  # of the models that are there one after the other, the reward model needs the most
-    found = _tried(stage, config, shapes, kind, cards)
+    found = _tried(stage, config, shapes, kind, cards, size)
     if found.config.dpo.sharding == "fsdp" and found.left is not None and _is_too_much(found.left, size):
         unshared = Saving("dpo.sharding to none", {"dpo": {"sharding": "none"}})
-        other = _tried(stage, _changed(config, unshared.fields), shapes, kind, cards=1)
+        other = _tried(stage, _changed(config, unshared.fields), shapes, kind, 0, size)
         if other.left is not None and other.left.peak < found.left.peak:
             return other._replace(by=[*([unshared] if config.dpo.sharding == "fsdp" else []), *other.by])
     return found
 
 
-def _tried(stage: str, config: AlignConfig, shapes: Shapes, kind: str, cards: int) -> Saved:
+def _tried(stage: str, config: AlignConfig, shapes: Shapes, kind: str, cards: int, size: int | None) -> Saved:
+    """What is needed until the stage fits, of a stage that does not by the estimate; else all that can help."""
     now, by = need(stage, config, shapes, kind), list[Saving]()
-    for saver in _savers(stage, config, kind, cards):
-        if len(by) == MOST or (saving := saver(config)) is None:
+    field, _ = model_of(stage, config, shapes, kind)
+    ends = size if size is not None and now is not None and now.peak > size else 0
+    for saver in _savers(stage, config, kind, cards, field):
+        if len(by) == MOST or (now is not None and now.peak <= ends) or (saving := saver(config)) is None:
             continue
         changed = _changed(config, saving.fields)
         then = need(stage, changed, shapes, kind)
@@ -95,26 +96,27 @@ def _changed(config: AlignConfig, fields: dict[str, dict[str, Any]]) -> AlignCon
     return config.model_copy(update=groups)
 
 
-def _savers(stage: str, config: AlignConfig, kind: str, cards: int) -> Sequence[Saver]:
-    """What can help a stage, in the order in which to try it."""
-    smaller, shorter = _smaller("base.model"), partial(_halved, "sampling", "total_tokens")
+def _savers(stage: str, config: AlignConfig, kind: str, cards: int, field: str) -> Sequence[Saver]:
+    """What can help a stage, in the order in which to try it; `field` names the model by which it takes the most."""
+    smaller, shorter = _smaller(field), partial(_halved, "sampling", "total_tokens")
     rounded = [] if kind == "cpu" else [_rounded_base]  # a processor is slow at it
     if stage in ("policy", "trajectory"):
         return [_fewer_pairs, _checkpointing, partial(_shared, cards), _adapter, *rounded, shorter, smaller]
     if stage == "base" and config.base.model == "train":
         return _of_small_training("base")
-    if stage in ("reward", "gold") and config.reward.model == "train":
+    if stage in ("reward", "gold") and config.reward.model == "train" and field == "reward.model":
         return _of_small_training("reward")
-    if stage in ("reward", "scores", "gold"):
-        return [partial(_fewer_tokens, "reward"), shorter, _smaller("reward.model")]
-    if stage in ("base", "anchor"):
-        return [_smaller("evaluation.anchor") if stage == "anchor" else smaller]
+    if stage in ("base", "anchor", "reward"):  # a copy
+        return [smaller]
+    if field.startswith(("reward", "evaluation.gold")):
+        one = partial(_in_bf16, ["reward"])
+        in_bf16 = one if field == "reward.model" else _also(field.replace(".model", ".precision"))
+        return [partial(_fewer_tokens, "reward"), in_bf16, shorter, smaller]
     if stage == "reference":
         return [partial(_fewer_tokens, "sampling"), *rounded, shorter, smaller]
-    smaller = _smaller("evaluation.anchor") if stage == "drift" else smaller
     drawn, measured = ("samples", "reference_samples"), ("ranking", "regression")
-    groups = [] if stage in measured else ["sampling"], [] if stage in drawn else ["evaluation"]
-    return [partial(_fewer_tokens, "sampling"), partial(_in_bf16, [*groups[0], *groups[1]]), shorter, smaller]
+    groups = [*([] if stage in measured else ["sampling"]), *([] if stage in drawn else ["evaluation"])]
+    return [partial(_fewer_tokens, "sampling"), partial(_in_bf16, groups), shorter, smaller]
 
 
 def _of_small_training(group: str) -> Sequence[Saver]:
@@ -142,11 +144,16 @@ def _checkpointing(config: AlignConfig) -> Saving | None:
 
 
 def _shared(cards: int, config: AlignConfig) -> Saving | None:
-    if cards == 1 or config.dpo.sharding == "fsdp" or config.dpo.adapter != "none":
+    if (
+        not cards
+        or max(cards, config.dpo.processes) == 1
+        or config.dpo.sharding == "fsdp"
+        or config.dpo.adapter != "none"
+    ):
         return None
     processes = max(cards, config.dpo.processes)
-    told = f"dpo.processes to {processes} and dpo.sharding to fsdp"
-    return Saving(told, {"dpo": {"processes": processes, "sharding": "fsdp"}})
+    many = "" if processes == config.dpo.processes else f"dpo.processes to {processes} and "
+    return Saving(f"{many}dpo.sharding to fsdp", {"dpo": {"processes": processes, "sharding": "fsdp"}})
 
 
 def _adapter(config: AlignConfig) -> Saving | None:
@@ -178,7 +185,13 @@ def _fewer_tokens(group: str, config: AlignConfig) -> Saving | None:
 
 def _halved(group: str, name: str, config: AlignConfig) -> Saving | None:
     half = getattr(getattr(config, group), name) // 2
-    return Saving(f"{group}.{name} to {half:,}", {group: {name: half}}) if half > 1 else None
+    told = f"{group}.{name} to {half:,}" + (", for shorter texts" if name == "total_tokens" else "")
+    return Saving(told, {group: {name: half}}) if half > 1 else None
+
+
+def _also(field: str) -> Saver:
+    """Of one judge among several."""
+    return lambda _: Saving(f"{field} to bf16")
 
 
 def _smaller(field: str) -> Saver:

@@ -40,7 +40,7 @@ class Plan:
 
     stages: tuple[PlannedStage, ...]
     device: str = ""
-    """Where stages with a model would compute, and the memory there."""
+    """Where stages with a model would compute, the memory there, and what is not known of it."""
     refusals: tuple[Fault, ...] = ()
     """Why a run is refused for want of memory, and what helps."""
 
@@ -78,7 +78,8 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
     if not capacity.is_assumed():
         require_hosted(PIPELINE, config, store)
     stages, device = [], capacity.device()
-    needed = needs.needs(config, capacity.shapes(config), device.kind)
+    shapes = capacity.shapes(config)
+    needed = needs.needs(config, shapes, device.kind)
     for item in PIPELINE.plan(config, store):
         if item.found is not None:
             stages.append(PlannedStage(item.stage.name, item.key, "cached", counted(item.found.counts)))
@@ -88,13 +89,22 @@ def make_plan(config: AlignConfig, store: Store) -> Plan:
         made, takes = item.stage.makes(config), needed.get(item.stage.name)
         told = _beside(takes, device.size) if takes and (item.stage.slots(config) or device.kind == "cpu") else ""
         stages.append(PlannedStage(item.stage.name, item.key, state, made, told))
-    return Plan(tuple(stages), device.told, _refusals(config))
+    return Plan(tuple(stages), _of(device, config, shapes), _refusals(config))
+
+
+def _of(device: capacity.Device, config: AlignConfig, shapes: needs.Shapes) -> str:
+    """Whose memory it is, what the machine itself needs beside a GPU, and whose needs nobody knows."""
+    beside = needs.of_machine(config, shapes) if device.kind == "cuda" else {}
+    told = [device.told, *([f"of the machine itself {memory.gigabytes(max(beside.values()))}"] if beside else [])]
+    if unknown := capacity.unknown(config, shapes):
+        told.append(f"not counted: {', '.join(unknown)}, whose config.json is not here and could not be had")
+    return "; ".join(told)
 
 
 def _beside(takes: memory.Memory, size: int | None) -> str:
     """What a stage takes, and how that stands to what there is."""
     told = memory.gigabytes(takes.peak)
-    if size is None or takes.peak <= size:
+    if size is None or (1 + memory.ERROR) * takes.peak <= size:
         return told
     return f"{told}, {'too much' if takes.at_least > size else 'tight'}"
 

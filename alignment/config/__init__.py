@@ -17,7 +17,8 @@ from alignment.config.inputs import (
 from alignment.config.judge import JudgeConfig
 from alignment.config.loading import RENAMED, as_error, build_config, build_grid, examine, flatten, load_config, merge
 from alignment.config.outcome import EvaluationConfig, GatesConfig, GridConfig, PromotionConfig, RegistryConfig
-from alignment.config.policy import DPOConfig, PairsConfig, Precision, SamplingConfig, ValidationConfig
+from alignment.config.policy import DPOConfig, PairsConfig, SamplingConfig, ValidationConfig
+from alignment.config.precision import Precision
 from alignment.config.whole import AlignConfig
 
 __all__ = [

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from alignment.config.group import G, Group, at_most, json_values, multiple, open_to
 from alignment.config.judge import JudgeConfig
+from alignment.config.precision import Precision
 from alignment.kinds import PROMPTS, REWARDS
 
 TEMPLATE_ARGUMENTS = {
@@ -109,6 +110,7 @@ class RewardFields(Group):
         description="What a classifier reads: the `whole` text, the `completion` alone, or the conversation by the "
         "reward model's own `chat` template; `auto` takes the last for chats, where it has one",
     )
+    precision: Precision = Field("fp32", description="Precision of a classifier's forward pass when it scores")
     function: str = Field(
         "",
         description="For the kind `function`: the name of an installed one, or FILE.py:NAME on the command line or in "

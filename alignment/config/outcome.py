@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from alignment.aliases import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS
 from alignment.config.group import Group, open_to
 from alignment.config.inputs import RewardPart, several
-from alignment.config.policy import Precision
+from alignment.config.precision import Precision
 from alignment.kinds import GATES, JUDGES, LOSSES
 
 

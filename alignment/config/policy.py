@@ -6,11 +6,9 @@ from pydantic import Field, field_validator, model_validator
 
 from alignment.config.engines import EndpointConfig, VllmConfig
 from alignment.config.group import Group, at_most, open_to
+from alignment.config.precision import Precision
 from alignment.config.server import EXAMPLE
 from alignment.kinds import DIVERGENCES, ENGINES, EXPECTATIONS, LOSSES, PAIRS, STRATEGIES, TRAINERS
-
-Precision = Literal["fp32", "tf32", "bf16"]
-"""`tf32` is fp32 whose matrix products a GPU may round to 10 bits of mantissa; on a CPU it is fp32."""
 
 
 @open_to(ENGINES)

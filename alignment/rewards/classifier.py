@@ -30,7 +30,7 @@ class Classifier:
 
         Raises ModelError where the class to reward is unknown, and as `score_texts` and `read_samples` do.
         """
-        loaded = reward_model(work.folder / MODEL, f"reward.model {self.config.model}")
+        loaded = reward_model(work.folder / MODEL, self.config.precision, f"reward.model {self.config.model}")
         column = positive_class(loaded.model.config, self.config.positive_class)
         read = read_samples(loaded, samples, self.config.reads)
         values = class_logits(

@@ -1,5 +1,6 @@
 """Several rewards in one configuration: which of them score, and how one of them is run by itself."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from alignment.config import AlignConfig, RewardFields
@@ -11,6 +12,14 @@ SUM = "sum"
 def described(config: AlignConfig) -> tuple[RewardFields, ...]:
     """The rewards that label: the parts of a sum, or the one."""
     return config.reward.parts if config.reward.kind == SUM else (config.reward,)
+
+
+def judges(config: AlignConfig) -> Iterator[tuple[str, RewardFields]]:
+    """Every reward that scores by a model of its own, by where the configuration has it: `reward`, or a list's part."""
+    labels: list[tuple[str, RewardFields]] = [("reward", config.reward)] if config.reward.kind != SUM else []
+    labels += [(f"reward.parts.{part.name}", part) for part in config.reward.parts]
+    seconds = [(f"evaluation.gold.{part.name}", part) for part in config.evaluation.gold]
+    yield from ((place, judge) for place, judge in (*labels, *seconds) if takes_model(judge))
 
 
 def alone(config: AlignConfig, fields: RewardFields) -> AlignConfig:

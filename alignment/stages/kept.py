@@ -31,11 +31,11 @@ def precision_of(job: Job, field: str) -> str:
     return str(getattr(getattr(job.config, group), name))
 
 
-def reward_model(folder: Path, name: str) -> "Loaded":
+def reward_model(folder: Path, precision: str, name: str) -> "Loaded":
     """The classifier of a folder, which errors call `name`; another model that was kept is let go first."""
     from alignment.models import load_reward
 
-    return _one(folder, "reward", name, lambda: load_reward(folder, name=name))
+    return _one(folder, precision, name, lambda: load_reward(folder, precision=precision, name=name))
 
 
 def forget_model() -> None:

@@ -40,7 +40,7 @@ def reads(config: AlignConfig) -> Any:
     needs=needs,
     reads=reads,
     makes=makes,
-    slots=lambda c: int(any(takes_model(each) for each in described(c))),
+    slots=lambda c: int(any(is_trained(each) for each in described(c))),
     processes=lambda c: c.dpo.processes if trains(c) else 1,
     trains=trains,
     uses=lambda c: reward_model_kinds(c.reward, *c.reward.parts),

@@ -31,7 +31,7 @@ PAIR_COLUMNS = ("chosen", "rejected")
 PAIR_OPTIONS = ("prompt", "score_chosen", "score_rejected", "margin")
 """The columns of given pairs, as TRL names them: those that have to be there, and those that may."""
 
-SCORES_ALONE = ("positive_class", "reads", "function", "parts", "batch_tokens")
+SCORES_ALONE = ("positive_class", "reads", "precision", "function", "parts", "batch_tokens")
 """Fields of `reward` that decide how texts are scored, and not what a training here makes."""
 
 NOTES = (".md", ".log", ".png", ".jpg", ".pdf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".tflite")
@@ -123,7 +123,7 @@ def reward_source(config: AlignConfig) -> dict[str, Any]:
         return {"kind": kind, "judge": judge_source(config.reward.judge, read_rubric(config.reward.judge))}
     if kind == "function":
         return {"kind": kind, "function": function_source(config.reward.function)}
-    decides = {"classifier": {"positive_class", "reads"}, "tfidf": {"reads"}}.get(kind, set())
+    decides = {"classifier": {"positive_class", "reads", "precision"}, "tfidf": {"reads"}}.get(kind, set())
     others = type(config.reward).model_fields.keys() - {"kind", kind} - decides
     return fields_of(config.reward, kind, without=others)
 

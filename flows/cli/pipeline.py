@@ -35,6 +35,10 @@ PlannedGpu = Annotated[
         validator=Number(gt=0, lte=10_000),
     ),
 ]
+PlannedGpus = Annotated[
+    int,
+    Parameter(help="With --gpu: how many of them there are", show_default=False, validator=Number(gte=1, lte=1_024)),
+]
 JsonPath = Annotated[Path | None, Parameter(help="Also write the result to this file")]
 Full = Annotated[bool, Parameter(help="Also print every figure, every gate and some sample texts", negative=())]
 Debug = Annotated[bool, Parameter(help="Show the traceback of an error", negative=())]
@@ -134,7 +138,14 @@ def sweep(
     return report(found.best, None, console, full)
 
 
-def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, gpu: PlannedGpu = None, debug: Debug = False) -> int:
+def plan(
+    *,
+    flags: Flags = None,
+    config: ConfigPath = QUICKSTART,
+    gpu: PlannedGpu = None,
+    gpus: PlannedGpus = 1,
+    debug: Debug = False,
+) -> int:
     """Show what a run would compute, what is already there, and the memory that each stage needs.
 
     It shows the stages, which of them the store has, and the counts, and computes nothing. A registered model is
@@ -142,7 +153,7 @@ def plan(*, flags: Flags = None, config: ConfigPath = QUICKSTART, gpu: PlannedGp
     """
     from alignment.capacity import assumed
 
-    with assumed(gpu):
+    with assumed(gpu, gpus):
         wanted = wanted_config(config, flags, fitting=False)
         quieten(debug)
         from flows.cli.planning import plan_table

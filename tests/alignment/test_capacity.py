@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alignment import capacity
-from alignment.capacity import Device, device, machine_memory, shapes
+from alignment.capacity import Device, device, machine_memory, shapes, unknown
 from alignment.config import build_config
 from alignment.memory import Shape
 
@@ -140,3 +140,17 @@ def test_a_model_on_the_hub_is_known_by_its_config_in_the_cache(
 
 def test_a_hub_that_does_not_answer_is_for_the_loading_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "base" not in shapes(build_config({"base": {"model": "some/model"}}), fetch=True)
+
+
+def test_models_whose_shape_nobody_can_tell_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    parts = [{"name": "own", "kind": "classifier", "model": "some/judge"}]
+    config = build_config({"base": {"model": "some/base"}, "reward": {"kind": "sum", "parts": parts}})
+    assert unknown(config, shapes(config)) == ["base.model some/base", "reward.parts.own.model some/judge"]
+    assert unknown(build_config({}), shapes(build_config({}))) == []
+
+
+def test_a_gpu_that_is_planned_for_need_not_be_here() -> None:
+    with capacity.assumed(24, 4):
+        assert (device(), capacity.cards()) == (Device("cuda", "the GPU", 24 * 10**9), 4)
+    assert not capacity.is_assumed()

@@ -13,7 +13,7 @@ from alignment.layout import lay_flat
 from alignment.logprobs import computing, logprobs
 from alignment.memory import FRAGMENTS, Memory, Shape, sampling, training
 from alignment.models import Loaded
-from alignment.needs import need, needs
+from alignment.needs import model_of, need, needs, of_machine
 from alignment.training.adapter import attach
 
 SIZES: dict[str, Any] = {
@@ -211,6 +211,26 @@ def test_an_evaluation_holds_one_model_at_a_time() -> None:
         assert found is not None
         assert found.weights == weights
     assert need("after", half, shapes, "cuda") == need("scores", half, shapes, "cuda")
+
+
+@pytest.mark.parametrize(("precision", "weights"), [("fp32", 4 * 9_000), ("bf16", 2 * 9_000)])
+def test_of_several_judges_the_one_that_takes_the_most_counts(precision: str, weights: int) -> None:
+    parts = [{"name": name, "kind": "classifier", "model": "./given", "precision": precision} for name in ("a", "b")]
+    config = build_config({"base": {"model": "./given"}, "reward": {"kind": "sum", "parts": parts}})
+    shapes = {"reward.parts.a": SHAPE, "reward.parts.b": replace(SHAPE, weights=9_000)}
+    found = need("scores", config, shapes, "cuda")
+    assert found is not None
+    assert found.weights == weights
+    assert model_of("scores", config, shapes, "cuda") == ("reward.parts.b.model", "./given")
+    assert of_machine(config, shapes) == {"reward": 4 * 9_000}
+
+
+def test_what_a_machine_needs_beside_its_gpus() -> None:
+    dpo: dict[str, Any] = {"adapter": "lora", "loss": "sigmoid", "precision": "bf16"}
+    given: dict[str, Any] = {"base": {"model": "./given", "load_in": "bf16"}, "reward": {"model": "./given"}}
+    assert of_machine(build_config(given | {"dpo": dpo}), {"base": SHAPE}) == {"base": 4_000, "policy": 4_000}
+    assert of_machine(build_config({"dpo": {"processes": 2, "sharding": "fsdp"}}), {"base": SHAPE}) == {"policy": 8_000}
+    assert of_machine(build_config({}), {"base": SHAPE}) == {}
 
 
 def test_what_is_told_of_it() -> None:

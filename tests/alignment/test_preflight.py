@@ -108,28 +108,35 @@ def test_each_stage_that_cannot_fit_is_a_fault_with_what_helps_it(model: Path, m
     messages = {message.split(": ")[1].split(" need")[0]: message for _, message in told(given)}
     policy, samples, evaluation, reference = messages.values()
     assert " ".join(messages) == "the stage policy the stage samples the stages before and after the stage reference"
-    smaller = "or base.model to a smaller model"
     assert "the stage policy needs about 160 MB (weights 40 MB, optimizer 80 MB, gradients 40 MB), and Card A" in policy
     assert policy.endswith(
-        "has 30 MB: set dpo.adapter to lora, then base.load_in to 4bit and dpo.precision to bf16, "
-        f"{smaller} (about 5 MB with the first two)"
+        "has 30 MB: set dpo.adapter to lora, then base.load_in to 4bit and dpo.precision to bf16 (about 5 MB with both)"
     )
     assert "need about 40 MB (weights 40 MB), and Card A has 30 MB: " in evaluation
-    assert evaluation.endswith(
-        f"set sampling.precision and evaluation.precision to bf16, {smaller} (about 20 MB with the first)"
-    )
-    assert samples.endswith(f"set sampling.precision to bf16, {smaller} (about 20 MB with the first)")
-    assert "set base.load_in to 4bit and dpo.precision to bf16 and dpo.adapter to lora, or" in reference
+    assert evaluation.endswith("set sampling.precision and evaluation.precision to bf16 (about 20 MB with that)")
+    assert samples.endswith("set sampling.precision to bf16 (about 20 MB with that)")
+    assert "set base.load_in to 4bit and dpo.precision to bf16 and dpo.adapter to lora (about" in reference
 
 
-def test_a_copy_of_the_base_has_to_fit_the_machine_s_own_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("dpo", "told_of"),
+    [
+        ({}, ["the stage base needs about 40 MB of the machine's own memory, and this machine has 30 MB: take"]),
+        (
+            {"processes": 2, "sharding": "fsdp"},
+            ["the stage base needs about 40 MB", "the stage policy needs about 80 MB of the machine's own memory"],
+        ),
+    ],
+)
+def test_what_is_copied_and_what_is_sharded_has_to_fit_the_machine_s_own_memory(
+    model: Path, monkeypatch: pytest.MonkeyPatch, dpo: dict[str, Any], told_of: list[str]
+) -> None:
     monkeypatch.setattr(capacity, "device", lambda: Device("cuda", "Card A", 10**9))
     monkeypatch.setattr(capacity, "machine_memory", lambda: 30_000_000)
-    given = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}}
-    ((_, message),) = told(given)
-    assert (
-        "the stage base needs about 40 MB (weights 40 MB) of the machine's own memory, and this machine has" in message
-    )
+    given = {"base": {"model": str(model)}, "sampling": {"total_tokens": 32}, "dpo": dpo}
+    found = told(given)
+    assert len(found) == len(told_of)
+    assert all(expected in message for expected, (_, message) in zip(told_of, found, strict=True))
     with capacity.assumed(1.0):
         assert told(given) == []
 

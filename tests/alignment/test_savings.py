@@ -79,7 +79,7 @@ def test_what_is_left_is_what_a_run_with_all_of_them_needs() -> None:
         "cuda",
     )
     assert then is not None
-    found = told("policy", {"sampling": LONG, "dpo": LORA}, size=80 * 10**9)
+    found = told("policy", {"sampling": LONG, "dpo": LORA}, size=20 * 10**9)
     assert found.endswith(f"(about {gigabytes(then.peak)} with all of them)")
 
 
@@ -109,7 +109,24 @@ def test_where_the_reward_model_is_the_largest_it_is_what_is_named() -> None:
     assert EIGHT_BILLION is not None
     shapes = {"base": replace(EIGHT_BILLION, weights=10**9), "reward": EIGHT_BILLION}
     found = advice("after", build_config(GIVEN), shapes, "cuda", size=24 * 10**9)
-    assert found == "set reward.model to a smaller model"
+    assert found == "set reward.precision to bf16 (about 16.1 GB with that)"
+    half = GIVEN | {"reward": {"model": "./given", "precision": "bf16"}}
+    assert advice("after", build_config(half), shapes, "cuda", size=10**10) == "set reward.model to a smaller model"
+
+
+def test_it_ends_with_what_fits() -> None:
+    """Checkpointing changes no result but by rounding, and 4 bits do: they are not named where there is room."""
+    found = told("policy", {"sampling": LONG, "dpo": LORA}, size=80 * 10**9)
+    assert found.endswith("then dpo.gradient_checkpointing to true (about 50.8 GB with both)")
+
+
+def test_of_several_judges_the_largest_is_named() -> None:
+    assert EIGHT_BILLION is not None
+    parts = [{"name": name, "kind": "classifier", "model": "./given"} for name in ("small", "large")]
+    shapes = SHAPES | {"reward.parts.small": replace(EIGHT_BILLION, weights=10**6), "reward.parts.large": EIGHT_BILLION}
+    config = build_config({"base": {"model": "./given"}, "reward": {"kind": "sum", "parts": parts}})
+    found = advice("scores", config, shapes, "cuda", size=24 * 10**9)
+    assert found.startswith("set reward.parts.large.precision to bf16, or reward.parts.large.model to a smaller model")
 
 
 def test_on_a_processor_nothing_is_rounded_in_training() -> None:
@@ -127,7 +144,7 @@ def test_on_a_processor_nothing_is_rounded_in_training() -> None:
         (
             "scores",
             {},
-            "reward.batch_tokens to 2,048, then sampling.total_tokens to 32, or reward.model to a smaller model",
+            "reward.batch_tokens to 2,048, then reward.precision to bf16, then sampling.total_tokens to 32",
         ),
         (
             "reward",

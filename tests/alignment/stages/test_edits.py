@@ -37,6 +37,7 @@ EDITS: dict[str, str] = {
     "alignment.config.label": "",
     "alignment.config.loading": "",
     "alignment.config.outcome": "",
+    "alignment.config.precision": "",
     "alignment.config.policy": "",
     "alignment.config.server": "",
     "alignment.config.whole": "",

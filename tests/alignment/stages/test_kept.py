@@ -41,10 +41,10 @@ def test_a_base_model_of_another_precision_takes_its_place(job, chain, tmp_path)
 def test_a_reward_model_is_kept_between_shards_and_takes_the_base_model_s_place(job, chain):
     """So one model is in memory, whichever a stage reads."""
     base, folder = kept.base_model(job, "sampling.precision"), chain.folders["reward"] / "model"
-    found = kept.reward_model(folder, "reward.model train")
-    assert kept.reward_model(folder, "reward.model train") is found
+    found = kept.reward_model(folder, "fp32", "reward.model train")
+    assert kept.reward_model(folder, "fp32", "reward.model train") is found
     assert kept.base_model(job, "sampling.precision") is not base
-    assert kept.reward_model(folder, "reward.model train") is not found
+    assert kept.reward_model(folder, "fp32", "reward.model train") is not found
 
 
 def test_all_shards_of_scores_read_the_reward_model_once(chain, tmp_path, monkeypatch):

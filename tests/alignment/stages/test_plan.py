@@ -203,6 +203,7 @@ def test_how_the_policy_writes_moves_the_pairs_and_the_evaluation(fields):
 
 def test_the_class_to_reward_moves_the_scores_and_not_the_reward_model():
     assert moved({}, {"reward": {"positive_class": "0"}}) == DOWNSTREAM["scores"] | DOWNSTREAM["evaluation"]
+    assert moved({}, {"reward": {"precision": "bf16"}}) == DOWNSTREAM["scores"] | DOWNSTREAM["evaluation"]
 
 
 def test_the_vocabulary_is_that_of_both_models_that_are_trained_here():

@@ -112,6 +112,16 @@ def test_more_than_half_without_a_score_stop_the_run(run: Any) -> None:
         run("reward scores", reward={"kind": "function", "function": "rules.py:silent"})
 
 
+def test_a_classifier_scores_in_the_precision_that_is_asked_for(chain: Chain, tmp_path: Path) -> None:
+    """Rounded to 8 bits of mantissa: off by more than fp32 is, and by little."""
+    exact, rounded = (
+        [row["reward"] for row in read_rows(folder / "scores.parquet")]
+        for folder in (chain.folders["scores"], chain.other(tmp_path, reward={"precision": "bf16"}).run("scores"))
+    )
+    assert rounded == pytest.approx(exact, abs=0.1)
+    assert rounded != pytest.approx(exact, abs=1e-5)
+
+
 # Sums
 
 
