@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from alignment.rows import MODEL
@@ -11,6 +12,8 @@ if TYPE_CHECKING:  # it brings torch
     from alignment.models import Loaded
 
 _kept: "dict[tuple[Path, str, str], Loaded]" = {}
+_alone = Lock()
+"""Held while one is read: transformers mixes up two that are read at once, and it would be there twice."""
 
 
 def base_model(job: Job, field: str) -> "Loaded":
@@ -48,8 +51,10 @@ def _one(folder: Path, of: str, name: str, load: "Callable[[], Loaded]") -> "Loa
     from alignment.device import place
 
     key = folder, of, name
-    if key not in _kept:
-        forget_model()
-        _kept[key] = load()
-    place(_kept[key].model)
-    return _kept[key]
+    with _alone:
+        if key not in _kept:
+            forget_model()
+            _kept[key] = load()
+        found = _kept[key]
+    place(found.model)
+    return found

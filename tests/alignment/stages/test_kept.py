@@ -1,5 +1,6 @@
 """The model that is kept between stages and shards, and placed anew."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -54,3 +55,14 @@ def test_all_shards_of_scores_read_the_reward_model_once(chain, tmp_path, monkey
     for first in range(0, PROMPTS, 3):
         chain.other(tmp_path).run("scores", f"part {first}", (first, first + 3))
     load.assert_called_once()
+
+
+def test_shards_that_ask_at_once_get_one_model_that_is_read_once(job, monkeypatch):
+    """transformers says of models that it reads at once that their weights lack some."""
+    kept.forget_model()
+    load = Mock(side_effect=models.load_base)
+    monkeypatch.setattr(models, "load_base", load)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: kept.base_model(job, "sampling.precision"), range(8)))
+    load.assert_called_once()
+    assert len(set(map(id, found))) == 1
