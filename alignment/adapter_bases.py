@@ -1,11 +1,14 @@
 """Whether an adapter was trained over the base that it is to stand on: what it records, names, and has for shapes."""
 
-import hashlib
+import base64
+import json
 import logging
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alignment.errors import ModelError
 
@@ -14,7 +17,11 @@ logger = logging.getLogger(__name__)
 FINGERPRINT = "plumbline.base"
 """In the metadata of an adapter's weights: the fingerprint of the base that it was trained over."""
 
-SAMPLED = 4_096  # values of each weight that a fingerprint holds
+SAMPLED = 32  # values of each weight that a fingerprint holds, 64 at most: 70 kB for a model of 8B parameters
+
+EXACT = 2**-20  # relative: what two devices make of one sum in fp32
+ROUNDED = 2**-8  # relative: half of the distance between two neighbours of bf16; fp16's is smaller
+SMALLEST = 2**-24  # absolute: the distance between neighbours of fp16 about zero
 
 WAY_OUT = "set `base_model_name_or_path` in adapter_config.json to the base that it was trained on"
 
@@ -24,33 +31,59 @@ _NAMED = re.compile(r"^base_model: *['\"]?([^'\"\s#]+)['\"]? *$", re.M)
 
 
 def fingerprint(model: Any) -> str:
-    """SHA-256 of the name, shape and some evenly spaced values of each weight of a model, those of a LoRA aside.
+    """JSON of the shape and some evenly spaced values of each weight of a model by its name, those of a LoRA aside.
 
-    Values count in fp32, so it is the same in whatever files and floats the weights were kept, if none was rounded.
+    Values are fp32 in base64, so it is the same in whatever files and floats the weights were kept, if none was
+    rounded.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     weights = {name.replace(".base_layer", ""): weight for name, weight in base.named_parameters()}
-    found = hashlib.sha256()
-    for name, weight in sorted(weights.items()):
+    found: dict[str, tuple[list[int], str]] = {}
+    for name, weight in weights.items():
         if any(part.startswith("lora_") for part in name.split(".")):
             continue
-        values = weight.detach().reshape(-1)[:: max(1, weight.numel() // SAMPLED)]
-        found.update(f"{name} {tuple(weight.shape)} ".encode())
-        found.update(values.float().cpu().numpy().tobytes())
-    return found.hexdigest()
+        step = max(1, weight.numel() // SAMPLED) | 1  # odd: not all of one column
+        values = weight.detach().reshape(-1)[::step].float().cpu().numpy()
+        found[name] = list(weight.shape), base64.b64encode(values.astype("<f4").tobytes()).decode()
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))
 
 
 def require_recorded(where: str, weights: Path, base: str, model: Any) -> None:
-    """Raise ModelError where the file of an adapter's weights records another base than this model, named `base`."""
+    """Raise ModelError where the file of an adapter's weights records another base than this model, named `base`.
+
+    A base is the recorded one if of each weight at least half of the values are within what bf16 rounds: a merge that
+    was computed in bf16 is off by more where it nearly cancels a weight. Of rounding a warning tells.
+    """
     from safetensors import safe_open
 
     with safe_open(weights, "pt") as file:
         recorded = (file.metadata() or {}).get(FINGERPRINT, "")
-    if recorded and recorded != (found := fingerprint(model)):
-        raise ModelError(
-            f"{where}: is an adapter for another base: it was trained over the weights {recorded[:12]}, and its base "
-            f"{base} has {found[:12]}; {WAY_OUT}"
+    if not recorded or recorded == (found := fingerprint(model)):
+        return
+    ours, theirs = json.loads(recorded), json.loads(found)
+    is_rounded = False
+    for name in sorted(ours.keys() | theirs.keys()):
+        shares = _shares_within(ours.get(name), theirs.get(name), EXACT, ROUNDED)
+        if shares[1] < 0.5:
+            raise ModelError(
+                f"{where}: is an adapter for another base: it was trained over other weights than its base {base} has, "
+                f"{_layer(name)} for one; {WAY_OUT}"
+            )
+        is_rounded |= shares[0] < 1
+    if is_rounded:
+        _warn(
+            f"{where}: the weights of its base {base} are off by rounding, as to bf16, from those that it was trained "
+            f"over; if that is no copy of them, {WAY_OUT}"
         )
+
+
+def _shares_within(one: Any, other: Any, *bounds: float) -> list[float]:
+    """Which shares of a weight's values are the same in two fingerprints, within these relative bounds."""
+    if one is None or other is None or one[0] != other[0]:
+        return [0.0] * len(bounds)
+    first, second = (np.frombuffer(base64.b64decode(values), "<f4").astype(float) for _, values in (one, other))
+    off, size = np.abs(first - second), np.maximum(np.abs(first), np.abs(second))
+    return [float((off <= bound * size + SMALLEST).mean()) if off.size else 1.0 for bound in bounds]
 
 
 def require_fit(where: str, base: str, error: Exception) -> None:

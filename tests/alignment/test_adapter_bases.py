@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from alignment import adapter_bases, adapters, models
+from alignment.errors import ModelError
 from tests.alignment.test_adapters import load, logprobs, lora, peft_folder, refusal, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft, to itself
@@ -48,6 +53,12 @@ class TestFingerprint:
             two.model.layers[1].mlp.up_proj.weight *= 1.001
         assert adapter_bases.fingerprint(one) != adapter_bases.fingerprint(two)
 
+    def test_it_is_small_whatever_the_weights_are(self) -> None:
+        """64 values of 4 bytes are at most 344 letters."""
+        found = json.loads(adapter_bases.fingerprint(load("llama", vocab_size=4_096).model))
+        assert found["model.embed_tokens.weight"][0] == [4_096, 32]
+        assert max(len(values) for _, values in found.values()) <= 344
+
 
 class TestRecorded:
     @pytest.fixture
@@ -67,17 +78,72 @@ class TestRecorded:
         assert logprobs(found.model) == pytest.approx(self.on, abs=1e-4)
         assert caplog.messages == []
 
-    def test_another_base_of_the_same_shapes_is_refused(self, adapter: Path, tmp_path: Path) -> None:
-        other = load("llama")
+    @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+    def test_a_rounded_copy_of_its_base_is_taken_and_told_in_a_line(
+        self, adapter: Path, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: torch.dtype
+    ) -> None:
+        copy = models.load_base(base)
+        copy.model.to(kind)
+        models.save(copy, tmp_path / "copy")
+        adapters.load_merged(over(adapter, "../copy"))
+        assert caplog.messages == [
+            f"base.model {adapter}: the weights of its base ../copy are off by rounding, as to bf16, from those that "
+            "it was trained over; if that is no copy of them, set `base_model_name_or_path` in adapter_config.json to "
+            "the base that it was trained on"
+        ]
+
+    def test_a_base_that_was_an_adapter_itself_may_be_merged_by_peft_in_bf16(
+        self, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Here it was merged in fp32, over the weights of the hub's model, which are in bf16."""
+        hub = models.load_base(base)
+        models.save(replace(hub, model=hub.model.to(torch.bfloat16)), base)
+        peft_folder(base, tmp_path / "first", lora(target_modules=["q_proj", "down_proj"]))
+        second = trained(adapters.load_merged(tmp_path / "first"))
+        mark = adapter_bases.fingerprint(second.model)
+        adapters.save(second.model, tmp_path / "second", "../merged", fingerprint=mark)
+        read = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+        PeftModel.from_pretrained(read, tmp_path / "first").merge_and_unload().save_pretrained(tmp_path / "merged")
+        hub.tokenizer.save_pretrained(tmp_path / "merged")
+        caplog.clear()
+        found = adapters.load_merged(tmp_path / "second")
+        assert logprobs(found.model) == pytest.approx(logprobs(second.model), abs=0.05)
+        assert [message for message in caplog.messages if "are off by rounding" in message] == caplog.messages
+        assert len(caplog.messages) == 1
+
+    @pytest.mark.parametrize("rounded", [False, True])
+    @pytest.mark.parametrize("layer", ["model.embed_tokens", "model.layers.1.mlp.up_proj"])
+    def test_one_weight_that_is_another_is_refused(
+        self, adapter: Path, base: Path, tmp_path: Path, layer: str, *, rounded: bool
+    ) -> None:
+        """1% is more than the 0.4% that bf16 rounds."""
+        other = models.load_base(base)
         with torch.no_grad():
-            other.model.model.embed_tokens.weight += 0.01
-        models.save(other, tmp_path / "other")
-        folder = over(adapter, "../other")
-        found = refusal(lambda: adapters.load_merged(folder))
-        assert found.startswith(f"base.model {folder}: is an adapter for another base: it was trained over the weights")
-        assert found.endswith(
-            "; set `base_model_name_or_path` in adapter_config.json to the base that it was trained on"
+            other.model.get_submodule(layer).weight *= 1.01
+        models.save(replace(other, model=other.model.to(torch.bfloat16) if rounded else other.model), tmp_path / "x")
+        folder = over(adapter, "../x")
+        assert refusal(lambda: adapters.load_merged(folder)) == (
+            f"base.model {folder}: is an adapter for another base: it was trained over other weights than its base "
+            f"../x has, {layer} for one; set `base_model_name_or_path` in adapter_config.json to the base that it was "
+            "trained on"
         )
+
+    @pytest.mark.parametrize(("other", "told"), [(-1e-9, []), (2e-8, []), (-1e-6, ["refused"])])
+    def test_values_next_to_zero_are_compared_by_what_fp16_can_tell(
+        self, tmp_path: Path, other: float, told: list[str]
+    ) -> None:
+        def model(value: float) -> torch.nn.Module:
+            made = torch.nn.Linear(4, 4, bias=False)
+            torch.nn.init.constant_(made.weight, value)
+            return made
+
+        save_file({}, tmp_path / "a", metadata={adapter_bases.FINGERPRINT: adapter_bases.fingerprint(model(1e-9))})
+        found = []
+        try:
+            adapter_bases.require_recorded("base.model x", tmp_path / "a", "b", model(other))
+        except ModelError:
+            found.append("refused")
+        assert found == told
 
 
 class TestShapes:
