@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from alignment.errors import ConfigError, GoneError
@@ -78,7 +79,7 @@ class Bucket:
                 "pip install -e '.[remote]'"
             ) from error
         self.address = address.rstrip("/")
-        self._scheme = address.partition("://")[0]
+        self._scheme, self._answered = address.partition("://")[0], Event()
         try:
             options: dict[str, Any] = _s3_options() if self._scheme == "s3" else {}
             endpoint = str(options.get("endpoint", ""))
@@ -234,7 +235,7 @@ class Bucket:
         self.delete([name])
 
     def _guard(self, what: str, name: str) -> Guard:
-        return Guard(f"stage store: cannot {what} {self.address}/{name}", self._scheme)
+        return Guard(f"stage store: cannot {what} {self.address}/{name}", self._scheme, self._answered)
 
 
 def _sent(request: Callable[[], T], again_for: float | None = None) -> T:

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import AbstractContextManager
+from threading import Event
 from types import TracebackType
 
 from alignment.errors import PlumblineError, StoreError
@@ -36,14 +37,20 @@ RIGHTS = "refused; the credentials of the environment need the rights to list, r
 class Guard(AbstractContextManager[None]):
     """Turns what object_store raises into one StoreError of one line, which says whether it may pass."""
 
-    def __init__(self, head: str, scheme: str) -> None:
-        """`head` begins each message, and `scheme` is that of the address."""
-        self.head, self.scheme = head, scheme
+    def __init__(self, head: str, scheme: str, answered: Event | None = None) -> None:
+        """`head` begins each message, and `scheme` is that of the address.
+
+        `answered` is set once a request has had its answer. From then on there are credentials: where none are found,
+        the service that renews a machine's own every hour is away for a moment.
+        """
+        self.head, self.scheme, self.answered = head, scheme, answered or Event()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Raise StoreError in place of `error`."""
+        if error is None:
+            self.answered.set()
         if error is None or isinstance(error, PlumblineError | GeneratorExit) or not isinstance(error, Exception):
             return
         from obstore.exceptions import BaseError
@@ -59,9 +66,11 @@ class Guard(AbstractContextManager[None]):
         what = meaning(text, self.scheme, "PLUMBLINE_STORE")
         if not what and isinstance(error, PermissionDeniedError | UnauthenticatedError):
             what = RIGHTS
-        may_pass = not what
+        are_known = self.answered.is_set() and bool(NONE_FOUND.search(text)) and not EXPIRED.search(text)
+        may_pass = not what or are_known
         if may_pass:
-            what = f"{line(error)}; what is finished is kept on this machine: run again once the store answers"
+            why = "the credentials could not be renewed" if are_known else line(error)
+            what = f"{why}; what is finished is kept on this machine: run again once the store answers"
         found = StoreError(f"{self.head}: {what}")
         found.transient = may_pass
         return found

@@ -1,6 +1,8 @@
 """What a store's refusal says: which credentials, which region, which bucket; and never the library's own words."""
 
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 from obstore.exceptions import GenericError, UnauthenticatedError
@@ -8,7 +10,9 @@ from obstore.exceptions import GenericError, UnauthenticatedError
 from alignment.errors import ConfigError, GoneError, StoreError
 from alignment.remote.objects import Bucket
 from alignment.remote.refusals import Guard
+from tests.alignment.remote.identity import telling
 from tests.alignment.remote.refusing import refusing
+from tests.s3 import CREDENTIALS
 
 AWS = (
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN with temporary ones), or a profile of ~/.aws "
@@ -73,6 +77,29 @@ def test_without_credentials_those_that_are_looked_for_are_named(address: str, m
             Bucket(address).get("a")
     assert str(raised.value) == f"stage store: cannot read {address}/a: no credentials were found; set {AWS}"
     assert not raised.value.transient
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_a_machines_own_credentials_that_are_not_renewed_for_a_moment_may_be_once_the_bucket_has_answered(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Event()
+    with telling(CREDENTIALS, away) as url:
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", url)
+        bucket, other = Bucket(address), Bucket(address)
+        assert bucket.get("a") is None
+        away.set()
+        time.sleep(0.2)  # for a tenth of a second the last keys are taken again
+        for each, told, passes in (
+            (bucket, "the credentials could not be renewed; what is finished is kept on this machine: run again", True),
+            (other, f"no credentials were found; set {AWS}", False),
+        ):
+            with pytest.raises(StoreError) as raised:
+                each.get("a")
+            assert str(raised.value).startswith(f"stage store: cannot read {address}/a: {told}")
+            assert raised.value.transient is passes
+        away.clear()
+        assert bucket.get("a") is None
 
 
 @pytest.mark.usefixtures("nothing_set")
