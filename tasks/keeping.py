@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from alignment.errors import GoneError, InputError, StoreError
 from alignment.stages.stored import Stored, Underway, unneeded
@@ -44,6 +45,14 @@ class Pruned:
         return self.unfinished_size + sum(stages) + sum(copied)
 
 
+class Checked(NamedTuple):
+    """What was read whole: what of it is not as its manifest says, or nothing, and whether it was deleted for that."""
+
+    each: Stored | Underway
+    damage: str
+    deleted: bool
+
+
 def listed() -> list[Held]:
     """Every finished stage, the newest first. Raises TrackingError where MLflow cannot say what its versions need."""
     here, found = store(), registered()
@@ -66,18 +75,19 @@ def underway() -> list[Underway]:
     return sorted(store().underway(), key=lambda each: each.saved, reverse=True)
 
 
-def damaged_underway(delete: bool) -> Iterator[tuple[Underway, str]]:
+def damaged_underway(delete: bool) -> Iterator[Checked]:
     """As `damaged`, of stages that are not finished; what is computed now is not deleted, and replaced soon."""
     here = store()
     for each in here.underway():
         found = here.damage_underway(each)
-        if found and delete and not each.held:
+        goes = bool(found) and delete and not each.held
+        if goes:
             here.delete_underway(each)
-        yield each, found
+        yield Checked(each, found, goes)
 
 
-def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
-    """Each finished stage with what of it is not as its manifest says, or nothing; `delete` deletes what is damaged.
+def damaged(delete: bool) -> Iterator[Checked]:
+    """Each finished stage, read whole; `delete` deletes what is damaged.
 
     So is a stage whose part is damaged or gone: it would be found, and could not be read. Where only this
     machine's copy of a stage is damaged, that alone is deleted.
@@ -94,7 +104,7 @@ def damaged(delete: bool) -> Iterator[tuple[Stored, str]]:
             found = f"its copy on this machine: {damage}"
             if delete:
                 here.delete_here(each)
-        yield each, found
+        yield Checked(each, found, bool(found) and delete)
 
 
 def _is_there(part: str) -> bool:

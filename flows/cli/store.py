@@ -1,6 +1,5 @@
 """The commands on the stage store: store list, store verify, store prune."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignment.errors import REFUSED, InputError
-from alignment.stages.stored import Stored, Underway
+from alignment.stages.stored import Stored
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
@@ -59,26 +58,28 @@ def verify(
         bool, Parameter(help="Delete what is damaged; the next run computes it again", negative=(), show_default=False)
     ] = False,
 ) -> int:
-    """Read every file, and compare it with its manifest. It ends with 0 where all is whole, else with 3."""
+    """Read every file, and compare it with its manifest. It ends with 0 where nothing damaged is left, else with 3."""
     quieten()
     from flows.library import registry
 
-    console, count, bad, size = make_console(), 0, 0, 0
+    console, count, bad, gone = make_console(), 0, 0, []
     with registry():
         from tasks.keeping import damaged, damaged_underway
 
-        found: Iterable[tuple[Stored | Underway, str]] = chain(damaged(delete), damaged_underway(delete))
-        for each, damage in found:
+        for each, damage, deleted in chain(damaged(delete), damaged_underway(delete)):
             count += isinstance(each, Stored)
             if damage:
                 bad += 1
-                size += each.size
-                what = "deleted" if delete else "damaged"
-                say(console, escape(f"{each.stage}/{each.key}: {damage}"), head=f"[bold {BAD}]{what}[/] ")
-    gone = f", deleted ({_bytes(size)})" if delete else ""
-    verdict = f"[bold {BAD}]{bad:,} damaged[/]{gone}" if bad else f"[bold {GOOD}]all are whole[/]"
+                gone += [each.size] * deleted
+                what, why = "deleted" if deleted else "damaged", ""
+                if delete and not deleted:
+                    what, why = "kept", "; it is computed now, and what comes next of it replaces this"
+                say(console, escape(f"{each.stage}/{each.key}: {damage}{why}"), head=f"[bold {BAD}]{what}[/] ")
+    some = "" if len(gone) == bad else f"{len(gone):,} of them "
+    told = f", {some}deleted ({_bytes(sum(gone))})" if gone else ""
+    verdict = f"[bold {BAD}]{bad:,} damaged[/]{told}" if bad else f"[bold {GOOD}]all are whole[/]"
     say(console, f"{_stages(count)}: {verdict}")
-    return REFUSED if bad and not delete else 0
+    return REFUSED if len(gone) < bad else 0
 
 
 @app.command(name="prune")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from alignment.remote.store import RemoteStore
 from tasks.home import store
 from tests import s3
 from tests.flows.cli.outcome import Outcome
@@ -114,6 +115,32 @@ def test_checkpoints_of_a_stage_that_is_not_finished_are_told_apart_from_stages(
     told = plumbline_alone(*prune, "0d")
     assert told.out == "deleted: 1 unfinished draft, upload or checkpoint (2.0 MB)\n"
     assert list(store().underway()) == []
+
+
+@pytest.mark.usefixtures("bucket")
+def test_checkpoints_that_are_damaged_are_kept_while_their_stage_is_computed(
+    plumbline_alone: Callable[..., Outcome],
+) -> None:
+    """Whoever computes it replaces them; the command says that they were kept, and ends as one that left damage."""
+    here = store()
+    assert isinstance(here, RemoteStore)
+    with here.lock("policy", "k1"):
+        (here.work("policy", "k1") / "checkpoint-4").write_text("x" * 2_000)
+    (file,) = [each.name for each in here.bucket.listing("work") if "/manifest" not in each.name]
+    here.bucket.upload(iter([b"y"]), file)
+    write("base", "k1")
+    (here.root / "base" / "k1" / "rows.txt").write_text("y")
+    with here.lock("policy", "k1"):
+        held = plumbline_alone("store", "verify", "--delete")
+    assert held.code == 3
+    said = " ".join(held.out.split())
+    assert "deleted base/k1: its copy on this machine: " in said
+    assert re.search(r"kept policy/k1: .*; it is computed now, and what comes next of it replaces this", said)
+    assert re.search(r"1 stage: 2 damaged, 1 of them deleted \(2\.\d kB\)$", said)
+    ended = plumbline_alone("store", "verify", "--delete")
+    assert ended.code == 0
+    assert re.search(r"\n1 stage: 1 damaged, deleted \(2\.\d kB\)\n$", ended.out)
+    assert list(here.underway()) == []
 
 
 def test_a_store_that_is_none_is_one_line(

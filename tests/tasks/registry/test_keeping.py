@@ -132,7 +132,7 @@ def test_servers_of_this_machine_come_and_go_with_their_ports_and_are_the_homes_
 
 def test_what_is_damaged_is_named_and_deleted_where_that_is_asked_for(base):
     (base.path / "rows.txt").write_text("other")
-    assert [(each.stage, damage[:30]) for each, damage in keeping.damaged(delete=False) if damage] == [
+    assert [(each.stage, damage[:30]) for each, damage, _ in keeping.damaged(delete=False) if damage] == [
         ("base", str(base.path)[:30])
     ]
     assert keys() == ["base/k1", "pairs/k2"]
@@ -151,12 +151,12 @@ def test_a_stage_whose_part_is_damaged_or_gone_is_damaged_too(damage):
 
     parts = [store().write("samples-parts", f"k-{first}", writing(str(first))) for first in (0, 8)]
     store().write("samples", "k", listing)
-    assert [damage for _, damage in keeping.damaged(delete=True) if damage] == []
+    assert [damage for _, damage, _ in keeping.damaged(delete=True) if damage] == []
     if damage == "gone":
         store().delete("samples-parts", "k-0")
     else:
         (parts[0].path / "rows.txt").write_text("other")
-    found = {f"{each.stage}/{each.key}": damage for each, damage in keeping.damaged(delete=True) if damage}
+    found = {f"{each.stage}/{each.key}": damage for each, damage, _ in keeping.damaged(delete=True) if damage}
     assert found["samples/k"] == "its part samples-parts/k-0 is damaged or gone"
     assert keys() == ["samples-parts/k-8"]
 
