@@ -119,7 +119,8 @@ def _is_there(part: str) -> bool:
 def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = False) -> Pruned:
     """Delete what was written so long ago and nothing needs, and what dead processes have left unfinished.
 
-    So are this home's copies of registered models that nobody has asked for since: the next use makes them anew.
+    So are this home's copies of registered models that nobody has asked for since: the next use makes them anew. Copies
+    and drafts of models that the disk does not let go stay, and a warning names each.
 
     Checkpoints from which another machine could go on are kept as long as stages, and while one does.
 
@@ -148,10 +149,12 @@ def prune(older_than: timedelta, *, dry_run: bool, only_this_mlflow: bool = Fals
     left = [each for each in here.underway() if each.saved < before and not each.held]
     for each in left if not dry_run else ():
         here.delete_underway(each)
-    copied = copies.unused(before)
+    copied, drafts = copies.unused(before), copies.drafts(before)
     if not dry_run:
         copied = [copy for copy in copied if copies.delete(copy)]
-    return Pruned(tuple(stages), tuple(copied), count + len(left), size + sum(each.size for each in left))
+        drafts = [draft for draft in drafts if copies.delete_draft(draft)]
+    spare = [each.size for each in left] + [each.size for each in drafts]
+    return Pruned(tuple(stages), tuple(copied), count + len(spare), size + sum(spare))
 
 
 def _deleted(each: Stored) -> bool:

@@ -126,7 +126,7 @@ def prune_stages(
     for each in found.stages:
         say(console, f"{escape(f'{each.stage}/{each.key}')}  {_bytes(each.size)}, {_age(each.written)} old")
     for copy in found.copies:
-        say(console, f"{escape(f'models/{copy.name}')}  {_bytes(copy.size)}, not used for {_age(copy.used)}")
+        say(console, f"{escape(copy.name)}  {_bytes(copy.size)}, not used for {_age(copy.used)}")
     parts = {
         _stages(len(found.stages)): [each.size for each in found.stages],
         _plural(len(found.copies), "copy of a registered model", "copies of registered models"): [
