@@ -108,12 +108,13 @@ def load_merged(folder: Path) -> models.Loaded:
         if any((folder / file).is_file() for file in models.TOKENIZER_FILES):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         _resize(loaded.model, folder)
+        place = str(loaded.model.device)  # else peft reads it to a GPU, which may be another process's
         try:
-            model = PeftModel.from_pretrained(loaded.model, str(folder)).eval()
+            model = PeftModel.from_pretrained(loaded.model, str(folder), torch_device=place).eval()
         except (RuntimeError, ValueError) as error:
             adapter_bases.require_fit(name, base.name, error)
             raise
-        keys = model.load_adapter(str(folder), "default").unexpected_keys
+        keys = model.load_adapter(str(folder), "default", torch_device=place).unexpected_keys
     if missing := [line for line in told if "missing adapter keys" in line]:
         raise ModelError(f"{name}: {WEIGHTS} lacks a part of the adapter ({missing[0][:240]}); give a whole one")
     unexpected = [key for key in keys if "modules_to_save" not in key and "original_module" not in key]  # kept twice
@@ -161,7 +162,7 @@ def standing(base: Path, folder: Path) -> Any:
     model = AutoModelForCausalLM.from_pretrained(str(base), use_safetensors=True, local_files_only=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied weights
-        attached = PeftModel.from_pretrained(model, str(folder)).eval()
+        attached = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device)).eval()
     attached.create_or_update_model_card = lambda *_: None
     return attached
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.conventions import affixes, end_ids
+from alignment.device import on_cpu
 from alignment.errors import ConfigError, InputError, ModelError
 from alignment.models import load_base, save
 
@@ -55,7 +56,8 @@ def import_gguf(file: Path, folder: Path) -> Imported:
     metadata = _metadata(file)
     with _writing(folder) as draft:
         _convert(file, draft, metadata)
-        loaded = load_base(draft, name=str(file))
+        with on_cpu():
+            loaded = load_base(draft, name=str(file))
         found = loaded.conventions
         written = Imported(
             folder=folder,

@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from alignment.device import on_cpu
 from alignment.errors import ConfigError, ModelError
 from alignment.gguf import INSTALL, turn_end
 from alignment.models import Loaded, load_base
@@ -42,7 +43,8 @@ def export_gguf(folder: Path, file: Path) -> None:
     kind = str(_json(folder / "config.json").get("model_type", ""))
     if kind not in ARCHITECTURES:
         raise ModelError(f"--gguf: the architecture {kind} is none of {', '.join(ARCHITECTURES)}; {WAY_OUT}")
-    loaded = load_base(folder, kind="model", name=f"model {folder}")
+    with on_cpu():  # where the file is read again, too
+        loaded = load_base(folder, kind="model", name=f"model {folder}")
     _require_plain(loaded.model.config)
     split = split_of(_json(folder / "tokenizer.json"))
     if not split:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from alignment import adapters
 from alignment.config import AlignConfig
+from alignment.device import on_cpu
 from alignment.errors import ModelError
 from alignment.models import save
 from alignment.rows import ADAPTER, MODEL
@@ -97,10 +98,14 @@ def require_merged(uri: str, copy: Path) -> None:
 
 
 def write_merged(root: Path, base: Path, folder: Path) -> None:
-    """Write the model that an adapter among MLflow's files makes of its base, whole."""
+    """Write the model that an adapter among MLflow's files makes of its base, whole.
+
+    The one who needs it merges it, a run without a slot as well: on the CPU, so no GPU is taken from a training, and
+    one machine writes what another does.
+    """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as temporary:
         place = Path(temporary) / ADAPTER
         shutil.copytree(root / PEFT, place)
         adapters.name_base(place, str(base.absolute()))
-        loaded = adapters.load_merged(place)
-        save(loaded, folder)
+        with on_cpu():
+            save(adapters.load_merged(place), folder)

@@ -41,6 +41,12 @@ def test_the_model_in_the_folder_is_the_one_in_the_file(file: File, folder: Path
     torch.testing.assert_close(logits(load_base(folder).model), logits(file.model), atol=1e-5, rtol=1e-5)
 
 
+def test_no_gpu_is_asked_for(file: File, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    import_gguf(file.write(), folder)
+    assert (folder / "model.safetensors").is_file()
+
+
 def test_quantised_weights_come_as_numbers_and_the_folder_does_not_say_that_they_were(file: File, folder: Path) -> None:
     """Eight bits a weight: each is off by half a 127th of the largest of its block at most, which is 0.8 here."""
     file.quantised = True

@@ -94,6 +94,12 @@ def test_the_model_that_is_trained_here_is_written(gpt2: Path, tmp_path: Path) -
     assert (found["gpt2.context_length"], found["gpt2.block_count"]) == (64, 2)
 
 
+def test_no_gpu_is_asked_for(gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    export_gguf(gpt2, tmp_path / "model.gguf")
+    assert (tmp_path / "model.gguf").is_file()
+
+
 def test_a_chat_template_and_the_end_of_its_turn_come_along(folder_of: Callable[..., Path], tmp_path: Path) -> None:
     folder = folder_of("llama")
     template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|endoftext|>{% endfor %}"

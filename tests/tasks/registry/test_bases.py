@@ -8,6 +8,7 @@ import torch
 
 from alignment import adapters, models
 from alignment.config import build_config
+from alignment.device import device
 from alignment.errors import ConfigError, ModelError
 from tasks.home import home
 from tasks.registry import bases, connection, downloads
@@ -77,6 +78,21 @@ def test_an_adapter_and_its_base_are_one_model_where_they_are_used(
     ):
         with pytest.raises(ModelError, match=r"its base is not at .*registry\.adapter = merged"):
             use()
+
+
+def test_the_two_are_merged_without_a_gpu(
+    apart: Apart, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs the model has no slot for one; without `on_cpu` this would ask for one that is not there."""
+    uri = logged_models.log_model(run_id, tmp_path / "unread", CONFIG, "the film", apart=apart)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert device().type == "cuda"
+    assert (downloads.local_model(uri, tmp_path / "used") / "model.safetensors").is_file()
+
+
+def test_an_adapter_stands_on_its_base_without_a_gpu(apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert adapters.standing(apart.base, apart.adapter).device.type == "cpu"
 
 
 def test_a_base_that_moved_is_found_by_a_link_where_it_was(apart: Apart, run_id: str, tmp_path: Path) -> None:
