@@ -34,7 +34,6 @@ from tasks.registry.downloads import with_local_models
 from tasks.registry.registration import Registration
 from tasks.reports import PAGE
 from tasks.run_page import page_of_run, run_page
-from tasks.runners import runner
 from tasks.showing import linked, show_result
 from tasks.stages import compute, unlinked
 from tasks.stopping import stopping_as_one
@@ -205,8 +204,7 @@ def compute_all(
     pipeline.require_usable(config)
     require_gates()
     require_hosted(pipeline, config, store())
-    if runner() == "jobs":
-        require_startable(pipeline, config)
+    require_startable(pipeline, config)
     refs = {} if refs is None else refs
     with following(expected_progress(config, points=points, pipeline=pipeline)):
         for stage in pipeline.wanted(config):

@@ -14,6 +14,7 @@ from alignment.config import AlignConfig, Precision
 from alignment.errors import InputError, ModelError
 from flows.files import draft_of, require_rows_file, write_rows
 from tasks.home import home, prepare_environment, store, tracking_uri
+from tasks.runners import runner
 
 if TYPE_CHECKING:
     from alignment.generation import OnText, Prompt
@@ -76,6 +77,7 @@ def plan(config: AlignConfig) -> "Plan":
     from alignment.preflight import require_startable
 
     require_startable(config, fitting=False)
+    runner()
     with registry():
         from flows.planning import make_plan
         from tasks.registry.downloads import with_local_models

@@ -17,7 +17,7 @@ from tasks.home import prepare_environment, store
 from tasks.pipeline import STAGES
 from tasks.placing import one_place
 from tasks.pools import require_deployments
-from tasks.runners import TAG
+from tasks.runners import TAG, runner, shards_per_job
 from tasks.slots import GPU_SLOT
 from tasks.stopping import stopping_as_one
 from tasks.workers import PART, look_up
@@ -88,7 +88,17 @@ def _compute(
 
 
 def require_startable(pipeline: Pipeline, config: AlignConfig) -> None:
-    """Raise now what jobs of a run would refuse once it has come to its shards, unless none are left to compute."""
-    if any(item.stage.parts and item.found is None for item in pipeline.plan(config, store())):
+    """Raise now what workers or jobs of a run would refuse once it has come to its shards, unless none are left."""
+    chosen = runner()
+    if chosen == "threads" or not any(
+        item.stage.parts and item.found is None for item in pipeline.plan(config, store())
+    ):
+        return
+    if chosen == "ray":
+        from tasks import ray_workers
+
+        ray_workers.require_startable()
+    else:
+        shards_per_job()
         require_no_code(config)
         require_deployments()

@@ -74,18 +74,11 @@ def _connected(gpus: int) -> Iterator[Any]:
     A task of it has a core, and so many GPUs where the cluster has some; a worker with GPUs would end after one task
     otherwise, and the next one load the model again.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address() == HERE:  # Ray asks for a token unless RAY_AUTH_MODE says otherwise, and would keep its own in ~/.ray
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        import ray
-        from prefect_ray import RayTaskRunner
-        from prefect_ray.context import remote_options
-    except ImportError as error:
-        raise ConfigError(
-            f"PLUMBLINE_RUNNER ray: {error.name} is not installed; in Plumbline's folder: pip install -e '.[ray]', "
-            "or set it to threads"
-        ) from error
+    _require_installed()
+    import ray
+    from prefect_ray import RayTaskRunner
+    from prefect_ray.context import remote_options
+
     if not ray.is_initialized():
         _connect(ray)
     machines = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["alive"]]
@@ -96,6 +89,27 @@ def _connected(gpus: int) -> Iterator[Any]:
         remote_options(num_cpus=1, num_gpus=gpus if has_gpus else 0, max_calls=0, max_retries=LOST),
     ):
         yield runner
+
+
+def require_startable() -> None:
+    """Raise what the first shard would be refused for: ConfigError without Ray, StackError where none answers."""
+    _require_installed()
+    require_answer(address())
+
+
+def _require_installed() -> None:
+    """Import Ray under this process's settings of it, which it reads only then."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address() == HERE:  # Ray asks for a token unless RAY_AUTH_MODE says otherwise, and would keep its own in ~/.ray
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import prefect_ray.context
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"PLUMBLINE_RUNNER ray: {error.name} is not installed; in Plumbline's folder: pip install -e '.[ray]', "
+            "or set it to threads"
+        ) from error
 
 
 def _connect(ray: Any) -> None:

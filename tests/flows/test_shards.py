@@ -1,5 +1,7 @@
 """Shards by jobs: a run starts them, takes what they finish, starts lost ones again, and stops the others."""
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, R
 from alignment.config import AlignConfig
 from alignment.errors import ConfigError, Interrupted, PlumblineError, ProcessError, StackError, StoreError
 from alignment.stages.job_file import config_as_json
-from alignment.stages.plan import KEY_LENGTH, lineage
+from alignment.stages.plan import KEY_LENGTH, Planned, lineage
 from alignment.stages.store import StageRef, digest
 from flows.shards import require_startable, shards
 from flows.stack.deployments import apply_deployment, read_deployments
@@ -375,6 +377,12 @@ def test_a_store_or_a_server_that_is_away_for_a_while_ends_no_run(
 # What is refused before
 
 
+@pytest.fixture
+def by_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_RUNNER", "jobs")
+
+
+@pytest.mark.usefixtures("by_jobs")
 def test_without_the_deployments_a_run_is_refused(client: SyncPrefectClient, given: dict[str, StageRef]) -> None:
     told = r"^PLUMBLINE_RUNNER jobs: Prefect has no deployment shards/shards; set PREFECT_API_URL to .* `plumbline boot"
     with pytest.raises(StackError, match=told):
@@ -383,6 +391,7 @@ def test_without_the_deployments_a_run_is_refused(client: SyncPrefectClient, giv
         asks(given)
 
 
+@pytest.mark.usefixtures("by_jobs")
 def test_a_pool_that_nobody_works_for_is_refused_after_a_while(
     pool: str, client: SyncPrefectClient, given: dict[str, StageRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,12 +407,39 @@ def test_a_pool_that_nobody_works_for_is_refused_after_a_while(
     require_startable(PIPELINE, CONFIG)
 
 
+@pytest.mark.usefixtures("by_jobs")
 def test_a_file_of_code_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     """Whoever may start a deployment could name one."""
     (tmp_path / "mine.py").write_text("def reward(prompts, completions, **columns): return [0.0] * len(prompts)\n")
     own = {"kind": "function", "function": f"{tmp_path / 'mine.py'}:reward"}
     with pytest.raises(ConfigError, match=r"^reward\.function = .*mine\.py:reward: a file of code is taken from"):
         require_startable(PIPELINE, AlignConfig.model_validate({"reward": own}))
+
+
+def test_a_ray_that_does_not_answer_is_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tasks import ray_workers
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    require_startable(PIPELINE, CONFIG)
+    monkeypatch.setenv("PLUMBLINE_RUNNER", "ray")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"^PLUMBLINE_RUNNER ray: .* is not installed"):
+        require_startable(PIPELINE, CONFIG)
+    monkeypatch.setattr(ray_workers, "_require_installed", lambda: None)
+    with pytest.raises(StackError, match=rf"^RAY_ADDRESS {nobody}: no Ray answers there \(Connection refused\)"):
+        require_startable(PIPELINE, CONFIG)
+    left = [Planned(stage, "k", ref(stage.name, tmp_path)) for stage in PIPELINE.wanted(CONFIG)]
+    monkeypatch.setattr(type(PIPELINE), "plan", lambda *_: left)
+    require_startable(PIPELINE, CONFIG)
+
+
+def ref(stage: str, folder: Path) -> StageRef:
+    """What the store has of a finished stage."""
+    return StageRef(stage=stage, key="k", path=folder, digest="d", counts={}, seconds=0.0)
 
 
 # What the flow itself refuses, whoever starts it

@@ -144,6 +144,15 @@ def test_a_plan_for_another_machine_marks_what_does_not_fit_there(
     assert plumbline(*arguments, "--gpu", "80").code == 0
 
 
+def test_a_plan_is_refused_where_no_runner_has_the_name_that_is_given(
+    plumbline_alone: Callable[..., Outcome], config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_RUNNER", "rays")
+    outcome = plumbline_alone("plan", "--config", config_file())
+    assert outcome.code == 2
+    assert "PLUMBLINE_RUNNER rays: is no runner; set it to threads, ray or jobs" in " ".join(outcome.err.split())
+
+
 def test_a_plan_finds_the_stages_that_a_registered_model_made(
     plumbline: Callable[..., Outcome], config_file: Callable[..., Path]
 ) -> None:
