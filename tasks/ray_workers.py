@@ -103,7 +103,7 @@ def _require_installed() -> None:
     if address() == HERE:  # Ray asks for a token unless RAY_AUTH_MODE says otherwise, and would keep its own in ~/.ray
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        import prefect_ray.context
+        import prefect_ray.context  # noqa: F401 - it is imported again where it is used
         import ray  # noqa: F401
     except ImportError as error:
         raise ConfigError(
