@@ -47,8 +47,17 @@ def store() -> Store:
 
 
 def place_told() -> str:
-    """A line that says which store is used, where it is not this home's own; else nothing."""
-    return f"The store is {shown(store().place)}" if os.environ.get("PLUMBLINE_STORE") else ""
+    """A line that says which store is used, where it is not this home's own; else nothing.
+
+    A folder that is still to be made may be one whose disk is not mounted, so the line says that as well.
+    """
+    address = os.environ.get("PLUMBLINE_STORE")
+    if not address:
+        return ""
+    from alignment.remote.opening import is_there
+
+    is_new = "://" not in address and not is_there(store().root)
+    return f"The store is {shown(store().place)}{', which does not exist yet and will be made' if is_new else ''}"
 
 
 def tracking_uri() -> str:

@@ -21,7 +21,22 @@ def test_a_folder_that_is_shared_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "shared"))
     assert isinstance(store(), SharedStore)
     assert store().shared
+    assert place_told() == f"The store is {tmp_path / 'shared'}, which does not exist yet and will be made"
+    (tmp_path / "shared").mkdir()
     assert place_told() == f"The store is {tmp_path / 'shared'}"
+
+
+def test_a_file_is_no_store_and_a_folder_is_not_made_where_its_disk_is_not_mounted(monkeypatch, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("{}")
+    monkeypatch.setenv("PLUMBLINE_STORE", str(file))
+    with pytest.raises(ConfigError, match=rf"^PLUMBLINE_STORE {file}: is no folder; give one that all machines"):
+        store()
+    monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "mnt" / "shared"))
+    told = rf"^PLUMBLINE_STORE {tmp_path}/mnt/shared: neither this folder nor {tmp_path}/mnt is there; mount the disk, "
+    with pytest.raises(ConfigError, match=told):
+        store()
+    assert not (tmp_path / "mnt").exists()
 
 
 def test_a_bucket_has_its_copies_and_work_in_the_home_and_is_one_in_a_process(monkeypatch):
