@@ -62,8 +62,13 @@ def examine(values: Mapping[str, Any]) -> tuple[AlignConfig, list[Fault]]:
             found = [_fault(item) for item in error.errors()]
         faults += [fault for fault in found if touched.isdisjoint(fault.fields)]
         for fault in found:
-            touched.update(fault.fields)
+            touched.update(fault.fields, map(_with_its_list, fault.fields))
             left = _shorter(left, fault.fields)
+
+
+def _with_its_list(field: str) -> str:
+    """The list that an element's field is in, as `reward.parts` of `reward.parts.0.name`; else the field itself."""
+    return re.split(r"\.\d+(?:\.|$)", field, maxsplit=1)[0]
 
 
 def _shorter(values: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -42,6 +42,14 @@ def test_what_the_default_of_a_faulty_field_contradicts_is_no_fault() -> None:
     assert fields({"prompts": {"tokens_min": 9, "tokens_max": -1}}) == [("prompts.tokens_max",)]
 
 
+@pytest.mark.parametrize("part", [{"kind": "classifier"}, {"name": "a", "weight": "much"}, 3], ids=str)
+def test_a_list_that_is_left_out_for_one_element_is_not_called_empty(part: Any) -> None:
+    """A sum needs parts, and these are there: only the first is at fault."""
+    ((field,),) = fields({"reward": {"kind": "sum", "parts": [part, {"name": "b"}]}})
+    assert field.startswith("reward.parts.0")
+    assert fields({"reward": {"kind": "sum"}}) == [("reward.parts", "reward.kind")]
+
+
 def test_the_configuration_keeps_what_is_sound() -> None:
     config, faults = examine({"dpo": {"beta": 99, "steps": 7}, "seed": 3})
     assert len(faults) == 1
