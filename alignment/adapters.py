@@ -16,6 +16,7 @@ from typing import Any
 from alignment import adapter_bases, models
 from alignment.conventions import text_config
 from alignment.errors import ModelError, SelfCheckError
+from alignment.tensor_files import header_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,11 @@ def base_of(folder: Path) -> BaseOfAdapter:
     return BaseOfAdapter(found, name, str(settings.get("revision") or "main"))
 
 
+def require_whole(folder: Path) -> None:
+    """Raise ModelError where the file of an adapter's weights is cut off."""
+    header_of(folder / WEIGHTS, f"{models.FIELDS['base']} {folder / WEIGHTS}")
+
+
 def load_merged(folder: Path) -> models.Loaded:
     """The base that an adapter's folder names, in fp32, with the adapter merged into it; as peft loads the two.
 
@@ -97,6 +103,7 @@ def load_merged(folder: Path) -> models.Loaded:
     from transformers import AutoTokenizer
 
     base, name = base_of(folder), f"{models.FIELDS['base']} {folder}"
+    require_whole(folder)
     try:
         loaded = models.load_base(base.folder or base.name, revision=base.revision, name=name)
     except ModelError as error:

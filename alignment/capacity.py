@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,13 @@ from alignment.config import AlignConfig
 from alignment.errors import ModelError
 from alignment.memory import Shape, gigabytes
 from alignment.rewards.parts import is_trained, judges
+from alignment.tensor_files import header_of
 
 DEVICES = Path("/dev")
 ACCELERATORS = ("nvidia[0-9]*", "dxg", "kfd")
 """Device files of GPUs: NVIDIA's, of whatever number, those of Windows' Linux, and AMD's."""
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-
-HEADER = 100_000_000
-"""Bytes that the header of a safetensors file may have."""
 
 
 class Device(NamedTuple):
@@ -200,20 +197,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def weights_of(folder: Path) -> int:
-    """How many weights the files that are loaded name in their headers. Raises ModelError where one has no such."""
-    total = 0
-    for file in _loaded_files(folder):
-        try:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                header = json.loads(stream.read(min(length, HEADER)))
-            total += sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
-            raise ModelError(
-                f"base.model {file}: its header cannot be read as safetensors, as after a download that broke off; "
-                "get the file again"
-            ) from error
-    return total
+    """How many weights the files that are loaded name in their headers. Raises ModelError where one is not whole."""
+    headers = [header_of(file, f"base.model {file}") for file in _loaded_files(folder)]
+    return sum(math.prod(each["shape"]) for header in headers for each in header.values())
 
 
 def _loaded_files(folder: Path) -> list[Path]:

@@ -191,7 +191,9 @@ def _folder(model: str, kind: models.Kind) -> Path | None:
     if model.startswith("models:/") or (folder := models.local_folder(model, kind)) is None:
         return None
     if kind == "base" and adapters.is_adapter(folder):
-        return adapters.base_of(folder).folder
+        base = adapters.base_of(folder)
+        adapters.require_whole(folder)
+        return base.folder
     models.check_folder(folder, kind)
     return folder
 

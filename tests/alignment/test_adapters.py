@@ -327,9 +327,16 @@ class TestBroken:
 
     def test_weights_that_are_cut_off(self, folder: Path) -> None:
         weights = folder / "adapter_model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:300])
-        assert "cannot be used for loading its adapter (SafetensorError" in refusal(
-            lambda: adapters.load_merged(folder)
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-1])
+        assert refusal(lambda: adapters.load_merged(folder)) == (
+            f"base.model {weights}: the file is cut off ({len(whole) - 1:,} of {len(whole):,} bytes), as after a "
+            "download that broke off; get it again"
+        )
+        weights.write_bytes(whole[:300])
+        assert refusal(lambda: adapters.load_merged(folder)) == (
+            f"base.model {weights}: its header cannot be read as safetensors, as after a download that broke off; "
+            "get the file again"
         )
 
     def test_a_part_that_is_missing(self, folder: Path) -> None:

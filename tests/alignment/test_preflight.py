@@ -153,6 +153,26 @@ def test_a_file_of_weights_that_broke_off_is_named_with_the_way_out(
     assert message.endswith("get the file again")
 
 
+def test_weights_that_end_before_their_header_says_are_cut_off(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the model itself, and of an adapter over it: four floats take 16 bytes, and one is missing."""
+    monkeypatch.setattr(capacity, "device", lambda: Device("cpu", "this machine", 10**12))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+    whole = struct.pack("<Q", len(header)) + header + bytes(16)
+    sizes = f"({len(whole) - 1} of {len(whole)} bytes)"
+    cut = f"the file is cut off {sizes}, as after a download that broke off; get it again"
+    adapter = model.with_name("adapter")
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../model"}))
+    (adapter / "adapter_model.safetensors").write_bytes(whole[:-1])
+    given = {"base": {"model": str(adapter)}, "sampling": {"total_tokens": 32}}
+    assert told(given) == [(("base.model",), f"base.model {adapter}/adapter_model.safetensors: {cut}")]
+    (adapter / "adapter_model.safetensors").write_bytes(whole)
+    assert told(given) == []
+    (model / "model.safetensors").write_bytes(whole[:-1])
+    given["base"] = {"model": str(model)}
+    assert told(given) == [(("base.model",), f"base.model {model}/model.safetensors: {cut}")]
+
+
 def test_weights_that_a_folder_holds_twice_count_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some models bring the weights in their authors' own layout beside transformers' shards."""
     monkeypatch.setattr(capacity, "device", lambda: Device("cpu", "this machine", 160_000_000))
