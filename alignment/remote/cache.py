@@ -38,11 +38,7 @@ class Cache:
         away = self.root / ".draft" / f"evicted-{uuid.uuid4().hex}"
         with self._alone():
             used = self.marks.alive()
-            copies = []
-            for manifest in self.root.glob(f"[!.]*/*/{MANIFEST}"):
-                with suppress(OSError):
-                    size = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
-                    copies.append((manifest.stat().st_mtime, manifest.parent, size))
+            copies = self._copies()
             over = sum(size for _, _, size in copies) + needed - self.bound
             for _, folder, size in sorted(copies):
                 if over > 0 and (folder.parent.name, folder.name) not in used:
@@ -56,6 +52,31 @@ class Cache:
                 self.root,
                 over / 1e9,
             )
+
+    def warn_of_a_smaller_disk(self) -> None:
+        """Say so where the disk would be full before the bound is reached, and any copy deleted."""
+        if self.bound is None:
+            return
+        with suppress(OSError):
+            there = next(folder for folder in (self.root, *self.root.parents) if folder.is_dir())
+            free = shutil.disk_usage(there).free
+            if self.bound > free and self.bound > (room := free + sum(size for _, _, size in self._copies())):
+                logger.warning(
+                    "PLUMBLINE_STORE_CACHE_GB %g: the disk of %s has room for %.1f GB of copies, those that are there "
+                    "included, and is full before any is deleted; set it lower",
+                    self.bound / 1e9,
+                    self.root,
+                    room / 1e9,
+                )
+
+    def _copies(self) -> list[tuple[float, Path, int]]:
+        """When each copy was last asked for, its folder and its bytes."""
+        copies = []
+        for manifest in self.root.glob(f"[!.]*/*/{MANIFEST}"):
+            with suppress(OSError):
+                size = sum(file.stat().st_size for file in manifest.parent.rglob("*") if file.is_file())
+                copies.append((manifest.stat().st_mtime, manifest.parent, size))
+        return copies
 
     def _alone(self) -> AbstractContextManager[None]:
         return alone(self.root / ".cache.lock", "another process looks through the store's cache", level=logging.DEBUG)

@@ -4,7 +4,7 @@ import atexit
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -60,6 +60,10 @@ class RemoteStore(Store):
         """Where it is, for people."""
         return self.bucket.address
 
+    def disk_errors(self, target: Path) -> AbstractContextManager[None]:
+        """See Store. What is written on this machine is its copies, and work that is uploaded."""
+        return disk_errors(target, self.root, "bound the copies by PLUMBLINE_STORE_CACHE_GB (or lower it)")
+
     # Finding
 
     def find(self, stage: str, key: str) -> StageRef | None:
@@ -97,7 +101,7 @@ class RemoteStore(Store):
     def _copy(self, stage: str, key: str, digest: str) -> dict[str, Any]:
         """Its manifest. A copy with another digest is looked up: the bucket's stage may be another by now."""
         target = self._folder(stage, key)
-        with disk_errors(target, self.root):
+        with self.disk_errors(target):
             found = _manifest_in(target) if self.cache.use(stage, key) else None
             if found is None or (digest and found["digest"] != digest):
                 with alone(self.root / ".work" / f"fetch-{stage}-{key}.lock", f"{stage} is being fetched already"):
@@ -183,14 +187,14 @@ class RemoteStore(Store):
         target, pending = self._folder(stage, key), self._pending(stage, key)
         self._sweep_drafts()
         if not (pending / MANIFEST).exists():
-            with self._filled(stage, key, fill, inputs, spent) as draft, disk_errors(target, self.root):
+            with self._filled(stage, key, fill, inputs, spent) as draft, self.disk_errors(target):
                 put_in_place(draft, pending)
         if (saving := self._saving.get((stage, key))) is not None:
             saving.end(last=False)
         with alone(self._pending_lock(stage, key), f"{stage} is being uploaded by another process"):
             if (pending / MANIFEST).exists():  # who had the lock before has not uploaded it
                 won = self.uploads.upload(stage, key, pending)
-                with disk_errors(target, self.root):
+                with self.disk_errors(target):
                     if won:
                         self.cache.use(stage, key)
                         put_in_place(pending, target)
@@ -233,7 +237,7 @@ class RemoteStore(Store):
         lease = self._held.get((stage, key))
         if lease is not None and (stage, key) not in self._saving:
             saving = Saving(self.bucket, stage, key, folder, lease, self.every)
-            with disk_errors(folder, self.root):
+            with self.disk_errors(folder):
                 saving.begin()
             self._saving[stage, key] = saving
         return folder

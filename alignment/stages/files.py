@@ -81,10 +81,11 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def disk_errors(target: Path, root: Path) -> Iterator[None]:
+def disk_errors(target: Path, root: Path, instead: str = "") -> Iterator[None]:
     """Turn what a full or read-only disk raises, in whichever library notices it, into one StoreError.
 
-    A refused permission counts only below `root`: elsewhere it is a file that the user gave.
+    A refused permission counts only below `root`: elsewhere it is a file that the user gave. `instead` is what else
+    frees space there than deleting files.
     """
     try:
         yield
@@ -96,7 +97,8 @@ def disk_errors(target: Path, root: Path) -> Iterator[None]:
         elsewhere = reason == os.strerror(errno.EACCES) and str(root) not in str(error)
         if reason is None or elsewhere:
             raise
+        other = f", {instead}" if instead else ""
         raise StoreError(
             f"stage store: cannot write {target}: {reason}; nothing half-written was kept. "
-            "Free some space or point PLUMBLINE_HOME at another disk, then run again"
+            f"Free some space{other} or point PLUMBLINE_HOME at another disk, then run again"
         ) from error

@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,10 @@ class Store:
         """Where it is, for people."""
         return str(self.root)
 
+    def disk_errors(self, target: Path) -> AbstractContextManager[None]:
+        """Where something below `root` is written: see alignment.stages.files."""
+        return disk_errors(target, self.root)
+
     @property
     def kept(self) -> Path:
         """A folder for what outlives runs, such as answers that were paid for; who writes to it makes it."""
@@ -153,7 +157,7 @@ class Store:
         """
         target = self._folder(stage, key)
         self._sweep_drafts()
-        with self._filled(stage, key, fill, inputs, spent) as draft, disk_errors(target, self.root):
+        with self._filled(stage, key, fill, inputs, spent) as draft, self.disk_errors(target):
             put_in_place(draft, target)
         found = self.find(stage, key)
         if found is None:
@@ -173,7 +177,7 @@ class Store:
         started = time.monotonic()
         draft = self._draft(f"{stage}-{key}")
         try:
-            with disk_errors(self._folder(stage, key), self.root):
+            with self.disk_errors(self._folder(stage, key)):
                 draft.mkdir(parents=True)
                 counts = dict(fill(draft))
                 files = digests(draft)
@@ -198,7 +202,7 @@ class Store:
     def work(self, stage: str, key: str) -> Path:
         """A folder for what must survive a crash before the stage is finished, such as checkpoints."""
         folder = self.root / ".work" / f"{stage}-{key}"
-        with disk_errors(folder, self.root):
+        with self.disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -277,7 +281,7 @@ class Store:
         """
         path = self.root / ".work" / f"{stage}-{key}.lock"
         with ExitStack() as held:
-            with disk_errors(path, self.root):
+            with self.disk_errors(path):
                 held.enter_context(alone(path, f"{stage} is being computed by another process", wanted))
             yield
 

@@ -1,9 +1,11 @@
 """A store in a bucket: a stage is there whole or not at all for every machine, and nothing is computed twice."""
 
+import errno
 import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from alignment.errors import ConfigError, StoreError
 from alignment.remote.objects import Bucket
-from alignment.remote.opening import open_store
+from alignment.remote.opening import copies_of, open_store
 from alignment.remote.store import RemoteStore
 from alignment.stages.store import MANIFEST, StageRef, Store, digest_folder
 
@@ -296,6 +299,28 @@ def test_the_copy_that_was_asked_for_last_stays(machine, monkeypatch):
             mark.unlink()
         time.sleep(0.02)
     assert [(small.root / "pairs" / key).exists() for key in ("k1", "k2", "k3")] == [True, False, True]
+
+
+def test_a_bound_that_the_disk_cannot_hold_is_said_once(tmp_path, monkeypatch, caplog):
+    """1 GB is free and the copies have 0.5 GB: 1.5 GB fit, and 2 GB do not."""
+    copies = copies_of("s3://bucket/full", tmp_path) / "base" / "k1"
+    copies.mkdir(parents=True)
+    (copies / "manifest.json").write_text("{}")
+    with (copies / "weights").open("wb") as stream:
+        stream.truncate(500_000_000 - 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000_000))
+    for bound in ("1.5", "2", "2"):
+        open_store("s3://bucket/full", tmp_path, bound)
+    (told,) = caplog.messages
+    assert told.startswith(f"PLUMBLINE_STORE_CACHE_GB 2: the disk of {copies.parents[1]} has room for 1.5 GB of copies")
+
+
+def test_a_disk_that_is_full_of_copies_names_what_bounds_them(machine):
+    def full(_: Path) -> dict[str, int]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"device; nothing half-written was kept\. Free some space, bound the copies"):
+        machine("a").write("pairs", "k1", full)
 
 
 def test_what_a_running_process_uses_is_not_evicted_and_a_warning_says_so(machine, caplog):
