@@ -389,6 +389,12 @@ def test_a_job_is_confined_like_the_container() -> None:
     assert pod["restartPolicy"] == "Never"
 
 
+def test_the_processes_of_a_training_share_as_much_memory_in_compose_as_in_a_job_on_gpus() -> None:
+    defaults = yaml.safe_load((GPU / "job-defaults.yaml").read_text("utf-8"))
+    assert defaults["shared_memory"] == "16Gi"
+    assert SERVICES["worker-gpu"]["shm_size"] == "16gb", "Docker's gb is 2**30 bytes, too"
+
+
 def test_a_job_runs_the_version_of_compose() -> None:
     assert JOB["variables"]["properties"]["image"]["default"] == SERVICES["worker-gpu"]["image"]
 
