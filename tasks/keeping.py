@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -17,6 +17,9 @@ from tasks.registry.copies import Copy
 UNITS = {"h": 1, "d": 24, "w": 7 * 24}
 """Hours."""
 
+_PART = re.compile(r"(.+)-\d+-\d+")
+"""The key of a shard, as `tasks.running` makes it of its stage's."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -27,6 +30,23 @@ class Held:
     used: bool
     stages: int
     """How many stages were made from it, or have it as a part."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a list shows on one line: a finished stage, or all shards of one stage, of which it has so many.
+
+    `key` is the stage's own, also of its shards. `written` is when the newest was, `size` the bytes of all.
+    """
+
+    stage: str
+    key: str
+    shards: int
+    size: int
+    written: datetime
+    versions: tuple[str, ...]
+    used: bool
+    stages: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,28 @@ def listed() -> list[Held]:
             parents[each.stage, each.digest] + parts[f"{each.stage}/{each.key}"],
         )
         for each in stored
+    ]
+
+
+def rows(found: Iterable[Held]) -> list[Row]:
+    """Finished stages in the order that they are given in, the shards of one together where its first one stands."""
+    groups: dict[tuple[str, str, bool], list[Held]] = {}
+    for each in found:
+        stage, key = each.stored.stage, each.stored.key
+        part = _PART.fullmatch(key) if stage.endswith("-parts") else None
+        groups.setdefault((stage, part[1] if part else key, part is not None), []).append(each)
+    return [
+        Row(
+            stage,
+            key,
+            len(group) if is_shards else 0,
+            sum(each.stored.size for each in group),
+            max(each.stored.written for each in group),
+            tuple(dict.fromkeys(version for each in group for version in each.versions)),
+            any(each.used for each in group),
+            max(each.stages for each in group),
+        )
+        for (stage, key, is_shards), group in groups.items()
     ]
 
 

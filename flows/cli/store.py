@@ -13,7 +13,7 @@ from alignment.stages.stored import Stored
 from flows.cli.console import BAD, GOOD, make_console, quieten, say
 
 if TYPE_CHECKING:
-    from tasks.keeping import Held
+    from tasks.keeping import Row
 
 LONG = "30d"
 """How old has to be what a dry run would delete, where nobody says so; what deletes has no default."""
@@ -23,27 +23,24 @@ app = App(name="store", help="Look at the stage store, and delete what nothing n
 
 @app.command(name="list")
 def list_stages() -> int:
-    """List the finished stages, the newest first: size, age, and what needs each; and checkpoints of others."""
+    """List the finished stages, the newest first: size, age, and what needs each; and checkpoints of others.
+
+    The shards of a stage are one row.
+    """
     quieten()
     from flows.library import registry
 
     with registry():
         from tasks.home import store
-        from tasks.keeping import listed, underway
+        from tasks.keeping import listed, rows, underway
 
-        found, unfinished, place = listed(), underway(), store().place
+        found, unfinished, place = rows(listed()), underway(), store().place
     console = make_console()
-    total = sum(each.stored.size for each in found)
-    say(console, f"{_stages(len(found))}, {_bytes(total)}, in [bold]{escape(place)}[/]")
+    shards, whole = sum(each.shards for each in found), sum(not each.shards for each in found)
+    told = _stages(whole) + (f" and {_plural(shards, 'shard')}" if shards else "")
+    say(console, f"{told}, {_bytes(sum(each.size for each in found))}, in [bold]{escape(place)}[/]")
     if found:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("stage", "key", "size", "age", "needed by"):
-            right = "right" if heading in {"size", "age"} else "left"
-            table.add_column(heading, header_style="bold", justify=right, overflow="fold")  # type: ignore[arg-type]
-        for each in found:
-            stored = each.stored
-            table.add_row(stored.stage, stored.key, _bytes(stored.size), _age(stored.written), escape(_needed(each)))
-        console.print(table)
+        console.print(_table(found, with_shards=shards > 0))
     for left in unfinished:
         what = "is computed now" if left.held else "another machine can go on with it"
         size, age = _bytes(left.size), _age(left.saved)
@@ -142,7 +139,21 @@ def prune_stages(
     return 0
 
 
-def _needed(held: "Held") -> str:
+def _table(rows: "list[Row]", *, with_shards: bool) -> Table:
+    """Keys, which are there to be copied, stay whole; where columns are few, what needs a stage takes several lines."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage", header_style="bold", no_wrap=True)
+    table.add_column("key", header_style="bold", no_wrap=True)
+    for heading in ("shards", "size", "age") if with_shards else ("size", "age"):
+        table.add_column(heading, header_style="bold", no_wrap=True, justify="right")
+    table.add_column("needed by", header_style="bold", overflow="fold")
+    for row in rows:
+        shards = [f"{row.shards:,}" if row.shards else ""] * with_shards
+        table.add_row(row.stage, row.key, *shards, _bytes(row.size), _age(row.written), escape(_needed(row)))
+    return table
+
+
+def _needed(held: "Row") -> str:
     stages = _stages(held.stages) if held.stages else ""
     running = "a running process" if held.used else ""
     return ", ".join(part for part in (*held.versions, running, stages) if part) or "nothing"

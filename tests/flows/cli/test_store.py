@@ -35,6 +35,24 @@ def test_stages_are_listed_with_size_and_what_needs_them(plumbline_alone: Callab
     ]
 
 
+def test_the_shards_of_a_stage_are_one_row_and_keys_are_whole_on_80_columns(
+    plumbline_alone: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other = "0123456789abcdef0123", "aaaaaaaaaaaaaaaaaaaa"
+    for number in range(12):
+        write("validation-parts", f"{key}-{number * 1_000_000}-{(number + 1) * 1_000_000}")
+    for stage, one in (("validation-parts", f"{other}-0-8"), ("validation", key)):
+        write(stage, one)
+    monkeypatch.setenv("COLUMNS", "80")
+    told, *lines = plumbline_alone("store", "list").out.splitlines()
+    assert " and 13 shards, " in told
+    size = sum(each.size for each in store().stored() if each.key.startswith(f"{key}-"))
+    rows = [line.split()[:4] for line in lines if line.startswith("validation")]
+    assert [row[:2] for row in rows] == [["validation", key], ["validation-parts", other], ["validation-parts", key]]
+    assert [row[2:] for row in rows[1:]] == [["1", rows[0][2]], ["12", f"{size / 1e3:.1f}"]]
+    assert max(map(len, lines)) <= 80
+
+
 def test_what_is_damaged_is_refused_until_it_is_deleted(plumbline_alone: Callable[..., Outcome]) -> None:
     folder = write("base", "k1")
     assert plumbline_alone("store", "verify").out == "1 stage: all are whole\n"
