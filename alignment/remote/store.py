@@ -4,7 +4,7 @@ import atexit
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +18,7 @@ from alignment.remote.paid import Paid
 from alignment.remote.saving import EVERY_SECONDS, Saving
 from alignment.remote.unfinished import Unfinished
 from alignment.remote.uploads import Uploads
-from alignment.stages.files import MANIFEST, digest_folder, disk_errors, put_in_place
+from alignment.stages.files import MANIFEST, digest_folder, put_in_place
 from alignment.stages.marks import is_dead, this_process
 from alignment.stages.store import StageRef, Store, reference
 from alignment.stages.stored import Stored, Underway, stored
@@ -32,6 +32,7 @@ class RemoteStore(Store):
     """
 
     shared = True
+    spares = "bound the copies by PLUMBLINE_STORE_CACHE_GB (or lower it)"
 
     def __init__(
         self,
@@ -59,10 +60,6 @@ class RemoteStore(Store):
     def place(self) -> str:
         """Where it is, for people."""
         return self.bucket.address
-
-    def disk_errors(self, target: Path) -> AbstractContextManager[None]:
-        """See Store. What is written on this machine is its copies, and work that is uploaded."""
-        return disk_errors(target, self.root, "bound the copies by PLUMBLINE_STORE_CACHE_GB (or lower it)")
 
     # Finding
 

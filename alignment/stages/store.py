@@ -86,6 +86,8 @@ class Store:
 
     shared = False
     """Whether other machines use it too."""
+    spares = ""
+    """What else than deleting files frees space on this machine's disk."""
 
     @property
     def place(self) -> str:
@@ -94,7 +96,7 @@ class Store:
 
     def disk_errors(self, target: Path) -> AbstractContextManager[None]:
         """Where something below `root` is written: see alignment.stages.files."""
-        return disk_errors(target, self.root)
+        return disk_errors(target, self.root, self.spares)
 
     @property
     def kept(self) -> Path:
