@@ -36,8 +36,9 @@ def test_stages_are_listed_with_size_and_what_needs_them(plumbline_alone: Callab
 
 
 def test_the_shards_of_a_stage_are_one_row_and_keys_are_whole_on_80_columns(
-    plumbline_alone: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    plumbline_alone: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "shared"))
     key, other = "0123456789abcdef0123", "aaaaaaaaaaaaaaaaaaaa"
     for number in range(12):
         write("validation-parts", f"{key}-{number * 1_000_000}-{(number + 1) * 1_000_000}")
@@ -45,7 +46,7 @@ def test_the_shards_of_a_stage_are_one_row_and_keys_are_whole_on_80_columns(
         write(stage, one)
     monkeypatch.setenv("COLUMNS", "80")
     told, *lines = plumbline_alone("store", "list").out.splitlines()
-    assert " and 13 shards, " in told
+    assert told.startswith("1 stage and 13 shards, ")
     size = sum(each.size for each in store().stored() if each.key.startswith(f"{key}-"))
     rows = [line.split()[:4] for line in lines if line.startswith("validation")]
     assert [row[:2] for row in rows] == [["validation", key], ["validation-parts", other], ["validation-parts", key]]
