@@ -249,7 +249,7 @@ EDITS: dict[str, str] = {
     "alignment.stages.texts": "texts",
     "alignment.stages.trajectory": "",
     "alignment.stages.trajectory_report": "",
-    "alignment.tensor_files": "base reward prompts policy ranking gold",
+    "alignment.tensor_files": "",
     "alignment.training": "",
     "alignment.transient": "",
     "alignment.training.adapter": "policy",
